@@ -1,0 +1,36 @@
+# Each command sets itself up on a fresh machine: a virtual environment in .venv with the tested set of constraints.txt.
+# A second call installs nothing.
+#
+#   make demo        the packaged ablation plan on this machine; the report is in runs/demo
+#   make test        style, import rules, quick tests
+#   make test-slow   the long tests
+#
+# Variables of the environment:
+#   PYTHON=/path/to/python3.11    which Python (3.11 or newer) makes .venv
+#   CHUNKWISE_TORCH_INDEX=URL     also look for torch in this package index: PyTorch's own "cpu" index avoids the
+#                                 CUDA build (6 GB on Linux), https://download.pytorch.org/whl/cpu
+#   CHUNKWISE_DATA=DIR            folder of real text for the tests that are marked "data"
+#   CHUNKWISE_STORE=DIR           where artefacts are kept; default .chunkwise
+
+SHELL := /bin/bash
+bin := .venv/bin
+# Two test processes share the cores, so each computes with one thread.
+pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test test-slow setup
+demo:
+	@scripts/setup.sh base
+	$(bin)/chunkwise ablate instructretro --profile laptop --out runs/demo
+
+test:
+	@scripts/setup.sh dev
+	$(bin)/ruff check .
+	$(bin)/lint-imports
+	$(pytest) -m "not slow and not gpu"
+
+test-slow:
+	@scripts/setup.sh dev
+	$(pytest) -m "slow and not gpu"
+
+setup:
+	@scripts/setup.sh dev

@@ -1,0 +1,295 @@
+"""The artefact store: what was built once, from these inputs by this recipe, is not built again.
+
+    <root>/<stage>/<key>/        a finished artefact: plain files and record.json, written last; read-only
+    <root>/scratch/<key>/        what a stage keeps to resume from (checkpoints); survives a kill, removed on success
+    <root>/temporary/<key>/      an artefact in the making; swept away when its builder is gone
+    <root>/locks/<key>           one builder at a time; the operating system frees it when the builder dies
+
+The key is a digest of the recipe: stage, version, parameters, seeds, and the *content* digests of the inputs. So an
+input that was rebuilt to the same bytes changes nothing downstream. No path, host, time or worker count has a part in
+key or digest. A change of code is recorded, not keyed: raise the stage's version when results change.
+
+Cost: one BLAKE2b pass over what was built (about 1 GB/s). Locks are flock(2): Linux and macOS, one machine or a file
+system that shares locks.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from chunkwise.core.artefact import RECORD, Artefact, Record, open_artefact, plain_files, read_artefact
+from chunkwise.core.config import Config
+from chunkwise.core.errors import ArtefactError, InputError, MachineError
+from chunkwise.core.io import canonical_json, digest_bytes, digest_file, digest_tree, machine_errors, sync, write_json
+from chunkwise.core.progress import note
+from chunkwise.core.provenance import code_facts, library_versions
+
+__all__ = ["Artefact", "Record", "Store"]
+
+FORMAT = 1
+_OWN_FOLDERS = ("scratch", "temporary", "locks")
+
+
+class Store:
+    """A folder of artefacts.
+
+    Args:
+        root: the folder; default `$CHUNKWISE_STORE`, else `.chunkwise` where the process was started.
+    """
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = Path(root or os.environ.get("CHUNKWISE_STORE") or ".chunkwise").absolute()
+
+    @staticmethod
+    def key(
+        stage: str,
+        version: int,
+        params: Config | Mapping[str, Any],
+        inputs: Mapping[str, Artefact | str],
+        seeds: Mapping[str, int] | None = None,
+    ) -> str:
+        """The key that `make` would use: 40 hexadecimal digits."""
+        return _key(_recipe(stage, version, params, inputs, seeds))
+
+    def find(self, stage: str, key: str) -> Artefact | None:
+        """The finished artefact of this key, its sizes checked, or None."""
+        folder = self.root / stage / key
+        return open_artefact(folder) if (folder / RECORD).exists() else None
+
+    def make(
+        self,
+        stage: str,
+        version: int,
+        params: Config | Mapping[str, Any],
+        inputs: Mapping[str, Artefact | str],
+        build: Callable[[Path, Path], Mapping[str, Any]],
+        *,
+        out: Path | str | None = None,
+        seeds: Mapping[str, int] | None = None,
+    ) -> Artefact:
+        """Return the artefact of this recipe, building it when it is not there.
+
+        Args:
+            stage: a lower-case name, the folder below the root.
+            version: raise it when the same recipe gives other results.
+            params: only what the stage uses; all values count, defaults included.
+            inputs: artefacts, or content digests of things outside the store.
+            build: build(folder, scratch) writes plain files into `folder`, may keep what it resumes from in `scratch`
+                (which survives a kill), and returns counts for the record, JSON values.
+            out: a new or empty folder that gets the artefact too, as hard links or copies.
+            seeds: the seeds that the stage uses, and no others.
+
+        Raises:
+            ArtefactError: `out` holds something else; what is stored is corrupted; `build` wrote no plain file.
+            MachineError: the disk is full. Nothing half-written is left, the scratch folder stays.
+        """
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", stage) or stage in _OWN_FOLDERS:
+            raise ValueError(f"{stage!r} is no stage name: expected lower-case letters, and none of {_OWN_FOLDERS}")
+        recipe = _recipe(stage, version, params, inputs, seeds)
+        key = _key(recipe)
+        if out is not None:
+            out = Path(out).resolve()
+            _check_out(out, key)
+        with machine_errors():
+            artefact = self.find(stage, key)
+            if artefact is None:
+                with self._lock(stage, key):
+                    artefact = self.find(stage, key) or self._build(recipe, key, build)
+            if out is not None:
+                _place(artefact, out)
+        return artefact
+
+    def resolve(self, reference: str | Path, stage: str | None = None) -> Artefact:
+        """The artefact that a user means: a folder that holds record.json, a key, or the unique beginning of one.
+
+        Args:
+            stage: refuse an artefact of any other stage.
+
+        Raises:
+            ArtefactError: none, several, of another stage, or files missing or of the wrong size.
+        """
+        folder = Path(reference)
+        if not (folder / RECORD).exists():
+            text = str(reference)
+            matches = sorted(self.root.glob(f"*/{text}*/{RECORD}")) if re.fullmatch(r"[0-9a-f]{4,40}", text) else []
+            matches = [match for match in matches if match.parent.parent.name not in _OWN_FOLDERS]
+            if not matches:
+                what = f"{stage} artefact" if stage else "artefact"
+                raise ArtefactError(
+                    f"{text!r} is neither a folder with {RECORD} nor the key of a stored artefact in {self.root}",
+                    hint=f'"chunkwise store ls" lists the keys; give one of a {what}, or 4 or more of its first digits',
+                )
+            if len(matches) > 1:
+                keys = ", ".join(f"{match.parent.parent.name}/{match.parent.name}" for match in matches)
+                raise ArtefactError(f"{text!r} begins several keys: {keys}", hint="give more digits")
+            folder = matches[0].parent
+        artefact = open_artefact(folder)
+        if stage is not None and artefact.stage != stage:
+            raise ArtefactError(f"expected a {stage!r} artefact, came one of stage {artefact.stage!r}: {folder}")
+        return artefact
+
+    def verify(self, artefact: Artefact) -> list[str]:
+        """Read every byte again and compare with the record: one sentence for each problem, none when sound."""
+        record, present = artefact.record, set(plain_files(artefact.path)) - {RECORD}
+        problems = [f"{name}: not in the record" for name in sorted(present - set(record.files))]
+        for name, facts in record.files.items():
+            if name not in present:
+                problems.append(f"{name}: missing")
+            elif (size := (artefact.path / name).stat().st_size) != facts["bytes"]:
+                problems.append(f"{name}: expected {facts['bytes']} bytes, found {size}")
+            elif digest_file(artefact.path / name) != facts["blake2b"]:
+                problems.append(f"{name}: content differs from what was built")
+        if digest_tree(record.files) != record.digest:
+            problems.append(f"{RECORD}: digest does not follow from its list of files")
+        if self.key(record.stage, record.version, record.params, record.inputs, record.seeds) != record.key:
+            problems.append(f"{RECORD}: key does not follow from its recipe")
+        return problems
+
+    def _build(self, recipe: dict[str, Any], key: str, build: Callable[[Path, Path], Mapping[str, Any]]) -> Artefact:
+        """Build under the lock: temporary folder, record last, one rename."""
+        final = self.root / recipe["stage"] / key
+        if final.exists():
+            raise ArtefactError(f"{final} exists without {RECORD}", hint="remove that folder and run again")
+        self._sweep()
+        folder, scratch = self.root / "temporary" / key, self.root / "scratch" / key
+        shutil.rmtree(folder, ignore_errors=True)  # of a builder that was killed: the lock is ours
+        folder.mkdir(parents=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        try:
+            counts = dict(build(folder, scratch))
+            files = {}
+            for name in plain_files(folder):
+                if name == RECORD:
+                    raise ValueError(f"the builder of {recipe['stage']!r} wrote {RECORD}, which is the store's")
+                files[name] = {"bytes": (folder / name).stat().st_size, "blake2b": digest_file(folder / name)}
+                (folder / name).chmod(0o444)
+                sync(folder / name)
+            if not files:
+                raise ArtefactError(f"stage {recipe['stage']!r} built no file")
+            record = Record(
+                **recipe,
+                key=key,
+                files=files,
+                digest=digest_tree(files),
+                counts=json.loads(canonical_json(counts)),
+                seconds=round(time.monotonic() - started, 3),
+                code=code_facts(build),
+                versions=library_versions(),
+            )
+            write_json(folder / RECORD, asdict(record))
+            (folder / RECORD).chmod(0o444)
+            for inside in {folder, *(folder / name for name in files)}:
+                sync(inside if inside.is_dir() else inside.parent)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(final)
+            sync(final.parent)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                scratch.rmdir()  # only when nothing is kept in it
+            raise
+        shutil.rmtree(scratch, ignore_errors=True)
+        return Artefact(final, record, reused=False)
+
+    @contextlib.contextmanager
+    def _lock(self, stage: str, key: str) -> Iterator[None]:
+        path = self.root / "locks" / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "w")  # noqa: SIM115 - closed by the next block
+        except OSError as error:
+            raise MachineError(
+                f"cannot write to the artefact store {self.root}: {error.strerror}",
+                hint="set CHUNKWISE_STORE to a folder that you may write to",
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                note(f"waiting for another process that builds {stage} {key[:12]}")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what killed builders of other keys left: temporary folders whose lock is free."""
+        for folder in (self.root / "temporary").glob("*"):
+            with open(self.root / "locks" / folder.name, "a") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    # Last, because from here on `list` names this method in the class body.
+    def list(self) -> list[Artefact]:
+        """All finished artefacts by stage and key; their files are not looked at (see `verify`)."""
+        records = sorted(self.root.glob(f"*/*/{RECORD}"))
+        return [read_artefact(path.parent) for path in records if path.parent.parent.name not in _OWN_FOLDERS]
+
+
+def _recipe(
+    stage: str,
+    version: int,
+    params: Config | Mapping[str, Any],
+    inputs: Mapping[str, Artefact | str],
+    seeds: Mapping[str, int] | None,
+) -> dict[str, Any]:
+    values = params.model_dump(mode="json") if isinstance(params, Config) else dict(params)
+    values = {name: item.model_dump(mode="json") if isinstance(item, Config) else item for name, item in values.items()}
+    return {
+        "format": FORMAT,
+        "stage": stage,
+        "version": version,
+        "params": json.loads(canonical_json(values)),
+        "inputs": {name: item.digest if isinstance(item, Artefact) else item for name, item in inputs.items()},
+        "seeds": dict(seeds or {}),
+    }
+
+
+def _key(recipe: Mapping[str, Any]) -> str:
+    return digest_bytes(canonical_json(recipe).encode())[:40]
+
+
+def _check_out(out: Path, key: str) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists()):
+        raise ArtefactError(f"{out} holds other files; nothing was written", hint="choose a new or empty folder")
+    if any(out.iterdir()) and (found := open_artefact(out)).key != key:
+        raise ArtefactError(
+            f"{out} holds another artefact ({found.stage} {found.key[:12]}); nothing was written",
+            hint="choose a new or empty folder, or remove that one",
+        )
+
+
+def _place(artefact: Artefact, out: Path) -> None:
+    """Give `out` the artefact's files: hard links on the same disk, copies elsewhere; all of them or none."""
+    if (out / RECORD).exists():
+        found = open_artefact(out)
+        if found.digest != artefact.digest or set(plain_files(out)) - {RECORD} != set(found.record.files):
+            raise ArtefactError(
+                f"{out} holds another build of {artefact.stage} {artefact.key[:12]}, or other files too; "
+                "nothing was written there",
+                hint="choose a new or empty folder",
+            )
+        return
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        for name in [*artefact.record.files, RECORD]:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(artefact.path / name, partial / name)
+            except OSError:
+                shutil.copy2(artefact.path / name, partial / name)
+        partial.rename(out)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, PermissionError | NotADirectoryError):
+            raise InputError(f"cannot write {out}: {error.strerror}", hint="choose another folder") from error
+        raise

@@ -1,0 +1,36 @@
+"""What all tests share: no network, no store outside the test, and marks that skip where something is not there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(autouse=True)
+def _store_of_the_test(tmp_path_factory, monkeypatch):
+    """A store that a test did not name is its own, never the one of whoever runs the tests."""
+    monkeypatch.setenv("CHUNKWISE_STORE", str(tmp_path_factory.getbasetemp() / "store"))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real text, for tests marked `data`."""
+    return Path(os.environ["CHUNKWISE_DATA"])
+
+
+def pytest_collection_modifyitems(items):
+    no_data = not os.environ.get("CHUNKWISE_DATA")
+    for item in items:
+        if no_data and item.get_closest_marker("data"):
+            item.add_marker(pytest.mark.skip(reason="CHUNKWISE_DATA names no folder of real text"))
+        if item.get_closest_marker("gpu") and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no accelerator"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,73 @@
+import io
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from chunkwise.core import progress
+from chunkwise.core.progress import display, note, track
+
+
+def test_without_a_terminal_a_task_is_one_line_at_its_start_and_one_at_its_end(capsys):
+    with display(header=lambda: "never drawn"), track("BM25 search", total=2000, unit="chunks") as advance:
+        for _ in range(2000):
+            advance()
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert captured.out == ""
+    assert lines[0] == "BM25 search (2,000 chunks) ..."
+    assert lines[1].startswith("BM25 search: done, 2,000 chunks in ") and lines[1].endswith(" s")
+    assert len(lines) == 2
+
+
+def test_an_error_ends_the_task_as_stopped_and_passes_through(capsys):
+    with pytest.raises(KeyboardInterrupt), track("search", unit="chunks") as advance:
+        advance(3)
+        raise KeyboardInterrupt
+    assert "search: stopped after 3 chunks in" in capsys.readouterr().err
+
+
+def test_notes_are_plain_text(capsys):
+    note("waiting for [bold]x[/bold]")
+    assert capsys.readouterr().err == "waiting for [bold]x[/bold]\n"
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, legacy_windows=False, _environ={"TERM": "xterm"})
+    monkeypatch.setattr(progress, "_console", lambda: console)
+    return stream
+
+
+def test_on_a_terminal_nested_tasks_share_one_display_below_the_header(terminal):
+    with display(header=lambda: Text("stages: 1 of 3")):
+        screen = progress._screen
+        with track("outer", total=2, unit="arms") as advance:
+            advance()
+            with display(header=lambda: "never drawn"), track("inner [red]", total=10, unit="steps") as step:
+                assert progress._screen is screen
+                step(4)
+                assert [task.description for task in screen.progress.tasks] == ["outer", "inner [red]"]
+                assert [task.completed for task in screen.progress.tasks] == [1, 4]
+                screen.live.refresh()
+                note("a line [above]")
+            assert [task.description for task in screen.progress.tasks] == ["outer"]
+    text = terminal.getvalue()
+    for expected in ("stages: 1 of 3", "inner [red]", "4/10 steps", "a line [above]"):
+        assert expected in text
+    assert "never drawn" not in text
+    assert progress._screen is None
+
+
+def test_results_on_stdout_are_not_drawn_into_the_display(terminal, capsys):
+    with track("work"):
+        print("result")
+    assert capsys.readouterr().out == "result\n"
+    assert "result" not in terminal.getvalue()
+
+
+def test_a_display_closes_after_an_error(terminal):
+    with pytest.raises(RuntimeError), track("work"):
+        raise RuntimeError
+    assert progress._screen is None
