@@ -1,0 +1,11 @@
+"""Tokens -> chunks -> BM25 index; views.
+
+config.py         the settings of every stage here, and of views
+stage.py          build_datastore
+chunks.py         documents -> chunks that never cross them
+bm25.py           the index: build, save, search
+bm25_kernels.py   its compiled loops
+reader.py         Datastore: open, gather neighbours with their continuation, search, rebuild a view
+views.py          nested fractions, sources, quotas; what a view needs to be served
+retriever.py      BM25 for generation
+"""

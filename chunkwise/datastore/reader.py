@@ -1,0 +1,191 @@
+"""Read a datastore: its chunks, what follows them, and search.
+
+Dimensions: N chunks, m tokens a chunk, D documents, Q queries, K hits; a neighbour has r = 2 m tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from chunkwise.core.artefact import Artefact, open_artefact
+from chunkwise.core.errors import ArtefactError, MismatchError, ShapeError
+from chunkwise.core.io import load_npy, read_json, read_parquet
+from chunkwise.datastore.bm25 import Bm25Index, Hits
+from chunkwise.datastore.views import DocumentTable
+
+
+class Datastore:
+    """A retrieval database on disk; chunks and postings stay memory-mapped.
+
+    Attributes:
+        chunk_tokens: m.
+        tokenizer_digest: of the tokenizer that its token ids belong to.
+        tokens_digest: of the `tokens` artefact it was cut from; document ordinals mean something only with it.
+        chunks: [N, m] token ids, pad after a chunk's end. lengths: uint8 [N]. chunk_document: int32 [N], ordinals.
+        documents: the DocumentTable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Use `Datastore.open`."""
+        head = read_json(folder / "datastore.json")
+        self.folder = folder
+        self.chunk_tokens: int = head["chunk_tokens"]
+        self.vocabulary_size: int = head["vocabulary_size"]
+        self.pad: int = head["pad"]
+        self.eos: int = head["eos"]
+        self.tokenizer_digest: str = head["tokenizer_digest"]
+        self.tokens_digest: str = head["tokens_digest"]
+        self.chunks = load_npy(folder / "chunks.npy")
+        self.lengths = load_npy(folder / "lengths.npy", mmap=False)
+        self.chunk_document = load_npy(folder / "chunk_document.npy", mmap=False)
+
+    @classmethod
+    def open(cls, reference: Artefact | Path | str) -> Datastore:
+        """Open an artefact or its folder.
+
+        Raises:
+            ArtefactError: not a datastore, or damaged.
+        """
+        artefact = reference if isinstance(reference, Artefact) else open_artefact(Path(reference))
+        if artefact.stage != "datastore":
+            raise ArtefactError(
+                f"expected a 'datastore' artefact, came one of stage {artefact.stage!r}: {artefact.path}"
+            )
+        return cls(artefact.path)
+
+    def __len__(self) -> int:
+        """N, the number of chunks."""
+        return len(self.chunks)
+
+    @cached_property
+    def documents(self) -> DocumentTable:
+        """The documents, in order of their ordinals."""
+        table = read_parquet(self.folder / "documents.parquet").to_pydict()
+        numbers = {name: np.asarray(table[name], np.int64) for name in ("document", "first_chunk", "chunks", "tokens")}
+        labels = {name: np.asarray(table[name], object) for name in ("source", "split")}
+        return DocumentTable(document_id=table["document_id"], **numbers, **labels)
+
+    @cached_property
+    def document_row(self) -> np.ndarray:
+        """int32 [N]: row of each chunk's document in `documents`."""
+        return np.repeat(np.arange(len(self.documents), dtype=np.int32), self.documents.chunks)
+
+    @cached_property
+    def index(self) -> Bm25Index:
+        """The BM25 index, opened when first used."""
+        return Bm25Index.open(self.folder / "bm25")
+
+    @property
+    def neighbour_tokens(self) -> int:
+        """r = 2 m: a chunk and its continuation."""
+        return 2 * self.chunk_tokens
+
+    def require_tokenizer(self, digest: str, what: str) -> None:
+        """Refuse token ids of another tokenizer.
+
+        Raises:
+            MismatchError: `digest` is not the datastore's.
+        """
+        if digest != self.tokenizer_digest:
+            raise MismatchError(
+                f"{what} was made with tokenizer {digest[:12]}, the datastore with tokenizer "
+                f"{self.tokenizer_digest[:12]}",
+                hint="build both from the same `tokens` artefact, or with the same tokenizer",
+            )
+
+    def chunk_allowed(self, members: np.ndarray) -> np.ndarray:
+        """A view over documents as a mask over chunks, bool [N]."""
+        if members.shape != (len(self.documents),):
+            raise ShapeError(
+                f"a view of this datastore has one entry for each of {len(self.documents)} documents, "
+                f"came {members.shape}"
+            )
+        return np.asarray(members, bool)[self.document_row]
+
+    def chunk_range(self, first_document: np.ndarray, last_document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Chunks [from, to) of the documents with ordinals first..last (both included), which need not be here."""
+        start = np.searchsorted(self.chunk_document, first_document, side="left")
+        return start, np.maximum(start, np.searchsorted(self.chunk_document, last_document, side="right"))
+
+    def search(
+        self,
+        queries: np.ndarray,
+        query_lengths: np.ndarray,
+        hits: int,
+        *,
+        exclude_first_document: np.ndarray | None = None,
+        exclude_last_document: np.ndarray | None = None,
+        allowed: np.ndarray | None = None,
+        threads: int | None = None,
+        advance: Callable[[int], None] | None = None,
+    ) -> Hits:
+        """The K = `hits` best chunks of each query: exact, ties to the smaller chunk id.
+
+        Args:
+            queries: token ids [Q, L]; query_lengths: [Q], tokens that count.
+            exclude_first_document, exclude_last_document: [Q] ordinals; chunks of these documents are no hits. They
+                are left out before the cut to K. A first above its last excludes nothing.
+            allowed: a view, bool over `documents`; None: all.
+            threads, advance: see Bm25Index.search.
+
+        Returns:
+            Hits(ids int32 [Q, K] with -1, scores float32 [Q, K], excluded int32 [Q]).
+        """
+        exclude = None
+        if exclude_first_document is not None and exclude_last_document is not None:
+            exclude = self.chunk_range(exclude_first_document, exclude_last_document)
+        mask = None if allowed is None else self.chunk_allowed(allowed)
+        return self.index.search(
+            queries, query_lengths, hits, exclude=exclude, allowed=mask, threads=threads, advance=advance
+        )
+
+    def gather(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Neighbours as token ids: the chunk, then the next chunk of the same document.
+
+        Args:
+            ids: chunk ids of any shape; -1 is a missing neighbour.
+
+        Returns:
+            (tokens int64 [..., 2 m], mask bool [..., 2 m]). The mask is False where there is no token: all of a missing
+            neighbour, all of a continuation beyond the end of the document, places after a short chunk's end.
+
+        Raises:
+            ShapeError: an id that is neither -1 nor a chunk.
+        """
+        ids = np.asarray(ids, np.int64)
+        if ids.size and (ids.min() < -1 or ids.max() >= len(self)):
+            raise ShapeError(f"chunk ids run from 0 to {len(self) - 1} (-1 = missing), came {ids.min()} to {ids.max()}")
+        tokens = np.full((*ids.shape, 2, self.chunk_tokens), self.pad, np.int64)
+        mask = np.zeros(tokens.shape, bool)
+        following = np.minimum(ids + 1, len(self) - 1)
+        continues = (ids >= 0) & (ids + 1 < len(self)) & (self.chunk_document[ids] == self.chunk_document[following])
+        places = np.arange(self.chunk_tokens)
+        for half, (chunk, there) in enumerate(((ids, ids >= 0), (following, continues))):
+            tokens[there, half] = self.chunks[chunk[there]]
+            mask[there, half] = places < self.lengths[chunk[there]][:, None]
+        flat = (*ids.shape, self.neighbour_tokens)
+        return tokens.reshape(flat), mask.reshape(flat)
+
+    def rebuild(self, members: np.ndarray, *, keep_statistics: bool = True) -> tuple[Bm25Index, np.ndarray]:
+        """Index the chunks of a view physically, in memory: the check of what filtering claims.
+
+        Args:
+            members: the view, bool over `documents`.
+            keep_statistics: keep N, df and mean length of the full datastore; False takes the view's own.
+
+        Returns:
+            (index, ids): the index numbers the view's chunks 0, 1, ...; `ids` are their ids in the full datastore.
+        """
+        ids = np.flatnonzero(self.chunk_allowed(members))
+        index = Bm25Index.build(
+            self.index.config,
+            self.index.space,
+            self.chunks[ids],
+            self.lengths[ids],
+            self.index.statistics if keep_statistics else None,
+        )
+        return index, ids

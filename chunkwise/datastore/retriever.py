@@ -1,0 +1,54 @@
+"""BM25 as a Retriever: what generation calls when a chunk is complete."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chunkwise.core.errors import ShapeError
+from chunkwise.datastore.reader import Datastore
+
+
+class Bm25Retriever:
+    """Finds neighbours in a datastore or in a view of it; implements `core.retriever.Retriever`.
+
+    Args:
+        datastore: where to look.
+        members: a view, bool over the datastore's documents; None: all.
+        exclude_documents: ordinals (first, last) that are no neighbours: the document that the prompt was cut from.
+        threads: see Datastore.search; 1 is right for a few rows at a time.
+    """
+
+    def __init__(
+        self,
+        datastore: Datastore,
+        members: np.ndarray | None = None,
+        exclude_documents: tuple[int, int] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """See the class."""
+        self.datastore = datastore
+        self._members = members
+        self._exclude = exclude_documents
+        self._threads = threads
+
+    def search(self, chunk_ids: np.ndarray, k: int) -> np.ndarray:
+        """Chunk ids int32 [rows, k] of the nearest neighbours, -1 where missing: the evidence behind `neighbours`."""
+        queries = np.asarray(chunk_ids)
+        if queries.ndim != 2:
+            raise ShapeError(f"chunk_ids is [rows, tokens], came shape {queries.shape}")
+        rows = len(queries)
+        first, last = self._exclude or (1, 0)  # first above last: nothing is excluded
+        hits = self.datastore.search(
+            queries,
+            np.full(rows, queries.shape[1]),
+            k,
+            exclude_first_document=np.full(rows, first),
+            exclude_last_document=np.full(rows, last),
+            allowed=self._members,
+            threads=self._threads,
+        )
+        return hits.ids
+
+    def neighbours(self, chunk_ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens int64 [rows, k, 2 m], mask bool of that shape); end of text and padding in a query do not count."""
+        return self.datastore.gather(self.search(chunk_ids, k))

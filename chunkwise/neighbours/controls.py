@@ -1,0 +1,133 @@
+"""Mechanism controls: neighbours that must not help, and neighbours that must.
+
+*Random*: chunks drawn without regard to the query. A model that gains from them gains from something else than
+retrieval (parameters, noise), so its loss must be the twin's. *Oracle*: the text that really follows. A model that does
+not gain greatly from it does not read its neighbours.
+
+Dimensions: S rows, C chunks a row, m tokens a chunk, k neighbours, r = 2 m tokens, D documents.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chunkwise.core.errors import MismatchError, ShapeError
+from chunkwise.datastore.reader import Datastore
+
+MAX_ROUNDS = 64
+"""Rounds in which repeats are drawn again; only a pool hardly larger than k needs as many."""
+
+
+def random_neighbours(
+    datastore: Datastore,
+    rows: int,
+    k: int,
+    seed: int,
+    *,
+    exclude_first_document: np.ndarray | None = None,
+    exclude_last_document: np.ndarray | None = None,
+    members: np.ndarray | None = None,
+    has_query: np.ndarray | None = None,
+) -> np.ndarray:
+    """Chunks drawn uniformly, without repeats within a row and outside the row's own documents.
+
+    Args:
+        exclude_first_document, exclude_last_document: ordinals [rows], both included; as in Datastore.search.
+        members: draw from this view only.
+        has_query: bool [rows]; rows without a query get no neighbour.
+
+    Returns:
+        int32 [rows, k] chunk ids (-1 for rows without a query). The same seed gives the same first rows for any `rows`.
+
+    Raises:
+        MismatchError: a row has fewer than k chunks to draw from.
+    """
+    pool = np.arange(len(datastore)) if members is None else np.flatnonzero(datastore.chunk_allowed(members))
+    skip_from = skip_to = np.zeros(rows, np.int64)
+    if exclude_first_document is not None and exclude_last_document is not None:
+        start, end = datastore.chunk_range(np.asarray(exclude_first_document), np.asarray(exclude_last_document))
+        skip_from, skip_to = np.searchsorted(pool, start), np.searchsorted(pool, end)
+    open_chunks = len(pool) - (skip_to - skip_from)
+    if rows and int(open_chunks.min()) < k:
+        raise MismatchError(
+            f"random neighbours: a row has {int(open_chunks.min())} chunks to draw from, k={k} are wanted",
+            hint="use a larger view or a smaller k",
+        )
+    # Draw among the open chunks, then step over the excluded range: uniform without rejection.
+    drawn = _draw(seed, 0, open_chunks, k)
+    for again in range(1, MAX_ROUNDS):
+        repeated = _repeats(drawn)
+        if not repeated.any():
+            break
+        drawn = np.where(repeated, _draw(seed, again, open_chunks, k), drawn)
+    else:
+        drawn = _without_repeats(drawn, open_chunks)
+    place = drawn + (drawn >= skip_from[:, None]) * (skip_to - skip_from)[:, None]
+    ids = pool[place].astype(np.int32)
+    if has_query is not None:
+        ids[~np.asarray(has_query, bool)] = -1
+    return ids
+
+
+def _draw(seed: int, again: int, open_chunks: np.ndarray, k: int) -> np.ndarray:
+    """Uniform places int64 [rows, k], each below its row's `open_chunks`; drawn row by row: more rows extend fewer."""
+    uniform = np.random.default_rng((seed, again)).random((len(open_chunks), k))
+    return np.floor(uniform * open_chunks[:, None]).astype(np.int64)
+
+
+def _repeats(drawn: np.ndarray) -> np.ndarray:
+    """True where a value stands further left in its row."""
+    order = np.argsort(drawn, axis=1, kind="stable")
+    ordered = np.take_along_axis(drawn, order, axis=1)
+    same = np.zeros(drawn.shape, bool)
+    same[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    result = np.zeros(drawn.shape, bool)
+    np.put_along_axis(result, order, same, axis=1)
+    return result
+
+
+def _without_repeats(drawn: np.ndarray, open_chunks: np.ndarray) -> np.ndarray:
+    """Last resort for pools hardly larger than k: a repeat takes the next free place."""
+    for row, repeated in enumerate(_repeats(drawn)):
+        for column in np.flatnonzero(repeated):
+            value = drawn[row, column]
+            while value in np.delete(drawn[row], column):
+                value = (value + 1) % open_chunks[row]
+            drawn[row, column] = value
+    return drawn
+
+
+def oracle_neighbours(
+    rows_Sn: np.ndarray, lengths_S: np.ndarray, chunk_tokens: int, k: int, pad: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each chunk u the neighbour that a perfect copy of the text would give: chunk u, continued by chunk u + 1.
+
+    It has the form of a found neighbour: the part that resembles the query, then what follows it. Chunk u + 1 is what
+    the model is about to predict when it reads this neighbour.
+
+    Args:
+        rows_Sn: token rows, n a whole number of chunks. lengths_S: real tokens of each row.
+
+    Returns:
+        (tokens int64 [S, C, k, 2 m], mask bool of the same shape). Only the first of the k neighbours is there; the
+        others are masked, as is the continuation of a row's last chunk.
+
+    Raises:
+        ShapeError: n is no whole number of chunks.
+    """
+    rows_Sn = np.asarray(rows_Sn)
+    S, n = rows_Sn.shape
+    if n % chunk_tokens:
+        raise ShapeError(
+            f"rows of {n} tokens are no whole number of chunks of {chunk_tokens}; "
+            f"pad them to {-(-n // chunk_tokens) * chunk_tokens}"
+        )
+    C = n // chunk_tokens
+    real = np.arange(n) < np.asarray(lengths_S, np.int64)[:, None]
+    chunk = np.where(real, rows_Sn.astype(np.int64), pad).reshape(S, C, chunk_tokens)
+    there = real.reshape(S, C, chunk_tokens)
+    tokens = np.full((S, C, k, 2 * chunk_tokens), pad, np.int64)
+    mask = np.zeros(tokens.shape, bool)
+    tokens[:, :, 0, :chunk_tokens], mask[:, :, 0, :chunk_tokens] = chunk, there
+    tokens[:, :-1, 0, chunk_tokens:], mask[:, :-1, 0, chunk_tokens:] = chunk[:, 1:], there[:, 1:]
+    return tokens, mask

@@ -1,0 +1,77 @@
+"""The check behind every view: build the smaller index and search it, for a sample of queries.
+
+With the statistics of the full datastore the rows must be equal; one that is not means a broken index or table. With
+statistics of its own (what somebody who has only the smaller datastore would get) term weights shift a little; how many
+neighbours change is measured here, so that reports can state it.
+
+Cost: indexing the view twice (3 microseconds a chunk), and two searches for each sampled query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from chunkwise.neighbours.exact import search_exactly
+from chunkwise.neighbours.table import NeighbourTable
+
+
+@dataclass(frozen=True)
+class RebuildCheck:
+    """Filtered table against a physical rebuild of the view.
+
+    Attributes:
+        rows: sampled queries that the table serves (not cut short by K).
+        equal_rows: rows whose k neighbours are the same, in order, with the statistics of the full datastore.
+        own_statistics_shared: share of the neighbours that a rebuild with its own statistics finds too; 1 without any.
+    """
+
+    rows: int
+    equal_rows: int
+    own_statistics_shared: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether all rows are equal."""
+        return self.equal_rows == self.rows
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain values, for reports."""
+        return asdict(self) | {"exact": self.exact}
+
+
+def check_rebuild(
+    table: NeighbourTable, members: np.ndarray, k: int, *, sample_queries: int = 512, seed: int = 0
+) -> RebuildCheck:
+    """Compare a view by filtering with the same view built physically.
+
+    Args:
+        table: opened with its datastore.
+        members: the view, bool over the datastore's documents.
+        sample_queries: queries compared, drawn by `seed` among those with text.
+    """
+    datastore = table.datastore
+    with_text = np.flatnonzero(table.has_query)
+    sample = np.sort(np.random.default_rng(seed).permutation(with_text)[:sample_queries])
+    filtered_ids = table.select(members, k, rows=sample, allow_short=True).ids
+    served = (filtered_ids[:, -1] >= 0) | table.exhaustive[sample]
+    sample, filtered_ids = sample[served], filtered_ids[served]
+    queries = table.queries[sample], table.query_tokens[sample], table.exclude[sample]
+    full_statistics, own_statistics = (
+        search_exactly(
+            datastore,
+            *queries,
+            k,
+            overlap_tokens=table.overlap_tokens,
+            rebuilt=datastore.rebuild(members, keep_statistics=keep),
+        )
+        for keep in (True, False)
+    )
+    there = filtered_ids >= 0
+    shared = (filtered_ids[:, :, None] == own_statistics[:, None, :]).any(axis=2)
+    return RebuildCheck(
+        rows=len(sample),
+        equal_rows=int((filtered_ids == full_statistics).all(axis=1).sum()),
+        own_statistics_shared=float(shared[there].mean()) if there.any() else 1.0,
+    )

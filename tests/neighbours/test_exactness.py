@@ -1,0 +1,142 @@
+"""The claim that every cheap size study rests on: filtering the full hit list = searching the smaller datastore."""
+
+import tempfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chunkwise.core.store import Store
+from chunkwise.datastore.config import DatastoreConfig, ViewConfig
+from chunkwise.datastore.stage import Datastore, build_datastore, members
+from chunkwise.neighbours.stage import NeighboursConfig, NeighbourTable, check_rebuild, find_neighbours
+from tests.datastore.building import Doc, make_sequences, make_tokens, random_documents
+
+CHUNK = 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting_for_the_disk():
+    """Hundreds of small artefacts: forcing each to disk would be all that these tests do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
+views = st.one_of(
+    st.floats(0.1, 1.0).map(lambda f: ViewConfig(fraction=f)),
+    st.sampled_from([("code",), ("prose",), ("code", "prose")]).map(lambda s: ViewConfig(sources=s)),
+    st.tuples(st.floats(0.2, 1.0), st.sampled_from(["code", "prose"])).map(
+        lambda x: ViewConfig(fraction=x[0], sources=(x[1],))
+    ),
+    st.integers(20, 60).map(lambda t: ViewConfig(tokens=t)),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    corpus=st.integers(0, 2**32),
+    count=st.integers(8, 25),
+    view=views,
+    seed=st.integers(0, 99),
+    k=st.integers(1, 4),
+    terms=st.sampled_from(["tokens", "bigrams"]),
+    overlap=st.sampled_from([None, 3, 4]),
+)
+def test_a_filtered_table_equals_the_table_of_a_physical_rebuild(corpus, count, view, seed, k, terms, overlap):
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        documents = random_documents(corpus, count)
+        tokens = make_tokens(store, documents)
+        config = DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2, bm25={"terms": terms})
+        full = build_datastore(config, tokens, store)
+        rows = [(document.tokens + documents[0].tokens)[:12] for document in documents]
+        # Rows stand for packs of up to two documents, all of which are excluded.
+        sequences = make_sequences(
+            store, tokens, rows, [(i, min(i + i % 2, count - 1)) for i in range(count)], width=12
+        )
+        everything = Datastore.open(full)
+        chosen = members(view, everything.documents, seed)
+        if not everything.chunk_allowed(chosen).any():
+            return  # a view of nothing cannot be built
+        part = build_datastore(config, tokens, store, view=view, view_seed=seed, statistics=full)
+
+        neighbours = NeighboursConfig(K=len(everything), overlap_tokens=overlap)
+        filtered = NeighbourTable.open(find_neighbours(neighbours, full, sequences, store), full).select(chosen, k)
+        rebuilt = NeighbourTable.open(find_neighbours(neighbours, part, sequences, store), part).select(None, k)
+
+        # The rebuild numbers its chunks anew; both keep the order of documents.
+        full_id = np.append(np.flatnonzero(everything.chunk_allowed(chosen)), -1)
+        np.testing.assert_array_equal(filtered.ids, full_id[rebuilt.ids])
+        assert (filtered.short_by_K, filtered.short_by_text) == (0, rebuilt.short_by_text)
+
+
+@settings(max_examples=25, deadline=None)
+@given(corpus=st.integers(0, 2**32), seed=st.integers(0, 99), K=st.integers(1, 12), fraction=st.floats(0.2, 0.9))
+def test_with_a_small_K_every_row_that_is_not_cut_short_is_exact(corpus, seed, K, fraction):
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        documents = random_documents(corpus, 20)
+        tokens = make_tokens(store, documents)
+        full = build_datastore(DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2), tokens, store)
+        rows = [document.tokens[:8] for document in documents]
+        sequences = make_sequences(store, tokens, rows, [(i, i) for i in range(20)], width=8)
+        table = NeighbourTable.open(
+            find_neighbours(NeighboursConfig(K=K, overlap_tokens=None), full, sequences, store), full
+        )
+        small, large = (
+            members(ViewConfig(fraction=f), table.datastore.documents, seed) for f in (fraction / 2, fraction)
+        )
+        selected = {}
+        for name, chosen in (("small", small), ("large", large)):
+            found = table.select(chosen, 2, allow_short=True)
+            index, ids = table.datastore.rebuild(chosen)
+            start, end = table.datastore.chunk_range(np.repeat(np.arange(20), 2), np.repeat(np.arange(20), 2))
+            lengths = np.clip(np.array([len(row) for row in rows])[:, None] - [0, 4], 0, 4).reshape(-1)
+            queries = np.array([row + [0] * (8 - len(row)) for row in rows]).reshape(-1, 4)
+            exclude = np.searchsorted(ids, start), np.searchsorted(ids, end)
+            exact = np.append(ids, -1)[index.search(queries, lengths, 2, exclude=exclude).ids]
+            known = found.ids >= 0
+            np.testing.assert_array_equal(found.ids[known], exact[known])  # what is there is right
+            completed = table.select(chosen, 2, complete=True)
+            np.testing.assert_array_equal(completed.ids, exact)
+            assert (completed.short_by_K, completed.completed) == (0, found.short_by_K)
+            missing = ((found.ids < 0) & (exact >= 0)).any(axis=1).sum()
+            assert missing <= found.short_by_K  # what is lacking was announced
+            selected[name] = found
+        # Nested: the nearest in the larger view, if it is in the smaller view too, is the nearest there.
+        nearest = selected["large"].ids[:, 0]
+        both = (nearest >= 0) & table.datastore.chunk_allowed(small)[nearest]
+        np.testing.assert_array_equal(selected["small"].ids[both, 0], nearest[both])
+
+
+def test_the_rebuild_check_agrees_and_sees_a_table_that_lies(tmp_path):
+    store = Store(tmp_path)
+    documents = random_documents(7, 60)
+    tokens = make_tokens(store, documents)
+    full = build_datastore(DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2), tokens, store)
+    sequences = make_sequences(store, tokens, [d.tokens[:12] for d in documents], [(i, i) for i in range(60)], width=12)
+    table = NeighbourTable.open(find_neighbours(NeighboursConfig(K=40, overlap_tokens=3), full, sequences, store), full)
+    chosen = members(ViewConfig(fraction=0.4), table.datastore.documents, 1)
+    check = check_rebuild(table, chosen, 2, sample_queries=100)
+    assert check.rows > 80
+    assert check.exact
+    assert 0.5 < check.own_statistics_shared < 1
+    table.ids = table.ids[::-1]
+    assert not check_rebuild(table, chosen, 2, sample_queries=100).exact
+
+
+def test_completing_a_view_obeys_the_overlap_rule(tmp_path):
+    """24 copies of one window outrank everything: the search must look past them all."""
+    store = Store(tmp_path)
+    documents = [Doc([1, 2, 3, 4], source=("code", "prose")[i % 2]) for i in range(48)]
+    documents += [Doc([1, 2, 3, 9], source="prose"), Doc([1, 2, 8, 9], source="prose")]
+    tokens = make_tokens(store, documents)
+    full = build_datastore(DatastoreConfig(chunk_tokens=CHUNK), tokens, store)
+    sequences = make_sequences(store, tokens, [[1, 2, 3, 4]], [(0, 0)], width=4)
+    table = NeighbourTable.open(find_neighbours(NeighboursConfig(K=3, overlap_tokens=64), full, sequences, store), full)
+    assert table.counts["dropped_overlap"] == 3  # 64 tokens mean the whole chunk of 4
+    prose = members(ViewConfig(sources=("prose",)), table.datastore.documents, 0)
+    assert table.select(prose, 3, complete=True).ids.tolist() == [[48, 49, -1]]
+    assert table.select(prose, 3, complete=True).short_by_text == 1
