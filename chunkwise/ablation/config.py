@@ -1,0 +1,433 @@
+"""What a study is: the profile (how large everything is here) and the resolution (what the plan's words became).
+
+A profile is the baseline arm: one setting of every stage. Each of its fields stands in one place; what several stages
+must agree on (the view, the number of neighbours, the training budget of retrofit, twin and in-prompt) is handed to
+them by the methods below. An arm is the profile with a few fields changed, path -> value, and nothing else.
+
+    corpus -> tokenizer -> tokens -> sequences -> base -> retrofit | twin | in-prompt -> instruct -> perplexity, qa
+                              `-> datastore -> neighbours -> view ---^
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from chunkwise.ablation.quantities import amount_words, ratio_words
+from chunkwise.ablation.results import METRICS, Metric, ResolutionRow
+from chunkwise.core.config import Config, load_yaml, override, parse_yaml
+from chunkwise.core.errors import ConfigError, PlanError
+from chunkwise.core.knobs import Knob, PaperValue
+from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConfig, TokenizerConfig
+from chunkwise.datastore.config import DatastoreConfig, ViewConfig
+from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
+from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
+from chunkwise.training.config import BaseConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
+
+Mechanism = Literal["cross-attention", "in_prompt", "none"]
+Status = Literal["resolved", "partly", "not-applicable", "infeasible", "unresolved"]
+
+HANDED_DOWN = (
+    "retrofit.view", "instruct.view", "instruct.chunk_tokens", "instruct.neighbours",
+    "perplexity.condition", "perplexity.k", "perplexity.view", "perplexity.view_seed", "perplexity.random_seed",
+    "qa.cell", "qa.evidence", "qa.k", "qa.view", "qa.view_seed", "qa.placebo_seed",
+)  # fmt: skip
+"""Fields of stages that arm and replicate decide; a profile that sets one of them is refused."""
+
+
+class Profile(Config):
+    """The baseline of a study at one scale, and how the study is run."""
+
+    name: str
+    paper: str | None = "instructretro"
+    """Paper whose values quantities are translated against: a packaged name or a file."""
+
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    training_text: SequencesConfig = SequencesConfig()
+    evaluation_text: SequencesConfig = SequencesConfig(split="valid", layout="documents")
+    questions: QuestionsConfig = QuestionsConfig()
+    datastore: DatastoreConfig = DatastoreConfig()
+    neighbours: NeighboursConfig = NeighboursConfig()
+    question_neighbours: QuestionNeighboursConfig = QuestionNeighboursConfig()
+    view: ViewConfig = ViewConfig()
+    """The baseline's part of the datastore. A fraction below 1 leaves room for arms with a larger datastore."""
+
+    pretrained: str | None = None
+    """The decoder to start from: a folder, a hub name, or `packaged`. None: `base` is trained in the run."""
+    base: BaseConfig | None = None
+    mechanism: Annotated[
+        Mechanism,
+        Knob(
+            component="model.cca",
+            title="chunk-wise cross-attention",
+            aliases=(
+                "CCA", "chunked cross-attention", "cross-attention", "retrieval cross-attention",
+                "cross-attention to retrieved neighbours", "retrieval-augmented pretraining", "retrieval pretraining",
+            ),
+            paper=PaperValue("cross-attention", None, "arXiv:2310.07713, section 3.1"),
+            stage="retrofit",
+            remove="none",
+            consequences=("retrofit.retro", "neighbours"),
+            options={
+                "neighbours in the prompt": (
+                    "in_prompt",
+                    ("neighbours in the prompt at equal tokens", "in-context retrieval", "in-context neighbours",
+                     "neighbours prepended to the context", "retrieved text in the prompt"),
+                ),
+            },
+        ),
+    ] = "cross-attention"  # fmt: skip
+    """How training and evaluation read neighbours: Retro; written into the text; not at all (the twin)."""
+    retrofit: RetrofitConfig
+    """The continued training. Twin and in-prompt arms take its budget, rows and order."""
+    instruct: InstructConfig | None = None
+    perplexity: PerplexityConfig = PerplexityConfig()
+    qa: QuestionsEvalConfig = QuestionsEvalConfig()
+
+    replicates: int = Field(3, ge=1)
+    share_base: bool = True
+    """All replicates continue one base model, so the noise of base training is not in the intervals."""
+    size_experiment: Literal["swap", "retrain"] = "swap"
+    """Primary reading of views: `swap` changes the datastore of a trained model, `retrain` trains one per view."""
+    metrics: tuple[str, ...] = ("perplexity", "choice_accuracy")
+    """For entries that name none; the first is the primary one."""
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    """Smallest difference that matters, by metric id, in nats or shares. Default: 0.01 nat, 0.01 = 1 point."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    expected_datastore_chunks: int | None = Field(None, ge=1)
+    """About how many chunks the datastore will hold, to refuse hopeless arms before it is built."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.base is None) == (self.pretrained is None):
+            raise ValueError("give `base` (a decoder to train) or `pretrained` (one to start from), one of them")
+        chunk_tokens = self.retrofit.retro.chunk_tokens
+        if chunk_tokens != self.datastore.chunk_tokens:
+            raise ValueError(
+                f"retrofit.retro.chunk_tokens {chunk_tokens} differs from datastore.chunk_tokens "
+                f"{self.datastore.chunk_tokens}; neighbours would not be whole chunks"
+            )
+        if self.training_text.sequence_tokens % chunk_tokens:
+            raise ValueError(
+                f"training_text.sequence_tokens {self.training_text.sequence_tokens} is not a multiple of "
+                f"datastore.chunk_tokens {chunk_tokens}"
+            )
+        for metric in (*self.metrics, *self.thresholds):
+            if metric not in METRICS:
+                raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+        for path in HANDED_DOWN:
+            section, field = path.split(".")
+            config = getattr(self, section)
+            if config is not None and getattr(config, field) != type(config).model_fields[field].default:
+                raise ValueError(f"{path} is set by arm and replicate, not by a profile; leave it out")
+        return self
+
+    def value(self, path: str) -> Any:
+        """The value of the field at a dotted path, as plain JSON.
+
+        Raises:
+            ConfigError: there is no such field.
+        """
+        here: Any = self.model_dump(mode="json")
+        for part in path.split("."):
+            if not isinstance(here, Mapping) or part not in here:
+                raise ConfigError(f"profile {self.name} has no field {path!r}")
+            here = here[part]
+        return here
+
+    def changed(self, changes: Mapping[str, Any], where: str | None = None) -> "Profile":
+        """The profile with some fields changed, checked as a whole.
+
+        Raises:
+            ConfigError: no such field, or the values do not fit together.
+        """
+        values = self.model_dump(mode="json")
+        for path, value in changes.items():
+            self.value(path)
+            here, parts = values, path.split(".")
+            for part in parts[:-1]:
+                here = here[part]
+            here[parts[-1]] = copy.deepcopy(value)
+        return Profile.parse(values, where=where or f"profile {self.name}, changed")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Labels of the corpus's documents, as far as the settings tell."""
+        labels: list[str] = []
+        for source in self.corpus.sources:
+            if source.kind != "python":
+                labels.append(source.source or source.kind)
+            else:
+                labels += source.python_kinds if source.label == "kind" else source.packages
+        return tuple(dict.fromkeys(labels))
+
+    def metric(self, metric_id: str) -> Metric:
+        """The metric with this profile's threshold."""
+        metric = METRICS[metric_id]
+        return metric.model_copy(update={"threshold": self.thresholds.get(metric_id, metric.threshold)})
+
+    # What each stage is given. `view` is the arm's in training only where the experiment is `retrain`.
+
+    @property
+    def validation_text(self) -> SequencesConfig:
+        """Rows for the validation curves: as the training rows, from the documents that are trained on nowhere."""
+        return self.training_text.model_copy(update={"split": "valid", "max_tokens": None})
+
+    def retrofit_config(self, view: ViewConfig | None = None) -> RetrofitConfig:
+        return self.retrofit.model_copy(update={"view": view or self.whole_view})
+
+    def twin_config(self) -> TwinConfig:
+        return TwinConfig(freeze_backbone=self.retrofit.freeze_backbone, train=self.retrofit.train)
+
+    def in_prompt_config(self, view: ViewConfig | None = None) -> InPromptConfig:
+        retro = self.retrofit.retro
+        return InPromptConfig(
+            neighbours=retro.neighbours,
+            chunk_tokens=retro.chunk_tokens,
+            view=view or self.whole_view,
+            train=self.retrofit.train,
+        )
+
+    def instruct_config(self, view: ViewConfig | None = None) -> InstructConfig | None:
+        retro = self.retrofit.retro
+        given = {"view": view or self.whole_view, "chunk_tokens": retro.chunk_tokens, "neighbours": retro.neighbours}
+        return None if self.instruct is None else self.instruct.model_copy(update=given)
+
+    @property
+    def whole_view(self) -> ViewConfig | None:
+        """The baseline's view, None where that is the whole datastore."""
+        return None if self.view == ViewConfig() else self.view
+
+
+def load_profile(name: Path | str, settings: Iterable[str] = ()) -> Profile:
+    """A packaged profile by name, or one from a YAML file, with settings "a.b=c" applied.
+
+    Raises:
+        ConfigError: no such profile, or it is wrong.
+    """
+    values = _load_named("profiles", name, "profile")
+    values.setdefault("name", Path(name).stem)
+    return Profile.parse(override(values, settings), where=f"profile {Path(name).stem}")
+
+
+def _load_named(folder: str, name: Path | str, kind: str) -> dict[str, Any]:
+    """The YAML mapping of a file, or of the packaged one of this name."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return load_yaml(name)
+    packaged = resources.files("chunkwise") / folder
+    files = packaged.iterdir() if packaged.is_dir() else ()
+    known = sorted(entry.name.removesuffix(".yaml") for entry in files if entry.name.endswith(".yaml"))
+    if str(name) not in known:
+        hint = f"or give a file: my_{kind}.yaml"
+        raise ConfigError(f"no {kind} {str(name)!r}; packaged: {', '.join(known)}", hint=hint)
+    return parse_yaml((packaged / f"{name}.yaml").read_text(encoding="utf-8"), f"{kind} {name}")
+
+
+# --- papers -----------------------------------------------------------------------------------------------------
+
+
+class PaperFact(Config):
+    """One published value with its place in the paper."""
+
+    name: str = ""
+    value: JsonValue
+    unit: str | None = None
+    source: str
+
+
+class Paper(Config):
+    """What a paper used: the value of each component at paper scale, and the rest of its recipe for reports."""
+
+    id: str
+    title: str
+    url: str
+    values: dict[str, tuple[PaperFact, ...]]
+    """Component id -> its value, in one unit or several."""
+    recipe: tuple[PaperFact, ...] = ()
+
+
+def load_paper(name: Path | str) -> Paper:
+    """A packaged paper by name, or one from a YAML file."""
+    return Paper.parse(_load_named("papers", name, "paper"), where=f"paper {name}")
+
+
+# --- resolution -------------------------------------------------------------------------------------------------
+
+
+class Arm(Config):
+    """The baseline with a few fields changed."""
+
+    id: str
+    """Equal changes have equal ids: what two entries ask for is run once."""
+    label: str
+    """The plan's words."""
+    done: str
+    """What is done here, in words."""
+    changes: dict[str, JsonValue]
+    """Dotted path in the profile -> value."""
+    unused: tuple[str, ...] = ()
+    """Sections of the profile that nothing uses any more in this arm."""
+    stage: str | None = None
+    """First stage that differs from the baseline's."""
+    role: Literal["arm", "reference", "second-meaning"] = "arm"
+    """reference: what others are compared with; second-meaning: another reading of the same words, always shown."""
+    against: str = "baseline"
+    """Id of the arm that it is compared with."""
+    experiment: Literal["swap", "retrain", "arm"] = "arm"
+    """As `results.Comparison`: views by the profile's primary experiment, everything else `arm`."""
+    series: str | None = None
+    """Arms of one ordered quantity share a series; its slope is the headline."""
+    fraction: float | None = None
+    """Share of the datastore, for views of one."""
+    joint: bool = False
+    """Several components change together, so the difference belongs to none of them alone."""
+
+    def profile(self, baseline: Profile) -> Profile:
+        """The arm's profile.
+
+        Raises:
+            ConfigError: the changes do not fit the baseline.
+        """
+        return baseline.changed(self.changes, where=f"arm {self.id}")
+
+
+class ReplacementResolution(Config):
+    """What one replacement (or the removal, or the addition) became."""
+
+    words: str
+    status: Status
+    component: str | None = None
+    path: str | None = None
+    by: Literal["rule", "model", "user"] = "rule"
+    paper: PaperFact | None = None
+    ratio: float | None = None
+    """The replacement / the paper's value."""
+    local: JsonValue = None
+    """The value of the field here."""
+    arm: str | None = None
+    """Id of the arm; "baseline" where the value is the baseline's."""
+    message: str = ""
+    """Why it is not resolved and what would help, or what to know about the reading."""
+
+
+class MetricResolution(Config):
+    """A metric of the plan; without `id` it is not measured, and the nearest known names are offered."""
+
+    words: str
+    id: str | None = None
+    nearest: tuple[str, ...] = ()
+    defaulted: bool = False
+
+
+class EntryResolution(Config):
+    """What one entry of the plan became."""
+
+    index: int
+    name: str
+    ablated_part: str
+    action: Literal["ADD", "REMOVE", "REPLACE"]
+    status: Status
+    components: tuple[str, ...] = ()
+    score: float | None = None
+    """Of the match between the plan's words and the component, 1 = exact."""
+    runner_up: str | None = None
+    runner_up_score: float | None = None
+    by: Literal["rule", "model", "user"] = "rule"
+    replacements: tuple[ReplacementResolution, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    metrics: tuple[MetricResolution, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Resolution(Config):
+    """What a plan became here; the content of `resolution.json`, fixed before anything runs."""
+
+    plan_sha256: str
+    plan_title: str | None = None
+    profile: str
+    paper: str | None = None
+    registry_digest: str
+    overrides: JsonValue = None
+    entries: tuple[EntryResolution, ...] = ()
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """All arms by id, each once."""
+        arms: dict[str, Arm] = {}
+        for entry in self.entries:
+            for arm in entry.arms:
+                arms.setdefault(arm.id, arm)
+        return arms
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything resolved, 3 some of it, 2 nothing."""
+        if not any(arm.role == "arm" for arm in self.arms.values()):
+            return 2
+        return 0 if all(entry.status in ("resolved", "not-applicable") for entry in self.entries) else 3
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each thing that is not resolved."""
+        return tuple(
+            f"{entry.name}: {replacement.words!r} is {replacement.status}: {replacement.message}"
+            for entry in self.entries
+            for replacement in entry.replacements
+            if replacement.status not in ("resolved", "not-applicable")
+        )
+
+    @property
+    def not_measured(self) -> dict[str, str]:
+        """The plan's metrics that are not measured -> the nearest known names."""
+        return {
+            metric.words: f"not measured; nearest known: {', '.join(metric.nearest)}"
+            for entry in self.entries
+            for metric in entry.metrics
+            if metric.id is None
+        }
+
+    def require_all(self) -> None:
+        """Refuse to go on unless everything resolved (the policy `strict`).
+
+        Raises:
+            PlanError: something is unresolved or infeasible.
+        """
+        if self.problems:
+            raise PlanError(
+                f"{len(self.problems)} of the plan's wishes cannot be run: {'; '.join(self.problems)}",
+                hint="fix them in an overrides file, or run without --strict",
+            )
+
+    def rows(self) -> tuple[ResolutionRow, ...]:
+        """The resolution table of the report."""
+        return tuple(_row(entry, replacement) for entry in self.entries for replacement in entry.replacements)
+
+
+def _row(entry: EntryResolution, replacement: ReplacementResolution) -> ResolutionRow:
+    paper = replacement.paper
+    paper_value = None
+    if paper is not None:
+        value = paper.value
+        shown = amount_words(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        paper_value = f"{shown} {paper.unit or ''}".strip()
+    local = replacement.local
+    arm = next((arm for arm in entry.arms if arm.id == replacement.arm), None)
+    warnings = (replacement.message,) if replacement.message else ()
+    return ResolutionRow(
+        entry=entry.name,
+        words=replacement.words,
+        status=replacement.status,
+        component=replacement.component or (entry.components[0] if entry.components else None),
+        score=entry.score,
+        runner_up=entry.runner_up and f"{entry.runner_up} ({entry.runner_up_score:.2f})",
+        by=replacement.by,
+        paper_value=paper_value,
+        ratio=None if replacement.ratio is None else ratio_words(replacement.ratio),
+        local_target=arm.done if arm else None if local is None else f"{replacement.path} = {local}",
+        arm=replacement.arm,
+        warnings=warnings + entry.warnings,
+    )

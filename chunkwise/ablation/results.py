@@ -1,0 +1,311 @@
+"""What a study measured: the input of the contrasts and of the report, as plain typed records.
+
+Two roots. `StudyResults` holds what follows from plan, profile and computation: no time, no path, no host, so that a
+resumed run gives the same bytes. `RunLog` holds the rest: when, how long, on what, how often. A measurement is a
+`Cell`, found by its `Selector` (arm, condition, view) and its metric and replicate. Cells belong to no experiment; a
+`Comparison`, fixed before anything runs, names the two cells that it compares and the experiment it belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from chunkwise.core.config import Config
+
+FULL = "full"
+
+
+class Metric(Config):
+    """How a metric is analysed and shown. Values are kept in natural units: nats per token, shares from 0 to 1."""
+
+    id: str
+    title: str
+    unit: str  # of the shown difference: "nats per token", "points"
+    better: Literal["lower", "higher"]
+    threshold: float  # smallest difference that counts, in the unit of the values; set before running
+    chance: float | None = None  # score of guessing; None: the metric has no chance level
+    factor: float = 1.0  # shown = value * factor (100 for points)
+    exponential: bool = False  # exp(value) is what readers know: perplexity
+
+
+#: Perplexity is analysed as the mean negative log-likelihood per token; perplexities are never averaged.
+METRICS: dict[str, Metric] = {
+    metric.id: metric
+    for metric in (
+        Metric(
+            id="perplexity", title="perplexity", unit="nats per token", better="lower", threshold=0.01,
+            exponential=True,
+        ),
+        Metric(id="bits_per_byte", title="bits per byte", unit="bits per byte", better="lower", threshold=0.005),
+        Metric(
+            id="choice_accuracy", title="choice accuracy", unit="points", better="higher", threshold=0.01,
+            chance=0.25, factor=100,
+        ),
+        Metric(id="exact_match", title="exact match", unit="points", better="higher", threshold=0.01, factor=100),
+        Metric(id="f1", title="F1", unit="points", better="higher", threshold=0.01, factor=100),
+        Metric(id="answer_nll", title="answer likelihood", unit="nats per token", better="lower", threshold=0.01),
+    )
+}  # fmt: skip
+
+
+class PlanEntry(Config):
+    """One entry as the parser read it, in the plan's own words."""
+
+    name: str
+    ablated_part: str
+    action: Literal["ADD", "REMOVE", "REPLACE"]
+    replacements: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+
+class ResolutionRow(Config):
+    """From a plan's words to an arm: one row per replacement, or one for an entry without any."""
+
+    entry: str
+    words: str
+    status: Literal["resolved", "partly", "not-applicable", "infeasible", "unresolved"]
+    component: str | None = None
+    score: float | None = None
+    runner_up: str | None = None
+    by: Literal["rule", "model", "user"] = "rule"
+    paper_value: str | None = None
+    ratio: str | None = None
+    local_target: str | None = None
+    realised: str | None = None
+    arm: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Selector(Config):
+    """Which evaluation: a trained arm, how its retrieval was set, and the view of the datastore that it read."""
+
+    arm: str
+    condition: str = "on"  # perplexity: on, off, random, oracle, none; questions: closed, prompt, encoder, both ...
+    view: str = FULL
+
+
+class Cell(Config):
+    """One number: one evaluation of one replicate on one metric."""
+
+    at: Selector
+    replicate: int
+    metric: str
+    value: float | None  # in natural units (nats, shares); None: the run diverged and the value is not finite
+    standard_error: float | None = None  # over the examples, clustered; None: not known
+    examples: int | None = None
+    records: str | None = None  # store key of the per-example records
+
+
+class Comparison(Config):
+    """One question, fixed before anything runs: this cell against that cell."""
+
+    entry: str
+    label: str  # the plan's words for the arm, "600B tokens"
+    done: str  # what was done here, "nested half of the datastore"
+    arm: Selector
+    baseline: Selector
+    metrics: tuple[str, ...]  # the first is the primary one
+    #: selector per metric other than `arm` and `baseline`: questions are asked under another condition than text
+    at: dict[str, tuple[Selector, Selector]] = {}
+    experiment: Literal["swap", "retrain", "arm"] = "arm"
+    role: Literal["primary", "extra", "control"] = "primary"
+    series: str | None = None  # levels of one ordered knob share a series; its slope is then the headline
+    fraction: float | None = None  # target fraction of the datastore
+    invalid: str | None = None  # a failed parity or leak check, in words: no verdict is given
+
+    def selectors(self, metric: str) -> tuple[Selector, Selector]:
+        """(arm, baseline) for this metric."""
+        return self.at.get(metric, (self.arm, self.baseline))
+
+
+class Arm(Config):
+    """One way of training, and what it cost in one replicate."""
+
+    id: str
+    label: str
+    words: str = ""
+    role: Literal["retro", "twin", "base", "placebo", "variant"] = "variant"
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    train_tokens: int | None = None
+    steps: int | None = None
+    train_flops: float | None = None
+    eval_flops_per_token: float | None = None
+    implied: tuple[str, ...] = ()  # ledger fields that the arm's change of config makes differ
+
+
+class ViewRow(Config):
+    """What one view of the datastore held in one replicate, and what it could serve to the evaluated text."""
+
+    view: str
+    label: str
+    replicate: int
+    realised_fraction: float  # of the full datastore's tokens
+    tokens: int
+    documents: int
+    chunks: int
+    neighbours_per_chunk: float | None = None  # mean over the query chunks
+    share_short: float | None = None  # share of query chunks with fewer than k neighbours
+    drops: dict[str, int] = {}  # reason -> candidates dropped
+
+
+class CurvePoint(Config):
+    """One reading during training; losses in nats per token."""
+
+    step: int
+    tokens: int
+    train_loss: float | None = None
+    validation_loss: float | None = None
+
+
+class Curve(Config):
+    """Training of one arm in one replicate."""
+
+    arm: str
+    replicate: int
+    points: tuple[CurvePoint, ...]
+
+
+class OverlapRow(Config):
+    """Evaluated tokens whose chunk shares this much text with its neighbours (range of the shared share)."""
+
+    replicate: int
+    low: float
+    high: float
+    tokens: int
+    losses: dict[str, float]  # "on", "off", "twin" -> mean nats per token
+
+
+class Controls(Config):
+    """Where the mechanism controls stand; None: not run."""
+
+    metric: str = "perplexity"
+    on: Selector
+    off: Selector | None = None
+    twin: Selector | None = None
+    random: Selector | None = None
+    oracle: Selector | None = None
+
+
+class WaterfallStep(Config):
+    """A state of the system; the difference from the step before is the contribution of `label`."""
+
+    label: str
+    at: Selector
+
+
+class Waterfall(Config):
+    """Contributions one after another, each measured on top of the ones before."""
+
+    metric: str
+    steps: tuple[WaterfallStep, ...]
+
+
+class Grid(Config):
+    """A table of cells: systems in rows, evaluation conditions in columns. None: not measured."""
+
+    title: str
+    metric: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Selector | None, ...]], ...]
+
+
+class Check(Config):
+    """One integrity check and what it saw."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+class Run(Config):
+    """One arm in one replicate."""
+
+    arm: str
+    replicate: int
+    status: Literal["done", "failed", "skipped"] = "done"
+    key: str | None = None
+    failure: str | None = None  # kind and first line: "divergence: loss is not finite at step 120"
+
+
+class ReferenceShares(Config):
+    """Published share of the gain that survives in a smaller datastore, drawn for orientation."""
+
+    label: str
+    shares: dict[str, float]  # fraction (as text, "0.5") -> share of the full gain
+    source: str
+
+
+RETRO_172M = ReferenceShares(
+    label="RETRO 172M (published)",
+    shares={"1": 1.0, "0.5": 0.62, "0.25": 0.43, "0.125": 0.29},
+    source="Borgeaud et al. 2021, table 14, C4 bits per byte, interpolated in log size; good to about 5 points",
+)
+
+
+class StudyResults(Config):
+    """Everything measured; the run engine fills it, `contrasts.analyse` reads it."""
+
+    title: str
+    source_digest: str
+    profile: str
+    replicates: int
+    entries: tuple[PlanEntry, ...]
+    resolution: tuple[ResolutionRow, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    metrics: tuple[Metric, ...] = tuple(METRICS.values())
+    arms: tuple[Arm, ...] = ()
+    views: tuple[ViewRow, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    overlap: tuple[OverlapRow, ...] = ()
+    overlap_unit: str = "share of the chunk's 8-grams found in its neighbours"
+    controls: Controls | None = None
+    waterfalls: tuple[Waterfall, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    exchange: tuple[str, str] | None = None  # (arm with retrieval, its twin), ids of two arms with curves
+    reference: ReferenceShares | None = RETRO_172M
+    runs: tuple[Run, ...] = ()
+    checks: tuple[Check, ...] = ()
+    not_measured: dict[str, str] = {}  # the plan's metric -> why, or the nearest known names
+    warnings: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    shared_base: bool = False  # the replicates continue one base model, so its own noise is not in the intervals
+    alpha: float = 0.05
+    commands: tuple[str, ...] = ()
+    plan_text: str = ""
+    profile_text: str = ""
+
+    def metric(self, id: str) -> Metric:
+        """The declared metric of this id.
+
+        Raises:
+            KeyError: no such metric was declared for the study.
+        """
+        return next((metric for metric in self.metrics if metric.id == id), None) or METRICS[id]
+
+
+class JobRow(Config):
+    """One job of the engine, as it went."""
+
+    stage: str
+    key: str
+    arm: str = ""
+    replicate: int | None = None
+    status: str = "done"
+    cached: bool = False
+    attempts: int = 1
+    seconds: float = 0.0
+    peak_memory_bytes: int | None = None
+
+
+class RunLog(Config):
+    """When, where and how long: kept apart from the results, which do not depend on it."""
+
+    date: str  # UTC, "2026-11-23 06:40"
+    seconds: float
+    machine: str = ""
+    version: str = ""  # of this package, with the commit where it is known
+    lock_digest: str = ""  # of the constraints that were installed
+    exit_status: int = 0
+    jobs: tuple[JobRow, ...] = ()
