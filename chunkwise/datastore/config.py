@@ -122,3 +122,12 @@ class ViewConfig(Config):
         if self.tokens is not None and self.match_sources is not None:
             raise ValueError("`tokens` and `match_sources` both set a quota; give one of them")
         return self
+
+    @property
+    def searched_itself(self) -> bool:
+        """True for compositions: rows that a table of K hits leaves short are searched in the view itself.
+
+        A table's K is sized for random parts of the datastore, which hold their share of every query's hits. The hits
+        of a query on code are mostly code: what of them lies in a part made of prose, no K foretells.
+        """
+        return self.sources is not None or self.match_sources is not None or self.tokens is not None

@@ -13,6 +13,7 @@ import numpy as np
 
 from chunkwise.core.errors import MismatchError, ShapeError
 from chunkwise.datastore.reader import Datastore
+from chunkwise.neighbours.table import NeighbourTable
 
 MAX_ROUNDS = 64
 """Rounds in which repeats are drawn again; only a pool hardly larger than k needs as many."""
@@ -67,6 +68,37 @@ def random_neighbours(
     if has_query is not None:
         ids[~np.asarray(has_query, bool)] = -1
     return ids
+
+
+def partly_random(
+    ids_Qk: np.ndarray, table: NeighbourTable, share: float, seed: int, *, members: np.ndarray | None = None
+) -> np.ndarray:
+    """`ids_Qk` with all neighbours of a share of its queries drawn at random instead.
+
+    A model that only ever saw neighbours that fit has no reason to learn that some do not, and is worse than its twin
+    with random ones. Random neighbours in training are noise of the kind that Retro-li regularises with
+    (arXiv:2410.00004), taken from the datastore instead of added to embeddings.
+
+    Args:
+        ids_Qk: chunk ids, one row for each row of `table`, whose own documents stay excluded.
+        share: probability that a query is given random neighbours.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = np.flatnonzero((generator.random(len(ids_Qk)) < share) & table.has_query)
+    start, end = table.exclude[chosen].T.astype(np.int64)
+    document = table.datastore.chunk_document
+    none = start >= end  # a first document above the last one excludes nothing
+    ids_Qk = np.array(ids_Qk)
+    ids_Qk[chosen] = random_neighbours(
+        table.datastore,
+        len(chosen),
+        ids_Qk.shape[1],
+        int(generator.integers(2**31)),
+        exclude_first_document=np.where(none, 1, document[np.minimum(start, len(document) - 1)]),
+        exclude_last_document=np.where(none, 0, document[np.maximum(end, 1) - 1]),
+        members=members,
+    )
+    return ids_Qk
 
 
 def _draw(seed: int, again: int, open_chunks: np.ndarray, k: int) -> np.ndarray:

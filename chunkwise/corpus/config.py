@@ -1,0 +1,251 @@
+"""Settings of the corpus stages. A setting is here only if it changes the bytes that a stage writes.
+
+Where a corpus comes from (`SourceConfig.path`) is the one exception: it is needed to read, and left out of
+the identity, in which the content of the files stands instead.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from chunkwise.core.config import Config
+from chunkwise.core.knobs import Knob, PaperValue
+
+MEBIBYTE = 2**20
+
+SOURCE_KINDS = ("text", "markdown", "jsonl", "parquet", "code", "huggingface", "python")
+
+DEFAULT_INCLUDE: dict[str, tuple[str, ...]] = {
+    "text": ("*.txt",),
+    "markdown": ("*.md", "*.markdown"),
+    "jsonl": ("*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.ndjson"),
+    "parquet": ("*.parquet",),
+    "code": ("*.py", "*.c", "*.h", "*.cc", "*.cpp", "*.hpp", "*.rs", "*.go", "*.java", "*.js", "*.ts", "*.jl", "*.sh"),
+    "huggingface": (),
+    "python": ("*",),
+}
+"""Globs taken when a source names none. `*` also crosses folder borders, as in `fnmatch`."""
+
+PYTHON_EXCLUDE = (
+    "*/test/*",
+    "*/tests/*",
+    "*/testing/*",
+    "*/test_*.py",
+    "*_test.py",
+    "*/conftest.py",
+    "python/idlelib/*",  # absent from some distributions of Python, as are the next two
+    "python/lib2to3/*",
+    "python/turtledemo/*",
+    "python/_sysconfigdata*",  # differs from machine to machine
+    "python/config-*",
+)
+"""What a `python` source leaves out unless told otherwise: tests, and files that not every installation has."""
+
+
+class SourceConfig(Config):
+    """One place that documents come from.
+
+    Which fields count depends on `kind`:
+
+    text, markdown, code   `path` is a file or a folder; a file is a document
+    jsonl                  `path` is a file or a folder of .jsonl, .jsonl.gz, .jsonl.zst; a line is a document
+    parquet                `path` is a file or a folder; a row is a document
+    huggingface            `path` is what `datasets.load_dataset` takes: a hub name or a local folder
+    python                 no path: the running interpreter's standard library and the distributions in `packages`
+    """
+
+    kind: Literal[SOURCE_KINDS]  # type: ignore[valid-type]
+    source: str | None = None
+    """Label of the documents, by which compositions are asked for. Default: the kind; for `python` see `label`."""
+    path: str | None = None
+    include: tuple[str, ...] = ()
+    """Globs over paths below `path` (for `python`: over `package/path`), see DEFAULT_INCLUDE."""
+    exclude: tuple[str, ...] | None = None
+    """Globs that win over `include`. Default: nothing; for `python` PYTHON_EXCLUDE."""
+    id_field: str = "id"
+    text_field: str = "text"
+    title_field: str = "title"
+    source_field: str | None = None
+    """Field that holds the label of each record, when it differs from record to record."""
+    group_field: str | None = None
+    """Field that holds the group of each record (documents of one group share their split)."""
+    dataset_configuration: str | None = None
+    dataset_split: str = "train"
+    dataset_revision: str | None = None
+    packages: tuple[str, ...] = ()
+    standard_library: bool = True
+    python_kinds: tuple[Literal["code", "docstrings", "prose"], ...] = ("code", "docstrings", "prose")
+    label: Literal["kind", "package"] = "kind"
+    """Labels of a `python` source: code, docstrings, prose, or the names of the packages."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the files that is read, chosen by a hash of the name: a sample of a large folder or of large packages at
+    a small cost. A larger fraction holds a smaller one. (`max_documents_bytes` cuts the corpus, after reading.)"""
+    unreadable: Literal["error", "skip"] | None = None
+    """What to do with a file that is binary, not UTF-8 or too large: stop with one error, or leave it out and
+    count it. Default: "error" for files of your own, "skip" for `python`, whose files nobody chose one by one."""
+
+    @model_validator(mode="after")
+    def _fields_fit_the_kind(self) -> "SourceConfig":
+        if self.kind == "python":
+            if self.path is not None:
+                raise ValueError("kind python takes `packages` (installed distributions), not `path`")
+            if not self.packages and not self.standard_library:
+                raise ValueError("kind python with standard_library: false needs at least one name in `packages`")
+        elif self.path is None:
+            raise ValueError(f"kind {self.kind} needs `path`")
+        elif self.packages:
+            raise ValueError(f"`packages` belongs to kind python, not to kind {self.kind}")
+        return self
+
+    @property
+    def globs(self) -> tuple[str, ...]:
+        return self.include or DEFAULT_INCLUDE[self.kind]
+
+    @property
+    def excluded_globs(self) -> tuple[str, ...]:
+        if self.exclude is not None:
+            return self.exclude
+        return PYTHON_EXCLUDE if self.kind == "python" else ()
+
+    @property
+    def skips_unreadable(self) -> bool:
+        return self.kind == "python" if self.unreadable is None else self.unreadable == "skip"
+
+
+class CorpusConfig(Config):
+    """Documents: where from, how they are cleaned, how they are split."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    seed: int = 0
+    """Decides the splits and the order of the documents; replicates share it."""
+    valid_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of the groups in neither training text nor datastore: perplexity is measured on these."""
+    held_fraction: float = Field(0.25, ge=0, lt=1)
+    """Share of the groups in the datastore and in no training text: questions are made from these."""
+    near_duplicate_jaccard: Annotated[
+        float | None,
+        Knob(
+            component="corpus.near_duplicates",
+            title="near-duplicate removal",
+            aliases=("near-duplicate removal", "deduplication", "fuzzy deduplication", "minhash deduplication"),
+            stage="corpus",
+            remove=None,
+            consequences=(),
+        ),
+        Field(gt=0, le=1),
+    ] = 0.8
+    """Jaccard of word 5-grams from which the later of two documents is dropped; None keeps near-duplicates."""
+    decontaminate_ngram: int = Field(13, ge=2)
+    decontaminate_jaccard: Annotated[
+        float | None,
+        Knob(
+            component="corpus.decontamination",
+            title="13-gram decontamination",
+            aliases=("decontamination", "13-gram decontamination", "leakage filter"),
+            paper=PaperValue(0.8, "Jaccard", "RETRO, arXiv:2112.04426, appendix A.2"),
+            stage="corpus",
+            remove=None,
+            consequences=(),
+        ),
+        Field(gt=0, le=1),
+    ] = 0.8
+    """Jaccard of word 13-grams with a valid document from which a train or held document is dropped; None: off."""
+    min_document_bytes: int = Field(64, ge=1)
+    max_document_bytes: int = Field(16 * MEBIBYTE, ge=1024)
+    """A larger file or record is not read into memory; see SourceConfig.unreadable."""
+    max_documents_bytes: int | None = Field(None, ge=1)
+    """Text to keep in all, in bytes: whole groups in hash order until it is reached. None: everything."""
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> "CorpusConfig":
+        if self.valid_fraction + self.held_fraction >= 1:
+            raise ValueError(
+                f"valid_fraction {self.valid_fraction} + held_fraction {self.held_fraction} leaves nothing to train "
+                "on; their sum must be below 1"
+            )
+        return self
+
+    def identity(self) -> dict:
+        """The parameters as they enter the store's key: everything but where the files are."""
+        return self.model_dump(mode="json", exclude={"sources": {"__all__": {"path"}}})
+
+
+class TokenizerConfig(Config):
+    """A byte-level BPE trained on the split train, or an existing tokenizer."""
+
+    vocabulary_size: Annotated[
+        int,
+        Knob(
+            component="tokenizer.vocabulary_size",
+            title="vocabulary size",
+            aliases=("vocabulary size", "vocab size", "vocabulary"),
+            unit="tokens",
+            stage="tokenizer",
+            remove=None,
+            consequences=(),
+        ),
+        Field(ge=257 + 1),
+    ] = 4096
+    """256 bytes, the end-of-text token, and merges."""
+    training_bytes: int | None = Field(16 * MEBIBYTE, ge=1)
+    """Text that the merges are learned from: whole documents in hash order. None: all of split train."""
+    pretrained: str | None = None
+    """A folder or hub name for `AutoTokenizer.from_pretrained`; then nothing is trained and the size is its own."""
+
+
+class TokensConfig(Config):
+    """Documents as token ids. There is nothing to choose: corpus and tokenizer decide."""
+
+
+class SequencesConfig(Config):
+    """Rows of equal length, for training (packed) or for evaluation (documents)."""
+
+    split: Literal["train", "held", "valid"] = "train"
+    sequence_tokens: Annotated[
+        int,
+        Knob(
+            component="sequences.tokens",
+            title="sequence length",
+            aliases=("sequence length", "context length", "context window"),
+            unit="tokens",
+            paper=PaperValue(4096, "tokens", "InstructRetro, arXiv:2310.07713, section 3"),
+            stage="sequences",
+            remove=None,
+            consequences=(),
+        ),
+        Field(ge=2),
+    ] = 256
+    layout: Literal["packed", "documents"] = "packed"
+    """packed: the split as one stream, cut anywhere. documents: a row never holds two documents."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Whole documents in hash order until this many tokens are reached. None: the whole split."""
+    max_rows_per_document: int | None = Field(None, ge=1)
+    """Layout documents: only the first rows of each document, so that a few long ones do not decide. None: all."""
+
+    @model_validator(mode="after")
+    def _a_packed_row_has_no_document(self) -> "SequencesConfig":
+        if self.layout == "packed" and self.max_rows_per_document is not None:
+            raise ValueError("max_rows_per_document needs layout: documents; a packed row belongs to no document")
+        return self
+
+
+class QuestionsConfig(Config):
+    """Multiple-choice questions from docstrings of split held, instructions from those of split train."""
+
+    questions: int | None = Field(1000, ge=1)
+    """At most this many, in hash order. None: all that the rules leave."""
+    min_questions: int = Field(500, ge=1)
+    """Fewer than this is an error: they would tell two models apart only by luck."""
+    instructions: int | None = Field(4000, ge=0)
+    choices: int = Field(4, ge=2, le=26)
+    min_answer_words: int = Field(3, ge=1)
+    max_answer_words: int = Field(24, ge=1)
+    opening_sentences: int = Field(3, ge=1)
+    """The answer is one of this many first sentences of a docstring. Later ones are far from the name."""
+    length_tolerance: float = Field(0.5, gt=0)
+    """An option is longer than another, in characters, by at most this share of it."""
+    topic_margin: float = Field(0.03, ge=0)
+    """How much closer a question may be to its own answer than to the mean option, in the cosine of `TopicGuess`."""
+    per_document: int = Field(12, ge=1)
+    """At most this many questions from one document, so that no module dominates."""
+    seed: int = 0

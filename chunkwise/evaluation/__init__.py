@@ -1,0 +1,18 @@
+"""What a model makes of text and questions: perplexity, question answering, overlap, and a bag-of-words rival.
+
+    config.py        what an evaluation is: PerplexityConfig, QuestionsEvalConfig, BagOfWordsConfig
+    stage.py         artefacts in, artefacts out; the comparison of two of them
+    inference.py     a model set up for reading only, Retro or plain
+    perplexity.py    loss of every token, with retrieval on, off, random, oracle, or in the prompt
+    overlap.py       longest run of tokens shared by a chunk and its neighbours; loss by overlap
+    evidence.py      which chunks a question is given: found, placebo, or of other documents
+    prompts.py       question and passages -> token ids that end on a chunk boundary
+    scoring.py       one reading of a prompt -> likelihood of all its options, and the greedy answer
+    questions.py     choice, answer likelihood and written answers of many questions
+    records.py       a question a row, and the metrics over the rows
+    answers.py       exact match and F1, as SQuAD normalises
+    bag_of_words.py  the rival that only counts shared words
+    compare.py       two evaluations side by side; one against chance
+
+Import from `stage` and `config`; importing them needs neither torch nor transformers.
+"""

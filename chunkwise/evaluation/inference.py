@@ -1,0 +1,78 @@
+"""What perplexity and questions share: a model set up for reading only, whatever its kind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from chunkwise.core.errors import ArtefactError, MachineError, MismatchError
+from chunkwise.model.retro import RetroForCausalLM
+
+
+@contextlib.contextmanager
+def reading(model: PreTrainedModel, dtype: str) -> Iterator[torch.device]:
+    """Evaluation mode, no gradients, matrix products in `dtype`; the model's own mode comes back afterwards.
+
+    Yields:
+        the device that inputs must be on.
+    """
+    device = next(model.parameters()).device
+    if dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise MachineError("this GPU has no bfloat16", hint="evaluate with dtype=float32")
+    was_training = model.training
+    model.eval()
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"),
+        ):
+            yield device
+    finally:
+        model.train(was_training)
+
+
+def has_retrieval(model: PreTrainedModel) -> bool:
+    """True for a Retro model, False for a plain decoder."""
+    return isinstance(model, RetroForCausalLM)
+
+
+def gates(model: PreTrainedModel, *, retrieval: bool) -> dict[str, float]:
+    """The keyword that opens or closes the gate; none for a plain decoder.
+
+    Open means the model's own gate, or 1 where the model was last tuned with its gate at 0.
+    """
+    if not has_retrieval(model):
+        return {}
+    return {"gate": (float(model.config.gate) or 1.0) if retrieval else 0.0}
+
+
+def require_numbers(losses: np.ndarray) -> None:
+    """Refuse losses that are no numbers: NaN means "not predicted" further on, so a broken model would look short.
+
+    Raises:
+        ArtefactError: a loss is NaN or infinite.
+    """
+    broken = int((~np.isfinite(losses)).sum())
+    if broken:
+        raise ArtefactError(
+            f"expected a finite loss for every token, came {broken} of {losses.size} that are NaN or infinite",
+            hint="the model's training diverged, or its weights are damaged: look at its training.json",
+        )
+
+
+def require(model: PreTrainedModel, *, retrieval: bool, what: str) -> None:
+    """Refuse a model of the wrong kind: MismatchError."""
+    if has_retrieval(model) != retrieval:
+        kinds = ("a plain decoder", "a Retro model")
+        raise MismatchError(
+            f"{what} needs {kinds[retrieval]}; this model ({type(model).__name__}) is {kinds[not retrieval]}.",
+            hint=(
+                "a plain decoder has the conditions none, off and in_prompt, and the cells closed and prompt"
+                if retrieval
+                else "a Retro model has the conditions on, off, random and oracle"
+            ),
+        )

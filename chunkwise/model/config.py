@@ -1,0 +1,269 @@
+"""What a person or a plan may choose about a Retro model; light to import, unlike `retro_config`, its form on disk.
+
+Layers are counted from 1, as the papers count them.
+
+Sources: RETRO = Borgeaud et al. 2021, arXiv:2112.04426; InstructRetro = Wang et al. 2023, arXiv:2310.07713.
+"""
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from chunkwise.core.config import Config
+from chunkwise.core.errors import ConfigError
+from chunkwise.core.knobs import Knob, PaperValue
+
+RETRO = "arXiv:2112.04426"
+INSTRUCTRETRO = "arXiv:2310.07713"
+
+
+class RetroOptions(Config):
+    """The choices that turn a decoder into a Retro model; the defaults are RETRO's.
+
+    Four of them depart from both papers, for small models and short training: `encoder: decoder`,
+    `previous_token_keys`, `similarity_init` and `null_key`. All leave a fresh model equal to its decoder.
+    """
+
+    chunk_tokens: Annotated[
+        int,
+        Knob(
+            component="datastore.chunk_tokens",
+            title="tokens per chunk",
+            aliases=("chunk size", "chunk length"),
+            unit="tokens",
+            paper=PaperValue(64, "tokens", f"{INSTRUCTRETRO}, section 3"),
+            stage="retrofit",
+        ),
+    ] = pydantic.Field(default=64, ge=1, description="m: tokens of a chunk; neighbours are r = 2m tokens long.")
+    neighbours: Annotated[
+        int,
+        Knob(
+            component="model.neighbours",
+            title="neighbours per chunk",
+            aliases=("number of neighbours", "number of neighbors", "retrieved neighbours", "k"),
+            unit="neighbours",
+            paper=PaperValue(2, "neighbours", f"{INSTRUCTRETRO}, section 3"),
+            stage="retrofit",
+            remove=0,
+        ),
+    ] = pydantic.Field(
+        default=2, ge=0, le=128, description="k: neighbours asked for when generating; any k may be given to forward()."
+    )
+    cca_layers: Annotated[
+        Literal["retro", "middle", "last", "all"] | tuple[int, ...],
+        Knob(
+            component="model.cca.layers",
+            title="layers with chunk-wise cross-attention",
+            aliases=("CCA layers", "cross-attention layers", "placement of cross-attention"),
+            paper=PaperValue("every third layer from 6 (<= 15 layers) or from 9", None, f"{RETRO}, section 2.4"),
+            stage="retrofit",
+            options={
+                "one mid layer": ("middle", ("mid layer", "middle layer", "single mid layer", "one middle layer")),
+                "last layer": ("last", ("one top layer", "top layer")),
+                "all layers": ("all", ("every layer",)),
+                "every third layer": ("retro", ("default placement",)),
+            },
+        ),
+    ] = pydantic.Field(default="retro", description="A rule, or layer numbers from 1.")
+    encoder: Annotated[
+        Literal["new", "decoder"],
+        Knob(
+            component="model.encoder_start",
+            title="what the neighbour encoder starts from",
+            paper=PaperValue("new", None, f"{RETRO}, section 2.3"),
+            stage="retrofit",
+            consequences=("retrofit.retro.query_conditioning",),
+            options={
+                "new bidirectional encoder": ("new", ("fresh encoder", "bidirectional encoder")),
+                "the decoder's first layers": ("decoder", ("decoder layers as encoder",)),
+            },
+        ),
+    ] = pydantic.Field(
+        default="new",
+        description=(
+            "new: RETRO's bidirectional encoder with fresh weights. decoder (departure from the papers): a causal copy "
+            "of the decoder's first encoder_layers layers, which hands out each token's embedding beside its state; "
+            "see model.decoder_encoder."
+        ),
+    )
+    encoder_layers: Annotated[
+        int,
+        Knob(
+            component="model.encoder_depth",
+            title="layers of the neighbour encoder",
+            aliases=("encoder depth", "retrieval encoder depth", "neighbour encoder"),
+            unit="layers",
+            paper=PaperValue(2, "layers", f"{INSTRUCTRETRO}, section 3"),
+            stage="retrofit",
+            remove=0,
+            consequences=("retrofit.retro.query_conditioning",),
+            options={
+                "six layers": (6, ("6-layer encoder", "deeper encoder")),
+                "no encoder layers": (0, ("embeddings only",)),
+            },
+        ),
+    ] = pydantic.Field(default=2, ge=0, le=48, description="0 reads the neighbours' normed token embeddings.")
+    encoder_width: Annotated[
+        int | None,
+        Knob(
+            component="model.encoder_width",
+            title="width of the neighbour encoder",
+            unit="dimensions",
+            paper=PaperValue("the decoder's", None, f"{INSTRUCTRETRO}, section 3"),
+            stage="retrofit",
+        ),
+    ] = pydantic.Field(
+        default=None, ge=8, description="None is the decoder's width; otherwise the shared embeddings are projected."
+    )
+    query_conditioning: Annotated[
+        bool,
+        Knob(
+            component="model.query_conditioning",
+            title="query conditioning of the encoder",
+            aliases=("encoder conditioning", "encoder cross-attention"),
+            paper=PaperValue(True, None, f"{RETRO}, section 2.3"),
+            stage="retrofit",
+            remove=False,
+        ),
+    ] = pydantic.Field(
+        default=True, description="Encoder layer 1 cross-attends to the query chunk at the first CCA layer."
+    )
+    continuation: Annotated[
+        Literal["both", "neighbour", "continuation"],
+        Knob(
+            component="model.continuation",
+            title="part of a neighbour that is read",
+            aliases=("neighbour continuation", "continuations", "retrieved values"),
+            paper=PaperValue("both", None, f"{RETRO}, section 2.2"),
+            stage="retrofit",
+            remove="neighbour",
+            options={
+                "neighbour only": ("neighbour", ("neighbours only", "no continuation")),
+                "continuation only": ("continuation", ("continuations only",)),
+            },
+        ),
+    ] = pydantic.Field(default="both", description="Both halves of [neighbour, continuation], or one of them.")
+    relative_positions: Annotated[
+        Literal["retro", "none"],
+        Knob(
+            component="model.cca.relative_positions",
+            title="relative positions in chunk-wise cross-attention",
+            aliases=("positional encodings in cross-attention", "relative position"),
+            paper=PaperValue("retro", None, f"{RETRO}, appendix B.1"),
+            stage="retrofit",
+            remove="none",
+            options={"no positions": ("none", ("as Megatron",))},
+        ),
+    ] = pydantic.Field(default="retro", description="A learned bias by head and distance, or nothing (Megatron).")
+    gate: Annotated[
+        float,
+        Knob(
+            component="model.cca.gate",
+            title="gate on chunk-wise cross-attention",
+            aliases=("retro gate", "gate"),
+            paper=PaperValue(1.0, None, f"{INSTRUCTRETRO}, section 4"),
+            stage="perplexity",
+            remove=0.0,
+        ),
+    ] = pydantic.Field(default=1.0, description="Fixed factor on what CCA adds; 0 skips retrieval altogether.")
+    previous_token_keys: Annotated[
+        int,
+        Knob(
+            component="model.cca.previous_token_keys",
+            title="previous tokens in the keys of chunk-wise cross-attention",
+            unit="tokens",
+            paper=PaperValue(0, "tokens", f"{RETRO}, section 2.4"),
+            stage="retrofit",
+            remove=0,
+        ),
+    ] = pydantic.Field(
+        default=0,
+        ge=0,
+        le=3,
+        description=(
+            "Departure from the papers. With n > 0 the key at neighbour position j also carries the encoder states at "
+            "j - 1 ... j - n, each by a projection of its own, while the value stays that of j: one layer can then do "
+            "what takes two otherwise (an induction head: find where the current token stood, copy what came next)."
+        ),
+    )
+    similarity_init: Annotated[
+        bool,
+        Knob(
+            component="model.cca.similarity_init",
+            title="query and key projections start equal",
+            paper=PaperValue(False, None, f"{RETRO}, section 2.4"),
+            stage="retrofit",
+            remove=False,
+        ),
+    ] = pydantic.Field(
+        default=False,
+        description=(
+            "Departure from the papers. The query projection and the key projection (of j - 1 where "
+            "previous_token_keys > 0, else of j) start as the same matrix with orthonormal rows, so that attention "
+            "starts as similarity of decoder state and neighbour state instead of near uniform."
+        ),
+    )
+
+    cca_heads: int | None = pydantic.Field(
+        default=None, ge=1, description="Heads of cross-attention; None: as many as the decoder has."
+    )
+    null_key: Annotated[
+        bool,
+        Knob(
+            component="model.cca.null_key",
+            title="null key of chunk-wise cross-attention",
+            paper=PaperValue(False, None, f"{RETRO}, section 2.4"),
+            stage="retrofit",
+            remove=False,
+        ),
+    ] = pydantic.Field(
+        default=False,
+        description=(
+            "Departure from the papers. A learned logit per head stands beside the neighbours' in the softmax and adds "
+            "nothing: without it a softmax over neighbours must read something, also where nothing fits."
+        ),
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> "RetroOptions":
+        if self.query_conditioning and not self.encoder_layers:
+            raise ValueError("query_conditioning happens in encoder layer 1, and encoder_layers is 0; set it to false")
+        if self.encoder == "decoder" and (self.query_conditioning or self.encoder_width or not self.encoder_layers):
+            raise ValueError(
+                "encoder: decoder copies layers of the decoder: it needs encoder_layers >= 1, query_conditioning: "
+                f"false and no encoder_width; came encoder_layers={self.encoder_layers}, "
+                f"query_conditioning={self.query_conditioning}, encoder_width={self.encoder_width}"
+            )
+        if not isinstance(self.cca_layers, str) and list(self.cca_layers) != sorted(set(self.cca_layers)):
+            raise ValueError(f"cca_layers must be rising layer numbers from 1, came {list(self.cca_layers)}")
+        if self.previous_token_keys >= self.chunk_tokens:
+            raise ValueError(f"previous_token_keys must be below chunk_tokens = {self.chunk_tokens}")
+        return self
+
+    @property
+    def neighbour_tokens(self) -> int:
+        """r: tokens of a retrieved neighbour with its continuation."""
+        return 2 * self.chunk_tokens
+
+
+def cca_layer_numbers(rule: str | tuple[int, ...] | list[int], layers: int) -> tuple[int, ...]:
+    """Layer numbers from 1 that carry CCA in a decoder of `layers` layers.
+
+    `retro` is RETRO's rule: every third layer from 6, in decoders of more than 15 layers from 9. Decoders of fewer
+    than 6 layers, which RETRO has none of, start at the middle.
+
+    Raises:
+        ConfigError: a number outside 1..layers, or none at all.
+    """
+    middle = (layers + 1) // 2
+    if rule == "retro":
+        return tuple(range(middle if layers < 6 else 6 if layers <= 15 else 9, layers + 1, 3))
+    if isinstance(rule, str):
+        return {"middle": (middle,), "last": (layers,), "all": tuple(range(1, layers + 1))}[rule]
+    wrong = [number for number in rule if not 1 <= number <= layers]
+    if wrong or not rule:
+        raise ConfigError(
+            f"cca_layers: expected layer numbers from 1 to {layers}, came {list(rule)}",
+            hint="count layers from 1, or name a rule: retro, middle, last, all",
+        )
+    return tuple(rule)

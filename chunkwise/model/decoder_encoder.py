@@ -1,0 +1,102 @@
+"""A neighbour encoder that starts as the decoder's own first layers, and hands out tokens beside states.
+
+A fresh bidirectional encoder (`encoder`) speaks a language of its own, and cross-attention has to learn it before a
+single neighbour is of use: at a few hundred thousand tokens of training it learns the topic and never learns to copy
+(docs/log.md has the figures). A decoder's state after "def forward(self," in a neighbour, on the other hand, is
+already close to its state after the same words in the text: that is what makes the nearest-neighbour language model
+work (Khandelwal et al. 2020, arXiv:1911.00172: key = state after a context, value = the token that came next). So
+this encoder is a copy of the decoder's first layers, reads causally as they do, and gives for each token its state
+and, beside it, its normed embedding, which is what a value needs that names the token.
+
+Departures from RETRO (arXiv:2112.04426, section 2.3): causal instead of bidirectional, weights from the decoder
+instead of fresh ones, no query conditioning. The copy is trained on like any encoder.
+
+Dimensions: N chunks, k neighbours, r tokens of a neighbour, D decoder width.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+
+from chunkwise.core.errors import AttachError
+from chunkwise.model.encoder import Norm
+
+FINAL_NORM_NAMES = ("norm", "ln_f", "final_layernorm", "final_layer_norm")
+
+
+class DecoderEncoder(nn.Module):
+    """Token embeddings of neighbours -> [state, embedding] side by side, both normed.
+
+    Args:
+        decoder: whose first layers are copied; it may carry cross-attention already, which is not.
+        layers: how many.
+
+    Raises:
+        AttachError: the decoder is built in a way that its first layers cannot be taken alone.
+    """
+
+    def __init__(self, decoder: PreTrainedModel, layers: int) -> None:
+        super().__init__()
+        width = decoder.config.get_text_config().hidden_size
+        self.body: Any = _first_layers(decoder.config.get_text_config(), layers)
+        self.state_norm = Norm(width)
+        self.token_norm = Norm(width)
+        self._decoder = (decoder,)  # in a tuple: it is not a part of this module
+
+    def initialise(self) -> None:
+        """Take over the decoder's weights."""
+        source = dict(self._decoder[0].get_decoder().named_parameters())
+        for name, parameter in self.body.named_parameters():
+            with torch.no_grad():
+                init.copy_(parameter, source[name].detach().to(parameter))
+
+    def forward(
+        self,
+        embeddings_NkrD: Tensor,
+        mask_Nkr: Tensor,
+        chunk_states_NmD: Tensor | None = None,
+        chunk_mask_Nm: Tensor | None = None,
+    ) -> Tensor:
+        """Encode the neighbours of N chunks; the query chunk is not looked at.
+
+        Args:
+            mask_Nkr: True where there is a token.
+
+        Returns:
+            [N, k, r, 2D]; places that are False in the mask hold finite values without meaning.
+        """
+        N, k, r, D = embeddings_NkrD.shape
+        rows, mask = embeddings_NkrD.reshape(N * k, r, D), mask_Nkr.reshape(N * k, r)
+        # Missing tokens stand behind the present ones as a rule, where causal attention cannot see them: no mask, and
+        # the fast path. A row without any token is left to itself for the same reason.
+        in_front = bool((mask[:, 1:] <= mask[:, :-1]).all())
+        states = self.body(
+            inputs_embeds=rows,
+            attention_mask=None if in_front else (mask | ~mask.any(-1, keepdim=True)).long(),
+            use_cache=False,
+        ).last_hidden_state
+        return torch.cat([self.state_norm(states), self.token_norm(rows)], dim=-1).reshape(N, k, r, 2 * D)
+
+
+def _first_layers(config: PreTrainedConfig, layers: int) -> nn.Module:
+    """The decoder's architecture cut behind some layers, with neither token embedding nor final norm."""
+    config = copy.deepcopy(config)
+    implementation = config._attn_implementation
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = list(config.layer_types)[:layers]
+    config._attn_implementation = implementation
+    body = AutoModel.from_config(config)
+    named = [name for name in FINAL_NORM_NAMES if isinstance(getattr(body, name, None), nn.Module)]
+    if len(named) != 1:
+        raise AttachError(
+            f"{type(body).__name__}: expected one final norm named {', '.join(FINAL_NORM_NAMES)}, found {named}",
+            hint="use encoder: new with this decoder",
+        )
+    setattr(body, named[0], nn.Identity())
+    body.set_input_embeddings(nn.Identity())
+    return body

@@ -1,0 +1,62 @@
+"""Reading and writing models: safetensors and JSON, nothing else.
+
+A folder holds config.json, generation_config.json and model.safetensors (or shards), as `save_pretrained` writes them;
+`load` tells a Retro model from a plain decoder by config.json. No pickle is read and no code from the folder is run.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from chunkwise.core.errors import ArtefactError, MachineError
+from chunkwise.model.retro import RetroForCausalLM
+from chunkwise.model.retro_config import RetroConfig
+
+
+def load(
+    path: Path | str, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None
+) -> PreTrainedModel:
+    """The model in a folder, in evaluation mode: RetroForCausalLM or a plain decoder.
+
+    Args:
+        path: a local folder; nothing is fetched.
+        dtype: of the weights; None takes the folder's. float16 is refused on a CPU, where it is hundreds of times
+            slower than bfloat16.
+
+    Raises:
+        ArtefactError: no config or no weights there, or they do not fit each other.
+        MachineError: float16 on a CPU.
+    """
+    path = Path(path)
+    if dtype == torch.float16 and torch.device(device or "cpu").type == "cpu":
+        raise MachineError("float16 on a CPU is unusably slow", hint="use bfloat16 or float32")
+    if not (path / "config.json").is_file():
+        raise ArtefactError(f"expected a model folder with config.json, came {path}")
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    kind = RetroForCausalLM if isinstance(config, RetroConfig) else AutoModelForCausalLM
+    try:
+        loaded: Any = kind.from_pretrained(
+            path,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **({"dtype": dtype} if dtype is not None else {}),
+        )
+        model, report = loaded
+    except (OSError, RuntimeError) as error:
+        raise ArtefactError(f"cannot load the weights in {path}: {error}") from error
+    wrong = {
+        name: sorted(map(str, report[name]))
+        for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if report[name]
+    }
+    if wrong:
+        raise ArtefactError(f"the weights in {path} do not fit its config.json: {wrong}")
+    return (model if device is None else model.to(device)).eval()
+
+
+def save(model: PreTrainedModel, path: Path | str) -> None:
+    """Write config and safetensors into the folder `path`, made if missing."""
+    model.save_pretrained(Path(path))

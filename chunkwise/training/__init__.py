@@ -1,0 +1,14 @@
+"""Training through transformers' Trainer: base, retrofit, twin, in-prompt rival, instruction tuning.
+
+    config.py       TrainOptions, and a config for each kind of training
+    stage.py        train_base, train_retrofit, ...: artefacts in, a model artefact out
+    data.py         which rows a step reads; batches for each kind
+    instruct.py     instructions -> token ids
+    initialise.py   initial weights, drawn by parameter name
+    trainer.py      the loop: checkpoints, learning rates, curves
+    attention.py    attention by plain products, the faster way in bfloat16 on a CPU
+    flops.py        operations by formula
+    report.py       training.json: curves, tokens, parameters, FLOPs
+
+Import from `stage` and `config`.
+"""

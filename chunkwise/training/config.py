@@ -1,0 +1,291 @@
+"""What a training is, apart from the data and the model that it starts from.
+
+Everything here goes into the identity of the model that comes out. Two things are resolved before that, because the
+bits of a model depend on what they became and not on what was asked for: `dtype: auto` turns into a dtype, a token
+budget into a number of steps (`TrainOptions.resolved`). What the machine decides and results do not depend on (threads,
+trackers, where checkpoints lie) is an argument of the stage, never a field.
+
+Sources: InstructRetro = Wang et al. 2023, arXiv:2310.07713; RETRO = Borgeaud et al. 2021, arXiv:2112.04426.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from chunkwise.core.config import Config
+from chunkwise.core.errors import MachineError
+from chunkwise.core.knobs import Knob, PaperValue
+from chunkwise.datastore.config import ViewConfig
+from chunkwise.model.config import RetroOptions
+
+INSTRUCTRETRO = "arXiv:2310.07713"
+
+
+class TrainOptions(Config):
+    """How long, how fast, in which precision; the same fields for every kind of training.
+
+    Learning rates follow one curve s(step) in [0, 1] times their own peak. With W warm-up steps of S:
+
+        constant  1
+        linear    falls from 1 to `final_share`
+        cosine    falls from 1 to `final_share` along half a cosine
+        wsd       1 until the last `decay_share` of the steps, then linear to `final_share`
+
+    each after a linear rise over the first W steps.
+    """
+
+    steps: int | None = Field(None, ge=1, description="optimiser steps; give this or `tokens`")
+    tokens: int | None = Field(None, ge=1, description="tokens read, padding included; rounded up to whole steps")
+    batch_sequences: int = Field(16, ge=1, description="sequences of one optimiser step")
+    microbatch_sequences: int | None = Field(
+        None, ge=1, description="sequences of one forward pass, where memory is short; divides batch_sequences"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="peak, for all weights but those that retrieval added")
+    retrieval_learning_rate: float | None = Field(
+        None, gt=0, description="peak, for neighbour encoder and cross-attention; None: the same as learning_rate"
+    )
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    decay_share: float = Field(0.2, gt=0, le=1, description="wsd: share of the steps over which the rate falls")
+    final_share: float = Field(0.1, ge=0, le=1, description="learning rate at the end / at the peak")
+    weight_decay: float = Field(0.1, ge=0, description="on matrices; never on biases and norms")
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float = Field(1.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1, description="where the decoder has places for it, during training only")
+    dropout_seed: int = Field(0, ge=0, description="which dropout; another seed changes the run and nothing else")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of products; weights and optimiser stay float32. auto: bfloat16 where the machine has it"
+    )
+    attention: Literal["auto", "fused", "plain"] = Field(
+        "auto", description="how attention is computed, see training.attention. auto: the faster way on this machine"
+    )
+    log_steps: int = Field(25, ge=1, description="steps that one point of the loss curve averages over")
+    validation_steps: int | None = Field(None, ge=1, description="steps between validation points; None: begin and end")
+    validation_sequences: int = Field(64, ge=0, description="sequences in each point, the same ones every time")
+    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints to resume from; None: none")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.steps is None) == (self.tokens is None):
+            raise ValueError(f"give steps or tokens, one of them; came steps={self.steps}, tokens={self.tokens}")
+        if self.microbatch_sequences is not None and self.batch_sequences % self.microbatch_sequences:
+            raise ValueError(
+                f"microbatch_sequences={self.microbatch_sequences} must divide batch_sequences={self.batch_sequences}"
+            )
+        if self.steps is not None and self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps={self.warmup_steps} must not exceed steps={self.steps}")
+        return self
+
+    def resolved(self, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False) -> Self:
+        """The same training with nothing left open: a number of steps, a dtype, two learning rates, an attention.
+
+        Args:
+            sequence_tokens: n, tokens of a row.
+            longest_row: tokens of a row as the decoder reads it; None: n.
+            retrieval: whether there are weights that take the retrieval learning rate. Where there are none it is set
+                aside, so that it does not make two equal trainings look different.
+
+        Raises:
+            MachineError: float16 on a CPU, bfloat16 on a GPU without it.
+        """
+        steps = self.steps or math.ceil(self.tokens / (self.batch_sequences * sequence_tokens))
+        dtype = resolve_dtype(self.dtype)
+        return self.model_copy(
+            update={
+                "steps": steps,
+                "tokens": None,
+                "warmup_steps": min(self.warmup_steps, steps),
+                "dtype": dtype,
+                "retrieval_learning_rate": (self.retrieval_learning_rate or self.learning_rate) if retrieval else None,
+                "microbatch_sequences": self.microbatch_sequences or self.batch_sequences,
+                "attention": resolve_attention(self.attention, dtype, longest_row or sequence_tokens),
+                "validation_steps": self.validation_steps or steps,
+            }
+        )
+
+    def learning_rate_share(self, step: int) -> float:
+        """s(step): the share of the peak learning rate that step 0, 1, ... is taken with. Needs `steps`."""
+        total = self.steps
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.schedule == "constant":
+            return 1.0
+        length = total - self.warmup_steps
+        if self.schedule == "wsd":
+            length = max(1, round(self.decay_share * total))
+        progress = min(1.0, max(0.0, (step - (total - length)) / max(1, length)))
+        fall = (1 + math.cos(math.pi * progress)) / 2 if self.schedule == "cosine" else 1 - progress
+        return self.final_share + (1 - self.final_share) * fall
+
+
+def resolve_dtype(dtype: str) -> str:
+    """The dtype that matrix products run in on this machine: "float32" or "bfloat16"."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    if dtype == "float16":
+        raise MachineError(
+            "expected dtype float32 or bfloat16, came float16, which is some 500 times slower on a CPU and needs "
+            "its loss scaled on a GPU",
+            hint="set dtype to auto, bfloat16 or float32",
+        )
+    if on_gpu:
+        has_bfloat16 = torch.cuda.is_bf16_supported()
+    else:
+        has_bfloat16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _cpu_multiplies_bfloat16()
+    if dtype == "auto":
+        return "bfloat16" if has_bfloat16 else "float32"
+    if dtype == "bfloat16" and on_gpu and not has_bfloat16:
+        raise MachineError("this GPU has no bfloat16", hint="train with dtype=float32")
+    return dtype
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """True where the CPU has instructions for bfloat16 products; without them bfloat16 is slower than float32."""
+    import torch
+
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+PLAIN_ATTENTION_TOKENS = 512
+"""Longest row for which plain products are chosen by `auto`; beyond it their T x T weights leave the cache."""
+
+
+def resolve_attention(attention: str, dtype: str, longest_row: int) -> str:
+    """ "fused" or "plain": what was asked for, or the faster way on this machine (`training.attention` has figures)."""
+    import torch
+
+    if attention != "auto":
+        return attention
+    plain = not torch.cuda.is_available() and dtype == "bfloat16" and longest_row <= PLAIN_ATTENTION_TOKENS
+    return "plain" if plain else "fused"
+
+
+class DecoderConfig(Config):
+    """A decoder to be trained from scratch."""
+
+    family: Literal["llama", "qwen3", "gpt2"] = "llama"
+    width: int = Field(128, ge=8)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    key_value_heads: int | None = Field(None, ge=1, description="None: as many as heads; gpt2 has no other")
+    feed_forward_width: int | None = Field(None, ge=8, description="None: 4 * width for gpt2, else 3 * width")
+    max_tokens: int = Field(512, ge=8, description="longest text that it reads")
+    tied_embeddings: bool = True
+    rope_theta: float = Field(10_000.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
+        if (self.width // self.heads) % 2 and self.family != "gpt2":
+            raise ValueError(f"width / heads must be even for rotary positions, came {self.width // self.heads}")
+        if self.key_value_heads is not None and self.heads % self.key_value_heads:
+            raise ValueError(f"key_value_heads={self.key_value_heads} must divide heads={self.heads}")
+        if self.family == "gpt2" and self.key_value_heads not in (None, self.heads):
+            raise ValueError("gpt2 has as many key-value heads as heads")
+        return self
+
+
+class BaseConfig(Config):
+    """Train a decoder from scratch, without retrieval."""
+
+    decoder: DecoderConfig = DecoderConfig()
+    train: TrainOptions
+
+
+class RetrofitConfig(Config):
+    """Give a trained decoder retrieval, and train on with it.
+
+    InstructRetro trains everything, RETRO freezes the decoder; both are published and disagree for a reason (RETRO
+    guards the model without retrieval, InstructRetro the one with it).
+    """
+
+    retro: RetroOptions = RetroOptions()
+    freeze_backbone: Annotated[
+        bool,
+        Knob(
+            component="training.backbone",
+            title="training of the decoder's own weights",
+            aliases=("frozen backbone", "backbone", "unfrozen decoder"),
+            paper=PaperValue(False, None, f"{INSTRUCTRETRO}, section 3.2"),
+            stage="retrofit",
+            options={"frozen": (True, ("freeze the backbone",)), "trained": (False, ("unfrozen",))},
+        ),
+    ] = False
+    random_neighbours: Annotated[
+        float,
+        Knob(
+            component="training.random_neighbours",
+            title="random neighbours in training",
+            aliases=("neighbour noise", "noisy neighbours"),
+            paper=PaperValue(0.0, None, f"{INSTRUCTRETRO}, section 3"),
+            stage="retrofit",
+            remove=0.0,
+        ),
+    ] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "departure from the papers: share of the chunks whose neighbours are random ones, so that the model learns "
+            "to leave alone what does not fit"
+        ),
+    )
+    view: ViewConfig | None = Field(None, description="the part of the datastore that is read; None: all of it")
+    train: TrainOptions
+
+
+class TwinConfig(Config):
+    """Train the same decoder on, with the same tokens in the same order, without retrieval.
+
+    With `freeze_backbone` there is nothing to train, and the twin is the base itself.
+    """
+
+    freeze_backbone: bool = False
+    train: TrainOptions
+
+
+class InPromptConfig(Config):
+    """Train a decoder on with the neighbours written into its text: what cross-attention competes with.
+
+    The rows, their order and the tokens that are predicted are those of the twin and the retrofit; a row of n tokens
+    becomes up to n + (n/m - 1) * (2 m k + 1) tokens long (`neighbours.in_prompt`), and costs accordingly.
+    """
+
+    neighbours: int = Field(2, ge=1, description="k")
+    chunk_tokens: int = Field(64, ge=1, description="m")
+    view: ViewConfig | None = None
+    train: TrainOptions
+
+
+class InstructConfig(Config):
+    """Tune on instructions: loss on the answer (and the end of text after it), never on the prompt.
+
+    gate: InstructRetro tunes with its gate at 0, so that encoder and cross-attention stay as pretraining left them.
+    With 1 the instruction's passages are also read by the encoder, at the prompt's last chunk.
+    """
+
+    prompt_tokens: int = Field(
+        192, ge=8, description="of a prompt; passages are cut to fit, longer instructions dropped"
+    )
+    answer_tokens: int = Field(64, ge=2, description="tokens of an answer with its end of text; longer ones are cut")
+    gate: Annotated[
+        Literal[0, 1],
+        Knob(
+            component="training.instruct_gate",
+            title="gate during instruction tuning",
+            aliases=("gate in instruction tuning",),
+            paper=PaperValue(0, None, f"{INSTRUCTRETRO}, section 3.3"),
+            stage="instruct",
+        ),
+    ] = 0
+    passages: int = Field(0, ge=0, description="passages in the prompt, at most; 0: none")
+    passage_chunks: Literal[1, 2] = 2
+    chunk_tokens: int = Field(64, ge=1, description="m; prompts end on a chunk boundary, as in question answering")
+    neighbours: int = Field(2, ge=1, description="gate 1: k, passages in the encoder")
+    view: ViewConfig | None = None
+    train: TrainOptions

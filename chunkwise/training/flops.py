@@ -1,0 +1,108 @@
+"""Floating-point operations of a forward pass, term by term, and of a training.
+
+Counted are the products of matrices, two operations for each multiplication with its addition; norms, rotary
+positions, softmax, activations and table look-ups are not (they cost time, but no study reports them). Counted is what
+the algorithm *needs*: of causal attention the half that is not masked, in cross-attention the tokens that read. With
+`executed=True` it is instead what kernels compute that know nothing of the mask, which is what a profiler sees;
+`tests/training/test_flops.py` holds that against torch's own counter.
+
+A training step costs three forward passes: forward, gradients of the inputs, gradients of the weights. Frozen weights
+save the third of these (an upper bound: layers below the first cross-attention need no backward pass at all).
+
+Dimensions: L tokens of a row, P places with logits, V vocabulary, D width, H heads, h head width, G key-value heads,
+F feed-forward width; C chunks, m tokens a chunk, k neighbours, r tokens read of a neighbour, X = C k r neighbour
+tokens, E encoder width, p previous tokens in a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chunkwise.model.retro_config import RetroConfig
+
+GATED_FEED_FORWARD = {"llama", "qwen3", "mistral", "qwen2", "phi3", "smollm3", "granite", "gemma2", "gemma3_text"}
+"""Families whose feed-forward has three matrices (gate, up, down); others have two."""
+
+
+def decoder_flops(config: Any, tokens: int, places: int | None = None, *, executed: bool = False) -> dict[str, int]:
+    """One row of `tokens` tokens through a decoder.
+
+    Args:
+        config: the Hugging Face config of the decoder.
+        tokens: L.
+        places: P; None for all L.
+
+    Returns:
+        term -> operations, summed over layers.
+    """
+    text = config.get_text_config()
+    L, P, D, V = tokens, tokens if places is None else places, text.hidden_size, text.vocab_size
+    H = text.num_attention_heads
+    h = getattr(text, "head_dim", None) or D // H
+    G = getattr(text, "num_key_value_heads", None) or H
+    F = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * D
+    pairs = L * L if executed else L * (L + 1) // 2
+    matrices = 3 if text.model_type in GATED_FEED_FORWARD else 2
+    layers = text.num_hidden_layers
+    return {
+        "decoder_query_key_value": layers * 2 * L * D * (H + 2 * G) * h,
+        "decoder_attention": layers * 4 * pairs * H * h,  # query times key, weight times value
+        "decoder_attention_output": layers * 2 * L * H * h * D,
+        "decoder_feed_forward": layers * matrices * 2 * L * D * F,
+        "logits": 2 * P * D * V,
+    }
+
+
+def retrieval_flops(
+    config: RetroConfig, tokens: int, k: int, *, chunks: int | None = None, executed: bool = False
+) -> dict[str, int]:
+    """What retrieval adds to one row of `tokens` tokens, every chunk with k neighbours.
+
+    Args:
+        chunks: C, the chunks that have neighbours; None for all whole chunks of the row.
+    """
+    m, decoder = config.chunk_tokens, config.decoder.get_text_config()
+    D, E = decoder.hidden_size, config.encoder_width or decoder.hidden_size
+    copied = config.encoder == "decoder"
+    columns = 2 * E if copied else E  # the copied encoder hands out embeddings beside its states
+    C = tokens // m if chunks is None else chunks
+    r = 2 * m if config.continuation == "both" else m
+    X = C * k * r
+    # Neighbours of a chunk are read by m tokens from its last one on; those of the last chunk by that one token alone.
+    reading = C * m if executed or chunks is not None else max(0, tokens - (m - 1))
+    layers, crossings, blocks = config.encoder_layers, len(config.cca_layers), 2 + config.previous_token_keys
+    embedding = getattr(decoder, "embedding_size", None) or D
+    terms = {
+        "encoder_projection": 2 * X * embedding * E if embedding != E else 0,
+        "encoder_query_key_value": layers * 2 * X * E * 3 * E,
+        "encoder_attention": layers * 4 * C * k * r * r * E,
+        "encoder_attention_output": layers * 2 * X * E * E,
+        "encoder_feed_forward": layers * 2 * 2 * X * E * 4 * E,
+        "conditioning": 0,
+        "cca_query": crossings * 2 * reading * D * D,
+        "cca_key_value": crossings * 2 * X * columns * blocks * D,
+        "cca_attention": crossings * 4 * reading * k * r * D,
+        "cca_output": crossings * 2 * reading * D * D,
+    }
+    if copied:
+        row = decoder_flops(decoder, r, executed=executed)
+        share = layers / decoder.num_hidden_layers * C * k  # of the decoder's layers, for as many rows as neighbours
+        for ours, theirs in (
+            ("encoder_query_key_value", "decoder_query_key_value"),
+            ("encoder_attention", "decoder_attention"),
+            ("encoder_attention_output", "decoder_attention_output"),
+            ("encoder_feed_forward", "decoder_feed_forward"),
+        ):
+            terms[ours] = round(row[theirs] * share)
+    if config.query_conditioning:
+        queries_and_output = 2 * 2 * X * E * E
+        keys_values = 2 * C * m * D * 2 * E
+        terms["conditioning"] = queries_and_output + keys_values + 4 * X * m * E
+    return terms
+
+
+def training_flops(
+    decoder_forward: int, retrieval_forward: int, *, decoder_trained: bool, retrieval_trained: bool = True
+) -> int:
+    """Operations of training on what the forward passes cost: three times, twice where the weights are frozen."""
+    return decoder_forward * (3 if decoder_trained else 2) + retrieval_forward * (3 if retrieval_trained else 2)

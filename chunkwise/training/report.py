@@ -1,0 +1,94 @@
+"""What a training reports: training.json, the parity ledger's source. The same for the same run, byte for byte.
+
+replicate, steps, epochs
+tokens             read: rows times n, padding included; the x axis of both curves
+predicted_tokens   that a loss was taken of: equal in all arms of a replicate
+decoder_tokens     that the decoder ran over: more than `tokens` where neighbours stand in the text
+dtype, attention   as resolved
+parameters         total = decoder + retrieval (tied weights once); trainable
+flops              forward_per_row, term by term, of the mean row; forward_per_token; training (`flops`)
+loss               [{step, tokens, loss}]: mean since the point before, in nats per token
+validation         [{step, tokens, nll, predicted_tokens}], from step 0 on, with retrieval where the arm retrieves
+and what the stage adds: tokenizer_digest, neighbours, view, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from chunkwise.training.flops import decoder_flops, retrieval_flops, training_flops
+from chunkwise.training.trainer import Curves, Job
+
+
+def count_parameters(model: PreTrainedModel, retrieval_names: frozenset[str]) -> dict[str, int]:
+    """Weights in all, by part, and those that are trained as things stand."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}  # tied weights once
+    total, retrieval = sum(sizes.values()), sum(size for name, size in sizes.items() if name in retrieval_names)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return {"total": total, "decoder": total - retrieval, "retrieval": retrieval, "trainable": trainable}
+
+
+def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
+    """Operations of the mean row's forward pass, and of the whole training. Every chunk counts as having neighbours."""
+    config = job.model.config.decoder if job.retrieval_names else job.model.config
+    rows = job.options.steps * job.options.batch_sequences
+    # Every term is linear or quadratic in the length, so the means of L and L^2 give the mean row exactly.
+    mean, mean_square = curves.decoder_tokens / rows, curves.decoder_squares / rows
+    at_one, at_two = (decoder_flops(config, length) for length in (1, 2))
+    terms: dict[str, float] = {}
+    for name, value in at_one.items():
+        quadratic = (at_two[name] - 2 * value) / 2
+        terms[name] = (value - quadratic) * mean + quadratic * mean_square
+    terms["logits"] = at_one["logits"] * curves.predicted_tokens / rows
+    decoder, retrieval = sum(terms.values()), 0.0
+    if job.retrieval_names and job.forward.get("gate") != 0:
+        chunks = 1 if "gate" in job.forward else None  # tuning: the prompt's last chunk alone has neighbours
+        added = retrieval_flops(job.model.config, job.row_tokens, job.model.config.neighbours, chunks=chunks)
+        terms |= added
+        retrieval = sum(added.values())
+    decoder_trained = any(
+        parameter.requires_grad for name, parameter in job.model.named_parameters() if name not in job.retrieval_names
+    )
+    return {
+        "forward_per_row": {name: round(value) for name, value in terms.items()},
+        "forward_per_token": round((decoder + retrieval) / job.row_tokens),
+        "training": round(training_flops(decoder, retrieval, decoder_trained=decoder_trained) * rows),
+    }
+
+
+def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of training.json. Call it before weights that were frozen are freed again."""
+    options = job.options
+    rows = options.steps * options.batch_sequences
+    return {
+        "replicate": job.replicate,
+        "steps": options.steps,
+        "epochs": rows / job.rows,
+        "tokens": rows * job.row_tokens,
+        "predicted_tokens": curves.predicted_tokens,
+        "decoder_tokens": curves.decoder_tokens,
+        "dtype": options.dtype,
+        "attention": options.attention,
+        "parameters": count_parameters(job.model, job.retrieval_names),
+        "flops": count_flops(job, curves),
+        "loss": curves.loss,
+        "validation": curves.validation,
+        **facts,
+    }
+
+
+def record_counts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The few figures of a report that the artefact's record repeats."""
+    last = {"validation_nll": report["validation"][-1]["nll"]} if report["validation"] else {}
+    return {
+        "steps": report["steps"],
+        "tokens": report["tokens"],
+        "parameters": report["parameters"]["total"],
+        "trainable_parameters": report["parameters"]["trainable"],
+        "flops": report["flops"]["training"],
+        "loss": report["loss"][-1]["loss"],
+        **last,
+    }

@@ -1,0 +1,529 @@
+"""The training stages: artefacts in, a model out.
+
+    train_base        a decoder from scratch                                         stage "base"
+    adopt_base        a decoder from a folder, as it is                              stage "base"
+    train_retrofit    decoder + encoder + cross-attention, trained on with neighbours   "retrofit"
+    train_twin        the same decoder, trained on with the same tokens, without        "twin"
+    train_in_prompt   the same again, with the neighbours written into the text         "in-prompt"
+    train_instruct    any of these, tuned on instructions                              "instruct"
+
+Each artefact holds
+
+    model/           config.json, model.safetensors (`model.weights.load` reads it)
+    training.json    curves, tokens, parameters, FLOPs; the same for the same run, so no times and no machine
+
+and is made once: its key holds the resolved config, the inputs' contents and the replicate. A killed training goes on
+from its last checkpoint, in the store's scratch folder, when the stage is called again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.errors import ArtefactError, ConfigError, MismatchError
+from chunkwise.core.io import digest_file, digest_tree, read_json, write_json
+from chunkwise.core.progress import note
+from chunkwise.core.store import Store
+from chunkwise.datastore.config import ViewConfig
+from chunkwise.training.config import (
+    BaseConfig,
+    InPromptConfig,
+    InstructConfig,
+    RetrofitConfig,
+    TrainOptions,
+    TwinConfig,
+)
+
+if TYPE_CHECKING:  # torch and transformers take seconds to import; a plan that is only checked never pays for them
+    from transformers import PreTrainedModel
+
+    from chunkwise.datastore.reader import Datastore
+    from chunkwise.training.data import Collate, Retrieved, SequenceTable
+    from chunkwise.training.trainer import Job
+
+VERSION = 1
+Trackers = Iterable[str]
+
+
+def train_base(
+    config: BaseConfig,
+    sequences: Artefact,
+    store: Store,
+    replicate: int,
+    *,
+    validation: Artefact | None = None,
+    out: Path | None = None,
+    trackers: Trackers = (),
+) -> Artefact:
+    """Train a decoder from scratch.
+
+    Args:
+        sequences: a `sequences` artefact to train on.
+        replicate: seed of initial weights, data order and dropout.
+        validation: `sequences` of another split, for the validation curve; None for none.
+        out: also place the artefact here.
+        trackers: of progress, as in transformers ("tensorboard"); no part of the identity.
+
+    Raises:
+        MachineError: a dtype that this machine lacks. InputError: nothing to train on. ConfigError: rows longer than
+        the decoder reads.
+    """
+    from chunkwise.training.data import PlainBatches, SequenceTable
+
+    table = SequenceTable.open(sequences)
+    _require_reach(config.decoder.max_tokens, table.sequence_tokens)
+    config = _resolve(config, table.sequence_tokens)
+
+    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
+        from chunkwise.training.initialise import new_decoder
+
+        vocabulary = {"vocabulary_size": table.vocabulary_size, "eos": table.eos, "pad": table.pad}
+        model = new_decoder(config.decoder, **vocabulary, replicate=replicate)
+        job = _job(model, config.train, replicate, table, PlainBatches(table), _held(validation, table, config.train))
+        facts = {"tokenizer_digest": table.tokenizer_digest}
+        return _run(job, folder, scratch, f"base, replicate {replicate}", trackers, facts)
+
+    inputs = _inputs(sequences=sequences, validation=validation)
+    return store.make("base", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+
+
+def adopt_base(folder: Path | str, tokens: Artefact, store: Store, *, out: Path | None = None) -> Artefact:
+    """Take a decoder from a folder (a hub snapshot, a model of our own) as a base, without training.
+
+    Args:
+        folder: config.json and safetensors; its tokenizer must be the one that `tokens` was made with.
+
+    Raises:
+        ArtefactError: no model there. MismatchError: another number of tokens.
+    """
+    folder = Path(folder)
+    files = {
+        str(path.relative_to(folder)): path
+        for path in sorted(folder.glob("*"))
+        if path.suffix in (".json", ".safetensors")
+    }
+    if "config.json" not in files:
+        raise ArtefactError(f"expected a model folder with config.json, came {folder}")
+    content = digest_tree(
+        {name: {"bytes": path.stat().st_size, "blake2b": digest_file(path)} for name, path in files.items()}
+    )
+    head = read_json(tokens.file("tokens.json"))
+
+    def build(target: Path, scratch: Path) -> Mapping[str, Any]:
+        from chunkwise.model.weights import load
+        from chunkwise.training.report import count_parameters
+        from chunkwise.training.trainer import quiet_transformers
+
+        with quiet_transformers():
+            model = load(folder).float()
+        model.config._name_or_path = ""
+        vocabulary = model.get_input_embeddings().num_embeddings
+        if vocabulary < head["vocabulary_size"]:
+            raise MismatchError(
+                f"the decoder knows {vocabulary} tokens, the text has {head['vocabulary_size']}",
+                hint="tokenise the corpus with the decoder's own tokenizer",
+            )
+        _save(model, target / "model")
+        parameters = count_parameters(model, frozenset())
+        facts = {"parameters": parameters, "tokenizer_digest": head["tokenizer_digest"], "validation": [], "loss": []}
+        write_json(target / "training.json", facts)
+        return {"parameters": parameters["total"]}
+
+    inputs = {"decoder": content, "tokens": tokens}
+    return store.make("base", VERSION, {"adopted": True}, inputs, build, out=out)
+
+
+def train_retrofit(
+    config: RetrofitConfig,
+    base: Artefact,
+    sequences: Artefact,
+    neighbours: Artefact,
+    datastore: Artefact,
+    store: Store,
+    replicate: int,
+    *,
+    validation: Artefact | None = None,
+    validation_neighbours: Artefact | None = None,
+    out: Path | None = None,
+    trackers: Trackers = (),
+) -> Artefact:
+    """Give a base retrieval and train on, each chunk's neighbours beside it.
+
+    Args:
+        base: a `base` artefact (or a twin).
+        neighbours: of `sequences`, on `datastore`.
+        replicate: seed of the added weights, data order, dropout and the view's documents.
+        validation, validation_neighbours: `sequences` of another split, and their neighbours.
+
+    Raises:
+        MismatchError: tokenizers, chunk lengths or tables that do not belong together; a view that the table cannot
+        serve. AttachError: a decoder that cannot carry retrieval.
+    """
+    from chunkwise.training.data import RetroBatches, SequenceTable
+
+    table = SequenceTable.open(sequences)
+    config = _resolve(config, table.sequence_tokens, retrieval=True)
+    options = config.retro
+    if not options.neighbours:
+        raise ConfigError("a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead")
+    retrieval = _Retrieval(config.view, replicate, options.neighbours, options.chunk_tokens, datastore)
+    _require_tokenizer(base, table, retrieval.datastore)
+    retrieval.require_pair(validation, validation_neighbours)
+
+    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
+        from chunkwise.training.initialise import new_retrofit
+
+        retrieved, facts = retrieval.of(neighbours, table, config.random_neighbours)
+        curve = retrieval.held(validation, validation_neighbours, config.train, RetroBatches)
+        model = new_retrofit(_load(base), options, replicate)
+        model.freeze_backbone(config.freeze_backbone)
+        job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved), curve)
+        facts["tokenizer_digest"] = table.tokenizer_digest
+        return _run(job, folder, scratch, f"retrofit, replicate {replicate}", trackers, facts)
+
+    inputs = _inputs(
+        base=base,
+        sequences=sequences,
+        neighbours=neighbours,
+        datastore=datastore,
+        validation=validation,
+        validation_neighbours=validation_neighbours,
+    )
+    return store.make("retrofit", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+
+
+def train_twin(
+    config: TwinConfig,
+    base: Artefact,
+    sequences: Artefact,
+    store: Store,
+    replicate: int,
+    *,
+    validation: Artefact | None = None,
+    out: Path | None = None,
+    trackers: Trackers = (),
+) -> Artefact:
+    """Train the base on, without retrieval, with the tokens and the order of the retrofit of this replicate.
+
+    Returns:
+        A `twin` artefact; with `freeze_backbone` the base itself, since nothing is left to train.
+    """
+    from chunkwise.training.data import PlainBatches, SequenceTable
+
+    table = SequenceTable.open(sequences)
+    config = _resolve(config, table.sequence_tokens)
+    _require_tokenizer(base, table)
+    if config.freeze_backbone:
+        note("twin: the backbone is frozen, so the twin is the base")
+        return base
+
+    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
+        model = _load(base)
+        job = _job(model, config.train, replicate, table, PlainBatches(table), _held(validation, table, config.train))
+        facts = {"tokenizer_digest": table.tokenizer_digest}
+        return _run(job, folder, scratch, f"twin, replicate {replicate}", trackers, facts)
+
+    inputs = _inputs(base=base, sequences=sequences, validation=validation)
+    return store.make("twin", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+
+
+def train_in_prompt(
+    config: InPromptConfig,
+    base: Artefact,
+    sequences: Artefact,
+    neighbours: Artefact,
+    datastore: Artefact,
+    store: Store,
+    replicate: int,
+    *,
+    validation: Artefact | None = None,
+    validation_neighbours: Artefact | None = None,
+    out: Path | None = None,
+    trackers: Trackers = (),
+) -> Artefact:
+    """Train the base on with the neighbours of each chunk written before the next; arguments as for `train_retrofit`.
+
+    Raises:
+        ConfigError: the decoder cannot read rows that long.
+    """
+    from chunkwise.neighbours.in_prompt import in_prompt_tokens
+    from chunkwise.training.data import InPromptBatches, SequenceTable
+
+    table = SequenceTable.open(sequences)
+    longest = in_prompt_tokens(table.sequence_tokens, config.chunk_tokens, config.neighbours, 2 * config.chunk_tokens)
+    config = _resolve(config, table.sequence_tokens, longest)
+    retrieval = _Retrieval(config.view, replicate, config.neighbours, config.chunk_tokens, datastore)
+    _require_tokenizer(base, table, retrieval.datastore)
+    retrieval.require_pair(validation, validation_neighbours)
+
+    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
+        retrieved, facts = retrieval.of(neighbours, table)
+        curve = retrieval.held(validation, validation_neighbours, config.train, InPromptBatches)
+        model = _load(base)
+        if model.config.model_type == "gpt2":  # learned positions end; rotary ones go on
+            _require_reach(model.config.n_positions, longest)
+        job = _job(model, config.train, replicate, table, InPromptBatches(table, retrieved), curve)
+        facts |= {"tokenizer_digest": table.tokenizer_digest, "longest_row_tokens": longest}
+        return _run(job, folder, scratch, f"in prompt, replicate {replicate}", trackers, facts)
+
+    inputs = _inputs(
+        base=base,
+        sequences=sequences,
+        neighbours=neighbours,
+        datastore=datastore,
+        validation=validation,
+        validation_neighbours=validation_neighbours,
+    )
+    return store.make("in-prompt", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+
+
+def train_instruct(
+    config: InstructConfig,
+    model: Artefact,
+    instructions: Artefact,
+    tokens: Artefact,
+    store: Store,
+    replicate: int,
+    *,
+    datastore: Artefact | None = None,
+    out: Path | None = None,
+    trackers: Trackers = (),
+) -> Artefact:
+    """Tune a model on instructions.
+
+    Args:
+        model: what any of the other stages made.
+        instructions: a `questions` artefact; its `instructions.jsonl` is used.
+        tokens: the `tokens` artefact, for its tokenizer.
+        datastore: required where config.passages or config.gate ask for passages; searched for each instruction.
+
+    Raises:
+        ConfigError: passages without a datastore; gate 1 for a decoder without retrieval. InputError: no instruction
+        that fits.
+    """
+    wants_passages = bool(config.passages or config.gate)
+    if wants_passages and datastore is None:
+        raise ConfigError(
+            f"passages={config.passages} and gate={config.gate} need a datastore", hint="give one, or set both to 0"
+        )
+    config = _resolve(config, config.prompt_tokens + config.answer_tokens, retrieval=bool(config.gate))
+    if not wants_passages:  # what is not used must not make equal runs look different
+        unused = {name: InstructConfig.model_fields[name].default for name in ("passage_chunks", "neighbours", "view")}
+        config = config.model_copy(update=unused)
+    head = read_json(tokens.file("tokens.json"))
+    _require_digest(model, head["tokenizer_digest"], "tokens")
+
+    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
+        from chunkwise.datastore.reader import Datastore
+        from chunkwise.evaluation.inference import has_retrieval
+        from chunkwise.training.data import InstructBatches
+        from chunkwise.training.instruct import make_examples
+
+        source = Datastore.open(datastore) if wants_passages else None
+        if source is not None:
+            source.require_tokenizer(head["tokenizer_digest"], "the tokens artefact")
+        examples, dropped = make_examples(
+            config, instructions.file("instructions.jsonl"), tokens.file("tokenizer"), head["eos"], source, replicate
+        )
+        tuned = _load(model)
+        forward: dict[str, Any] = {}
+        if has_retrieval(tuned):
+            forward = {"gate": float(config.gate)}
+            if config.gate == 0:  # neither read nor trained: as pretraining left them
+                for module in tuned.retrieval_modules():
+                    module.requires_grad_(False)
+        elif config.gate:
+            raise ConfigError(
+                "gate=1 needs a model with retrieval, came a plain decoder", hint="tune the twin with gate=0"
+            )
+        collate = InstructBatches(
+            examples, chunk_tokens=config.chunk_tokens, pad=head["pad"], datastore=source if config.gate else None
+        )
+        job = _new_job(
+            tuned,
+            config.train,
+            replicate,
+            len(examples),
+            config.prompt_tokens + config.answer_tokens,
+            collate,
+            None,
+            forward,
+        )
+        facts = {"tokenizer_digest": head["tokenizer_digest"], "instructions": len(examples), "dropped": dropped}
+        return _run(job, folder, scratch, f"instruct, replicate {replicate}", trackers, facts)
+
+    inputs = _inputs(
+        model=model, instructions=instructions, tokens=tokens, datastore=datastore if wants_passages else None
+    )
+    return store.make("instruct", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+
+
+# What they share
+
+
+class _Retrieval:
+    """A datastore as one arm sees it in training: its view, and neighbours of whatever sequences."""
+
+    def __init__(self, view: ViewConfig | None, replicate: int, k: int, chunk_tokens: int, datastore: Artefact) -> None:
+        from chunkwise.datastore.reader import Datastore
+
+        self.view, self.replicate, self.k, self.artefact = view, replicate, k, datastore
+        self.datastore: Datastore = Datastore.open(datastore)
+        if self.datastore.chunk_tokens != chunk_tokens:
+            raise MismatchError(
+                f"the model reads chunks of {chunk_tokens} tokens, the datastore holds {self.datastore.chunk_tokens}",
+                hint="set chunk_tokens to the datastore's, or build another datastore",
+            )
+
+    def of(
+        self, neighbours: Artefact, table: SequenceTable, random_share: float = 0.0
+    ) -> tuple[Retrieved, dict[str, Any]]:
+        """The neighbours of a sequence table inside the view, a share of chunks drawn at random, and facts."""
+        from chunkwise.datastore.views import members, view_facts
+        from chunkwise.neighbours.controls import partly_random
+        from chunkwise.neighbours.table import NeighbourTable
+        from chunkwise.training.data import Retrieved, keyed_seed
+
+        found = NeighbourTable.open(neighbours, self.artefact)
+        chunks = table.sequence_tokens // self.datastore.chunk_tokens
+        if len(found) != len(table) * chunks:
+            raise MismatchError(
+                f"{len(table)} rows of {chunks} chunks need {len(table) * chunks} neighbour lists, came {len(found)}",
+                hint="find neighbours of these sequences",
+            )
+        documents = self.datastore.documents
+        inside = None if self.view is None else members(self.view, documents, self.replicate)
+        selection = found.select(inside, self.k, complete=self.view is not None and self.view.searched_itself)
+        if not selection.mean_neighbours:
+            raise MismatchError(
+                "no chunk of these sequences has a neighbour in the view, so there is nothing to learn to read",
+                hint="widen the view, or train the twin",
+            )
+        facts: dict[str, Any] = {"neighbours": {"k": self.k, **selection.counts()}}
+        if inside is not None:
+            facts["view"] = view_facts(self.view, inside, documents).as_dict()
+        ids_Qk = selection.ids
+        if random_share:
+            seed = keyed_seed("random neighbours", self.replicate)
+            ids_Qk = partly_random(ids_Qk, found, random_share, seed, members=inside)
+        return Retrieved(ids_Qk, self.datastore, len(table)), facts
+
+    @staticmethod
+    def require_pair(validation: Artefact | None, neighbours: Artefact | None) -> None:
+        """Refuse validation text without its neighbours, or the other way round."""
+        if (validation is None) != (neighbours is None):
+            raise ConfigError("validation sequences and their neighbours go together", hint="give both, or neither")
+
+    def held(self, validation: Artefact | None, neighbours: Artefact | None, options: TrainOptions, kind: Any) -> Any:
+        """(rows, batches of this kind) of the validation curve; None for no curve."""
+        from chunkwise.training.data import SequenceTable
+
+        if validation is None or not options.validation_sequences:
+            return None
+        table = SequenceTable.open(validation)
+        retrieved, _ = self.of(neighbours, table)
+        return table.spread(options.validation_sequences), kind(table, retrieved)
+
+
+def _resolve(config: Any, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False) -> Any:
+    """The config with nothing left open in its `train`."""
+    return config.model_copy(update={"train": config.train.resolved(sequence_tokens, longest_row, retrieval=retrieval)})
+
+
+def _load(artefact: Artefact) -> PreTrainedModel:
+    from chunkwise.model.weights import load
+    from chunkwise.training.trainer import quiet_transformers
+
+    with quiet_transformers():
+        model = load(artefact.file("model/config.json").parent)
+    for config in (model.config, getattr(model.config, "decoder", None)):
+        if config is not None:
+            config._name_or_path = ""  # would be saved again: a path of this machine, in the digest of what is trained
+    return model
+
+
+def _save(model: PreTrainedModel, folder: Path) -> None:
+    from chunkwise.model.weights import save
+    from chunkwise.training.trainer import quiet_transformers
+
+    with quiet_transformers():
+        save(model, folder)
+
+
+def _inputs(**artefacts: Artefact | None) -> dict[str, Artefact]:
+    return {name: artefact for name, artefact in artefacts.items() if artefact is not None}
+
+
+def _require_reach(max_tokens: int, tokens: int) -> None:
+    if tokens > max_tokens:
+        raise ConfigError(
+            f"rows of {tokens} tokens do not fit a decoder that reads {max_tokens}",
+            hint="raise decoder.max_tokens, or shorten the rows",
+        )
+
+
+def _require_digest(model: Artefact, digest: str, what: str) -> None:
+    from chunkwise.training.data import require_same_tokenizer
+
+    require_same_tokenizer(**{"model": read_json(model.file("training.json"))["tokenizer_digest"], what: digest})
+
+
+def _require_tokenizer(base: Artefact, table: SequenceTable, datastore: Datastore | None = None) -> None:
+    _require_digest(base, table.tokenizer_digest, "sequences")
+    if datastore is not None:
+        datastore.require_tokenizer(table.tokenizer_digest, "the sequences artefact")
+
+
+def _held(validation: Artefact | None, table: SequenceTable, options: TrainOptions) -> Any:
+    from chunkwise.training.data import PlainBatches, SequenceTable, require_same_tokenizer
+
+    if validation is None or not options.validation_sequences:
+        return None
+    held = SequenceTable.open(validation)
+    require_same_tokenizer(sequences=table.tokenizer_digest, validation=held.tokenizer_digest)
+    return held.spread(options.validation_sequences), PlainBatches(held)
+
+
+def _job(
+    model: PreTrainedModel,
+    options: TrainOptions,
+    replicate: int,
+    table: SequenceTable,
+    collate: Collate,
+    validation: Any,
+) -> Job:
+    return _new_job(model, options, replicate, len(table), table.sequence_tokens, collate, validation, {})
+
+
+def _new_job(
+    model: PreTrainedModel,
+    options: TrainOptions,
+    replicate: int,
+    rows: int,
+    row_tokens: int,
+    collate: Collate,
+    validation: Any,
+    forward: dict[str, Any],
+) -> Job:
+    from chunkwise.evaluation.inference import has_retrieval
+    from chunkwise.training.trainer import Job
+
+    names = frozenset(model.retrieval_parameter_names()) if has_retrieval(model) else frozenset()
+    return Job(model, options, replicate, rows, row_tokens, collate, names, validation, forward)
+
+
+def _run(
+    job: Job, folder: Path, scratch: Path, description: str, trackers: Trackers, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Train, save, and write training.json; returns the counts for the record."""
+    from chunkwise.training.report import record_counts, training_report
+    from chunkwise.training.trainer import train
+
+    curves = train(job, scratch, description=description, trackers=trackers)
+    report = training_report(job, curves, facts)
+    _save(job.model, folder / "model")
+    write_json(folder / "training.json", report)
+    return record_counts(report)

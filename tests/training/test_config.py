@@ -1,0 +1,90 @@
+"""Schedules worked by hand, and what is refused."""
+
+import pytest
+import torch
+
+from chunkwise.core.errors import ConfigError, MachineError
+from chunkwise.training.config import DecoderConfig, TrainOptions, resolve_dtype
+
+
+def shares(**settings):
+    options = TrainOptions(steps=10, final_share=0.2, **settings)
+    return [round(options.learning_rate_share(step), 4) for step in range(10)]
+
+
+def test_schedules_worked_by_hand():
+    assert shares(schedule="constant") == [1.0] * 10
+    assert shares(schedule="constant", warmup_steps=3) == [0.25, 0.5, 0.75] + [1.0] * 7
+    assert shares(schedule="linear") == [1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44, 0.36, 0.28]
+    assert shares(schedule="cosine")[5] == 0.6  # half way: (1 + 0.2) / 2
+    assert shares(schedule="wsd", decay_share=0.4) == [1.0] * 7 + [0.8, 0.6, 0.4]
+
+
+def test_the_rate_ends_at_its_final_share():
+    for schedule in ("linear", "cosine", "wsd"):
+        options = TrainOptions(steps=10, final_share=0.2, schedule=schedule)
+        assert options.learning_rate_share(10) == pytest.approx(0.2)
+
+
+def test_a_token_budget_becomes_whole_steps():
+    resolved = TrainOptions(tokens=10_001, batch_sequences=10, dtype="float32").resolved(100)
+    assert (resolved.steps, resolved.tokens) == (11, None)
+    # asked for in steps or in tokens, it is the same training
+    assert resolved == TrainOptions(steps=11, batch_sequences=10, dtype="float32").resolved(100)
+
+
+def test_what_is_not_used_does_not_tell_trainings_apart():
+    plain, other = (TrainOptions(steps=1, retrieval_learning_rate=rate) for rate in (None, 5e-3))
+    assert plain.resolved(16) == other.resolved(16)
+    assert plain.resolved(16, retrieval=True).retrieval_learning_rate == plain.learning_rate
+    assert other.resolved(16, retrieval=True).retrieval_learning_rate == 5e-3
+
+
+def test_float16_is_refused_with_a_remedy():
+    with pytest.raises(MachineError, match="expected dtype float32 or bfloat16, came float16") as caught:
+        TrainOptions(steps=1, dtype="float16").resolved(16)
+    assert "bfloat16" in caught.value.hint
+
+
+def test_auto_becomes_a_dtype_that_there_is():
+    assert resolve_dtype("auto") in ("float32", "bfloat16")
+    assert resolve_dtype("float32") == "float32"
+
+
+def test_plain_attention_is_for_short_rows_in_bfloat16_on_a_cpu():
+    def chosen(tokens, dtype):
+        return TrainOptions(steps=1, dtype=dtype).resolved(tokens).attention
+
+    assert chosen(256, "float32") == "fused"
+    if not torch.cuda.is_available():
+        assert chosen(256, "bfloat16") == "plain"
+        assert chosen(1024, "bfloat16") == "fused"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "give steps or tokens, one of them"),
+        ({"steps": 1, "tokens": 5}, "give steps or tokens, one of them"),
+        ({"steps": 1, "batch_sequences": 4, "microbatch_sequences": 3}, "must divide batch_sequences=4"),
+        ({"steps": 5, "warmup_steps": 6}, "warmup_steps=6 must not exceed steps=5"),
+        ({"steps": 1, "learning_rat": 1}, "did you mean 'learning_rate'"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainOptions.parse(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 100, "heads": 3}, "multiple of heads"),
+        ({"width": 12, "heads": 4}, "even"),
+        ({"heads": 4, "key_value_heads": 3}, "must divide"),
+        ({"family": "gpt2", "heads": 4, "key_value_heads": 2}, "gpt2"),
+    ],
+)
+def test_decoders_that_cannot_be_built(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        DecoderConfig.parse({"width": 128} | settings)

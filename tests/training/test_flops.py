@@ -1,0 +1,84 @@
+"""The formula against a hand-worked case, and against torch's own counter."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from chunkwise.model.config import RetroOptions
+from chunkwise.training.attention import plain_attention
+from chunkwise.training.config import DecoderConfig
+from chunkwise.training.flops import decoder_flops, retrieval_flops, training_flops
+from chunkwise.training.initialise import new_decoder, new_retrofit
+
+M, K, TOKENS, ROWS = 8, 3, 32, 2
+
+
+def decoder(family, **settings):
+    config = DecoderConfig(**{"family": family, "width": 32, "layers": 3, "heads": 4, "max_tokens": 64} | settings)
+    return new_decoder(config, vocabulary_size=90, eos=0, pad=0, replicate=0).eval()
+
+
+def counted(model, **inputs):
+    """Operations of one forward pass, as torch counts matrix products; attention done by products, so it sees it."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, plain_attention():
+        model(torch.ones(ROWS, TOKENS, dtype=torch.long), use_cache=False, **inputs)
+    return counter.get_total_flops()
+
+
+def test_a_small_decoder_by_hand():
+    # width 8, 2 heads of 4, feed-forward 24, 1 layer, vocabulary 10, 3 tokens
+    config = decoder("llama", width=8, layers=1, heads=2).config
+    config.vocab_size = 10
+    assert decoder_flops(config, 3) == {
+        "decoder_query_key_value": 2 * 3 * 8 * 24,
+        "decoder_attention": 4 * 6 * 8,  # 1 + 2 + 3 pairs
+        "decoder_attention_output": 2 * 3 * 8 * 8,
+        "decoder_feed_forward": 3 * 2 * 3 * 8 * 24,
+        "logits": 2 * 3 * 8 * 10,
+    }
+
+
+@pytest.mark.parametrize(
+    "settings", [{"family": "llama", "key_value_heads": 2}, {"family": "qwen3"}, {"family": "gpt2"}]
+)
+def test_decoders_against_torchs_counter(settings):
+    model = decoder(**settings)
+    assert ROWS * sum(decoder_flops(model.config, TOKENS, executed=True).values()) == counted(model)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"query_conditioning": False},
+        {"encoder_width": 16, "encoder_layers": 1},
+        {"cca_layers": (2,), "previous_token_keys": 2},
+        {"continuation": "neighbour"},
+        {"relative_positions": "none"},
+    ],
+)
+def test_retrieval_against_torchs_counter(settings):
+    options = RetroOptions(**{"chunk_tokens": M, "encoder_layers": 2, "cca_layers": (1, 3)} | settings)
+    model = new_retrofit(decoder("llama"), options, 0).eval()
+    neighbours = torch.ones(ROWS, TOKENS // M, K, 2 * M, dtype=torch.long)
+    parts = (
+        decoder_flops(model.config.decoder, TOKENS, executed=True),
+        retrieval_flops(model.config, TOKENS, K, executed=True),
+    )
+    expected = ROWS * sum(sum(part.values()) for part in parts)
+    assert expected == counted(model, neighbour_ids=neighbours)
+
+
+def test_what_is_needed_is_less_than_what_kernels_compute():
+    model = new_retrofit(decoder("llama"), RetroOptions(chunk_tokens=M), 0)
+    for needed, executed in (
+        (decoder_flops(model.config.decoder, TOKENS), decoder_flops(model.config.decoder, TOKENS, executed=True)),
+        (retrieval_flops(model.config, TOKENS, K), retrieval_flops(model.config, TOKENS, K, executed=True)),
+    ):
+        assert all(needed[name] <= executed[name] for name in needed)
+        assert sum(needed.values()) < sum(executed.values())
+
+
+def test_frozen_weights_save_their_own_gradient():
+    assert training_flops(10, 1, decoder_trained=True) == 33
+    assert training_flops(10, 1, decoder_trained=False) == 23

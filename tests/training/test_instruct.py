@@ -1,0 +1,144 @@
+"""Instruction tuning: what is learned, what stays, and that tuning and question answering write the same prompts."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.errors import ConfigError, InputError
+from chunkwise.core.io import write_jsonl
+from chunkwise.core.store import Store
+from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokenizerConfig, TokensConfig
+from chunkwise.corpus.stage import build_corpus, pack_sequences, tokenize, train_tokenizer
+from chunkwise.datastore.config import DatastoreConfig
+from chunkwise.datastore.reader import Datastore
+from chunkwise.datastore.stage import build_datastore
+from chunkwise.model.weights import load
+from chunkwise.neighbours.stage import NeighboursConfig, find_neighbours
+from chunkwise.training.config import BaseConfig, InstructConfig, RetrofitConfig
+from chunkwise.training.instruct import make_examples
+from chunkwise.training.stage import train_base, train_instruct, train_retrofit
+from tests.training.world import DECODER, OPTIONS, options
+
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty", "knoll", "larch"]
+INSTRUCTIONS = [
+    {"instruction": f"What does item k{number:02d} hold?", "input": "", "output": f"{WORDS[number % 12]} wood"}
+    for number in range(24)
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    store: Store
+    tokens: Artefact
+    datastore: Artefact
+    instructions: Artefact
+    base: Artefact
+    retrofit: Artefact
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    root = tmp_path_factory.mktemp("instruct")
+    text = root / "text"
+    text.mkdir()
+    for number in range(24):
+        lines = " ".join(WORDS[(number + step) % 12] for step in range(20))
+        (text / f"k{number:02d}.txt").write_text(f"Item k{number:02d} holds {WORDS[number % 12]} wood. {lines}")
+    store = Store(root / "store")
+    source = SourceConfig(kind="text", path=str(text))
+    config = CorpusConfig(
+        sources=(source,), near_duplicate_jaccard=None, decontaminate_jaccard=None, held_fraction=0, valid_fraction=0
+    )
+    corpus = build_corpus(config, store)
+    tokens = tokenize(
+        TokensConfig(), corpus, train_tokenizer(TokenizerConfig(vocabulary_size=320), corpus, store), store
+    )
+    sequences = pack_sequences(SequencesConfig(sequence_tokens=16), tokens, store)
+    datastore = build_datastore(DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2), tokens, store)
+    neighbours = find_neighbours(NeighboursConfig(K=60, overlap_tokens=None), datastore, sequences, store)
+
+    def build(folder, scratch):
+        write_jsonl(folder / "instructions.jsonl", INSTRUCTIONS)
+        return {}
+
+    instructions = store.make("questions", 1, {}, {"corpus": corpus}, build)
+    base = train_base(BaseConfig(decoder=DECODER, train=options()), sequences, store, 0)
+    retrofit = train_retrofit(
+        RetrofitConfig(retro=OPTIONS, train=options()), base, sequences, neighbours, datastore, store, 0
+    )
+    return Setting(store, tokens, datastore, instructions, base, retrofit)
+
+
+def instruct(setting, model, **changes):
+    train = options(**changes.pop("train", {}))
+    config = InstructConfig(**{"prompt_tokens": 64, "answer_tokens": 16, "chunk_tokens": 4, "train": train} | changes)
+    datastore = setting.datastore if config.passages or config.gate else None
+    return train_instruct(config, model, setting.instructions, setting.tokens, setting.store, 0, datastore=datastore)
+
+
+def weights(artefact):
+    return dict(load(artefact.file("model/config.json").parent).named_parameters())
+
+
+def test_answers_are_learned(setting):
+    facts = json.loads(instruct(setting, setting.base, train={"steps": 60}).file("training.json").read_text())
+    assert facts["instructions"] == 24
+    assert facts["loss"][-1]["loss"] < facts["loss"][0]["loss"] - 1
+    assert facts["predicted_tokens"] < facts["decoder_tokens"] / 2
+
+
+def test_with_the_gate_at_0_retrieval_stays_as_it_was(setting):
+    before, after = weights(setting.retrofit), weights(instruct(setting, setting.retrofit))
+    retrieval = {name for name in before if name.startswith("encoder.") or "retro_cca" in name}
+    assert retrieval
+    for name, parameter in before.items():
+        if name in retrieval:
+            assert torch.equal(after[name], parameter), name
+    assert not torch.equal(after["decoder.model.embed_tokens.weight"], before["decoder.model.embed_tokens.weight"])
+
+
+def test_with_the_gate_at_0_a_retrofit_is_tuned_as_its_decoder_would_be(setting):
+    """Gate 0 and no passages: same steps as for the plain decoder with the same weights."""
+    facts = [
+        json.loads(instruct(setting, model).file("training.json").read_text())
+        for model in (setting.base, setting.retrofit)
+    ]
+    assert facts[0]["flops"] == facts[1]["flops"]
+    assert facts[0]["parameters"]["trainable"] == facts[1]["parameters"]["trainable"]
+
+
+def test_with_the_gate_at_1_cross_attention_is_tuned_too(setting):
+    made = instruct(setting, setting.retrofit, gate=1)
+    before, after = weights(setting.retrofit), weights(made)
+    name = "decoder.model.layers.1.retro_cca.output.weight"
+    assert not torch.equal(before[name], after[name])
+    assert json.loads(made.file("training.json").read_text())["flops"]["forward_per_row"]["cca_query"] > 0
+
+
+def test_passages_stand_in_the_prompt_and_hold_the_answer(setting):
+    config = InstructConfig(prompt_tokens=96, answer_tokens=16, chunk_tokens=4, passages=3, train=options())
+    folder = setting.tokens.file("tokens.json").parent / "tokenizer"
+    examples, dropped = make_examples(
+        config, setting.instructions.file("instructions.jsonl"), folder, 0, Datastore.open(setting.datastore), 0
+    )
+    assert dropped == 0
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    texts = [tokenizer.decode(example.prompt) for example in examples]
+    assert all(text.startswith("Passage:") and text.endswith("Answer:") for text in texts)
+    assert all(len(example.prompt) <= 96 and example.answer[-1] == 0 for example in examples)
+    assert len(instruct(setting, setting.base, passages=3).digest) == 64
+
+
+def test_what_cannot_be_tuned_is_refused(setting):
+    config = InstructConfig(chunk_tokens=4, passages=2, train=options())
+    with pytest.raises(ConfigError, match="passages=2 and gate=0 need a datastore"):
+        train_instruct(config, setting.base, setting.instructions, setting.tokens, setting.store, 0)
+    with pytest.raises(ConfigError, match="gate=1 needs a model with retrieval"):
+        instruct(setting, setting.base, gate=1)
+    with pytest.raises(InputError, match="of 24 instructions none fits into prompt_tokens=8"):
+        instruct(setting, setting.base, prompt_tokens=8)

@@ -1,0 +1,204 @@
+"""The stages end to end on small artefacts: what is equal, what learns, what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from chunkwise.core.errors import ChunkwiseError, ConfigError, MismatchError
+from chunkwise.datastore.config import ViewConfig
+from chunkwise.evaluation.perplexity import token_losses  # noqa: F401 - the sibling that reads what is written here
+from chunkwise.model.weights import load
+from chunkwise.training.config import BaseConfig, InPromptConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.stage import adopt_base, train_base, train_in_prompt, train_retrofit, train_twin
+from tests.datastore.building import make_sequences
+from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, base, make_world, options
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("store"))
+
+
+def retrofit(world, start, replicate=0, *, validate=False, view=None, freeze_backbone=False, retro=OPTIONS, **changes):
+    config = RetrofitConfig(retro=retro, freeze_backbone=freeze_backbone, view=view, train=options(**changes))
+    held = {"validation": world.validation, "validation_neighbours": world.validation_neighbours} if validate else {}
+    return train_retrofit(
+        config, start, world.sequences, world.neighbours, world.datastore, world.store, replicate, **held
+    )
+
+
+def twin(world, start, replicate=0, *, validate=False, **changes):
+    held = {"validation": world.validation} if validate else {}
+    return train_twin(TwinConfig(train=options(**changes)), start, world.sequences, world.store, replicate, **held)
+
+
+def report(artefact):
+    return json.loads(artefact.file("training.json").read_text())
+
+
+def weights(artefact):
+    return dict(load(artefact.file("model/config.json").parent).named_parameters())
+
+
+def test_a_base_learns_and_reports(world):
+    made = train_base(
+        BaseConfig(decoder=DECODER, train=options(steps=40, validation_steps=20)),
+        world.sequences,
+        world.store,
+        0,
+        validation=world.validation,
+    )
+    facts = report(made)
+    assert [point["step"] for point in facts["validation"]] == [0, 20, 40]
+    assert [point["tokens"] for point in facts["validation"]] == [0, 20 * 4 * 16, 40 * 4 * 16]
+    assert facts["validation"][-1]["nll"] < facts["validation"][0]["nll"] - 0.3
+    assert [point["step"] for point in facts["loss"]] == [5, 10, 15, 20, 25, 30, 35, 40]
+    assert facts["tokens"] == facts["decoder_tokens"] == 40 * 4 * 16
+    assert facts["predicted_tokens"] == 40 * 4 * 15
+    assert facts["parameters"]["retrieval"] == 0
+    assert (
+        facts["parameters"]["trainable"]
+        == facts["parameters"]["total"]
+        == sum(p.numel() for p in weights(made).values())
+    )
+    assert made.counts["validation_nll"] == facts["validation"][-1]["nll"]
+
+
+def test_the_same_training_is_the_same_bytes_and_is_done_once(world, tmp_path):
+    again = make_world(tmp_path)
+    first, second = base(world), base(again)
+    assert first.digest == second.digest
+    assert retrofit(world, first).digest == retrofit(again, second).digest
+    assert retrofit(world, first).reused
+
+
+def test_no_path_of_the_machine_is_in_a_model(world):
+    artefact = retrofit(world, base(world))
+    assert str(world.store.root) not in artefact.file("model/config.json").read_text()
+    assert json.loads(artefact.file("model/config.json").read_text())["decoder"]["use_cache"] is True
+
+
+def test_arms_read_the_same_tokens_and_start_from_the_same_loss(world):
+    start = base(world)
+    retro, plain = report(retrofit(world, start, validate=True)), report(twin(world, start, validate=True))
+    for name in ("tokens", "predicted_tokens", "steps", "epochs"):
+        assert retro[name] == plain[name]
+    assert retro["validation"][0] == plain["validation"][0]  # a fresh retrofit is its base, to the bit
+    assert retro["parameters"]["decoder"] == plain["parameters"]["total"]
+    assert retro["flops"]["training"] > plain["flops"]["training"]
+    assert retro["neighbours"]["k"] == 2
+
+
+def test_with_a_gate_that_stays_shut_a_retrofit_would_be_its_twin(world):
+    start = base(world)
+    closed = weights(retrofit(world, start, retro=OPTIONS.model_copy(update={"gate": 0.0})))
+    for name, parameter in weights(twin(world, start)).items():
+        torch.testing.assert_close(closed[f"decoder.{name}"], parameter, rtol=0, atol=0)
+
+
+def test_a_frozen_backbone_stays_and_its_twin_is_the_base(world):
+    start = base(world)
+    frozen = retrofit(world, start, freeze_backbone=True)
+    trained = weights(frozen)
+    for name, parameter in weights(start).items():
+        assert torch.equal(trained[f"decoder.{name}"], parameter), name
+    assert trained["decoder.model.layers.1.retro_cca.output.weight"].any()
+    assert report(frozen)["parameters"]["trainable"] == report(frozen)["parameters"]["retrieval"]
+    config = TwinConfig(freeze_backbone=True, train=options())
+    assert train_twin(config, start, world.sequences, world.store, 0).digest == start.digest
+
+
+def test_retrieval_learns_to_copy_from_neighbours(world):
+    """Validation rows repeat phrases of the datastore, so a model that reads neighbours predicts them better."""
+    start = base(world, steps=30)
+    settings = {"steps": 120, "validate": True, "learning_rate": 5e-3}
+    on, off = report(retrofit(world, start, **settings)), report(twin(world, start, **settings))
+    assert on["validation"][-1]["nll"] < on["validation"][0]["nll"]
+    assert on["loss"][-1]["loss"] < off["loss"][-1]["loss"]
+
+
+def test_neighbours_in_the_prompt_predict_the_same_tokens_at_more_work(world):
+    start = base(world)
+    config = InPromptConfig(neighbours=2, chunk_tokens=CHUNK_TOKENS, train=options())
+    made = train_in_prompt(
+        config,
+        start,
+        world.sequences,
+        world.neighbours,
+        world.datastore,
+        world.store,
+        0,
+        validation=world.validation,
+        validation_neighbours=world.validation_neighbours,
+    )
+    facts, plain = report(made), report(twin(world, start, validate=True))
+    assert facts["predicted_tokens"] == plain["predicted_tokens"]
+    assert facts["tokens"] == plain["tokens"]
+    assert facts["decoder_tokens"] > 2 * plain["decoder_tokens"]
+    assert facts["flops"]["training"] > 2 * plain["flops"]["training"]
+    assert facts["longest_row_tokens"] == 16 + 3 * (2 * 8 + 1)
+    held = [value["validation"][0]["predicted_tokens"] for value in (facts, plain)]
+    assert held[0] == held[1]
+
+
+def test_replicates_and_views_differ(world):
+    start = base(world)
+    half = ViewConfig(fraction=0.5)
+    facts = report(retrofit(world, start, view=half))
+    assert 0 < facts["view"]["realised_fraction"] < 1
+    digests = {retrofit(world, start, replicate, view=view).digest for replicate in (0, 1) for view in (None, half)}
+    assert len(digests) == 4
+    with pytest.raises(MismatchError, match="no chunk of these sequences has a neighbour in the view"):
+        retrofit(world, start, view=ViewConfig(fraction=1e-9))
+
+
+def test_dropout_has_a_stream_of_its_own(world):
+    start = base(world)
+    runs = {(p, seed): twin(world, start, dropout=p, dropout_seed=seed).file("model/model.safetensors").read_bytes()
+            for p in (0.0, 0.2) for seed in (0, 1)}  # fmt: skip
+    assert runs[0.0, 0] == runs[0.0, 1]
+    assert len(set(runs.values())) == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_training(world):
+    with pytest.raises(ChunkwiseError, match="the loss became nan by step") as caught:
+        base(world, learning_rate=1e18, steps=40, max_grad_norm=1e9)
+    assert "learning_rate" in caught.value.hint
+
+
+def test_what_does_not_belong_together_is_refused(world):
+    start = base(world)
+    foreign = make_sequences(world.store, world.tokens, [[1, 2, 3, 4]], [(0, 0)], 16, tokenizer="x" * 64)
+    with pytest.raises(MismatchError, match="sequences was made with tokenizer xxxx"):
+        train_twin(TwinConfig(train=options()), start, foreign, world.store, 0)
+    with pytest.raises(MismatchError, match="chunks of 8 tokens, the datastore holds"):
+        retrofit(world, start, retro=OPTIONS.model_copy(update={"chunk_tokens": 8}))
+    with pytest.raises(ConfigError, match="reads nothing"):
+        retrofit(world, start, retro=OPTIONS.model_copy(update={"neighbours": 0}))
+    with pytest.raises(ConfigError, match="go together"):
+        train_retrofit(
+            RetrofitConfig(retro=OPTIONS, train=options()), start, world.sequences, world.neighbours, world.datastore,
+            world.store, 0, validation=world.validation,
+        )  # fmt: skip
+    with pytest.raises(MismatchError, match="8 rows of 4 chunks need 32 neighbour lists, came 128"):
+        train_retrofit(
+            RetrofitConfig(retro=OPTIONS, train=options()), start, world.validation, world.neighbours, world.datastore,
+            world.store, 0,
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match="rows of 16 tokens do not fit a decoder that reads 8"):
+        train_base(
+            BaseConfig(decoder=DECODER.model_copy(update={"max_tokens": 8}), train=options()),
+            world.sequences,
+            world.store,
+            0,
+        )
+
+
+def test_a_decoder_from_a_folder_becomes_a_base(world):
+    start = base(world)
+    adopted = adopt_base(start.file("model/config.json").parent, world.tokens, world.store)
+    assert adopted.stage == "base"
+    for name, parameter in weights(start).items():
+        assert torch.equal(weights(adopted)[name], parameter)
+    assert weights(retrofit(world, adopted)).keys() == weights(retrofit(world, start)).keys()
