@@ -11,13 +11,18 @@ Nested and parallel tasks share one display; a caller that wants its own table a
         run_everything()
 
 A log file thus holds one line when a task starts and one when it ends, never a bar.
+
+A worker process has no screen. `relay` turns its tasks and notes into events, which it sends to its parent; there a
+`Mirror` shows them among the parent's own.
 """
 
 import contextlib
+import itertools
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -56,6 +61,8 @@ class _Screen:
 
 _screen: _Screen | None = None
 _lock = threading.Lock()
+_relay: Callable[[tuple[Any, ...]], None] | None = None
+_numbers = itertools.count()
 
 
 def _console() -> Console:
@@ -100,6 +107,10 @@ def track(description: str, total: int | None = None, unit: str = "") -> Iterato
     Yields:
         advance(amount=1): call it as work is done, from any thread.
     """
+    if _relay is not None:
+        with _relayed(_relay, description, total, unit) as advance:
+            yield advance
+        return
     done = 0
     started = time.monotonic()
     with display():
@@ -132,7 +143,72 @@ def track(description: str, total: int | None = None, unit: str = "") -> Iterato
 def note(text: str) -> None:
     """Print one line to stderr, above the live display where one is open. The text is not read as markup."""
     screen = _screen
-    if screen is None:
+    if _relay is not None:
+        _relay(("note", text))
+    elif screen is None:
         print(text, file=sys.stderr, flush=True)
     else:
         screen.live.console.print(Text(text), soft_wrap=True)
+
+
+def relay(sink: Callable[[tuple[Any, ...]], None]) -> None:
+    """From now on tasks and notes of this process go to `sink` as events, and nothing is printed.
+
+    Events: ("begin", number, description, total, unit), ("advance", number, amount), ("end", number), ("note", text).
+    """
+    global _relay
+    _relay = sink
+
+
+@contextlib.contextmanager
+def _relayed(
+    sink: Callable[[tuple[Any, ...]], None], description: str, total: int | None, unit: str
+) -> Iterator[Callable[..., None]]:
+    """`track`, for a process that relays; amounts are sent about four times a second."""
+    number, held, sent = next(_numbers), 0, time.monotonic()
+    sink(("begin", number, description, total, unit))
+
+    def advance(amount: int = 1) -> None:
+        nonlocal held, sent
+        with _lock:
+            held += amount
+            if time.monotonic() - sent < 0.25:
+                return
+            amount, held, sent = held, 0, time.monotonic()
+        sink(("advance", number, amount))
+
+    try:
+        yield advance
+    finally:
+        sink(("end", number))
+
+
+class Mirror:
+    """Shows events of other processes: tasks as bars in the open display (not at all without one), notes as lines."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[tuple[int, int], Any] = {}
+
+    def show(self, process: int, event: tuple[Any, ...]) -> None:
+        """Show an event of the process of this number."""
+        kind, *facts = event
+        if kind == "note":
+            note(facts[0])
+            return
+        screen, place = _screen, (process, facts[0])
+        if screen is None:
+            return
+        if kind == "begin":
+            _, description, total, unit = facts
+            self._tasks[place] = screen.progress.add_task(description, total=total, unit=unit)
+        elif place in self._tasks and kind == "advance":
+            screen.progress.advance(self._tasks[place], facts[1])
+        elif place in self._tasks:
+            screen.progress.remove_task(self._tasks.pop(place))
+
+    def close(self, process: int) -> None:
+        """End what a process left open."""
+        for place in [place for place in self._tasks if place[0] == process]:
+            task = self._tasks.pop(place)
+            if _screen is not None:
+                _screen.progress.remove_task(task)

@@ -3,6 +3,7 @@
     config.py       TrainOptions, and a config for each kind of training
     stage.py        train_base, train_retrofit, ...: artefacts in, a model artefact out
     data.py         which rows a step reads; batches for each kind
+    retrieval.py    the view of a datastore that a training reads
     instruct.py     instructions -> token ids
     initialise.py   initial weights, drawn by parameter name
     trainer.py      the loop: checkpoints, learning rates, curves

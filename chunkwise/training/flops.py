@@ -36,20 +36,24 @@ def decoder_flops(config: Any, tokens: int, places: int | None = None, *, execut
         term -> operations, summed over layers.
     """
     text = config.get_text_config()
-    L, P, D, V = tokens, tokens if places is None else places, text.hidden_size, text.vocab_size
-    H = text.num_attention_heads
+    P = tokens if places is None else places
+    logits = 2 * P * text.hidden_size * text.vocab_size
+    return {**_layer_flops(text, tokens, text.num_hidden_layers, executed), "logits": logits}
+
+
+def _layer_flops(text: Any, L: int, layers: int, executed: bool) -> dict[str, int]:
+    """`layers` causal layers of a decoder over L tokens."""
+    D, H = text.hidden_size, text.num_attention_heads
     h = getattr(text, "head_dim", None) or D // H
     G = getattr(text, "num_key_value_heads", None) or H
     F = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * D
     pairs = L * L if executed else L * (L + 1) // 2
     matrices = 3 if text.model_type in GATED_FEED_FORWARD else 2
-    layers = text.num_hidden_layers
     return {
         "decoder_query_key_value": layers * 2 * L * D * (H + 2 * G) * h,
         "decoder_attention": layers * 4 * pairs * H * h,  # query times key, weight times value
         "decoder_attention_output": layers * 2 * L * H * h * D,
         "decoder_feed_forward": layers * matrices * 2 * L * D * F,
-        "logits": 2 * P * D * V,
     }
 
 
@@ -60,49 +64,53 @@ def retrieval_flops(
 
     Args:
         chunks: C, the chunks that have neighbours; None for all whole chunks of the row.
+
+    Returns:
+        term -> operations, summed over layers.
     """
     m, decoder = config.chunk_tokens, config.decoder.get_text_config()
-    D, E = decoder.hidden_size, config.encoder_width or decoder.hidden_size
-    copied = config.encoder == "decoder"
-    columns = 2 * E if copied else E  # the copied encoder hands out embeddings beside its states
+    D = decoder.hidden_size
     C = tokens // m if chunks is None else chunks
     r = 2 * m if config.continuation == "both" else m
-    X = C * k * r
+    if config.encoder == "decoder":  # a causal copy of the decoder's first layers, handing out states and embeddings
+        copied = _layer_flops(decoder, r, config.encoder_layers, executed)
+        encoder = {name.replace("decoder_", "encoder_"): C * k * value for name, value in copied.items()}
+        columns = 2 * D
+    else:
+        encoder = _encoder_flops(config, C, k, r)
+        columns = config.encoder_width or D
     # Neighbours of a chunk are read by m tokens from its last one on; those of the last chunk by that one token alone.
     reading = C * m if executed or chunks is not None else max(0, tokens - (m - 1))
-    layers, crossings, blocks = config.encoder_layers, len(config.cca_layers), 2 + config.previous_token_keys
-    embedding = getattr(decoder, "embedding_size", None) or D
-    terms = {
-        "encoder_projection": 2 * X * embedding * E if embedding != E else 0,
-        "encoder_query_key_value": layers * 2 * X * E * 3 * E,
-        "encoder_attention": layers * 4 * C * k * r * r * E,
-        "encoder_attention_output": layers * 2 * X * E * E,
-        "encoder_feed_forward": layers * 2 * 2 * X * E * 4 * E,
-        "conditioning": 0,
+    crossings, blocks = len(config.cca_layers), 2 + config.previous_token_keys
+    return {
+        **encoder,
         "cca_query": crossings * 2 * reading * D * D,
-        "cca_key_value": crossings * 2 * X * columns * blocks * D,
+        "cca_key_value": crossings * 2 * C * k * r * columns * blocks * D,
         "cca_attention": crossings * 4 * reading * k * r * D,
         "cca_output": crossings * 2 * reading * D * D,
     }
-    if copied:
-        row = decoder_flops(decoder, r, executed=executed)
-        share = layers / decoder.num_hidden_layers * C * k  # of the decoder's layers, for as many rows as neighbours
-        for ours, theirs in (
-            ("encoder_query_key_value", "decoder_query_key_value"),
-            ("encoder_attention", "decoder_attention"),
-            ("encoder_attention_output", "decoder_attention_output"),
-            ("encoder_feed_forward", "decoder_feed_forward"),
-        ):
-            terms[ours] = round(row[theirs] * share)
+
+
+def _encoder_flops(config: RetroConfig, C: int, k: int, r: int) -> dict[str, int]:
+    """The bidirectional encoder over C k neighbours of r tokens, with query conditioning in layer 1."""
+    m, D = config.chunk_tokens, config.decoder.get_text_config().hidden_size
+    E, X, layers = config.encoder_width or D, C * k * r, config.encoder_layers
+    terms = {
+        "encoder_projection": 2 * X * D * E if D != E else 0,
+        "encoder_query_key_value": layers * 2 * X * E * 3 * E,
+        "encoder_attention": layers * 4 * X * r * E,
+        "encoder_attention_output": layers * 2 * X * E * E,
+        "encoder_feed_forward": layers * 2 * 2 * X * E * 4 * E,
+    }
     if config.query_conditioning:
         queries_and_output = 2 * 2 * X * E * E
         keys_values = 2 * C * m * D * 2 * E
-        terms["conditioning"] = queries_and_output + keys_values + 4 * X * m * E
+        terms["encoder_conditioning"] = queries_and_output + keys_values + 4 * X * m * E
     return terms
 
 
 def training_flops(
-    decoder_forward: int, retrieval_forward: int, *, decoder_trained: bool, retrieval_trained: bool = True
-) -> int:
+    decoder_forward: float, retrieval_forward: float, *, decoder_trained: bool, retrieval_trained: bool = True
+) -> float:
     """Operations of training on what the forward passes cost: three times, twice where the weights are frozen."""
     return decoder_forward * (3 if decoder_trained else 2) + retrieval_forward * (3 if retrieval_trained else 2)

@@ -8,7 +8,7 @@ by (replicate, its name). *What* is drawn stays the model's own business: its `_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class keyed_draws(TorchFunctionMode):  # lower case: used as a context, like tor
         return function(*args, **kwargs)
 
 
-def initialise(model: PreTrainedModel, modules: list[nn.Module], draw: Any, replicate: int) -> None:
+def initialise(model: PreTrainedModel, modules: Iterable[nn.Module], draw: Any, replicate: int) -> None:
     """Call `draw(module)` on each module, every parameter of `model` drawn from its own stream."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     with torch.random.fork_rng(devices=[]), torch.no_grad(), keyed_draws(names, replicate):

@@ -27,7 +27,6 @@ from chunkwise.core.errors import ArtefactError, ConfigError, MismatchError
 from chunkwise.core.io import digest_file, digest_tree, read_json, write_json
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
-from chunkwise.datastore.config import ViewConfig
 from chunkwise.training.config import (
     BaseConfig,
     InPromptConfig,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:  # torch and transformers take seconds to import; a plan that 
     from transformers import PreTrainedModel
 
     from chunkwise.datastore.reader import Datastore
-    from chunkwise.training.data import Collate, Retrieved, SequenceTable
+    from chunkwise.training.data import Collate, SequenceTable
     from chunkwise.training.trainer import Job
 
 VERSION = 1
@@ -163,13 +162,14 @@ def train_retrofit(
         serve. AttachError: a decoder that cannot carry retrieval.
     """
     from chunkwise.training.data import RetroBatches, SequenceTable
+    from chunkwise.training.retrieval import Retrieval
 
     table = SequenceTable.open(sequences)
     config = _resolve(config, table.sequence_tokens, retrieval=True)
     options = config.retro
     if not options.neighbours:
         raise ConfigError("a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead")
-    retrieval = _Retrieval(config.view, replicate, options.neighbours, options.chunk_tokens, datastore)
+    retrieval = Retrieval(config.view, replicate, options.neighbours, options.chunk_tokens, datastore)
     _require_tokenizer(base, table, retrieval.datastore)
     retrieval.require_pair(validation, validation_neighbours)
 
@@ -251,11 +251,12 @@ def train_in_prompt(
     """
     from chunkwise.neighbours.in_prompt import in_prompt_tokens
     from chunkwise.training.data import InPromptBatches, SequenceTable
+    from chunkwise.training.retrieval import Retrieval
 
     table = SequenceTable.open(sequences)
     longest = in_prompt_tokens(table.sequence_tokens, config.chunk_tokens, config.neighbours, 2 * config.chunk_tokens)
     config = _resolve(config, table.sequence_tokens, longest)
-    retrieval = _Retrieval(config.view, replicate, config.neighbours, config.chunk_tokens, datastore)
+    retrieval = Retrieval(config.view, replicate, config.neighbours, config.chunk_tokens, datastore)
     _require_tokenizer(base, table, retrieval.datastore)
     retrieval.require_pair(validation, validation_neighbours)
 
@@ -362,70 +363,6 @@ def train_instruct(
 
 
 # What they share
-
-
-class _Retrieval:
-    """A datastore as one arm sees it in training: its view, and neighbours of whatever sequences."""
-
-    def __init__(self, view: ViewConfig | None, replicate: int, k: int, chunk_tokens: int, datastore: Artefact) -> None:
-        from chunkwise.datastore.reader import Datastore
-
-        self.view, self.replicate, self.k, self.artefact = view, replicate, k, datastore
-        self.datastore: Datastore = Datastore.open(datastore)
-        if self.datastore.chunk_tokens != chunk_tokens:
-            raise MismatchError(
-                f"the model reads chunks of {chunk_tokens} tokens, the datastore holds {self.datastore.chunk_tokens}",
-                hint="set chunk_tokens to the datastore's, or build another datastore",
-            )
-
-    def of(
-        self, neighbours: Artefact, table: SequenceTable, random_share: float = 0.0
-    ) -> tuple[Retrieved, dict[str, Any]]:
-        """The neighbours of a sequence table inside the view, a share of chunks drawn at random, and facts."""
-        from chunkwise.datastore.views import members, view_facts
-        from chunkwise.neighbours.controls import partly_random
-        from chunkwise.neighbours.table import NeighbourTable
-        from chunkwise.training.data import Retrieved, keyed_seed
-
-        found = NeighbourTable.open(neighbours, self.artefact)
-        chunks = table.sequence_tokens // self.datastore.chunk_tokens
-        if len(found) != len(table) * chunks:
-            raise MismatchError(
-                f"{len(table)} rows of {chunks} chunks need {len(table) * chunks} neighbour lists, came {len(found)}",
-                hint="find neighbours of these sequences",
-            )
-        documents = self.datastore.documents
-        inside = None if self.view is None else members(self.view, documents, self.replicate)
-        selection = found.select(inside, self.k, complete=self.view is not None and self.view.searched_itself)
-        if not selection.mean_neighbours:
-            raise MismatchError(
-                "no chunk of these sequences has a neighbour in the view, so there is nothing to learn to read",
-                hint="widen the view, or train the twin",
-            )
-        facts: dict[str, Any] = {"neighbours": {"k": self.k, **selection.counts()}}
-        if inside is not None:
-            facts["view"] = view_facts(self.view, inside, documents).as_dict()
-        ids_Qk = selection.ids
-        if random_share:
-            seed = keyed_seed("random neighbours", self.replicate)
-            ids_Qk = partly_random(ids_Qk, found, random_share, seed, members=inside)
-        return Retrieved(ids_Qk, self.datastore, len(table)), facts
-
-    @staticmethod
-    def require_pair(validation: Artefact | None, neighbours: Artefact | None) -> None:
-        """Refuse validation text without its neighbours, or the other way round."""
-        if (validation is None) != (neighbours is None):
-            raise ConfigError("validation sequences and their neighbours go together", hint="give both, or neither")
-
-    def held(self, validation: Artefact | None, neighbours: Artefact | None, options: TrainOptions, kind: Any) -> Any:
-        """(rows, batches of this kind) of the validation curve; None for no curve."""
-        from chunkwise.training.data import SequenceTable
-
-        if validation is None or not options.validation_sequences:
-            return None
-        table = SequenceTable.open(validation)
-        retrieved, _ = self.of(neighbours, table)
-        return table.spread(options.validation_sequences), kind(table, retrieved)
 
 
 def _resolve(config: Any, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False) -> Any:

@@ -16,6 +16,7 @@ from chunkwise.neighbours.stage import (
     find_neighbours,
     find_question_neighbours,
 )
+from chunkwise.neighbours.table import first_allowed
 from tests.datastore.building import Doc, make_sequences, make_tokens, random_documents
 
 DATASTORE = DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2)
@@ -201,3 +202,20 @@ def test_questions_are_searched_by_their_words_and_exclude_nothing(store, tmp_pa
     other = make_tokens(store, HAND, tokenizer="u" * 64)
     with pytest.raises(MismatchError, match="the tokens artefact was made with tokenizer uuuuuuuuuuuu"):
         find_question_neighbours(QuestionNeighboursConfig(), datastore, questions, other, store)
+
+
+def test_all_documents_of_a_packed_row_are_excluded(store):
+    tokens = make_tokens(store, HAND)
+    datastore = build_datastore(DATASTORE, tokens, store)
+    sequences = make_sequences(store, tokens, [[1, 2, 3, 4, 5, 6]] * 2, [(0, 1), (1, 3)], width=8)
+    table = find_neighbours(NeighboursConfig(K=3, overlap_tokens=None), datastore, sequences, store)
+    assert load_npy(table.file("ids.npy")).tolist() == [[4, -1, -1], [-1, -1, -1], [0, -1, -1], [1, -1, -1]]
+    assert load_npy(table.file("exclude.npy")).tolist() == [[0, 4], [0, 4], [2, 7], [2, 7]]
+
+
+def test_a_gap_in_a_hit_list_takes_no_place():
+    allowed = np.array([True, False, True, True])
+    assert first_allowed(np.array([[-1, 1, 3, -1, 2, 0], [1, -1, 1, 1, -1, 2]]), allowed, 2).tolist() == [
+        [3, 2],
+        [2, -1],
+    ]

@@ -55,6 +55,7 @@ def test_decoders_against_torchs_counter(settings):
         {"cca_layers": (2,), "previous_token_keys": 2},
         {"continuation": "neighbour"},
         {"relative_positions": "none"},
+        {"encoder": "decoder", "query_conditioning": False, "null_key": True, "cca_heads": 2},
     ],
 )
 def test_retrieval_against_torchs_counter(settings):

@@ -1,7 +1,7 @@
 """Killed by SIGKILL in the middle of training and started again: the same bytes as without, for base and retrofit.
 
-One process trains undisturbed. In a store of its own another one is killed while it trains the base, started again, killed
-while it trains the retrofit, and started again.
+One process trains undisturbed. Another one, in a store of its own, is killed while it trains the base, started again,
+killed while it trains the retrofit, and started again.
 """
 
 import json

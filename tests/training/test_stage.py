@@ -202,3 +202,25 @@ def test_a_decoder_from_a_folder_becomes_a_base(world):
     for name, parameter in weights(start).items():
         assert torch.equal(weights(adopted)[name], parameter)
     assert weights(retrofit(world, adopted)).keys() == weights(retrofit(world, start)).keys()
+
+
+def test_a_share_of_chunks_may_be_trained_with_random_neighbours(world):
+    start = base(world)
+    config = RetrofitConfig(retro=OPTIONS, random_neighbours=0.5, train=options())
+    made = train_retrofit(config, start, world.sequences, world.neighbours, world.datastore, world.store, 0)
+    assert made.digest != retrofit(world, start).digest
+    assert report(made)["tokens"] == report(retrofit(world, start))["tokens"]
+
+
+def test_an_encoder_of_the_decoders_own_layers_is_trained_too(world):
+    start = base(world)
+    retro = OPTIONS.model_copy(update={"encoder": "decoder", "query_conditioning": False, "null_key": True})
+    made = retrofit(world, start, retro=retro)
+    copied = {name: p for name, p in weights(made).items() if name.startswith("encoder.body.")}
+    assert copied
+    source = weights(start)
+    assert all(
+        not torch.equal(p, source[name.replace("encoder.body.", "model.")])
+        for name, p in copied.items()
+        if p.dim() == 2
+    )
