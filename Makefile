@@ -7,8 +7,8 @@
 #
 # Variables of the environment:
 #   PYTHON=/path/to/python3.11    which Python (3.11 or newer) makes .venv
-#   CHUNKWISE_TORCH_INDEX=URL     also look for torch in this package index: PyTorch's own "cpu" index avoids the
-#                                 CUDA build (6 GB on Linux), https://download.pytorch.org/whl/cpu
+#   CHUNKWISE_TORCH_INDEX=URL     also look for torch in this package index: the CPU-only one that PyTorch keeps avoids the
+#                                 CUDA build (6 GB on Linux)
 #   CHUNKWISE_DATA=DIR            folder of real text for the tests that are marked "data"
 #   CHUNKWISE_STORE=DIR           where artefacts are kept; default .chunkwise
 

@@ -318,19 +318,31 @@ def check_datastore(resolution: Resolution, profile: Profile, facts: DatastoreFa
 
     Whether more than 1 % of the queries keep fewer than k neighbours is decided by the neighbour table, later.
     """
+    views = [arm for arm in resolution.arms.values() if all(path.startswith("view.") for path in arm.changes)]
+    found = {arm.id: _view_problem(arm, profile, facts) for arm in views}
+    return mark_infeasible(resolution, {arm_id: problem for arm_id, problem in found.items() if problem})
+
+
+def mark_infeasible(resolution: Resolution, problems: Mapping[str, str]) -> Resolution:
+    """The resolution without the arms that cannot be run, and without those that are compared with one of them.
+
+    Args:
+        problems: id of an arm -> why.
+    """
     entries = []
     for entry in resolution.entries:
-        views = [arm for arm in entry.arms if all(path.startswith("view.") for path in arm.changes)]
-        problems = {arm.id: problem for arm in views if (problem := _view_problem(arm, profile, facts))}
-        problems |= {arm.id: problems[arm.against] for arm in entry.arms if arm.against in problems}
+        hit = {arm.id: problems.get(arm.id) or problems.get(arm.against) for arm in entry.arms}
+        hit = {arm_id: problem for arm_id, problem in hit.items() if problem}
         rows = tuple(
-            row.model_copy(update={"status": "infeasible", "message": problems[row.arm], "arm": None})
-            if row.arm in problems else row
+            row.model_copy(update={"status": "infeasible", "message": hit[row.arm], "arm": None})
+            if row.arm in hit else row
             for row in entry.replacements
         )  # fmt: skip
-        arms = tuple(arm for arm in entry.arms if arm.id not in problems)
+        arms = tuple(arm for arm in entry.arms if arm.id not in hit)
+        if not any(arm.role == "arm" for arm in arms):
+            arms = ()  # nobody is left who would be compared with a reference
         update = {"replacements": rows, "arms": arms, "status": _entry_status(rows)}
-        entries.append(entry.model_copy(update=update) if problems else entry)
+        entries.append(entry.model_copy(update=update) if hit else entry)
     return resolution.model_copy(update={"entries": tuple(entries)})
 
 

@@ -98,6 +98,12 @@ class SourceConfig(Config):
         return self
 
     @property
+    def place(self) -> str:
+        """`path`, which every kind but `python` has."""
+        assert self.path is not None
+        return self.path
+
+    @property
     def globs(self) -> tuple[str, ...]:
         return self.include or DEFAULT_INCLUDE[self.kind]
 

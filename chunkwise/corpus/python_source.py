@@ -15,7 +15,6 @@ The grammar is the running interpreter's, and so are the packages: their digest 
 
 import ast
 import hashlib
-import inspect
 import os
 import sys
 import sysconfig
@@ -185,7 +184,7 @@ def code_text(text: str, tree: ast.Module) -> str:
         statement = _docstring_statement(node)
         if statement is None:
             continue
-        first, last = statement.lineno - 1, statement.end_lineno - 1
+        first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
         before, after = lines[first][: statement.col_offset], lines[last][statement.end_col_offset :]
         alone = not before.strip() and not after.strip()
         only = len(node.body) == 1 and not isinstance(node, ast.Module)
@@ -217,8 +216,7 @@ def docstring_text(tree: ast.Module, module: str) -> str:
     blocks: list[str] = []
 
     def entry(kind: str, head: str, node: ast.Module | Definition) -> None:
-        statement = _docstring_statement(node)
-        if statement is not None and (docstring := inspect.cleandoc(statement.value.value)):
+        if docstring := ast.get_docstring(node):
             indented = "\n".join(f"    {line.rstrip()}" if line.strip() else "" for line in docstring.split("\n"))
             blocks.append(f"{kind} {head}\n{indented}\n")
 

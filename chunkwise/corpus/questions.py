@@ -120,20 +120,26 @@ def parse_docstrings(text: str) -> Iterator[Definition]:
 
 
 def opening_sentences(docstring: str, limit: int) -> list[str]:
-    """The first sentences of the description, each on one line, without full stops.
+    """The first whole sentences of the description, each on one line, without full stops.
 
     The description ends where parameters, sections, lists, examples or directives begin. A sentence ends inside its
-    paragraph.
+    paragraph; one that leads to a list ("Either of:"), or that the end of the description cuts, is none.
     """
     end = _DESCRIPTION_END.search(docstring)
+    description = docstring[: end.start()] if end else docstring
+    # Blank lines before what ends it belong to the match.
+    cut = end is not None and not end.group().startswith("\n") and not description.endswith("\n\n")
+    paragraphs = re.split(r"\n\s*\n", description)
     sentences: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", docstring[: end.start()] if end else docstring):
+    for number, paragraph in enumerate(paragraphs, start=1):
         rest = " ".join(paragraph.split())
-        while rest and len(sentences) < limit:
+        while rest:
             stop = _SENTENCE_END.search(rest)
             sentence, rest = (rest[: stop.start()], rest[stop.end() :].strip()) if stop else (rest, "")
-            sentences.append(sentence.rstrip(" .:;,"))
-    return sentences
+            whole = stop is not None or not (sentence.endswith(":") or (cut and number == len(paragraphs)))
+            if whole:
+                sentences.append(sentence.rstrip(" .;,"))
+    return sentences[:limit]
 
 
 def question_text(kind: str, qualified_name: str) -> str:
@@ -153,7 +159,8 @@ def _candidates(
                 continue
             seen.add(name)
             question = question_text(definition.kind, name)
-            fit, reason = [], "no_description"
+            fit: list[str] = []
+            reason: str | None = "no_description"
             for sentence in opening_sentences(definition.docstring, config.opening_sentences):
                 reason = _refusal(config, sentence)
                 if reason is None:
@@ -164,14 +171,15 @@ def _candidates(
                 identifier = f"{document.document_id}:{name}"
                 yield Candidate(identifier, definition.kind, package, question, (free or fit)[0], document)
             else:
-                dropped["answer_in_question" if fit else reason] += 1
+                dropped["answer_in_question" if fit else str(reason)] += 1
 
 
 def _refusal(config: QuestionsConfig, answer: str) -> str | None:
     """Why a sentence cannot be an answer; None: it can."""
     if not config.min_answer_words <= len(answer.split()) <= config.max_answer_words:
         return "answer_length"
-    if _NOT_PROSE.search(answer) or not answer[:1].isalpha() or len(content_words(answer)) < 3:
+    unbalanced = answer.count("(") != answer.count(")")
+    if unbalanced or _NOT_PROSE.search(answer) or not answer[:1].isalpha() or len(content_words(answer)) < 3:
         return "answer_not_prose"
     return None
 
@@ -200,12 +208,17 @@ def _with_options(
 ) -> list[dict[str, Any]]:
     order = sorted(candidates, key=lambda candidate: unit_hash(candidate.identifier, config.seed, "question"))
     of_document: Counter[str] = Counter()
+    answers: set[str] = set()
     chosen: list[Candidate] = []
     for candidate in order:
-        of_document[candidate.document.document_id] += 1
-        if of_document[candidate.document.document_id] <= config.per_document:
+        if candidate.answer.casefold() in answers:  # of another object in the same document
+            dropped["answer_repeated"] += 1
+        elif of_document[candidate.document.document_id] >= config.per_document:
+            dropped["document_has_enough"] += 1
+        else:
+            answers.add(candidate.answer.casefold())
+            of_document[candidate.document.document_id] += 1
             chosen.append(candidate)
-    dropped["document_has_enough"] += len(order) - len(chosen)
     topics = TopicGuess([text for candidate in chosen for text in (candidate.question, candidate.answer)], train)
     circles: list[list[Candidate]] = []
     for kind in KINDS:

@@ -97,7 +97,7 @@ def matching_files(source: SourceConfig) -> list[tuple[str, Path]]:
     A `path` that is a file is taken whatever its name; globs select inside folders. Hidden files and folders are left
     out, symbolic links to folders are not followed.
     """
-    root = Path(source.path).expanduser()
+    root = Path(source.place).expanduser()
     if root.is_file():
         return [(root.name, root)]
     if not root.is_dir():
@@ -282,7 +282,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             import gzip
 
             with gzip.open(file) as lines:
-                yield lines
+                yield io.BufferedReader(lines)
         elif path.suffix == ".zst":
             yield io.BufferedReader(_ZstdFile(file))
         else:
@@ -414,7 +414,7 @@ def _digest_dataset(source: SourceConfig) -> str:
 
 def _huggingface(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Iterator[Document]:
     # Ids of rows without one carry no path: the last part of the name, and the row.
-    stem = Path(source.path).name
+    stem = Path(source.place).name
     for number, record in enumerate(_load_dataset(source), start=1):
         where = f"data set {source.path}, row {number}"
         with counted(source, drops):

@@ -31,7 +31,7 @@ from chunkwise.corpus.decontaminate import ContaminationIndex
 from chunkwise.corpus.deduplicate import find_duplicates
 from chunkwise.corpus.ngrams import word_hashes
 from chunkwise.corpus.readers import Document, digest_source, read_source
-from chunkwise.corpus.split import SPLITS, split_of, unit_hash
+from chunkwise.corpus.split import SPLITS, Split, split_of, unit_hash
 
 CORPUS_VERSION = 1
 TOKENIZER_VERSION = 1
@@ -83,7 +83,7 @@ def _summary(counts: Mapping[str, Any]) -> str:
     return f"{kept} documents; dropped: {dropped or 'none'}"
 
 
-def _collect(config: CorpusConfig) -> tuple[list[Document], list[str], dict[str, Any]]:
+def _collect(config: CorpusConfig) -> tuple[list[Document], list[Split], dict[str, Any]]:
     drops: Counter[str] = Counter()
     documents = _read(config, drops)
     read = len(documents)
@@ -184,7 +184,7 @@ def _require_documents(config: CorpusConfig, read: int, drops: Counter[str], spl
     )
 
 
-def _counts(documents: list[Document], splits: list[str]) -> dict[str, Any]:
+def _counts(documents: list[Document], splits: list[Split]) -> dict[str, Any]:
     per_split: dict[str, dict[str, Any]] = {name: {"documents": 0, "bytes": 0, "sources": {}} for name in SPLITS}
     for document, split in zip(documents, splits, strict=True):
         size = len(document.text.encode())

@@ -50,11 +50,13 @@ def attend(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-2, -1))
+    # Finite instead of -inf: a padded place attends to nothing, and softmax over nothing would be NaN.
+    floor = torch.finfo(scores.dtype).min
     if is_causal:
         length, width = scores.shape[-2:]
-        scores = scores.masked_fill(~scores.new_ones(length, width, dtype=torch.bool).tril(), float("-inf"))
+        scores = scores.masked_fill(~scores.new_ones(length, width, dtype=torch.bool).tril(), floor)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, float("-inf"))
+        scores = scores.masked_fill(~attn_mask, floor)
     elif attn_mask is not None:
         scores = scores + attn_mask.to(scores.dtype)
     # autocast would run softmax in float32 and cast back: four passes over memory instead of one

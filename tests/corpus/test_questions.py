@@ -8,7 +8,7 @@ from chunkwise.core.errors import InputError
 from chunkwise.core.io import read_jsonl
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SourceConfig
-from chunkwise.corpus.options import Candidate, TopicGuess, content_words, form_circles, gives_a_clue, too_alike
+from chunkwise.corpus.options import Candidate, TopicGuess, content_words, form_circles, gives_a_clue, stems, too_alike
 from chunkwise.corpus.questions import make, opening_sentences
 from chunkwise.corpus.readers import Document
 from chunkwise.corpus.stage import build_corpus, make_questions
@@ -36,15 +36,18 @@ def test_content_words_take_identifiers_apart():
 
 
 def test_answers_that_say_the_same_are_too_alike():
-    assert too_alike("Return the first element", "Returns the last elements")
-    assert not too_alike("Return the first element", "Wait until a lock is free")
+    first, last, other = map(stems, ["Return the first element", "Returns the last elements", "Wait until it is free"])
+    assert too_alike(first, last)
+    assert not too_alike(first, other)
 
 
 def test_opening_sentences_end_with_the_description():
     docstring = "Do it, e.g. here. Then\n   stop. Third.\n\nNew paragraph.\n\nArgs:\n    x: not this.\n"
     assert opening_sentences(docstring, 9) == ["Do it, e.g. here", "Then stop", "Third", "New paragraph"]
     assert opening_sentences(docstring, 2) == ["Do it, e.g. here", "Then stop"]
-    assert opening_sentences("One line without a stop\n---\nrest", 3) == ["One line without a stop"]
+    assert opening_sentences("One line without a stop", 3) == ["One line without a stop"]
+    assert opening_sentences("Whole. Cut by a list such as\n- this\n", 3) == ["Whole"]
+    assert opening_sentences("Whole\n\nOne of these:\n\nNext\n\n:param x: y", 3) == ["Whole", "Next"]
 
 
 # Whole corpora made of docstrings
@@ -83,12 +86,8 @@ def test_every_option_is_right_once_in_its_circle():
     assert set(rights.values()) == {1}
     # So a preference among options that ignores the question is right in exactly one case of four.
     assert np.mean([min(q["choices"]) == q["answers"][0] for q in made.questions]) == 0.25
-    assert (
-        np.mean(
-            [max(q["choices"], key=lambda option: (len(option), option)) == q["answers"][0] for q in made.questions]
-        )
-        == 0.25
-    )
+    longest = [max(q["choices"], key=lambda option: (len(option), option)) for q in made.questions]
+    assert np.mean([option == q["answers"][0] for option, q in zip(longest, made.questions, strict=True)]) == 0.25
 
 
 def test_questions_and_instructions_keep_to_their_splits_and_name_their_document():
@@ -123,6 +122,13 @@ def test_an_answer_that_stands_anywhere_else_is_left_out(split, reason):
     made = make(CONFIG, documents)
     assert made.counts["left_out"][reason] == 1
     assert not any(nonsense(3, 0) in question["choices"] for question in made.questions)
+
+
+def test_an_answer_is_asked_for_once():
+    documents = world()
+    documents.append(docstrings(500, "held", [nonsense(500, 0), nonsense(500, 0).lower(), nonsense(500, 1)]))
+    made = make(CONFIG, documents)
+    assert made.counts["left_out"]["answer_repeated"] == 1
 
 
 def test_too_few_questions_are_refused_with_the_counts():

@@ -1,0 +1,73 @@
+"""`--dry-run`: the arms, the jobs, what is shared or there already, and how long the rest would take.
+
+The time is measured, not looked up: a miniature of the profile (its model, batch and row lengths, made-up text) is
+trained for some steps and evaluated for some batches, in as many processes at once as the study would use. Rates from
+there, times the study's work, give the estimate.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from chunkwise.ablation.costs import DATA_SECONDS, by_stage, time_needed
+from chunkwise.ablation.jobs import find_stored
+from chunkwise.ablation.results import FULL
+from chunkwise.ablation.schedule import duration_words
+from chunkwise.ablation.study import Study
+from chunkwise.core.store import Store
+
+
+def print_dry_run(study: Study, store: Store, workers: int) -> None:
+    """Print what a study would do, to stdout."""
+    console = Console(highlight=False, soft_wrap=True)
+    _print_arms(console, study)
+    stored = find_stored(study.jobs, store)
+    table = Table(title="Jobs", title_justify="left", box=None, pad_edge=False)
+    for name in ("stage", "asked for", "jobs", "shared", "in the store", "to do"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    total: Counter[str] = Counter()
+    for stage, jobs in by_stage(study.jobs).items():
+        asked, there = study.jobs.asked[stage], sum(job.id in stored for job in jobs)
+        row = {"asked": asked, "jobs": len(jobs), "shared": asked - len(jobs), "there": there}
+        row["left"] = len(jobs) - there
+        total.update(row)
+        table.add_row(stage, *(str(value) for value in row.values()))
+    table.add_row("all", *(str(value) for value in total.values()), style="bold")
+    console.print()
+    console.print(table)
+    console.print()
+    to_do = [job for job in study.jobs if job.id not in stored]
+    if not to_do:
+        console.print("Estimated time: everything is in the store; the report takes some seconds.")
+        return
+    from chunkwise.ablation.calibrate import calibrate
+
+    costs, said = calibrate(study.profile, workers, to_do)
+    for job in study.jobs:
+        if job.id in stored:
+            costs.learn_sizes(job, stored[job.id])
+    seconds = {job.id: costs.expected_seconds(job) for job in to_do}
+    console.print(f"Estimated time: {duration_words(time_needed(study.jobs, seconds, workers))} on {workers} workers.")
+    console.print(f"How it was estimated: {said}")
+    guessed = sorted({job.stage for job in to_do if job.stage in DATA_SECONDS and job.stage not in costs.rates})
+    if guessed:
+        console.print(
+            f"Not measured, since the text has not been read: {', '.join(guessed)}; counted as "
+            f"{sum(seconds[job.id] for job in to_do if job.stage in guessed):.0f} s in all."
+        )
+
+
+def _print_arms(console: Console, study: Study) -> None:
+    profile = study.profile
+    console.print(f"Profile {profile.name}: {profile.replicates} replicates, views by {profile.size_experiment}")
+    for entry in study.resolution.entries:
+        console.print(f"{entry.name}: {entry.action} {entry.ablated_part} ({entry.status})", markup=False)
+        for arm in entry.arms:
+            console.print(f"  {arm.id}: {arm.label}: {arm.done}", markup=False)
+    for problem in study.resolution.problems:
+        console.print(f"not run: {problem}", markup=False)
+    names = ", ".join(study.trained)
+    console.print(f"Trained: {names}. Views: {', '.join(view for view in study.views if view != FULL) or 'none'}.")

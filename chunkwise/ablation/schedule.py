@@ -1,0 +1,168 @@
+"""Runs jobs as soon as their inputs are there, on a pool of workers, and shows how far it is.
+
+The order of jobs decides when the study ends and nothing else: longest chain first. A job that fails stops those that
+need it, and no other; a full disk stops everything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.table import Table
+from rich.text import Text
+
+from chunkwise.ablation.costs import Costs, by_stage, longest_chains, time_needed
+from chunkwise.ablation.jobs import Job, Jobs
+from chunkwise.ablation.results import JobRow
+from chunkwise.ablation.workers import Answer, Workers
+from chunkwise.core.errors import ChunkwiseError, MachineError
+from chunkwise.core.progress import Mirror, note
+from chunkwise.core.store import Artefact
+
+ATTEMPTS = 2  # of a job whose worker died
+
+
+@dataclass
+class Schedule:
+    """The state of a study's jobs. `run` may be called several times, with more of them.
+
+    Attributes:
+        artefacts: id -> result of each job that is done.
+        failures: id -> why a job failed.
+        skipped: ids of jobs that needed a failed one.
+    """
+
+    jobs: Jobs
+    costs: Costs
+    workers: int
+    quiet: bool = False  # no line for each job
+    artefacts: dict[str, Artefact] = field(default_factory=dict)
+    failures: dict[str, ChunkwiseError] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+    rows: dict[str, JobRow] = field(default_factory=dict)
+    attempts: Counter[str] = field(default_factory=Counter)
+    running: dict[str, float] = field(default_factory=dict)
+
+    def run(self, pool: Workers, wanted: Iterable[Job]) -> None:
+        """Run the wanted jobs to their ends, those that they need being done or among them.
+
+        Raises:
+            MachineError: the machine cannot go on (disk full).
+        """
+        open_jobs = {job.id: job for job in wanted if not self._settled(job.id)}
+        mirror = Mirror()
+        while open_jobs:
+            self._skip_hopeless(open_jobs)
+            self._give(pool, open_jobs)
+            self.running = pool.busy
+            for answer in pool.answers(mirror, timeout_seconds=0.5):
+                self._take(answer, open_jobs)
+            self.running = pool.busy
+
+    def _settled(self, job_id: str) -> bool:
+        return job_id in self.artefacts or job_id in self.failures or job_id in self.skipped
+
+    def _skip_hopeless(self, open_jobs: dict[str, Job]) -> None:
+        for job in self.jobs:  # inputs come first, so one pass reaches all dependants
+            lost = [needed for needed in job.inputs.values() if needed in self.failures or needed in self.skipped]
+            if lost and job.id in open_jobs:
+                self.skipped.add(job.id)
+                self.rows[job.id] = self._row(job, "skipped")
+                del open_jobs[job.id]
+
+    def _give(self, pool: Workers, open_jobs: dict[str, Job]) -> None:
+        busy = pool.busy
+        ready = [
+            job
+            for job in open_jobs.values()
+            if job.id not in busy and all(needed in self.artefacts for needed in job.inputs.values())
+        ]
+        if not ready or not pool.free:
+            return
+        first = longest_chains(self.jobs, self.seconds_to_do())
+        ready.sort(key=lambda job: -first[job.id])
+        for job in ready[: pool.free]:
+            self.attempts[job.id] += 1
+            pool.give(job, {name: self.artefacts[needed] for name, needed in job.inputs.items()})
+
+    def _take(self, answer: Answer, open_jobs: dict[str, Job]) -> None:
+        job = answer.job
+        if answer.died and self.attempts[job.id] < ATTEMPTS:
+            note(f"{answer.error}; it is tried once more")
+            return
+        del open_jobs[job.id]
+        if answer.artefact is not None:
+            self.artefacts[job.id] = answer.artefact
+            self.costs.learn_sizes(job, answer.artefact)
+            if not answer.artefact.reused:
+                self.costs.learn(job, answer.seconds)
+            self.rows[job.id] = self._row(job, "done", answer)
+        else:
+            assert answer.error is not None
+            if isinstance(answer.error, MachineError):
+                raise answer.error
+            self.failures[job.id] = answer.error
+            self.rows[job.id] = self._row(job, "failed", answer)
+            if answer.trace:
+                note(answer.trace.rstrip())
+        self._say(job, answer)
+
+    def _row(self, job: Job, status: str, answer: Answer | None = None) -> JobRow:
+        artefact = answer.artefact if answer else None
+        return JobRow(
+            stage=job.stage, key=artefact.key if artefact else "", arm=job.arm, replicate=job.replicate, status=status,
+            cached=bool(artefact and artefact.reused), attempts=max(1, self.attempts[job.id]),
+            seconds=round(answer.seconds, 2) if answer else 0.0,
+            peak_memory_bytes=answer.peak_memory_bytes if answer else None,
+        )  # fmt: skip
+
+    # --- what is shown -----------------------------------------------------------------------------------------
+
+    def _say(self, job: Job, answer: Answer) -> None:
+        if self.quiet and answer.error is None:
+            return
+        done = len(self.artefacts) + len(self.failures) + len(self.skipped)
+        if answer.artefact is None:
+            what = f"failed: {answer.error}"
+        elif answer.artefact.reused:
+            what = "from the store"
+        else:
+            what = f"{answer.seconds:.1f} s"
+        note(f"[{done}/{len(self.jobs)}] {job.title}: {what}; {duration_words(self.seconds_left())} left")
+
+    def seconds_to_do(self) -> dict[str, float]:
+        """Expected seconds of each job that is not done; of running ones what is left."""
+        to_do = {job.id: self.costs.expected_seconds(job) for job in self.jobs if not self._settled(job.id)}
+        return {
+            job_id: max(0.05 * seconds, seconds - self.running.get(job_id, 0.0)) for job_id, seconds in to_do.items()
+        }
+
+    def seconds_left(self) -> float:
+        return time_needed(self.jobs, self.seconds_to_do(), self.workers)
+
+    def header(self, title: str, started: float) -> Table:
+        """The table above the bars: stages, what is done of each, and the time left."""
+        elapsed = duration_words(time.monotonic() - started)
+        left = duration_words(self.seconds_left())
+        table = Table(
+            title=Text(f"{title}: {elapsed} gone, {left} left"), title_justify="left", box=None, pad_edge=False
+        )
+        for name, justify in (("stage", "left"), ("done", "right"), ("running", "left"), ("failed", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        running = dict(self.running)  # another thread draws
+        for stage, jobs in by_stage(self.jobs).items():
+            done = sum(job.id in self.artefacts for job in jobs)
+            failed = sum(job.id in self.failures or job.id in self.skipped for job in jobs)
+            now = ", ".join(job.arm or job.detail or "yes" for job in jobs if job.id in running)
+            table.add_row(stage, f"{done}/{len(jobs)}", Text(now), str(failed) if failed else "")
+        return table
+
+
+def duration_words(seconds: float) -> str:
+    """ "40 s", "about 7 min", "about 3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -1,0 +1,251 @@
+"""What a study's results are arranged into, and what is checked: controls, waterfalls, grids, checks, limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from chunkwise.ablation.config import load_paper
+from chunkwise.ablation.quantities import amount_words
+from chunkwise.ablation.results import (
+    FULL,
+    Arm,
+    Cell,
+    Check,
+    Controls,
+    Grid,
+    Selector,
+    ViewRow,
+    Waterfall,
+    WaterfallStep,
+)
+from chunkwise.ablation.study import (
+    BASE,
+    PLACEBO,
+    RETRO,
+    TWIN,
+    TWIN_PLACEBO,
+    UNTUNED,
+    WORDS,
+    WORDS_PLACEBO,
+    Study,
+)
+from chunkwise.core.io import digest_bytes, read_json, read_parquet
+
+if TYPE_CHECKING:
+    from chunkwise.ablation.collect import Outcome
+
+CELLS = ("closed", "prompt", "encoder", "both")
+FRACTION_SDS = 4  # a realised share further from its target than so many SDs of the draw is a fault
+
+
+def controls_of(study: Study, cells: Sequence[Cell]) -> Controls:
+    """Where the mechanism controls stand."""
+    there = {cell.at for cell in cells}
+
+    def at(condition: str) -> Selector | None:
+        place = Selector(arm=RETRO, condition=condition)
+        return place if place in there else None
+
+    twin = Selector(arm=TWIN, condition="none")
+    return Controls(
+        on=Selector(arm=RETRO),
+        off=at("off"),
+        twin=twin if twin in there else None,
+        random=at("random"),
+        oracle=at("oracle"),
+    )
+
+
+def waterfalls_of(study: Study, cells: Sequence[Cell]) -> tuple[Waterfall, ...]:
+    """Contributions in the order in which a system would be built; steps that were not measured are left out."""
+    text = [
+        ("Base model", BASE, "none"),
+        ("Continued pretraining", TWIN, "none"),
+        ("Trained with retrieval, gate at 0", RETRO, "off"),
+        ("Cross-attention at inference", RETRO, "on"),
+    ]
+    untuned = UNTUNED if any(cell.at.arm == UNTUNED for cell in cells) else RETRO
+    question = [
+        ("Base model, closed book", BASE, "closed"),
+        ("Passages in the prompt", BASE, "prompt"),
+        ("Continued pretraining with retrieval", untuned, "prompt"),
+        ("Cross-attention at inference", untuned, "both"),
+    ]
+    if untuned == UNTUNED:
+        question.append(("Instruction tuning", RETRO, "both"))
+    measured = {(cell.at, cell.metric) for cell in cells}
+    found = []
+    for metric, steps in (("perplexity", text), ("choice_accuracy", question)):
+        places = [(label, Selector(arm=arm, condition=condition)) for label, arm, condition in steps]
+        there = tuple(WaterfallStep(label=label, at=at) for label, at in places if (at, metric) in measured)
+        if len(there) > 1:
+            found.append(Waterfall(metric=metric, steps=there))
+    return tuple(found)
+
+
+def grids_of(study: Study, cells: Sequence[Cell]) -> tuple[Grid, ...]:
+    """Question answering, systems by cells."""
+    measured = {cell.at for cell in cells if cell.metric == "choice_accuracy"}
+    systems = {
+        "Retro": RETRO,
+        "Retro, placebo passages": PLACEBO,
+        "Retro, not tuned": UNTUNED,
+        "Twin": TWIN,
+        "Twin, placebo passages": TWIN_PLACEBO,
+        **{trained.label: trained.id for trained in study.trained.values() if trained.id not in (RETRO, TWIN, BASE)},
+        "Base, not tuned": BASE,
+        "Bag of words (closed: the question alone)": WORDS,
+        "Bag of words, placebo passages": WORDS_PLACEBO,
+    }
+    rows = []
+    for label, arm in systems.items():
+        own = {at.condition: at for at in measured if at.arm == arm and (at.view == FULL or arm != RETRO)}
+        if own:
+            rows.append((label, tuple(own.get(cell) for cell in CELLS)))
+    if not rows:
+        return ()
+    title = "Questions on documents that are in the datastore and in no training text"
+    columns = ("closed book", "prompt", "encoder", "both")
+    return (Grid(title=title, metric="choice_accuracy", columns=columns, rows=tuple(rows)),)
+
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+
+def checks_of(outcome: Outcome, views: Sequence[ViewRow]) -> Iterator[Check]:
+    """Integrity of what the contrasts stand on."""
+    yield from _view_checks(outcome)
+    yield from _rebuild(outcome)
+    yield from _same_examples(outcome)
+    yield from _same_budget(outcome)
+
+
+def _view_checks(outcome: Outcome) -> Iterator[Check]:
+    from chunkwise.datastore.stage import document_table, members
+
+    study = outcome.study
+    datastore = outcome.of(study.trained[RETRO].data.datastore)
+    fractions = sorted(
+        ((view.fraction, view_id) for view_id, view in study.views.items() if view.fraction and view_id != FULL),
+        reverse=True,
+    )
+    if datastore is None or not fractions:
+        return
+    documents = document_table(datastore)
+    nested, far, worst = True, [], 0.0
+    for replicate in study.replicates:
+        inside = {name: members(study.views[name], documents, replicate) for _, name in fractions}
+        nested &= all(not (inside[small] & ~inside[large]).any() for (_, large), (_, small) in pairwise(fractions))
+        for fraction, name in fractions:
+            total = documents.tokens.sum()
+            realised = documents.tokens[inside[name]].sum() / total
+            spread = math.sqrt(fraction * (1 - fraction) * (documents.tokens.astype(float) ** 2).sum()) / total
+            away = abs(realised - fraction) / spread if spread else 0.0
+            worst = max(worst, away)
+            if away > FRACTION_SDS:
+                far.append(f"{name} in replicate {replicate}: {realised:.3f} for {fraction:.3f}")
+    if len(fractions) > 1:
+        names = " in ".join(name for _, name in reversed(fractions))
+        yield Check(name="views are nested", passed=nested, detail=f"{names}, in {len(study.replicates)} replicates")
+    detail = "; ".join(far) or f"largest distance {worst:.1f} SDs of the draw of documents"
+    yield Check(name="realised shares are near their targets", passed=not far, detail=detail)
+
+
+def _rebuild(outcome: Outcome) -> Iterator[Check]:
+    job = outcome.study.rebuild_check
+    artefact = job and outcome.of(job)
+    if artefact is None:
+        return
+    check = read_json(artefact.file("check.json"))
+    yield Check(
+        name="a view by filtering equals a rebuilt index",
+        passed=check["exact"],
+        detail=f"{check['equal_rows']:,} of {check['rows']:,} sampled queries equal; with statistics of its own the "
+        f"rebuild shares {100 * check['own_statistics_shared']:.1f} % of the neighbours",
+    )
+
+
+def _same_examples(outcome: Outcome) -> Iterator[Check]:
+    """Every evaluation of a kind must be about the same documents and tokens, or the same questions, in one order."""
+    study = outcome.study
+    columns = {"perplexity": ("document_id", "tokens"), "qa": ("question", "answer_index")}
+    words = {"perplexity": "text", "qa": "questions"}
+    for stage, names in columns.items():
+        digests: dict[str, list[str]] = {}
+        for evaluation in study.evaluations:
+            artefact = outcome.of(evaluation.job)
+            if artefact is not None and artefact.stage == stage:
+                table = read_parquet(artefact.file("records.parquet"), columns=list(names))
+                content = repr([table[name].to_pylist() for name in names])
+                digests.setdefault(digest_bytes(content.encode())[:16], []).append(evaluation.at.arm)
+        if digests:
+            odd = sorted({arm for arms in list(digests.values())[1:] for arm in arms})
+            detail = f"digest {next(iter(digests))}" if not odd else f"others: {', '.join(odd)}"
+            yield Check(name=f"the same {words[stage]} in all arms", passed=not odd, detail=detail)
+
+
+def _same_budget(outcome: Outcome) -> Iterator[Check]:
+    """Retrofit and twin must have read the same tokens in as many steps."""
+    budgets = {}
+    for name in (RETRO, TWIN):
+        for job in outcome.study.trained[name].models:
+            artefact = outcome.of(job)
+            if artefact is not None and artefact.stage != "base":
+                budgets.setdefault((artefact.counts["steps"], artefact.counts["tokens"]), set()).add(name)
+    if budgets:
+        said = "; ".join(f"{steps:,} steps, {tokens:,} tokens" for steps, tokens in budgets)
+        yield Check(name="retrofit and twin have one budget", passed=len(budgets) == 1, detail=said)
+
+
+# --- limits ------------------------------------------------------------------------------------------------------
+
+
+def limits_of(study: Study, arms: Sequence[Arm], views: Sequence[ViewRow]) -> tuple[str, ...]:
+    """What a reader must not take from this study."""
+    profile = study.profile
+    found = [_scale(study, arms, views)]
+    rates = profile.retrofit.train
+    found.append(
+        f"Arms were not re-tuned: one learning rate for all ({rates.learning_rate:g}"
+        + (f", {rates.retrieval_learning_rate:g} for what retrieval adds" if rates.retrieval_learning_rate else "")
+        + ")."
+    )
+    if profile.base is None or profile.share_base:
+        found.append("All replicates continue one base model, so the noise of training a base is not in the intervals.")
+    if profile.retrofit.freeze_backbone:
+        found.append("The backbone is frozen: the twin is the base itself.")
+    if profile.size_experiment == "swap" and len(study.views) > 1:
+        found.append(
+            "Smaller and other datastores were swapped in at evaluation; the models were trained with the full one."
+        )
+    if any(arm.unused for arm in study.resolution.arms.values()):
+        found.append("Removing cross-attention also removes parameters; no arm of matched parameters was run.")
+    if len(study.views) > 1:
+        found.append("Views keep the BM25 statistics of the full datastore; the rebuild check states the shift.")
+    return tuple(found)
+
+
+def _scale(study: Study, arms: Sequence[Arm], views: Sequence[ViewRow]) -> str:
+    """This study's size beside the paper's."""
+    here = [f"{_rounded(arm.parameters)} parameters" for arm in arms if arm.id == RETRO and arm.parameters]
+    tokens = [view.tokens for view in views if view.view == FULL]
+    if tokens:
+        here.append(f"{_rounded(float(np.mean(tokens)))} tokens in the datastore")
+    said = f"Scale: {' and '.join(here) or 'not known'}"
+    if study.profile.paper:
+        paper = load_paper(study.profile.paper)
+        facts = [fact for fact in paper.recipe if fact.name == "largest base with retrieval"]
+        facts += paper.values.get("datastore.size", ())[:1]
+        known = [f"{_rounded(fact.value)} {fact.unit}" for fact in facts if isinstance(fact.value, (int, float))]
+        said += f"; the paper: {' and '.join(known)}" if known else ""
+    return f"{said}."
+
+
+def _rounded(value: float) -> str:
+    """Three significant figures: 1.36M."""
+    return amount_words(float(f"{value:.3g}"))

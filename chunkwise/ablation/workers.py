@@ -1,0 +1,269 @@
+"""Long-lived worker processes: they take jobs one at a time and answer with artefacts.
+
+A worker runs on one thread, because at the size of a laptop study two single-threaded workers are faster than one
+two-threaded process, and because results then do not depend on how many cores there are. It pays for its imports once.
+Searches, whose results do not depend on threads, may use more.
+
+Workers never outlive the study: they watch their parent and leave when it is gone, however it went. Ctrl-C is the
+parent's to handle. A worker that dies (out of memory, as a rule) is replaced, and its job is tried once more.
+
+Messages are tuples. To a worker: (job, inputs, threads). From it: ("event", ...) for progress, then ("done", artefact,
+facts) or ("failed", error, traceback or None).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from chunkwise.ablation.jobs import Job, perform
+from chunkwise.core import progress
+from chunkwise.core.errors import ChunkwiseError
+from chunkwise.core.store import Artefact, Store
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def accelerators() -> int:
+    """NVIDIA GPUs, counted without importing torch, which takes seconds."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
+    return len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit()])
+
+
+def default_workers() -> int:
+    """One a core, or one a GPU where there are any."""
+    return accelerators() or available_cores()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for a job: an artefact, or an error with the traceback of one that nobody expected."""
+
+    job: Job
+    artefact: Artefact | None
+    error: ChunkwiseError | None
+    trace: str | None
+    seconds: float
+    peak_memory_bytes: int | None
+    died: bool = False
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    job: Job | None = None
+    started: float = 0.0
+
+
+class Workers:
+    """A pool of worker processes. Use as a context: leaving it ends them.
+
+    Args:
+        count: processes, at least 1.
+        store: the store that they build in.
+        threads: for jobs that can use several.
+    """
+
+    def __init__(self, count: int, store: Store, *, threads: int) -> None:
+        self.count, self.store, self.threads = count, store, threads
+        self._spawn = multiprocessing.get_context("spawn")  # a fork would carry along threads and locks
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Workers:
+        for number in range(self.count):
+            self._workers.append(self._start(number))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End all workers at once. What they were building is swept from the store when it is next used."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.pipe.close()
+        self._workers.clear()
+
+    def _start(self, number: int) -> _Worker:
+        ours, theirs = self._spawn.Pipe()
+        process = self._spawn.Process(
+            target=_work, args=(theirs, str(self.store.root), number), name=f"chunkwise worker {number}", daemon=True
+        )
+        with _environment(ONE_THREAD), _uninterrupted():
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    @property
+    def free(self) -> int:
+        """Workers without a job."""
+        return sum(worker.job is None for worker in self._workers)
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """Id of each running job -> seconds since it was given out."""
+        now = time.monotonic()
+        return {worker.job.id: now - worker.started for worker in self._workers if worker.job is not None}
+
+    def give(self, job: Job, inputs: Mapping[str, Artefact]) -> None:
+        """Hand a job to a free worker."""
+        worker = next(worker for worker in self._workers if worker.job is None)
+        worker.job, worker.started = job, time.monotonic()
+        with contextlib.suppress(OSError):  # a worker that just died is noticed by `answers`
+            worker.pipe.send((job, dict(inputs), self.threads))
+
+    def answers(self, mirror: progress.Mirror, timeout_seconds: float) -> list[Answer]:
+        """What came in, waiting at most so long; progress goes to `mirror`."""
+        found = []
+        ready = wait([worker.pipe for worker in self._workers], timeout_seconds)
+        for number, worker in enumerate(self._workers):
+            if worker.pipe not in ready:
+                continue
+            try:
+                message = worker.pipe.recv()
+            except (EOFError, OSError):
+                found += self._replace(number, worker)
+                continue
+            if message[0] == "event":
+                mirror.show(number, message[1])
+                continue
+            mirror.close(number)
+            job, worker.job = worker.job, None
+            assert job is not None
+            seconds = time.monotonic() - worker.started
+            if message[0] == "done":
+                found.append(Answer(job, message[1], None, None, seconds, message[2]))
+            else:
+                found.append(Answer(job, None, message[1], message[2], seconds, message[3]))
+        return found
+
+    def _replace(self, number: int, worker: _Worker) -> list[Answer]:
+        """A worker is gone: start another, and report its job as failed."""
+        worker.process.join()
+        worker.pipe.close()
+        self._workers[number] = self._start(number)
+        if worker.job is None:
+            return []
+        how = worker.process.exitcode
+        cause = "it was killed; the machine may be out of memory" if how == -signal.SIGKILL else f"exit code {how}"
+        error = ChunkwiseError(f"the worker process of {worker.job.title} died: {cause}")
+        return [Answer(worker.job, None, error, None, time.monotonic() - worker.started, None, died=True)]
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment of the processes that are started inside; libraries read theirs when they are loaded."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C; this one sees it right after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# --- in the worker -----------------------------------------------------------------------------------------------
+
+
+def _work(pipe: Connection, root: str, number: int) -> None:
+    """The life of a worker."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    gpus = accelerators()
+    if gpus:
+        names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[number % gpus]
+    lock = threading.Lock()  # progress may come from several threads
+
+    def send(*message: Any) -> None:
+        with lock:
+            pipe.send(message)
+
+    _without_bars()
+    progress.relay(lambda event: send("event", event))
+    sys.stderr = _Notes()  # warnings of libraries: as notes, above the parent's display
+    store = Store(root)
+    while True:
+        try:
+            job, inputs, threads = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            artefact = perform(job, inputs, store, threads=threads)
+            send("done", artefact, _peak_memory_bytes())
+        except ChunkwiseError as error:
+            send("failed", error, None, _peak_memory_bytes())
+        except Exception as error:  # a fault of ours, or of a library: the other arms go on
+            first = str(error).splitlines()[0] if str(error) else ""
+            known = ChunkwiseError(f"{type(error).__name__}: {first}".rstrip(": "))
+            send("failed", known, traceback.format_exc(), _peak_memory_bytes())
+
+
+def _without_bars() -> None:
+    """No progress bars of libraries. Their lock would be a named semaphore, which a killed process leaves behind."""
+    os.environ["TQDM_DISABLE"] = "1"
+    import tqdm  # reads the variable
+
+    tqdm.tqdm.set_lock(threading.RLock())
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()  # returns when the parent is gone, also by kill -9
+    os._exit(1)
+
+
+def _peak_memory_bytes() -> int:
+    """Largest resident size of this worker so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+class _Notes(io.TextIOBase):
+    """A stderr whose lines become notes."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                progress.note(line)
+        return len(text)

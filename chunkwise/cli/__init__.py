@@ -1,0 +1,5 @@
+"""The command line: parse, call, print. Nothing imports it, and `--help` imports nothing heavy.
+
+main.py takes errors and signals to exit codes, app.py lists the verbs, and each verb has a module. What they share:
+options.py, lineage.py (from what a user names to artefacts), settings.py (files and `--set` to configs), output.py.
+"""

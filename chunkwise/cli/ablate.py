@@ -1,0 +1,67 @@
+"""`chunkwise ablate`: run a plan."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chunkwise.cli.options import SetOption, StoreOption
+
+
+def ablate(
+    plan: Annotated[
+        str,
+        typer.Argument(
+            metavar="PLAN", help="Plan: a file, or a packaged one by name (instructretro).", show_default=False
+        ),
+    ],
+    profile: Annotated[str, typer.Option(help="How large everything is: a packaged name or a YAML file.")] = "laptop",
+    settings: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report. Default: runs/ and the plan's name.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with your reading of entries that are not resolved.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print arms, jobs, what they share and the estimated time; run nothing.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a plan of which some entry cannot be run as it is written.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Jobs at a time. Default: what the machine bears.", show_default=False),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Run an ablation plan: resolve its words to arms, train and evaluate them, test the differences, write a report.
+
+    OUT gets report.html, report.md, report.json and the figures. What was finished is kept: after Ctrl-C or a crash the
+    same command goes on. Exit 0: all of the plan was run; 3: some of it.
+
+    \b
+    Example:
+      chunkwise ablate instructretro --profile laptop --out runs/demo
+      chunkwise ablate my_plan.md --set replicates=5 --dry-run
+    """
+    from chunkwise.ablation.config import load_profile
+    from chunkwise.ablation.run import ablate as run
+    from chunkwise.core.store import Store
+
+    chosen = load_profile(profile, settings or ())
+    folder = out or Path("runs") / Path(plan).stem
+    code = run(
+        plan,
+        chosen,
+        folder,
+        store=Store(store),
+        overrides=overrides,
+        strict=strict,
+        dry_run=dry_run,
+        workers=workers,
+    )
+    if not dry_run:
+        typer.echo(str(folder / "report.html"))
+    raise typer.Exit(code)

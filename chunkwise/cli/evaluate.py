@@ -1,0 +1,193 @@
+"""`chunkwise evaluate`: perplexity and questions, one line for each way of reading."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chunkwise.cli.options import DATASTORE, MODEL, TEXT, ConfigOption, JsonOption, SetOption, StoreOption
+
+app = typer.Typer(
+    no_args_is_help=True,
+    short_help="Measure loss and answers.",
+    help="""Measure a model: loss on text it never saw, answers to questions.
+
+    \b
+    Example:
+      chunkwise evaluate perplexity runs/retrofit runs/notes
+    """,
+)
+
+_OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Also place the records here, in a folder for each line.", show_default=False),
+]
+
+
+@app.command(short_help="Loss on documents that were never seen.")
+def perplexity(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help=TEXT, show_default=False)],
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--condition",
+            help="on, off, random, oracle, in_prompt, none; repeatable. Default: on and off for a model with "
+            "retrieval, none for a plain decoder.",
+            show_default=False,
+        ),
+    ] = None,
+    out: _OutOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Loss on the documents that are in neither datastore nor training text (split valid).
+
+    on: the datastore's neighbours are read; off: the same model with its gate at 0; random: neighbours drawn at
+    random; oracle: the true continuation as a neighbour; none: a plain decoder.
+    Settings: k, view, batch_rows, ..., text (sequence_tokens, max_tokens, ...), search (K, ...).
+
+    \b
+    Example:
+      chunkwise evaluate perplexity runs/retrofit runs/notes --condition on --condition off --condition random
+      chunkwise evaluate perplexity runs/twin runs/notes
+    """
+    from chunkwise.cli import lineage
+    from chunkwise.cli.output import about, print_columns, print_json
+    from chunkwise.cli.settings import PerplexitySettings, read_settings, stage_config
+    from chunkwise.core.io import read_json
+    from chunkwise.core.progress import display
+    from chunkwise.core.store import Store
+    from chunkwise.corpus.stage import pack_sequences
+    from chunkwise.evaluation.config import PerplexityConfig
+    from chunkwise.evaluation.stage import evaluate_perplexity
+    from chunkwise.neighbours.stage import find_neighbours
+    from chunkwise.training.trainer import quiet_transformers
+
+    kept = Store(store)
+    measured = lineage.resolve_model(kept, model)
+    tokens, source = lineage.resolve_text(kept, text)
+    lineage.require_same_tokenizer(measured, source or tokens)
+    retro = lineage.is_retro(measured)
+    defaults: dict[str, Any] = {"text": {"split": "valid", "layout": "documents", **lineage.row_tokens(source)}}
+    if retro:
+        defaults["k"] = lineage.model_settings(measured)["neighbours"]
+    wanted = [
+        read_settings(PerplexitySettings, config, settings, defaults=defaults, options={"condition": condition})
+        for condition in conditions or (["on", "off"] if retro else ["none"])
+    ]
+    results = []
+    with display(), quiet_transformers():
+        rows = pack_sequences(wanted[0].text, tokens, kept)
+        found = None if source is None else find_neighbours(wanted[0].search, source, rows, kept)
+        for one in wanted:
+            place = None if out is None else out / one.condition
+            made = evaluate_perplexity(
+                stage_config(one, PerplexityConfig), measured, rows, found, source, kept, out=place
+            )
+            metrics = read_json(made.file("metrics.json"))
+            results.append({"condition": one.condition, **about(made, place), "metrics": metrics})
+    if as_json:
+        print_json(results)
+        return
+    heading = ["condition", "nats per token", "perplexity", "bits per byte", "documents", "tokens"]
+    lines = [
+        [
+            result["condition"],
+            *(f"{result['metrics'][name]:.4f}" for name in ("nll", "perplexity", "bits_per_byte")),
+            *(f"{result['metrics'][name]:,}" for name in ("documents", "tokens")),
+        ]
+        for result in results
+    ]
+    print_columns([heading, *lines])
+
+
+@app.command(short_help="Zero-shot answers to questions.")
+def questions(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)],
+    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)],
+    asked: Annotated[
+        str | None,
+        typer.Option(
+            "--questions",
+            help="JSON Lines with question, answers and, for a choice, choices and answer_index; or a folder or key "
+            "from the stage questions. Default: made from the docstrings of the datastore's held documents.",
+            show_default=False,
+        ),
+    ] = None,
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cell",
+            help="closed, prompt, encoder, both; repeatable. Default: all that the model can do.",
+            show_default=False,
+        ),
+    ] = None,
+    out: _OutOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Zero-shot answers: choice among options, exact match, F1, likelihood of the right answer.
+
+    closed: no passages; prompt: passages in the prompt; encoder: in the neighbour encoder; both.
+    Settings: k, passages, evidence, scoring, n_questions, ..., search (K, ...), made (how questions are made).
+
+    \b
+    Example:
+      chunkwise evaluate questions runs/tuned runs/notes --questions quiz.jsonl --cell both --cell closed
+    """
+    from chunkwise.cli import lineage
+    from chunkwise.cli.output import about, print_columns, print_json
+    from chunkwise.cli.settings import QuestionsSettings, read_settings, stage_config
+    from chunkwise.core.io import read_json
+    from chunkwise.core.progress import display
+    from chunkwise.core.store import Store
+    from chunkwise.corpus.stage import make_questions
+    from chunkwise.evaluation.config import QuestionsEvalConfig
+    from chunkwise.evaluation.stage import evaluate_questions
+    from chunkwise.neighbours.stage import find_question_neighbours
+    from chunkwise.training.trainer import quiet_transformers
+
+    kept = Store(store)
+    measured = lineage.resolve_model(kept, model)
+    source = lineage.resolve_datastore(kept, datastore)
+    tokens, _ = lineage.resolve_text(kept, datastore)
+    lineage.require_same_tokenizer(measured, source)
+    retro = lineage.is_retro(measured)
+    defaults = {"k": lineage.model_settings(measured)["neighbours"]} if retro else {}
+    wanted = [
+        read_settings(QuestionsSettings, config, settings, defaults=defaults, options={"cell": cell})
+        for cell in cells or ["closed", "prompt", *(["encoder", "both"] if retro else [])]
+    ]
+    results = []
+    with display(), quiet_transformers():
+        if asked is None:
+            made = make_questions(wanted[0].made, lineage.resolve_corpus(kept, tokens), kept)
+        else:
+            made = lineage.question_file(kept, asked, "questions")
+        found = find_question_neighbours(wanted[0].search, source, made, tokens, kept)
+        for one in wanted:
+            place = None if out is None else out / one.cell
+            answered = evaluate_questions(
+                stage_config(one, QuestionsEvalConfig), measured, made, found, source, tokens, kept, out=place
+            )
+            metrics = read_json(answered.file("metrics.json"))
+            results.append({"cell": one.cell, **about(answered, place), "metrics": metrics})
+    if as_json:
+        print_json(results)
+        return
+    names = ("choice_accuracy", "exact_match", "f1", "answer_nll")
+    heading = ["cell", "questions", "choice accuracy", "exact match", "F1", "nats per answer token"]
+    lines = [
+        [result["cell"], f"{result['metrics']['questions']:,}", *(_value(result["metrics"][name]) for name in names)]
+        for result in results
+    ]
+    print_columns([heading, *lines])
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,102 @@
+"""The command `chunkwise`: runs a verb and turns whatever happens into an exit code and at most a few lines on stderr.
+
+    0    done
+    1    failed: `error: ...` and, where something can be done about it, `hint: ...`
+    2    misused: unknown option, wrong setting, a plan that holds no plan
+    3    done in part: some entries or runs of a plan could not be used
+    130  interrupted by Ctrl-C; finished stages are kept
+    141  whoever read stdout went away (as `chunkwise ... | head` does); nothing is printed
+
+This module imports almost nothing, so that Ctrl-C is answered in one line from the first moment on.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+class _Interrupts:
+    """Ctrl-C as KeyboardInterrupt, remembered: libraries turn it into errors of their own, or lose it."""
+
+    def __init__(self) -> None:
+        self.came = False
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.came:  # the second one does not wait for anything to be tidied up; the store sweeps when next used
+            os.write(2, b"\n")
+            os._exit(INTERRUPTED)
+        self.came = True
+        raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code; the installed script passes it to sys.exit.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    interrupts = _Interrupts()
+    try:
+        try:
+            code = _run(arguments)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BaseException as error:
+            if interrupts.came or isinstance(error, KeyboardInterrupt):
+                code = INTERRUPTED
+            elif isinstance(error, BrokenPipeError):
+                code = BROKEN_PIPE
+            else:
+                code = _explain(error)
+        if interrupts.came or code == INTERRUPTED:
+            code = INTERRUPTED
+            print("interrupted; what was finished is kept: the same command goes on from there", file=sys.stderr)
+    except BrokenPipeError:  # stderr went away too
+        code = BROKEN_PIPE
+    _give_up_what_cannot_be_written()
+    # A process that ends here is not interrupted any more; a caller inside Python gets its own handler back.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if arguments is None else before)
+    return code
+
+
+def _give_up_what_cannot_be_written() -> None:
+    """Python flushes stdout once more when it exits; where that failed already it must not complain again."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: list[str] | None) -> int:
+    import typer
+
+    from chunkwise.cli.app import command
+
+    parser, name = command(), "chunkwise"
+    if "_CHUNKWISE_COMPLETE" in os.environ:  # a shell asks what could come next
+        return int(parser.main(args=arguments, prog_name=name) or 0)
+    try:  # not parser.main: it answers interrupts, closed pipes and errors in ways of its own
+        with parser.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
+            parser.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
+
+
+def _explain(error: BaseException) -> int:
+    from chunkwise.cli.errors import explain
+
+    return explain(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

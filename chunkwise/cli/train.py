@@ -1,0 +1,248 @@
+"""`chunkwise train`: a decoder, its retrofit, the retrofit's twin, and instruction tuning."""
+
+from typing import Annotated, Any
+
+import typer
+
+from chunkwise.cli.options import (
+    DATASTORE,
+    MODEL,
+    TEXT,
+    ConfigOption,
+    JsonOption,
+    OutOption,
+    ReplicateOption,
+    SetOption,
+    StepsOption,
+    StoreOption,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    short_help="Train a decoder, its retrofit, its twin; tune.",
+    help="""Train a decoder, give it retrieval, tune it.
+
+    A killed training goes on from its last checkpoint when the same command is run again.
+
+    \b
+    Example:
+      chunkwise train base runs/notes --out runs/base
+      chunkwise train retrofit runs/base runs/notes --out runs/retrofit
+    """,
+)
+
+
+@app.command(short_help="Train a decoder from scratch.")
+def base(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help=TEXT, show_default=False)],
+    out: OutOption = None,
+    steps: StepsOption = None,
+    replicate: ReplicateOption = 0,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a decoder from scratch, without retrieval, on the text of a datastore (its split train).
+
+    Settings: decoder (family, width, layers, ...), text (sequence_tokens, ...), train (learning_rate, ...).
+
+    \b
+    Example:
+      chunkwise train base runs/notes --out runs/base --steps 600 --set decoder.width=256
+    """
+    from chunkwise.cli import lineage
+    from chunkwise.cli.settings import BASE_STEPS, BaseSettings, read_training, stage_config
+    from chunkwise.core.progress import display
+    from chunkwise.core.store import Store
+    from chunkwise.training.config import BaseConfig
+    from chunkwise.training.stage import train_base
+
+    kept = Store(store)
+    tokens, source = lineage.resolve_text(kept, text)
+    defaults = {"text": lineage.row_tokens(source)}
+    chosen = read_training(BaseSettings, config, settings, steps=steps, default_steps=BASE_STEPS, defaults=defaults)
+    with display():
+        rows, validation = lineage.training_rows(kept, chosen.text, tokens)
+        made = train_base(stage_config(chosen, BaseConfig), rows, kept, replicate, validation=validation, out=out)
+    _print(made, out, as_json)
+
+
+@app.command(short_help="Give a decoder retrieval, and train on.")
+def retrofit(
+    model: Annotated[str, typer.Argument(metavar="BASE", help=MODEL, show_default=False)],
+    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)],
+    out: OutOption = None,
+    steps: StepsOption = None,
+    replicate: ReplicateOption = 0,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a trained decoder a neighbour encoder and cross-attention, and train on with retrieval.
+
+    BASE is a model of ours, or a folder with config.json and safetensors whose tokenizer the datastore was built
+    with. Settings: retro (cca_layers, neighbours, ...), freeze_backbone, view, text, search, train.
+
+    \b
+    Example:
+      chunkwise train retrofit runs/base runs/notes --out runs/retrofit --set retro.neighbours=4
+    """
+    from chunkwise.cli import lineage
+    from chunkwise.cli.settings import CONTINUED_STEPS, RetrofitSettings, read_training, stage_config
+    from chunkwise.core.io import read_json
+    from chunkwise.core.progress import display
+    from chunkwise.core.store import Store
+    from chunkwise.neighbours.stage import find_neighbours
+    from chunkwise.training.config import RetrofitConfig
+    from chunkwise.training.stage import train_retrofit
+
+    kept = Store(store)
+    source = lineage.resolve_datastore(kept, datastore)
+    chosen = read_training(
+        RetrofitSettings,
+        config,
+        settings,
+        steps=steps,
+        default_steps=CONTINUED_STEPS,
+        defaults={
+            "retro": {"chunk_tokens": read_json(source.file("datastore.json"))["chunk_tokens"]},
+            "text": lineage.row_tokens(source),
+        },
+    )
+    tokens, _ = lineage.resolve_text(kept, datastore)
+    decoder = lineage.resolve_decoder(kept, model, tokens)
+    lineage.require_same_tokenizer(decoder, source)
+    with display():
+        rows, validation = lineage.training_rows(kept, chosen.text, tokens)
+        found = find_neighbours(chosen.search, source, rows, kept)
+        validation_found = None if validation is None else find_neighbours(chosen.search, source, validation, kept)
+        made = train_retrofit(
+            stage_config(chosen, RetrofitConfig),
+            decoder,
+            rows,
+            found,
+            source,
+            kept,
+            replicate,
+            validation=validation,
+            validation_neighbours=validation_found,
+            out=out,
+        )
+    _print(made, out, as_json)
+
+
+@app.command(short_help="Train the same decoder on, without retrieval.")
+def twin(
+    model: Annotated[str, typer.Argument(metavar="BASE", help=MODEL, show_default=False)],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help=TEXT, show_default=False)],
+    out: OutOption = None,
+    steps: StepsOption = None,
+    replicate: ReplicateOption = 0,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the same decoder on, with the tokens and the order of the retrofit, but without retrieval.
+
+    This is what a retrofit is compared with. Give it the retrofit's steps, replicate and settings: text, train.
+
+    \b
+    Example:
+      chunkwise train twin runs/base runs/notes --out runs/twin
+    """
+    from chunkwise.cli import lineage
+    from chunkwise.cli.settings import CONTINUED_STEPS, TwinSettings, read_training, stage_config
+    from chunkwise.core.progress import display
+    from chunkwise.core.store import Store
+    from chunkwise.training.config import TwinConfig
+    from chunkwise.training.stage import train_twin
+
+    kept = Store(store)
+    tokens, source = lineage.resolve_text(kept, text)
+    defaults = {"text": lineage.row_tokens(source)}
+    chosen = read_training(
+        TwinSettings, config, settings, steps=steps, default_steps=CONTINUED_STEPS, defaults=defaults
+    )
+    decoder = lineage.resolve_decoder(kept, model, tokens)
+    lineage.require_same_tokenizer(decoder, tokens)
+    with display():
+        rows, validation = lineage.training_rows(kept, chosen.text, tokens)
+        made = train_twin(
+            stage_config(chosen, TwinConfig), decoder, rows, kept, replicate, validation=validation, out=out
+        )
+    _print(made, out, as_json)
+
+
+@app.command(short_help="Tune a model on instructions.")
+def instruct(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help=TEXT, show_default=False)],
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON Lines with instruction, input, output; or a folder or key from the stage questions. Default: "
+            "made from the docstrings of the datastore's text.",
+            show_default=False,
+        ),
+    ] = None,
+    out: OutOption = None,
+    steps: StepsOption = None,
+    replicate: ReplicateOption = 0,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune a model on instructions; the loss is on the answers alone.
+
+    Settings: gate, passages, prompt_tokens, answer_tokens, view, questions, train.
+
+    \b
+    Example:
+      chunkwise train instruct runs/retrofit runs/notes --instructions tasks.jsonl --out runs/tuned
+    """
+    from chunkwise.cli import lineage
+    from chunkwise.cli.settings import INSTRUCT_STEPS, InstructSettings, read_training, stage_config
+    from chunkwise.core.progress import display
+    from chunkwise.core.store import Store
+    from chunkwise.corpus.stage import make_questions
+    from chunkwise.training.config import InstructConfig
+    from chunkwise.training.stage import train_instruct
+
+    kept = Store(store)
+    tokens, source = lineage.resolve_text(kept, text)
+    untuned = lineage.resolve_model(kept, model)
+    lineage.require_same_tokenizer(untuned, tokens)
+    facts = lineage.model_settings(untuned)
+    defaults: dict[str, Any] = {}
+    if lineage.is_retro(untuned):
+        defaults = {"chunk_tokens": facts["chunk_tokens"], "neighbours": facts["neighbours"]}
+    chosen = read_training(
+        InstructSettings, config, settings, steps=steps, default_steps=INSTRUCT_STEPS, defaults=defaults
+    )
+    with display():
+        if instructions is None:
+            tasks = make_questions(chosen.questions, lineage.resolve_corpus(kept, tokens), kept)
+        else:
+            tasks = lineage.question_file(kept, instructions, "instructions")
+        tuning = stage_config(chosen, InstructConfig)
+        made = train_instruct(tuning, untuned, tasks, tokens, kept, replicate, datastore=source, out=out)
+    _print(made, out, as_json)
+
+
+def _print(made: Any, out: Any, as_json: bool) -> None:
+    from chunkwise.cli.output import print_artefact
+
+    names = {
+        "parameters": "parameters",
+        "steps": "steps",
+        "tokens": "tokens",
+        "loss": "training loss (nats)",
+        "validation_nll": "validation loss (nats)",
+    }
+    facts = {title: made.counts[name] for name, title in names.items() if name in made.counts}
+    # A twin of a frozen backbone is the base itself, which is placed nowhere.
+    print_artefact(made, out if out is not None and out.exists() else None, facts, as_json)

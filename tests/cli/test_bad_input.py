@@ -1,0 +1,197 @@
+"""What users get wrong, and what machines do: one clear error, and nothing half-written."""
+
+import json
+import resource
+import shutil
+
+import pytest
+
+from tests.cli.world import TINY, TINY_DECODER, write_notes
+
+
+@pytest.fixture
+def refuses(cli, tmp_path):
+    """Call a verb that must fail with one error; the store and `out` must hold nothing half-made."""
+
+    def check(*arguments, code=1, store=None):
+        store = store or tmp_path / "store"
+        result = cli(*arguments, "--store", store)
+        assert result.code == code and result.out == "", result
+        errors = [line for line in result.complaint if line.startswith("error:")]
+        assert len(errors) == 1 and "internal error" not in errors[0], result.err
+        assert "Traceback" not in result.err
+        assert not list(store.glob("temporary/*")) and not list(store.rglob("*.partial"))
+        return " ".join(result.complaint)
+
+    return check
+
+
+def test_an_empty_folder(refuses, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "empty corpus" in refuses("datastore", "build", tmp_path / "empty")
+    assert "came nothing" in refuses("datastore", "build", tmp_path / "absent")
+    assert "no text to build from" in refuses("datastore", "build", code=2)
+
+
+def test_files_without_text(refuses, tmp_path):
+    (tmp_path / "blank").mkdir()
+    (tmp_path / "blank" / "a.txt").write_text("\n \n")
+    asked = refuses("datastore", "build", tmp_path / "blank")
+    assert "empty corpus" in asked and "too_short 1" in asked
+
+
+def test_bytes_that_are_no_text(refuses, tmp_path):
+    for name, content, message in (
+        ("latin", b"caf\xe9 " * 50, "expected UTF-8, came byte 0xe9 at offset 3"),
+        ("binary", b"\x7fELF\x00\x00" * 50, "expected text, came a binary file"),
+    ):
+        folder = write_notes(tmp_path / name, documents=3)
+        (folder / "odd.txt").write_bytes(content)
+        out = tmp_path / f"out-{name}"
+        found = refuses("datastore", "build", folder, "--out", out)
+        assert message in found and "odd.txt" in found and not out.exists()
+
+
+def test_a_file_of_one_enormous_line(refuses, tmp_path):
+    folder = write_notes(tmp_path / "notes", documents=3)
+    with open(folder / "dump.txt", "wb") as file:
+        file.truncate(100_000_000)  # sparse: its size is what counts, and it is never read
+    assert "at most 16,777,216 bytes, came one of 100,000,000" in refuses("datastore", "build", folder)
+
+
+def test_unknown_settings_ask_what_was_meant(refuses, world, tmp_path):
+    asked = refuses("train", "base", world.datastore, "--set", "decoder.widht=64", code=2, store=world.store)
+    assert "unknown key 'decoder.widht'; did you mean 'width'?" in asked
+    file = tmp_path / "build.yaml"
+    file.write_text("corpus: {held_fracton: 0.1}\n")
+    asked = refuses("datastore", "build", world.notes, "--config", file, code=2)
+    assert "did you mean 'held_fraction'?" in asked
+    assert "write it as key.subkey=value" in refuses(
+        "train", "base", world.datastore, "--set", "steps", code=2, store=world.store
+    )
+
+
+def test_a_view_that_is_too_small(refuses, world):
+    asked = refuses(
+        "train", "retrofit", world.base, world.datastore, "--steps", 2, *TINY, "--set", "view.fraction=0.06",
+        "--set", "search.K=4", "--set", "text.sequence_tokens=64", store=world.store,
+    )  # fmt: skip
+    assert "the neighbour table keeps K=4 hits a query" in asked and "it needs about K=" in asked
+
+
+def test_a_plan_without_a_plan(cli, tmp_path):
+    file = tmp_path / "letter.md"
+    file.write_text("# Dear reader\n\nNothing to remove here.\n")
+    result = cli("plan", "check", file)
+    assert result.code == 2 and result.out == "" and len(result.complaint) == 1
+    assert result.complaint[0].startswith(f"error: {file}: no heading 'Ablation Plan'")
+    missing = cli("plan", "check", tmp_path / "absent.md")
+    assert missing.code == 1 and missing.complaint == [
+        f"error: cannot read the plan {tmp_path / 'absent.md'}: No such file or directory"
+    ]
+
+
+def test_a_disk_that_fills(refuses, cli, tmp_path):
+    notes, store = write_notes(tmp_path / "notes", documents=20), tmp_path / "store"
+    command = ("datastore", "build", notes, "--valid", 0.0, "--vocabulary-size", 400)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, limits[1]))
+    try:
+        asked = refuses(*command, "--out", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "disk full" in asked and "free some space" in asked and not (tmp_path / "out").exists()
+    kept = [line.split()[0] for line in cli("store", "ls", "--store", store).out.splitlines()[1:]]
+    assert "datastore" not in kept
+    assert cli(*command, "--store", store, "--out", tmp_path / "out").code == 0  # goes on once there is room
+    assert cli("store", "verify", "--store", store).out.endswith("artefacts are sound\n")
+
+
+def test_a_corrupted_artefact(refuses, cli, world, tmp_path):
+    store = tmp_path / "store"
+    shutil.copytree(world.store, store)
+    folder = store / "datastore" / world.datastore
+    chunks = folder / "chunks.npy"
+    content = chunks.read_bytes()
+
+    chunks.chmod(0o644)
+    chunks.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # the size alone does not tell
+    verified = cli("store", "verify", "--store", store, "--json")
+    broken = [row for row in json.loads(verified.out) if row["problems"]]
+    assert verified.code == 1 and [row["key"] for row in broken] == [world.datastore]
+    assert broken[0]["problems"] == ["chunks.npy: content differs from what was built"]
+    assert cli("store", "verify", world.base[:10], "--store", store).code == 0
+
+    chunks.write_bytes(content[:-5])
+    asked = refuses("datastore", "search", world.datastore, "note", store=store)
+    assert "is corrupted: chunks.npy should have" in asked and f"remove the folder {folder}" in asked
+
+    (folder / "record.json").chmod(0o644)
+    (folder / "record.json").write_text("{")
+    assert "is not a record of chunkwise" in cli("store", "verify", world.datastore, "--store", store).out
+    assert "broken: " in cli("store", "ls", "--store", store).err
+
+
+def test_a_datastore_of_another_tokenizer(refuses, cli, world, tmp_path):
+    other = json.loads(
+        cli("datastore", "build", write_notes(tmp_path / "other", seed=1), "--vocabulary-size", 500,
+            "--chunk-tokens", 16, "--store", world.store, "--json").out
+    )["key"]  # fmt: skip
+    for arguments in (
+        ("generate", world.retrofit, "Note", "--datastore", other),
+        ("train", "retrofit", world.base, other),
+        ("evaluate", "perplexity", world.retrofit, other),
+    ):
+        asked = refuses(*arguments, store=world.store)
+        assert "the model was trained with tokenizer" in asked and "--tokenizer DIR" in asked
+
+
+def test_a_tokenizer_that_is_not_the_datastores(refuses, cli, world):
+    found = json.loads(cli("store", "ls", "--stage", "tokenizer", "--store", world.store, "--json").out)
+    head = json.loads(cli("datastore", "info", world.datastore, "--store", world.store, "--json").out)
+    own = next(row["folder"] for row in found if row["digest"] == head["tokenizer_digest"])
+    elsewhere = world.store.parent / "datastore-elsewhere"
+    if not elsewhere.exists():
+        shutil.copytree(world.store / "datastore" / world.datastore, elsewhere)
+    empty = world.store.parent / "empty-store"
+    asked = refuses("datastore", "search", elsewhere, "note", store=empty)
+    assert "is not in the store" in asked and "--tokenizer" in asked
+    assert cli("datastore", "search", elsewhere, "note", "--tokenizer", own, "--store", empty).code == 0
+
+
+def test_float16_on_a_cpu(refuses, world):
+    asked = refuses("generate", world.retrofit, "Note", "--dtype", "float16", store=world.store)
+    assert "float16 on a CPU" in asked and "float32" in asked
+    asked = refuses(
+        "train", "base", world.datastore, "--steps", 1, "--set", "train.dtype=float16", *TINY_DECODER, store=world.store
+    )
+    assert "expected dtype float32 or bfloat16, came float16" in asked
+
+
+def test_things_of_the_wrong_kind(refuses, world):
+    assert "expected a model, came an artefact of stage 'datastore'" in refuses(
+        "generate", world.datastore, "Note", store=world.store
+    )
+    assert "expected a 'datastore' artefact, came one of stage 'base'" in refuses(
+        "datastore", "info", world.base, store=world.store
+    )
+    assert "is a plain decoder" in refuses(
+        "generate", world.base, "Note", "--datastore", world.datastore, store=world.store
+    )
+    assert "neither a folder" in refuses("train", "base", "runs/nowhere", store=world.store)
+    assert "the prompt holds no text" in refuses("generate", world.base, " ", store=world.store)
+    assert "reads 512 tokens" in refuses("generate", world.base, "Note", "--max-tokens", 600, store=world.store)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(refuses, world, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    asked = refuses("datastore", "build", world.notes, "--vocabulary-size", 400, "--out", tmp_path / "mine")
+    assert "holds other files; nothing was written" in asked
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_report_that_is_none(cli, tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    result = cli("report", tmp_path / "x.json", "--out", tmp_path / "pages")
+    assert result.code == 1 and "is not a report" in result.complaint[0] and not (tmp_path / "pages").exists()
