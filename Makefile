@@ -4,6 +4,7 @@
 #   make demo        the packaged ablation plan on this machine; the report is in runs/demo
 #   make test        style, import rules, quick tests
 #   make test-slow   the long tests
+#   make bench-peers what our benchmarks are compared with, in .venv-peers; then: .venv/bin/python benchmarks/NAME.py
 #
 # Variables of the environment:
 #   PYTHON=/path/to/python3.11    which Python (3.11 or newer) makes .venv
@@ -17,7 +18,7 @@ bin := .venv/bin
 # Two test processes share the cores, so each computes with one thread.
 pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow setup
+.PHONY: demo test test-slow setup bench-peers
 demo:
 	@scripts/setup.sh base
 	$(bin)/chunkwise ablate instructretro --profile laptop --out runs/demo
@@ -34,3 +35,12 @@ test-slow:
 
 setup:
 	@scripts/setup.sh dev
+
+# retro-pytorch goes without its dependencies: autofaiss wants numpy < 2, and only its search needs that.
+bench-peers: .venv-peers/installed
+.venv-peers/installed: benchmarks/peers/requirements.txt
+	@scripts/setup.sh base
+	$(bin)/python -m venv --clear .venv-peers
+	.venv-peers/bin/python -m pip install --quiet -r $< $(addprefix --extra-index-url ,$(CHUNKWISE_TORCH_INDEX))
+	.venv-peers/bin/python -m pip install --quiet --no-deps retro-pytorch==0.3.9
+	@touch $@

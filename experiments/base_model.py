@@ -1,10 +1,10 @@
-"""The base model that ships with the package: a small Llama trained on the laptop corpus, and on its split `train` alone.
+"""The base model that ships with the package: a small Llama trained on the laptop corpus, its split `train` alone.
 
     python experiments/base_model.py --out chunkwise/base
 
-About 4 million tokens; half an hour to an hour on two cores. Interrupted, it goes on from its last checkpoint when it is
-called again. Writes the model (safetensors), its tokenizer, and `record/` (curves, FLOPs, recipe and input digests), which
-together are what `pretrained: packaged` in a profile means.
+About 4 million tokens; some minutes on two idle cores. Interrupted, it goes on from its last checkpoint when it is
+called again. Writes the model (safetensors), its tokenizer, and `record/` (curves, FLOPs, recipe and input digests):
+what `pretrained: packaged` in a profile means.
 """
 
 import argparse

@@ -4,7 +4,7 @@ The profile is run in miniature by the real stages: made-up words in place of it
 lengths. Everything is run twice, short and long, and the rate is read off the difference, which is free of loading and
 of first-time costs. All workers do it at once, since cores that share memory slow each other down.
 
-Cost: about half a minute for the laptop profile.
+Cost: about a minute for the laptop profile, most of it imports and first calls.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from chunkwise.ablation.config import Profile
 from chunkwise.ablation.costs import Costs, costs_of
 from chunkwise.ablation.jobs import AdoptedBase, Job, Jobs
 from chunkwise.ablation.schedule import Schedule
-from chunkwise.ablation.study import Data, prepare, tokenizer_config
+from chunkwise.ablation.study_data import Data, prepare, tokenizer_config
 from chunkwise.ablation.workers import Workers
 from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.io import write_jsonl
 from chunkwise.core.progress import display
 from chunkwise.core.store import Store
 
-SHORT_STEPS, LONG_STEPS = 2, 10
-SHORT_BATCHES, LONG_BATCHES = 1, 4
+SHORT_STEPS, LONG_STEPS = 2, 7
+SHORT_BATCHES, LONG_BATCHES = 1, 3
 DOCUMENTS, BODY_WORDS = 480, 120
 
 

@@ -30,16 +30,14 @@ from chunkwise.ablation.results import (
     StudyResults,
     ViewRow,
 )
-from chunkwise.ablation.study import BASE, QUESTION_METRICS, RETRO, TWIN, Evaluation, Study, Trained, retro_neighbours
+from chunkwise.ablation.study import BASE, QUESTION_METRICS, RETRO, TWIN, Evaluation, Study, Trained
 from chunkwise.ablation.study_account import checks_of, controls_of, grids_of, limits_of, waterfalls_of
 from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.io import read_json, read_parquet
 from chunkwise.core.store import Artefact
-from chunkwise.datastore.config import ViewConfig
 
 _COST = ("parameters", "trainable_parameters", "train_flops", "eval_flops_per_token")
 _LEDGER = (*_COST, "train_tokens", "steps")
-_BASE_WORDS = {BASE: "before continued training"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Outcome:
     def examples(self, cell: Cell) -> Examples | None:
         """The per-example records of a cell, for intervals over examples; None where the metric has none."""
         artefact = self.by_key.get(cell.records or "")
-        return artefact and examples_of(artefact, cell.metric)
+        return None if artefact is None else examples_of(artefact, cell.metric)
 
 
 def collect(
@@ -247,7 +245,7 @@ def training_of(artefact: Artefact) -> dict[str, Any]:
 
 def ledger_of(outcome: Outcome) -> Iterator[Arm]:
     """What each way of training cost in one replicate, the baseline first."""
-    roles = {RETRO: "retro", TWIN: "twin", BASE: "base"}
+    roles: dict[str, Any] = {RETRO: "retro", TWIN: "twin", BASE: "base"}
     for trained in outcome.study.trained.values():
         done = next((artefact for job in trained.models if (artefact := outcome.of(job)) is not None), None)
         facts: dict[str, Any] = {}
@@ -371,12 +369,3 @@ def _first_failure(outcome: Outcome, jobs: Sequence[Job]) -> str | None:
 def baseline_is_there(cells: Sequence[Cell]) -> bool:
     """Whether there is anything to compare with."""
     return any(cell.at == Selector(arm=RETRO) for cell in cells)
-
-
-def view_k(study: Study) -> int:
-    return retro_neighbours(study.profile)
-
-
-def is_drawn(view: ViewConfig) -> bool:
-    """Whether a replicate's seed decides what the view holds."""
-    return view.fraction not in (None, 1.0) or view.tokens is not None or view.match_sources is not None

@@ -20,6 +20,7 @@ OVERHEAD_SECONDS = 1.0  # loading a model, writing an artefact
 DATA_SECONDS = {
     "corpus": 30.0, "tokenizer": 8.0, "tokens": 8.0, "sequences": 1.0, "questions": 10.0, "datastore": 5.0,
     "neighbours": 20.0, "question-neighbours": 3.0, "adopted-base": 2.0, "bag-of-words": 3.0, "rebuild-check": 3.0,
+    "gate-off-check": 1.0,
 }  # fmt: skip
 """Stages whose work depends on text that has not been read: guesses for a corpus of some ten million tokens."""
 

@@ -8,11 +8,12 @@ there, times the study's work, give the estimate.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
 
-from chunkwise.ablation.costs import DATA_SECONDS, by_stage, time_needed
+from chunkwise.ablation.costs import DATA_SECONDS, by_stage, costs_of, time_needed
 from chunkwise.ablation.jobs import find_stored
 from chunkwise.ablation.results import FULL
 from chunkwise.ablation.schedule import duration_words
@@ -25,31 +26,20 @@ def print_dry_run(study: Study, store: Store, workers: int) -> None:
     console = Console(highlight=False, soft_wrap=True)
     _print_arms(console, study)
     stored = find_stored(study.jobs, store)
-    table = Table(title="Jobs", title_justify="left", box=None, pad_edge=False)
-    for name in ("stage", "asked for", "jobs", "shared", "in the store", "to do"):
-        table.add_column(name, justify="left" if name == "stage" else "right")
-    total: Counter[str] = Counter()
-    for stage, jobs in by_stage(study.jobs).items():
-        asked, there = study.jobs.asked[stage], sum(job.id in stored for job in jobs)
-        row = {"asked": asked, "jobs": len(jobs), "shared": asked - len(jobs), "there": there}
-        row["left"] = len(jobs) - there
-        total.update(row)
-        table.add_row(stage, *(str(value) for value in row.values()))
-    table.add_row("all", *(str(value) for value in total.values()), style="bold")
-    console.print()
-    console.print(table)
-    console.print()
     to_do = [job for job in study.jobs if job.id not in stored]
-    if not to_do:
-        console.print("Estimated time: everything is in the store; the report takes some seconds.")
-        return
-    from chunkwise.ablation.calibrate import calibrate
+    costs, said = costs_of(study.profile), ""
+    if to_do:
+        from chunkwise.ablation.calibrate import calibrate
 
-    costs, said = calibrate(study.profile, workers, to_do)
+        costs, said = calibrate(study.profile, workers, to_do)
     for job in study.jobs:
         if job.id in stored:
             costs.learn_sizes(job, stored[job.id])
     seconds = {job.id: costs.expected_seconds(job) for job in to_do}
+    _print_jobs(console, study, seconds)
+    if not to_do:
+        console.print("Estimated time: everything is in the store; the report takes some seconds.")
+        return
     console.print(f"Estimated time: {duration_words(time_needed(study.jobs, seconds, workers))} on {workers} workers.")
     console.print(f"How it was estimated: {said}")
     guessed = sorted({job.stage for job in to_do if job.stage in DATA_SECONDS and job.stage not in costs.rates})
@@ -58,6 +48,24 @@ def print_dry_run(study: Study, store: Store, workers: int) -> None:
             f"Not measured, since the text has not been read: {', '.join(guessed)}; counted as "
             f"{sum(seconds[job.id] for job in to_do if job.stage in guessed):.0f} s in all."
         )
+
+
+def _print_jobs(console: Console, study: Study, seconds: Mapping[str, float]) -> None:
+    """Jobs by stage. `seconds` has the expected time of each job that is to be done."""
+    table = Table(title="Jobs", title_justify="left", box=None, pad_edge=False)
+    for name in ("stage", "asked for", "jobs", "shared", "in the store", "to do", "seconds of one worker"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    total: Counter[str] = Counter()
+    for stage, jobs in by_stage(study.jobs).items():
+        asked, left = study.jobs.asked[stage], [seconds[job.id] for job in jobs if job.id in seconds]
+        row = {"asked": asked, "jobs": len(jobs), "shared": asked - len(jobs), "there": len(jobs) - len(left)}
+        row |= {"left": len(left), "seconds": round(sum(left))}
+        total.update(row)
+        table.add_row(stage, *(str(value) for value in row.values()))
+    table.add_row("all", *(str(value) for value in total.values()), style="bold")
+    console.print()
+    console.print(table)
+    console.print()
 
 
 def _print_arms(console: Console, study: Study) -> None:

@@ -53,7 +53,7 @@ class Job:
 
     id: str
     stage: str
-    config: Config
+    config: Any  # a Config of the stage's own class
     inputs: Mapping[str, str]
     replicate: int | None = None
     arm: str = ""
@@ -160,6 +160,8 @@ def perform(job: Job, inputs: Mapping[str, Artefact], store: Store, *, threads: 
         return training.adopt_base(base_folder(job.config.name), inputs["tokens"], store)
     if job.stage == "rebuild-check":
         return _rebuild_check(job.config, inputs, store)
+    if job.stage == "gate-off-check":
+        return importlib.import_module("chunkwise.evaluation.stage").check_gate_off(store=store, **inputs)
     folder, function, takes = CALLS[job.stage]
     arguments: dict[str, Any] = dict(inputs)
     if "threads" in takes:

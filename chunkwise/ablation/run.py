@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -56,6 +57,7 @@ def ablate(
     dry_run: bool = False,
     workers: int | None = None,
     date: str | None = None,
+    command: str | None = None,
 ) -> int:
     """Run a plan and write its report.
 
@@ -68,12 +70,14 @@ def ablate(
         dry_run: print what would be done and how long it would take to stdout; train nothing, write nothing to `out`.
         workers: processes; default one a core, or one a GPU. No result depends on it.
         date: of the report, UTC; default now.
+        command: what a reader types to run this again; default: the plan and the profile by name.
 
     Returns:
         0 done; 3 a report exists, and something of the plan was not resolved or some job failed.
 
     Raises:
         ChunkwiseError: no report could be made; the message says why.
+        KeyboardInterrupt: by Ctrl-C, once the workers are gone; the same call goes on from there.
     """
     started = time.monotonic()
     store = store or Store()
@@ -88,25 +92,21 @@ def ablate(
         return PARTLY if resolution.exit_code else DONE
 
     _claim(out, resolution)
-    schedule = Schedule(study.jobs, costs_of(profile), count)
+    schedule = Schedule(study.jobs, costs_of(profile), count, quiet=sys.stderr.isatty())
     title = f"{document.title or Path(plan).stem}, profile {profile.name}"
-    try:
-        with (
-            display(header=lambda: schedule.header(title, started)),
-            Workers(min(count, len(study.jobs)), store, threads=available_cores()) as pool,
-        ):
-            schedule.run(pool, study.data_jobs())
-            resolution = check_views(study, schedule.artefacts, schedule.failures)
-            _require_some(resolution, strict)
-            if resolution != study.resolution:
-                study = plan_study(profile, resolution)
-                schedule.jobs = study.jobs
-            with machine_errors():
-                write_json(out / "resolution.json", resolution.model_dump(mode="json"))
-            schedule.run(pool, study.jobs)
-    except KeyboardInterrupt:
-        note(f"stopped after {duration_words(time.monotonic() - started)}; the same command resumes from here")
-        raise
+    with (
+        display(header=lambda: schedule.header(title, started)),
+        Workers(min(count, len(study.jobs)), store, threads=available_cores()) as pool,
+    ):
+        schedule.run(pool, study.data_jobs())
+        resolution = check_views(study, schedule.artefacts, schedule.failures)
+        _require_some(resolution, strict)
+        if resolution != study.resolution:
+            study = plan_study(profile, resolution)
+            schedule.jobs = study.jobs
+        with machine_errors():
+            write_json(out / "resolution.json", resolution.model_dump(mode="json"))
+        schedule.run(pool, study.jobs)
 
     outcome = Outcome(study, schedule.artefacts, schedule.failures, frozenset(schedule.skipped))
     results = collect(
@@ -114,7 +114,7 @@ def ablate(
         document,
         plan_text=plan_text,
         profile_text=yaml.safe_dump(profile.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
-        command=f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT",
+        command=command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT",
     )
     if not baseline_is_there(results.cells):
         raise next(iter(schedule.failures.values()))

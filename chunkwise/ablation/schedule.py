@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -38,7 +39,7 @@ class Schedule:
     jobs: Jobs
     costs: Costs
     workers: int
-    quiet: bool = False  # no line for each job
+    quiet: bool = False  # no line for each job that is done, as where a live display shows it
     artefacts: dict[str, Artefact] = field(default_factory=dict)
     failures: dict[str, ChunkwiseError] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
@@ -143,13 +144,11 @@ class Schedule:
     def seconds_left(self) -> float:
         return time_needed(self.jobs, self.seconds_to_do(), self.workers)
 
-    def header(self, title: str, started: float) -> Table:
-        """The table above the bars: stages, what is done of each, and the time left."""
+    def header(self, title: str, started: float) -> Group:
+        """What stands above the bars: the time left, stages, what is done of each and for which arms."""
         elapsed = duration_words(time.monotonic() - started)
         left = duration_words(self.seconds_left())
-        table = Table(
-            title=Text(f"{title}: {elapsed} gone, {left} left"), title_justify="left", box=None, pad_edge=False
-        )
+        table = Table(box=None, pad_edge=False)
         for name, justify in (("stage", "left"), ("done", "right"), ("running", "left"), ("failed", "right")):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         running = dict(self.running)  # another thread draws
@@ -158,7 +157,7 @@ class Schedule:
             failed = sum(job.id in self.failures or job.id in self.skipped for job in jobs)
             now = ", ".join(job.arm or job.detail or "yes" for job in jobs if job.id in running)
             table.add_row(stage, f"{done}/{len(jobs)}", Text(now), str(failed) if failed else "")
-        return table
+        return Group(Text(f"{title}: {elapsed} gone, {left} left"), table)
 
 
 def duration_words(seconds: float) -> str:

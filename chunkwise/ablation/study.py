@@ -1,6 +1,6 @@
 """What a study computes: arms x replicates x evaluations, as jobs that share all they can, and what is compared.
 
-    corpus -> tokenizer -> tokens -> text, evaluation text, questions, datastore -> neighbour tables     (prepare)
+    corpus -> tokenizer -> tokens -> text, evaluation text, questions, datastore -> neighbour tables     (study_data)
     base -> retrofit | twin | in-prompt [-> instruct] -> perplexity, qa          per arm and replicate   (Study)
 
 Every arm is carried through the whole chain of its own profile; jobs of equal identity are one job (`jobs`), so what
@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from chunkwise.ablation.config import Arm, Profile, Resolution
-from chunkwise.ablation.jobs import PACKAGED, AdoptedBase, Job, Jobs, RebuildConfig, base_folder
+from chunkwise.ablation.jobs import PACKAGED, AdoptedBase, Job, Jobs, RebuildConfig
 from chunkwise.ablation.results import FULL, Comparison, Selector
+from chunkwise.ablation.study_data import DATA_STAGES, Data, prepare
+from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
-from chunkwise.corpus.config import TokenizerConfig, TokensConfig
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.evaluation.config import BagOfWordsConfig
 
@@ -37,64 +39,6 @@ PLACEBO, TWIN_PLACEBO, UNTUNED, WORDS, WORDS_PLACEBO = (
 
 NATURAL = {"cross-attention": ("on", "both"), "in_prompt": ("in_prompt", "prompt"), "none": ("none", "prompt")}
 """Mechanism -> condition for text, cell for questions."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """The jobs that make what models are trained and evaluated on."""
-
-    tokens: Job
-    text: Job
-    validation: Job | None
-    evaluation: Job
-    questions: Job | None
-    datastore: Job
-    text_neighbours: Job
-    validation_neighbours: Job | None
-    evaluation_neighbours: Job
-    question_neighbours: Job | None
-
-
-def tokenizer_config(profile: Profile) -> TokenizerConfig:
-    """The profile's tokenizer; where a decoder is taken as it is and no other was named, the decoder's own."""
-    if profile.pretrained is None or profile.tokenizer.pretrained is not None:
-        return profile.tokenizer
-    return profile.tokenizer.model_copy(update={"pretrained": str(base_folder(profile.pretrained))})
-
-
-def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
-    """Everything up to the neighbour tables, which trains nothing.
-
-    Args:
-        questions: whether the study asks any.
-    """
-    corpus = jobs.add("corpus", profile.corpus)
-    tokenizer = jobs.add("tokenizer", tokenizer_config(profile), {"corpus": corpus})
-    tokens = jobs.add("tokens", TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
-    text = jobs.add("sequences", profile.training_text, {"tokens": tokens}, detail="training")
-    evaluation = jobs.add("sequences", profile.evaluation_text, {"tokens": tokens}, detail="evaluation")
-    validation = None
-    rows = profile.retrofit.train.validation_sequences
-    if rows:  # curves read a few rows: no need to search neighbours for the whole split
-        budget = 8 * rows * profile.training_text.sequence_tokens
-        config = profile.validation_text.model_copy(update={"max_tokens": budget})
-        validation = jobs.add("sequences", config, {"tokens": tokens}, detail="validation")
-    asked = jobs.add("questions", profile.questions, {"corpus": corpus}) if questions else None
-    datastore = jobs.add("datastore", profile.datastore, {"tokens": tokens})
-
-    def table(sequences: Job | None, detail: str) -> Job | None:
-        inputs = {"datastore": datastore, "sequences": sequences}
-        return sequences and jobs.add("neighbours", profile.neighbours, inputs, detail=detail)
-
-    found = asked and jobs.add(
-        "question-neighbours",
-        profile.question_neighbours,
-        {"datastore": datastore, "questions": asked, "tokens": tokens},
-    )
-    text_neighbours, evaluation_neighbours = table(text, "training"), table(evaluation, "evaluation")
-    assert text_neighbours and evaluation_neighbours
-    return Data(tokens, text, validation, evaluation, asked, datastore, text_neighbours,
-                table(validation, "validation"), evaluation_neighbours, found)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,7 +65,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One cell before it is measured. `view`, `view_seed`: what was read, for the ledger of views."""
+    """One cell before it is measured, and the job that measures it."""
 
     at: Selector
     replicate: int
@@ -146,6 +90,7 @@ class Study:
     places: dict[tuple[str, str], tuple[Selector, Selector]] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
     rebuild_check: Job | None = None
+    gate_check: Job | None = None
 
     # --- what a profile and a plan ask for ---------------------------------------------------------------------
 
@@ -185,7 +130,7 @@ class Study:
     def _model(self, trained: Trained, replicate: int) -> Job:
         profile, data = trained.profile, trained.data
         base = self.base(profile, data, replicate)
-        about = {"seed": replicate, "arm": trained.id}
+        about: dict[str, Any] = {"seed": replicate, "arm": trained.id}
         inputs = {"base": base, "sequences": data.text, "validation": data.validation}
         if trained.mechanism == "none":
             return self.jobs.add("twin", profile.twin_config(), inputs, **about)
@@ -254,11 +199,11 @@ class Study:
             )
             if not write:
                 config = config.model_copy(update={"n_generate": 0})
-            inputs = {"model": (models or trained.tuned)[replicate], "questions": data.questions}
+            inputs: dict[str, Job | None] = {"model": (models or trained.tuned)[replicate], "questions": data.questions}
             inputs |= {"question_neighbours": data.question_neighbours, "datastore": data.datastore}
             self._evaluate("qa", config.used(), inputs | {"tokens": data.tokens}, at, replicate)
 
-    def count_words(self, at: Selector, trained: Trained, *, reads: str, evidence: str = "found") -> None:
+    def count_words(self, at: Selector, trained: Trained, *, reads: Any, evidence: Any = "found") -> None:
         """The rival without a model, on the same questions and passages."""
         profile, data = trained.profile, trained.data
         for replicate in self.replicates:
@@ -282,15 +227,9 @@ class Study:
         job = self.jobs.add(stage, config, inputs, replicate=replicate, arm=at.arm, detail=detail)
         self.evaluations.append(Evaluation(at, replicate, job))
 
-    # --- reading back ------------------------------------------------------------------------------------------
-
     def data_jobs(self) -> Iterator[Job]:
         """The jobs that train and evaluate nothing."""
         return (job for job in self.jobs if job.stage in DATA_STAGES)
-
-
-DATA_STAGES = ("corpus", "tokenizer", "tokens", "sequences", "questions", "datastore", "neighbours",
-               "question-neighbours")  # fmt: skip
 
 
 def kind_of(arm: Arm, baseline: Profile) -> str:
@@ -348,6 +287,8 @@ def plan_study(profile: Profile, resolution: Resolution) -> Study:
         else:
             _view_arm(study, arm, retro)
     study.comparisons = tuple(_comparisons(study))
+    read = {"model": retro.models[0], "sequences": data.evaluation}
+    study.gate_check = study.jobs.add("gate-off-check", Config(), read)
     drawn = {view_id: view for view_id, view in study.views.items() if view_id != FULL}
     if drawn:
         smallest = min(drawn.values(), key=lambda view: (view.fraction is None, view.fraction or 1.0))
@@ -447,7 +388,7 @@ def _comparisons(study: Study) -> Iterator[Comparison]:
     for entry in study.resolution.entries:
         metrics = study.metrics_of(entry)
         extra = "swap" if study.profile.size_experiment == "retrain" else None
-        asked = [(arm, arm.experiment) for arm in entry.arms if arm.role != "reference"]
+        asked: list[tuple[Arm, Any]] = [(arm, arm.experiment) for arm in entry.arms if arm.role != "reference"]
         asked += [(arm, extra) for arm, experiment in asked if extra and experiment == "retrain"]
         for arm, experiment in asked:
             at_text, at_questions = study.places[arm.id, experiment]

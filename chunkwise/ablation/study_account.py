@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from chunkwise.ablation.collect import Outcome
 
 CELLS = ("closed", "prompt", "encoder", "both")
+GATE_OFF_LOGITS = 1e-6
 FRACTION_SDS = 4  # a realised share further from its target than so many SDs of the draw is a fault
 
 
@@ -121,6 +122,7 @@ def checks_of(outcome: Outcome, views: Sequence[ViewRow]) -> Iterator[Check]:
     """Integrity of what the contrasts stand on."""
     yield from _view_checks(outcome)
     yield from _rebuild(outcome)
+    yield from _gate_off(outcome)
     yield from _same_examples(outcome)
     yield from _same_budget(outcome)
 
@@ -158,7 +160,7 @@ def _view_checks(outcome: Outcome) -> Iterator[Check]:
 
 def _rebuild(outcome: Outcome) -> Iterator[Check]:
     job = outcome.study.rebuild_check
-    artefact = job and outcome.of(job)
+    artefact = outcome.of(job) if job else None
     if artefact is None:
         return
     check = read_json(artefact.file("check.json"))
@@ -168,6 +170,16 @@ def _rebuild(outcome: Outcome) -> Iterator[Check]:
         detail=f"{check['equal_rows']:,} of {check['rows']:,} sampled queries equal; with statistics of its own the "
         f"rebuild shares {100 * check['own_statistics_shared']:.1f} % of the neighbours",
     )
+
+
+def _gate_off(outcome: Outcome) -> Iterator[Check]:
+    job = outcome.study.gate_check
+    artefact = outcome.of(job) if job else None
+    if artefact is not None:
+        check = read_json(artefact.file("check.json"))
+        largest = check["largest_difference"]
+        detail = f"largest difference of a logit {largest:g}, in {check['rows']} rows of replicate 0"
+        yield Check(name="gate at 0 equals the decoder", passed=largest <= GATE_OFF_LOGITS, detail=detail)
 
 
 def _same_examples(outcome: Outcome) -> Iterator[Check]:
@@ -191,7 +203,7 @@ def _same_examples(outcome: Outcome) -> Iterator[Check]:
 
 def _same_budget(outcome: Outcome) -> Iterator[Check]:
     """Retrofit and twin must have read the same tokens in as many steps."""
-    budgets = {}
+    budgets: dict[tuple[int, int], set[str]] = {}
     for name in (RETRO, TWIN):
         for job in outcome.study.trained[name].models:
             artefact = outcome.of(job)

@@ -1,5 +1,7 @@
 """`chunkwise ablate`: run a plan."""
 
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +63,18 @@ def ablate(
         strict=strict,
         dry_run=dry_run,
         workers=workers,
+        command=_command(plan, profile, settings or (), overrides),
     )
     if not dry_run:
         typer.echo(str(folder / "report.html"))
     raise typer.Exit(code)
+
+
+def _command(plan: str, profile: str, settings: Iterable[str], overrides: Path | None) -> str:
+    """The call as the report shows it: files by name alone, since where they lie is nobody's business."""
+    words = ["chunkwise", "ablate", Path(plan).name, "--profile", Path(profile).name]
+    for setting in settings:
+        words += ["--set", setting]
+    if overrides is not None:
+        words += ["--overrides", overrides.name]
+    return shlex.join([*words, "--out", "OUT"])

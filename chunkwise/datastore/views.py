@@ -6,8 +6,9 @@ query, could be built physically, and cost one pass over a list. A replicate dra
 kept is a source of noise too.
 
 Quotas (compositions) take whole documents in the order of u. A document that would overshoot is passed over and the
-next one tried, so the realised size is within one small document of the quota; `ViewFacts` reports it. Fractions are
-nested; views of two different quotas need not be.
+next one tried (where most of a source is wanted, the same choice is made of what stays out), so the realised size is
+within one small document of the quota; `ViewFacts` reports it. Fractions are nested; views of two different quotas
+need not be.
 
 Source: the nested construction replaces the per-query coin flips of MassiveDS (arXiv:2407.12854, appendix A).
 """
@@ -138,13 +139,27 @@ def _fill(quota: int, inside: np.ndarray, documents: DocumentTable, fraction_D: 
     # Targets are cumulative, so what one source leaves open (a document that did not fit) the next one may take up.
     for label in sorted(set(documents.source[inside].tolist())):
         candidates = np.flatnonzero(inside & (documents.source == label))
-        seen += int(documents.tokens[candidates].sum())
-        target = quota * seen // available
-        for index in candidates[np.argsort(fraction_D[candidates], kind="stable")]:
-            if taken + documents.tokens[index] <= target:
-                chosen[index] = True
-                taken += int(documents.tokens[index])
+        tokens = int(documents.tokens[candidates].sum())
+        seen += tokens
+        room = quota * seen // available - taken
+        ordered = candidates[np.argsort(fraction_D[candidates], kind="stable")]
+        if 2 * room > tokens:  # most of the source: choose what stays out, for which small documents are still there
+            chosen[candidates] = True
+            chosen[_fitting(tokens - room, ordered[::-1], documents)] = False
+        else:
+            chosen[_fitting(room, ordered, documents)] = True
+        taken = int(documents.tokens[chosen].sum())
     return chosen
+
+
+def _fitting(tokens: int, ordered: np.ndarray, documents: DocumentTable) -> list[int]:
+    """Documents in this order as long as they fit into `tokens`; one that does not is passed over."""
+    fitting, left = [], tokens
+    for index in ordered:
+        if documents.tokens[index] <= left:
+            fitting.append(int(index))
+            left -= int(documents.tokens[index])
+    return fitting
 
 
 def view_facts(view: ViewConfig, inside: np.ndarray, documents: DocumentTable) -> ViewFacts:

@@ -18,12 +18,14 @@ import numpy as np
 from chunkwise.core.errors import ConfigError, MismatchError
 from chunkwise.core.io import load_npy, read_json, read_parquet, save_npy, write_json, write_parquet
 from chunkwise.core.store import Artefact, Store
+from chunkwise.evaluation.bypass import check_gate_off
 from chunkwise.evaluation.compare import Signal, compare_perplexity, signal
 from chunkwise.evaluation.config import BagOfWordsConfig, PerplexityConfig, QuestionsEvalConfig
 
 __all__ = [
     "BagOfWordsConfig", "PerplexityConfig", "QuestionsEvalConfig", "Signal",
-    "compare_perplexity", "evaluate_bag_of_words", "evaluate_perplexity", "evaluate_questions", "signal",
+    "check_gate_off", "compare_perplexity", "evaluate_bag_of_words", "evaluate_perplexity", "evaluate_questions",
+    "signal",
 ]  # fmt: skip
 
 PERPLEXITY_VERSION = 1

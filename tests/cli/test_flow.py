@@ -166,6 +166,8 @@ def test_ablate_hands_everything_to_the_engine(cli, tmp_path, monkeypatch):
     assert (plan, replicates, out, str(default_out)) == ("plan.md", 5, tmp_path / "report", "runs/plan")
     store = options.pop("store")
     assert store.root == tmp_path / "store"
+    again = "chunkwise ablate plan.md --profile laptop --set replicates=5 --overrides mine.yaml --out OUT"
+    assert options.pop("command") == again  # what the report tells readers to type
     assert options == {"overrides": Path("mine.yaml"), "strict": True, "dry_run": False, "workers": 2}
     assert dry["dry_run"] and not dry["strict"]
 

@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -71,3 +73,19 @@ def test_a_display_closes_after_an_error(terminal):
     with pytest.raises(RuntimeError), track("work"):
         raise RuntimeError
     assert progress._screen is None
+
+
+def test_a_relaying_process_prints_nothing_and_sends_events():
+    """In a process of its own: relaying cannot be undone."""
+    script = (
+        "from chunkwise.core import progress\n"
+        "events = []\n"
+        "progress.relay(events.append)\n"
+        "with progress.track('search', total=2, unit='rows') as advance:\n"
+        "    advance(2)\n"
+        "progress.note('found')\n"
+        "print([event[0] for event in events], events[-1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout == "['begin', 'end', 'note'] ('note', 'found')\n"

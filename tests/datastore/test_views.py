@@ -99,12 +99,21 @@ def test_composition_arms_and_their_mixed_partner_hold_the_same_tokens(seed):
     for view in (*arms, mixed):
         facts = check_view_serves(view, members(view, documents, seed), documents, k=2, min_chunks=100)
         assert facts.quota_tokens == int(0.95 * smallest)
-        assert 0.99 * facts.quota_tokens <= facts.tokens <= facts.quota_tokens
+        assert abs(facts.tokens - facts.quota_tokens) <= 0.01 * facts.quota_tokens
         assert facts.realised_fraction == pytest.approx(facts.tokens / documents.tokens.sum())
     facts = view_facts(mixed, members(mixed, documents, seed), documents)
     for label in asked:
         natural = documents.tokens[documents.source == label].sum() / documents.tokens.sum()
         assert facts.tokens_by_source[label] / facts.tokens == pytest.approx(natural, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_most_of_a_source_of_few_large_documents_still_meets_its_quota(seed):
+    """60 documents of up to 12,000 tokens: taking whole ones up to 95 % would stop some 2 % short."""
+    documents = table(seed, count=60, longest=12_000, sources=("prose",))
+    view = ViewConfig(match_sources=("prose",))
+    facts = view_facts(view, members(view, documents, seed), documents)
+    assert abs(facts.tokens - facts.quota_tokens) <= 0.01 * facts.quota_tokens
 
 
 def test_a_quota_takes_documents_in_hash_order():

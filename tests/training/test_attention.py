@@ -39,3 +39,11 @@ def test_autocast_reaches_it():
     query = torch.randn(1, 2, 3, 4)
     with torch.autocast("cpu", torch.bfloat16), plain_attention():
         assert F.scaled_dot_product_attention(query, query, query).dtype == torch.bfloat16
+
+
+def test_a_place_that_may_attend_to_nothing_stays_finite():
+    """Left padding makes such rows; softmax over nothing would be NaN and spread through the residual stream."""
+    states = torch.randn(1, 2, 4, 8)
+    mask = torch.ones(4, 4, dtype=torch.bool).tril()
+    mask[0] = False
+    assert torch.isfinite(attend(states, states, states, attn_mask=mask[None, None])).all()

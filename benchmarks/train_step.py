@@ -1,0 +1,310 @@
+"""Time, memory and arithmetic of a training step: plain decoder, Retro model, and retro-pytorch.
+
+    python benchmarks/train_step.py [--quick] [--json]
+
+Sides, each in its own process, taking turns (see `benchmarks.common`); random tokens, neighbours given, so no side
+searches anything:
+
+    twin            a plain Hugging Face Llama through chunkwise's training loop, float32
+    ours            the same decoder with retrieval as RETRO has it, same loop, float32
+    ours_default    the same in the loop's default precision: bfloat16 where the machine has it
+    retro_pytorch   lucidrains' model with matched sizes, its own AdamW, float32 (`make bench-peers` installs it)
+
+A step is forward, backward, clipping of gradients (not for the peer), AdamW and whatever the loop does around it: our
+sides run in `OrderedTrainer`, transformers' Trainer as chunkwise sets it up, which pauses before each step until told
+to go on. Loading a batch is outside the time, for all.
+
+Ratios:
+
+    ours_over_twin_time, ours_over_twin_flops      what retrieval costs, measured and by formula; float32
+    retro_pytorch_over_ours, ..._over_ours_default step times
+    retro_pytorch_over_ours_flops                  how much more arithmetic the peer's model asks for
+    ours_over_retro_pytorch_memory                 peak resident memory, each of its own process, libraries included
+    gemm_share, gemm_share_SIDE                    required operations a second / those of the best large product of
+                                                   matrices in that side's dtype, of all that were tried in between
+                                                   the turns; gemm_share is ours
+
+Operations are what the algorithm requires (`chunkwise.training.flops`): half of causal attention, no norms or softmax;
+a training step is three forward passes. Take figures on a quiet machine (`machine.share_of_others` in the result). All
+sides stay in memory, some 2 GB each at the default size.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.common import (
+    PEER_PYTHON,
+    SIZES,
+    Commands,
+    Disturbance,
+    Ratios,
+    Sizes,
+    arguments,
+    gemm_rate,
+    machine,
+    our_side,
+    peak_memory_bytes,
+    retro_pytorch_side,
+    rounds,
+    say,
+    show,
+    started,
+    stopwatch,
+    summary,
+)
+
+SIDES = {"twin": "float32", "ours": "float32", "ours_default": "auto"}
+QUICK_SECONDS = 30.0
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    options = arguments(__doc__).parse_args(given)
+    if options.worker is not None:
+        work(options.worker)
+        return
+    result = measure(
+        SIZES[options.sizes],
+        rounds_wanted=options.rounds or (4 if options.quick else 9),
+        steps=1 if options.quick else 2,
+        quick=options.quick,
+        threads=options.threads,
+        peer_python=options.peer_python,
+    )
+    show(result, options.json)
+
+
+def measure(
+    sizes: Sizes,
+    *,
+    rounds_wanted: int,
+    steps: int,
+    quick: bool = False,
+    threads: int,
+    peer_python: Path = PEER_PYTHON,
+) -> dict[str, Any]:
+    """The benchmark's object.
+
+    Args:
+        rounds_wanted: rounds, each with one turn of every side.
+        steps: optimiser steps of a turn; a round's figure is their mean.
+    """
+    where, disturbance = machine(), Disturbance()
+    sides = [our_side(label, __file__, sizes, threads, dtype=dtype) for label, dtype in SIDES.items()]
+    sides.append(retro_pytorch_side(sizes, threads, peer_python))
+    seconds: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
+    gemm: dict[str, float] = {}
+    memory: dict[str, int] = {}
+    with started(sides) as present:
+        for side in present.values():
+            for _ in range(1 if quick else 2):
+                side.ask("step")
+        for number in rounds(rounds_wanted, QUICK_SECONDS if quick else None):
+            for label, side in present.items():
+                turn = [side.ask("step") for _ in range(steps)]
+                seconds.setdefault(label, []).append(sum(step["seconds"] for step in turn) / steps)
+                cpu.setdefault(label, []).append(sum(step["cpu_seconds"] for step in turn) / steps)
+                memory[label] = turn[-1]["peak_memory_bytes"]
+                dtype = side.facts["dtype"]
+                gemm[dtype] = max(gemm.get(dtype, 0.0), side.ask("gemm")["flops_per_second"])
+            turns = ", ".join(f"{label} {values[-1]:.2f}" for label, values in seconds.items())
+            say(f"round {number + 1}: seconds a step: {turns}")
+
+    tokens = sizes.batch * sizes.sequence_tokens
+    flops = {label: side.facts["flops"] for label, side in present.items() if label != "retro_pytorch"}
+    if "retro_pytorch" in present:
+        flops["retro_pytorch"] = 3 * sizes.batch * sum(peer_flops(sizes).values())
+    rows: dict[str, Any] = {}
+    for side in sides:
+        label = side.label
+        if side.absent is not None:
+            rows[label] = {"absent": side.absent}
+            continue
+        middle, peak = summary(seconds[label], "seconds/step"), gemm[side.facts["dtype"]]
+        rows[label] = {
+            **middle,
+            "tokens_per_second": tokens / middle["median"],
+            "cpu_seconds": summary(cpu[label], "seconds/step")["median"],
+            "flops": flops[label],
+            "gemm_flops_per_second": peak,
+            "gemm_share": flops[label] / middle["median"] / peak,
+            "peak_memory_bytes": memory[label],
+            **{name: value for name, value in side.facts.items() if name not in ("ready", "flops")},
+        }
+
+    ratios = Ratios()
+    ratios.paired("ours_over_twin_time", seconds["ours"], seconds["twin"])
+    ratios.plain("ours_over_twin_flops", flops["ours"], flops["twin"])
+    ratios.paired("retro_pytorch_over_ours", seconds.get("retro_pytorch"), seconds["ours"])
+    ratios.paired("retro_pytorch_over_ours_default", seconds.get("retro_pytorch"), seconds["ours_default"])
+    ratios.plain("retro_pytorch_over_ours_flops", flops.get("retro_pytorch"), flops["ours"])
+    ratios.plain("ours_over_retro_pytorch_memory", memory["ours"], memory.get("retro_pytorch"))
+    ratios.plain("ours_default_over_retro_pytorch_memory", memory["ours_default"], memory.get("retro_pytorch"))
+    ratios.values["gemm_share"] = rows["ours"]["gemm_share"]
+    for side in sides:
+        ratios.values[f"gemm_share_{side.label}"] = rows[side.label].get("gemm_share")
+
+    skipped = [f"{side.label}: {side.absent}" for side in sides if side.absent is not None]
+    if quick:
+        skipped.append(
+            f"rounds: {len(seconds['ours'])} of one step after one step of warming up, instead of 9 of two after two"
+        )
+    if rows["ours_default"]["dtype"] == "float32":
+        skipped.append("bfloat16: this machine multiplies float32 faster, so ours_default is float32 too")
+    return {
+        "name": "train_step",
+        "machine": {**where, "share_of_others": disturbance.share()},
+        "config": {
+            **asdict(sizes),
+            "tokens_per_step": tokens,
+            "decoder": "llama: gated feed-forward, untied embeddings",
+            "retro": "RetroOptions defaults (RETRO's): query conditioning in encoder layer 1, relative positions",
+            "device": "cpu",
+            "threads": threads,
+            "quick": quick,
+            "rounds": len(seconds["ours"]),
+            "steps_per_round": steps,
+            "ratio": "of times: median over rounds of the ratio within the round",
+            "skipped": skipped,
+        },
+        "sides": rows,
+        "ratios": ratios.values,
+        "ratio_ranges": ratios.ranges,
+    }
+
+
+def peer_flops(sizes: Sizes, *, executed: bool = False) -> dict[str, int]:
+    """Operations of retro-pytorch's forward pass over one sequence, term by term, counted as `training.flops` does.
+
+    Dimensions: L tokens, D width of decoder and encoder, m tokens a chunk, X = C k 2m neighbour tokens.
+
+    Args:
+        executed: what it runs instead of what its algorithm requires: the masked half of causal attention too, and keys
+            and values of a chunk made anew for each of its neighbours. (That is 57.0e9 for the two sequences of the
+            default sizes, which is what torch's own counter says of it.)
+    """
+    L, D, m = sizes.sequence_tokens, sizes.width, sizes.chunk_tokens
+    chunks = sizes.chunks * (sizes.neighbours if executed else 1)
+    r = 2 * m
+    X = sizes.chunks * sizes.neighbours * r
+    pairs = L * L if executed else L * (L + 1) // 2
+    reading = sizes.chunks * m if executed else L - (m - 1)
+    crossings, encoder = len(sizes.cca_layers), sizes.encoder_layers
+    return {
+        "decoder_projections": sizes.layers * 4 * 2 * L * D * D,
+        "decoder_attention": sizes.layers * 4 * pairs * D,
+        "decoder_feed_forward": sizes.layers * 2 * 2 * L * D * 4 * D,
+        "logits": 2 * L * D * sizes.vocabulary,
+        "encoder_projections": encoder * 4 * 2 * X * D * D,
+        "encoder_attention": encoder * 4 * X * r * D,
+        "encoder_conditioning": encoder * (2 * 2 * X * D * D + 2 * 2 * chunks * m * D * D + 4 * X * m * D),
+        "encoder_feed_forward": encoder * 2 * 2 * X * D * 4 * D,
+        "encoder_output": 2 * X * D * D,
+        "cca_query_and_output": crossings * 2 * 2 * reading * D * D,
+        "cca_key_value": crossings * 2 * 2 * X * D * D,
+        "cca_attention": crossings * 4 * reading * sizes.neighbours * r * D,
+    }
+
+
+def work(task: dict[str, Any]) -> None:
+    """One of our sides: a training that waits for the command `step` before each of its steps."""
+    commands = Commands()
+
+    import numpy as np
+    import torch
+    import transformers
+
+    from chunkwise.model.config import RetroOptions
+    from chunkwise.training.config import DecoderConfig, TrainOptions
+    from chunkwise.training.data import PlainBatches, RetroBatches, SequenceTable
+    from chunkwise.training.flops import decoder_flops, retrieval_flops, training_flops
+    from chunkwise.training.initialise import new_decoder, new_retrofit
+    from chunkwise.training.trainer import (
+        Curves,
+        Job,
+        OrderedTrainer,
+        during_training,
+        keep_freed_memory,
+        quiet_transformers,
+    )
+
+    sizes, retrieval = Sizes.of(task["sizes"]), task["label"] != "twin"
+    torch.set_num_threads(task["threads"])
+    before_bytes = peak_memory_bytes()
+    decoder = DecoderConfig(
+        family="llama",
+        width=sizes.width,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        feed_forward_width=sizes.feed_forward,
+        max_tokens=sizes.sequence_tokens,
+        tied_embeddings=False,
+    )
+    model: Any = new_decoder(decoder, vocabulary_size=sizes.vocabulary, eos=0, pad=0, replicate=0)
+    flops = {"decoder": sum(decoder_flops(model.config, sizes.sequence_tokens).values()), "retrieval": 0}
+    if retrieval:
+        retro = RetroOptions(
+            chunk_tokens=sizes.chunk_tokens,
+            neighbours=sizes.neighbours,
+            cca_layers=sizes.cca_layers,
+            encoder_layers=sizes.encoder_layers,
+        )
+        model = new_retrofit(model, retro, replicate=0)
+        flops["retrieval"] = sum(retrieval_flops(model.config, sizes.sequence_tokens, sizes.neighbours).values())
+
+    random = np.random.default_rng(0)
+    tokens = random.integers(1, sizes.vocabulary, (sizes.batch, sizes.sequence_tokens))
+    lengths = np.full(sizes.batch, sizes.sequence_tokens)
+    table = SequenceTable(tokens, lengths, pad=0, eos=0, vocabulary_size=sizes.vocabulary, tokenizer_digest="")
+    shape = (sizes.batch, sizes.chunks, sizes.neighbours, 2 * sizes.chunk_tokens)
+    neighbours = random.integers(1, sizes.vocabulary, shape), np.ones(shape, dtype=bool)
+    collate = RetroBatches(table, lambda rows: neighbours) if retrieval else PlainBatches(table)
+
+    options = TrainOptions(
+        steps=1_000_000,  # it is ended from outside
+        batch_sequences=sizes.batch,
+        learning_rate=3e-4,
+        dtype=task["dtype"],
+        validation_sequences=0,
+    ).resolved(sizes.sequence_tokens, retrieval=retrieval)
+    names = frozenset(model.retrieval_parameter_names() if retrieval else ())
+    job = Job(model, options, 0, rows=sizes.batch, row_tokens=sizes.sequence_tokens, collate=collate,
+              retrieval_names=names)  # fmt: skip
+
+    class OnCommand(transformers.TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if not commands.serve({"gemm": lambda: gemm_rate(options.dtype, sizes.gemm)}, until="step"):
+                sys.exit(0)
+            self.watch = stopwatch()
+            self.taken = self.watch.__enter__()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            self.watch.__exit__(None, None, None)
+            commands.answer(**self.taken, peak_memory_bytes=peak_memory_bytes())
+
+    # What `chunkwise.training.trainer.train` does around its Trainer.
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers(), during_training(model, options):
+        trainer = OrderedTrainer(job, Curves(), Path(folder), lambda steps: None, [])
+        trainer.add_callback(OnCommand())
+        commands.answer(
+            ready=True,
+            dtype=options.dtype,
+            attention=options.attention,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            flops=sizes.batch * training_flops(flops["decoder"], flops["retrieval"], decoder_trained=True),
+            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+            memory_before_model_bytes=before_bytes,
+        )
+        trainer.train()
+
+
+if __name__ == "__main__":
+    main()

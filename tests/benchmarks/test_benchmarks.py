@@ -1,0 +1,174 @@
+"""The benchmarks run and print what they promise. No test depends on a time.
+
+Sizes are tiny and the peer is absent: it lives in an environment of its own, which tests do not make.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import common, generate, train_step
+from benchmarks.common import BenchmarkError, Ratios, Side, Sizes, retro_pytorch_side, rounds, started, summary
+
+ROOT = Path(common.__file__).resolve().parents[1]
+NOWHERE = Path("/nowhere/bin/python")
+
+WORKER = """
+import sys
+sys.path.insert(0, {root!r})
+from benchmarks.common import Commands
+commands = Commands()
+print("noise of a library")
+commands.answer(ready=True, colour="red")
+def fail(): raise ValueError("no such thing")
+def die(): print("last words", file=sys.stderr); sys.exit(3)
+commands.serve({{"double": lambda value: {{"value": 2 * value}}, "fail": fail, "die": die}})
+"""
+
+
+def side(source: str = WORKER) -> Side:
+    return Side("test", [sys.executable, "-c", source.format(root=str(ROOT))], threads=1)
+
+
+# ---- the pipe ----
+
+
+def test_a_side_answers_over_its_pipe_whatever_its_libraries_print():
+    with started([side()]) as present:
+        assert present["test"].facts["colour"] == "red"
+        assert [present["test"].ask("double", value=value)["value"] for value in (1, 2)] == [2, 4]
+
+
+def test_a_side_that_fails_ends_the_benchmark_with_its_message():
+    with pytest.raises(BenchmarkError, match="test: ValueError: no such thing"), started([side()]) as present:
+        present["test"].ask("fail")
+
+
+def test_a_side_that_dies_ends_the_benchmark_with_its_last_words():
+    with pytest.raises(BenchmarkError, match="status 3: .*last words"), started([side()]) as present:
+        present["test"].ask("die")
+
+
+def test_a_peer_without_an_environment_is_absent_with_the_remedy():
+    with started([retro_pytorch_side(Sizes(), 1, NOWHERE)]) as present:
+        assert present == {}
+    assert "make bench-peers" in retro_pytorch_side(Sizes(), 1, NOWHERE).absent
+
+
+def test_a_peer_whose_environment_lacks_it_is_absent_with_the_reason():
+    peer = retro_pytorch_side(Sizes(), 1, Path(sys.executable))  # the tests' own environment
+    with started([peer]) as present:
+        assert present == {}
+    assert "No module named 'retro_pytorch'" in peer.absent
+
+
+# ---- figures ----
+
+
+def test_a_ratio_is_the_median_of_the_ratios_within_rounds():
+    ratios = Ratios()
+    ratios.paired("a_over_b", [2.0, 30.0, 8.0], [1.0, 10.0, 2.0])  # 2, 3, 4: the slow round does no harm
+    assert ratios.values["a_over_b"] == 3.0
+    assert ratios.ranges["a_over_b"] == [2.0, 4.0]
+
+
+def test_a_ratio_with_an_absent_side_is_none():
+    ratios = Ratios()
+    ratios.paired("a_over_b", None, [1.0])
+    ratios.plain("c_over_d", 1.0, None)
+    assert ratios.values == {"a_over_b": None, "c_over_d": None}
+
+
+def test_a_summary_holds_median_and_range():
+    assert summary([3.0, 1.0, 2.0], "seconds") == {"median": 2.0, "min": 1.0, "max": 3.0, "unit": "seconds"}
+
+
+def test_a_spent_budget_ends_the_rounds_after_two():
+    assert list(rounds(5, None)) == [0, 1, 2, 3, 4]
+    assert list(rounds(5, -1.0)) == [0, 1]
+
+
+def test_the_peers_operations_are_those_that_torch_counted():
+    """57.0e9 forward for two sequences, of which the encoder 18.3e9: torch's counter over retro-pytorch 0.3.9."""
+    terms = train_step.peer_flops(common.SIZES["25m"], executed=True)
+    assert 2 * sum(terms.values()) == pytest.approx(57.0e9, rel=2e-3)
+    assert 2 * sum(value for name, value in terms.items() if name.startswith("encoder")) == pytest.approx(
+        18.3e9, rel=5e-3
+    )
+
+
+def test_what_the_peer_must_compute_is_less_than_what_it_does():
+    required = train_step.peer_flops(common.SIZES["25m"])
+    executed = train_step.peer_flops(common.SIZES["25m"], executed=True)
+    less = {name for name in required if required[name] < executed[name]}
+    assert less == {"decoder_attention", "encoder_conditioning", "cca_query_and_output", "cca_attention"}
+
+
+# ---- the benchmarks ----
+
+
+def check_shape(result: dict) -> None:
+    """What every benchmark promises."""
+    json.loads(json.dumps(result, allow_nan=False))
+    assert {"name", "machine", "config", "sides", "ratios", "ratio_ranges"} == set(result)
+    assert {"cpu", "cores", "load_average", "share_of_others"} <= set(result["machine"])
+    for row in result["sides"].values():
+        if "absent" in row:
+            assert set(row) == {"absent"}
+            continue
+        assert row["min"] <= row["median"] <= row["max"]
+        assert row["min"] > 0
+        assert "/" in row["unit"]
+    for label, value in result["ratios"].items():
+        if value is None:
+            assert "retro_pytorch" in label, f"{label} compares sides that are there"
+        else:
+            assert math.isfinite(value)
+            assert value > 0
+
+
+@pytest.mark.slow
+def test_train_step_prints_its_object_and_nothing_else():
+    command = [sys.executable, "benchmarks/train_step.py", "--json", "--quick", "--sizes", "tiny", "--rounds", "2"]
+    command += ["--threads", "1", "--peer-python", str(NOWHERE)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    check_shape(result)
+    assert result["name"] == "train_step"
+    assert set(result["sides"]) == {"twin", "ours", "ours_default", "retro_pytorch"}
+    assert "make bench-peers" in result["sides"]["retro_pytorch"]["absent"]
+    assert result["config"]["rounds"] == 2
+    assert any(text.startswith("retro_pytorch") for text in result["config"]["skipped"])
+    assert [result["sides"][label]["dtype"] for label in ("twin", "ours")] == ["float32", "float32"]
+    ratios = result["ratios"]
+    for label in ("ours_over_twin_time", "ours_over_twin_flops", "gemm_share"):
+        assert ratios[label] is not None
+    for label in ("retro_pytorch_over_ours", "retro_pytorch_over_ours_default", "ours_over_retro_pytorch_memory"):
+        assert ratios[label] is None
+    assert ratios["ours_over_twin_flops"] == (result["sides"]["ours"]["flops"] / result["sides"]["twin"]["flops"])
+
+
+def test_generate_measures_every_context_against_the_decoder():
+    result = generate.measure(common.SIZES["tiny"], rounds_wanted=2, threads=1, peer_python=NOWHERE)
+    check_shape(result)
+    assert result["name"] == "generate"
+    assert result["config"]["contexts"] == [8, 56, 256]
+    labels = {f"{label}_{context}" for label in ("decoder", "ours") for context in (8, 56, 256)}
+    assert set(result["sides"]) == {*labels, "retro_pytorch_56"}
+    assert {"ours_over_decoder_8", "ours_over_decoder_56", "ours_over_decoder_256"} <= set(result["ratios"])
+    contexts = [result["ratios"][f"ours_over_decoder_{context}"] for context in (8, 56, 256)]
+    assert result["ratios"]["ours_over_decoder"] == max(contexts)
+    assert result["ratios"]["retro_pytorch_over_ours"] is None
+    assert result["sides"]["ours_8"]["parameters"] > result["sides"]["decoder_8"]["parameters"]
+
+
+@pytest.mark.slow
+def test_quick_generation_says_what_it_skipped():
+    result = generate.measure(common.SIZES["tiny"], rounds_wanted=1, quick=True, threads=1, peer_python=NOWHERE)
+    check_shape(result)
+    assert result["config"]["contexts"] == [8, 56]
+    assert "context 256" in result["config"]["skipped"]
