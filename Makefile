@@ -41,6 +41,6 @@ bench-peers: .venv-peers/installed
 .venv-peers/installed: benchmarks/peers/requirements.txt
 	@scripts/setup.sh base
 	$(bin)/python -m venv --clear .venv-peers
-	PIP_EXTRA_INDEX_URL=$(CHUNKWISE_TORCH_INDEX) .venv-peers/bin/python -m pip install --quiet -r $<
+	$(addprefix PIP_EXTRA_INDEX_URL=,$(CHUNKWISE_TORCH_INDEX)) .venv-peers/bin/python -m pip install --quiet -r $<
 	.venv-peers/bin/python -m pip install --quiet --no-deps retro-pytorch==0.3.9
 	@touch $@

@@ -1,10 +1,13 @@
 """What all tests share: no network, no store outside the test, and marks that skip where something is not there."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+# A shell that starts a job in the background has it ignore Ctrl-C, and children inherit that; our tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -125,9 +125,13 @@ def _mechanism(cells: Cells) -> tuple[tuple[ControlRow, ...], tuple[ControlCheck
             rows.append(ControlRow(name=names[name], n=len(values), mean=float(values.mean()), **change))
 
     checks = []
+    infinite, near, half = math.inf, math.log(1.005), math.log(2)
 
     def ask(id: str, question: str, first: str, second: str, low: float, high: float, level: float) -> None:
-        """yes: the interval of log perplexity first - second lies in [low, high]; no: wholly outside."""
+        """yes: the interval of log perplexity first - second lies between low and high; no: wholly outside.
+
+        No difference at all is a "no" where one was asked for: a model that ignores its neighbours is told so.
+        """
         if first not in places or second not in places:
             return
         difference = np.subtract(*cells.values(controls.metric, places[first], places[second]))
@@ -135,15 +139,18 @@ def _mechanism(cells: Cells) -> tuple[tuple[ControlRow, ...], tuple[ControlCheck
             return
         centre = float(difference.mean())
         interval = st.t_interval(difference, level) or (centre, centre)
-        inside, outside = low <= interval[0] and interval[1] <= high, interval[0] > high or interval[1] < low
+        inside = low < interval[0] and interval[1] < high
+        outside = interval[0] >= high or interval[1] <= low
+        nothing = high <= 0 and -near <= interval[0] and interval[1] <= near and not inside
         percents = [f"{100 * math.expm1(x):+.1f}".replace("-", "\N{MINUS SIGN}") for x in (centre, *interval)]
         spread = (
             f"{100 * level:.0f} % interval {percents[1]} to {percents[2]}" if len(difference) > 1 else "one replicate"
         )
-        answer: Literal["yes", "no", "unclear"] = "yes" if inside else "no" if outside else "unclear"
+        answer: Literal["yes", "no", "unclear"] = (
+            "unclear" if len(difference) == 1 else "yes" if inside else "no" if outside or nothing else "unclear"
+        )
         checks.append(ControlCheck(id=id, question=question, answer=answer, detail=f"{percents[0]} %, {spread}"))
 
-    infinite, near, half = math.inf, math.log(1.005), math.log(2)
     ask("beats-twin", "Do found neighbours beat the twin?", "on", "twin", -infinite, 0, 0.95)
     ask("beats-random", "Do found neighbours beat random ones?", "on", "random", -infinite, 0, 0.95)
     ask("random-is-twin", "Are random neighbours within 0.5 % of the twin?", "random", "twin", -near, near, 0.90)
@@ -157,7 +164,11 @@ def _change(cells: Cells, metric: str, at: Selector, before: Selector | None) ->
     if before is None:
         return {}
     difference = np.subtract(*cells.values(metric, at, before))
-    return {"difference": float(difference.mean()), "interval": st.t_interval(difference)} if len(difference) else {}
+    if not len(difference):
+        return {}
+    # The same number in every replicate is one evaluation that all share, and has no interval.
+    interval = st.t_interval(difference) if np.ptp(difference) else None
+    return {"difference": float(difference.mean()), "interval": interval}
 
 
 def _contributions(cells: Cells) -> list[Contributions]:

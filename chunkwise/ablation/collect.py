@@ -96,7 +96,12 @@ def collect(
         runs=tuple(runs_of(outcome)),
         checks=tuple(checks_of(outcome, views)),
         not_measured=resolution.not_measured,
-        warnings=tuple(dict.fromkeys(text for entry in resolution.entries for text in entry.warnings)),
+        warnings=tuple(
+            dict.fromkeys(
+                [f"not read: {one.message}" for one in document.diagnostics if one.severity == "error"]
+                + [text for entry in resolution.entries for text in entry.warnings]
+            )
+        ),
         limits=limits_of(study, arms, views),
         shared_base=profile.share_base or profile.base is None,
         alpha=profile.alpha,

@@ -98,6 +98,8 @@ class Profile(Config):
     thresholds: dict[str, float] = Field(default_factory=dict)
     """Smallest difference that matters, by metric id, in nats or shares. Default: 0.01 nat, 0.01 = 1 point."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
+    limits: tuple[str, ...] = ()
+    """What a reader must know about this profile; stands among the report's limits."""
     expected_datastore_chunks: int | None = Field(None, ge=1)
     """About how many chunks the datastore will hold, to refuse hopeless arms before it is built."""
 
@@ -349,6 +351,8 @@ class Resolution(Config):
     plan_sha256: str
     plan_title: str | None = None
     profile: str
+    profile_digest: str = ""
+    """Of the profile with all its settings: the same plan under other settings is another study."""
     paper: str | None = None
     registry_digest: str
     overrides: JsonValue = None

@@ -131,7 +131,7 @@ class _Draft:
 def contrasts_of(cells: Cells, examples: ExampleLoader | None) -> list[Contrast]:
     drafts: list[_Draft] = []
     for series in _in_series(cells.study.comparisons):
-        if series[0].series is not None and len(series) > 1:
+        if series[0].series is not None and len(series) > 1 and all(one.fraction for one in series):
             drafts += [_slope(cells, series, metric) for metric in series[0].metrics]
         drafts += [_pair(cells, one, metric, len(series) > 1, examples) for one in series for metric in one.metrics]
     results: list[Contrast | None] = [None] * len(drafts)
@@ -180,8 +180,17 @@ def _pair(cells: Cells, one: Comparison, metric_id: str, level: bool, examples: 
         differences,
         metric,
         _all_at_chance(metric, [arm, baseline]),
-        one.invalid or _unpaired(cells, len(replicates)),
+        one.invalid or _unpaired(cells, len(replicates)) or _other_examples(arm, baseline, examples),
     )
+
+
+def _other_examples(arm: list[Cell], baseline: list[Cell], load: ExampleLoader | None) -> str | None:
+    """Why two sides cannot be compared: they were not evaluated on the same documents or questions."""
+    for left, right in zip(arm, baseline, strict=True) if load else ():
+        sides = load(left), load(right)
+        if sides[0] is not None and sides[1] is not None and not np.array_equal(sides[0].clusters, sides[1].clusters):
+            return "the two sides were not evaluated on the same examples"
+    return None
 
 
 def _slope(cells: Cells, levels: Sequence[Comparison], metric_id: str) -> _Draft:
@@ -308,6 +317,8 @@ def _within_checkpoints(arm: list[Cell], baseline: list[Cell], load: ExampleLoad
     sides = [[records for cell in side if (records := load(cell))] for side in (arm, baseline)]
     if len(sides[0]) != len(arm) or len(sides[1]) != len(arm):
         return {}
+    if len({len(records.values) for side in sides for records in side}) > 1:
+        return {}  # other examples: the contrast is invalid, see _other_examples
     first = sides[0][0]
     arm_N, baseline_N = (np.mean([records.values for records in side], axis=0) for side in sides)
     found: dict[str, Any] = {

@@ -246,7 +246,7 @@ def grids(s: Material) -> Blocks:
             values = s.cells.values(metric.id, at)[0] if at else np.array([])
             if not len(values):
                 return None
-            interval = t_interval(values)
+            interval = t_interval(values) if np.ptp(values) else None  # equal: one evaluation that replicates share
             half = f" \N{PLUS-MINUS SIGN} {(interval[1] - interval[0]) / 2 * metric.factor:.1f}" if interval else ""
             return f"{say.level(metric, float(values.mean()))}{half}"
 

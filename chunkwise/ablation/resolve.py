@@ -32,6 +32,7 @@ from chunkwise.ablation.registry import NameIndex, PartMatch, Registry, field_ki
 from chunkwise.ablation.results import METRICS
 from chunkwise.core.config import load_yaml
 from chunkwise.core.errors import ConfigError, PlanError
+from chunkwise.core.io import canonical_json, digest_bytes
 
 SECOND_MEANINGS = {"model.cca": ("model.cca.gate", "trained with retrieval, evaluated with its gate at 0")}
 """REMOVE of the component is also read as REMOVE of the second one, which is always shown beside it."""
@@ -97,15 +98,27 @@ def resolve(
             known = ", ".join(registry.components)
             raise PlanError(f"the overrides name a component {answer.component!r}; known: {known}")
     resolver = _Resolver(profile, paper, registry)
+    entries = tuple(resolver.entry(entry, overrides.of(entry)) for entry in document.entries)
+    varied = {row.component for entry in entries for row in entry.replacements if row.arm}
+    told = {_not_varied(registry.components[component].title) for component in varied if component}
+    entries = tuple(  # another entry may vary what this one only names
+        entry.model_copy(update={"warnings": tuple(text for text in entry.warnings if text not in told)})
+        for entry in entries
+    )
     return Resolution(
         plan_sha256=document.source_sha256,
         plan_title=document.title,
         profile=profile.name,
+        profile_digest=digest_bytes(canonical_json(profile.model_dump(mode="json")).encode()),
         paper=paper.id if paper else None,
         registry_digest=registry.digest,
         overrides=overrides.model_dump(mode="json") if overrides.entries else None,
-        entries=tuple(resolver.entry(entry, overrides.of(entry)) for entry in document.entries),
+        entries=entries,
     )
+
+
+def _not_varied(title: str) -> str:
+    return f"{title} is named but not varied"
 
 
 class _Resolver:
@@ -152,7 +165,7 @@ class _Resolver:
             varied = {row.component for row in rows}
             named = match.components if len(match.components) > 1 else ()
             titles = [self.registry.components[component].title for component in named if component not in varied]
-            warnings += [f"{title} is named but not varied" for title in titles]
+            warnings += [_not_varied(title) for title in titles]
         return base.model_copy(
             update={
                 "status": _entry_status(rows),
@@ -174,6 +187,12 @@ class _Resolver:
             facts["paper"] = wish.paper or self.words.paper_fact(wish.field)
             facts["local"] = wish.changes.get(wish.field.path)
             try:
+                if wish.field.path.startswith("tokenizer.") and self.profile.pretrained is not None:
+                    raise Unclear(
+                        f"profile {self.profile.name} starts from a trained decoder, whose tokenizer comes with it; "
+                        "train a base in the run (`base`) to vary it",
+                        status="not-applicable",
+                    )
                 arm = self._arm(wish, components)
             except Unclear as unclear:
                 wish = unclear
@@ -258,7 +277,7 @@ class _Resolver:
             unused=tuple(sections) if removed else (),
             stage=knob.stage,
             experiment=self.profile.size_experiment if is_view else "arm",
-            series=knob.component if kind in ("share", "number") and not wish.joint and not removed else None,
+            series=knob.component if kind == "share" and not wish.joint and not removed else None,
             fraction=changes[wish.field.path] if kind == "share" else None,
             joint=wish.joint,
         )

@@ -84,12 +84,17 @@ def ablate(
     document, plan_text = read_plan(plan)
     answers = load_overrides(overrides) if overrides else None
     resolution = resolve(document, profile, overrides=answers)
+    unread = [f"line {remark.line}: {remark.message}" for remark in document.diagnostics if remark.severity == "error"]
+    if strict and unread:
+        raise PlanError(f"of the plan could not be read: {'; '.join(unread)}", hint="mend it, or run without --strict")
+    for remark in unread:
+        note(f"not read: {plan}, {remark}")
     _require_some(resolution, strict)
     study = plan_study(profile, resolution)
     count = workers or default_workers()
     if dry_run:
         print_dry_run(study, store, count)
-        return PARTLY if resolution.exit_code else DONE
+        return PARTLY if resolution.exit_code or document.exit_code else DONE
 
     _claim(out, resolution)
     schedule = Schedule(study.jobs, costs_of(profile), count, quiet=sys.stderr.isatty())
@@ -118,7 +123,8 @@ def ablate(
     )
     if not baseline_is_there(results.cells):
         raise next(iter(schedule.failures.values()))
-    status = PARTLY if resolution.exit_code or document.exit_code or schedule.failures else DONE
+    failed = schedule.failures or any(not check.passed for check in results.checks)
+    status = PARTLY if resolution.exit_code or document.exit_code or failed else DONE
     log = _run_log(schedule, started, date, status)
     with machine_errors():
         write_json(out / "study.json", _study_record(study, schedule))
@@ -169,10 +175,11 @@ def _claim(out: Path, resolution: Resolution) -> None:
                 hint="choose a new or empty folder",
             )
         before = read_json(mine) if mine.is_file() else {}
-        same = all(before.get(name) == getattr(resolution, name) for name in ("plan_sha256", "profile"))
+        what = ("plan_sha256", "profile", "profile_digest")
+        same = all(before.get(name) == getattr(resolution, name) for name in what)
         if before and not same:
             raise ArtefactError(
-                f"{out} holds the study of another plan or profile (profile {before.get('profile')}); "
+                f"{out} holds the study of another plan, profile or setting (profile {before.get('profile')}); "
                 "nothing was written",
                 hint="choose a new or empty folder",
             )

@@ -319,7 +319,8 @@ def _controls(study: Study, retro: Trained, twin: Trained) -> None:
     if not study.asks_questions:
         return
     for cell in ("closed", "prompt", "encoder", "both"):
-        study.ask(Selector(arm=RETRO, condition=cell), retro, write=cell == "both")
+        write = cell == "both" or (cell == "prompt" and _writes(study))  # prompt: gate-off's side of exact match
+        study.ask(Selector(arm=RETRO, condition=cell), retro, write=write)
     for cell in ("closed", "prompt"):
         study.ask(Selector(arm=TWIN, condition=cell), twin, write=cell == "prompt")
     study.ask(Selector(arm=PLACEBO, condition="both"), retro, evidence="placebo")

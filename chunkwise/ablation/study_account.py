@@ -112,7 +112,9 @@ def grids_of(study: Study, cells: Sequence[Cell]) -> tuple[Grid, ...]:
         return ()
     title = "Questions on documents that are in the datastore and in no training text"
     columns = ("closed book", "prompt", "encoder", "both")
-    return (Grid(title=title, metric="choice_accuracy", columns=columns, rows=tuple(rows)),)
+    known = {cell.metric for cell in cells}
+    shown = [metric for metric in ("choice_accuracy", "answer_nll", "exact_match", "f1") if metric in known]
+    return tuple(Grid(title=title, metric=metric, columns=columns, rows=tuple(rows)) for metric in shown)
 
 
 # --- checks ------------------------------------------------------------------------------------------------------
@@ -229,6 +231,20 @@ def limits_of(study: Study, arms: Sequence[Arm], views: Sequence[ViewRow]) -> tu
     )
     if profile.base is None or profile.share_base:
         found.append("All replicates continue one base model, so the noise of training a base is not in the intervals.")
+    if profile.retrofit.view is None and "held" in profile.datastore.splits:
+        found.append(
+            "Training with retrieval reads the whole datastore: documents held out of all training text may stand "
+            "beside it as neighbours, though no token of theirs is ever predicted."
+        )
+    if any(arm.changes.get("mechanism") == "in_prompt" for arm in study.resolution.arms.values()):
+        n, m = profile.training_text.sequence_tokens, profile.datastore.chunk_tokens
+        longest = n + (n // m - 1) * (2 * m * profile.retrofit.retro.neighbours + 1)
+        found.append(
+            f"Neighbours in the prompt make rows of up to {longest:,} tokens out of rows of {n}. A base trained on "
+            "short rows has to learn their length and layout in the continued training, so this arm's loss is not that "
+            "of the mechanism alone; nor is its compute equal, see the parity of the arms."
+        )
+    found += profile.limits
     if profile.retrofit.freeze_backbone:
         found.append("The backbone is frozen: the twin is the base itself.")
     if profile.size_experiment == "swap" and len(study.views) > 1:

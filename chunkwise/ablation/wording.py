@@ -160,8 +160,8 @@ def sentence(contrast: Contrast, metric: Metric) -> str:
     if contrast.p_departure is None:
         return said
     bends = contrast.p_departure < 0.05
-    line = "The sizes do not lie on one line: read the rows" if bends else "The sizes agree with a straight line"
-    return f"{said} {line} (p {p_value(contrast.p_departure)})."
+    line = "The sizes do not lie on one line: read the rows" if bends else "No departure from a line is shown"
+    return f"{said} {line} (p {p_value(contrast.p_departure)}, n = {contrast.n})."
 
 
 def _conclusion(contrast: Contrast, metric: Metric) -> str:

@@ -50,6 +50,8 @@ class InputError(ChunkwiseError):
 class PlanError(ChunkwiseError):
     """A plan document holds no plan, or asks for something that cannot be resolved."""
 
+    exit_code = 2
+
 
 class ShapeError(ChunkwiseError):
     """Sizes of arrays do not fit each other."""

@@ -125,7 +125,7 @@ class Store:
                 what = f"{stage} artefact" if stage else "artefact"
                 raise ArtefactError(
                     f"{text!r} is neither a folder with {RECORD} nor the key of a stored artefact in {self.root}",
-                    hint=f'"chunkwise store ls" lists the keys; give one of a {what}, or 4 or more of its first digits',
+                    hint=f'"chunkwise store ls" lists the keys; give that of one {what}, or 4 or more digits of it',
                 )
             if len(matches) > 1:
                 keys = ", ".join(f"{match.parent.parent.name}/{match.parent.name}" for match in matches)

@@ -241,6 +241,10 @@ def _copy_tokenizer(name: str, store: Store, out: Path | None) -> Artefact:
 
     def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
         loaded.save_pretrained(folder)
+        settings = read_json(folder / "tokenizer_config.json")
+        for name in ("is_local", "local_files_only", "name_or_path"):  # how it was found is no part of what it is
+            settings.pop(name, None)
+        write_json(folder / "tokenizer_config.json", settings)
         return {"vocabulary_size": len(loaded)}
 
     return store.make("tokenizer", TOKENIZER_VERSION, {}, {"tokenizer": content}, build, out=out)

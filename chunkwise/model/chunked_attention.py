@@ -27,7 +27,8 @@ from chunkwise.model.encoder import Norm, fan_in_normal
 
 SIMILARITY_SCALE = 2.0
 """Queries of `similarity_init` start twice as long as normed states: of 1, 2 and 4 with a small trained decoder and no
-training of the cross-attention at all, longer was better (docs/log.md); training goes on from there."""
+training of the cross-attention at all, longer was better (docs/log.md); training goes on from there. A null logit is
+measured in it too, so a change changes what saved models compute: raise the version of the training stages with it."""
 
 NULL_SHARE = 0.6
 """Where a null key starts, as a share of the logit of two equal states under `similarity_init`."""

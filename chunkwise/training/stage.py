@@ -125,6 +125,7 @@ def adopt_base(folder: Path | str, tokens: Artefact, store: Store, *, out: Path 
                 f"the decoder knows {vocabulary} tokens, the text has {head['vocabulary_size']}",
                 hint="tokenise the corpus with the decoder's own tokenizer",
             )
+        _require_own_tokenizer(folder, tokens)
         _save(model, target / "model")
         parameters = count_parameters(model, frozenset())
         facts = {"parameters": parameters, "tokenizer_digest": head["tokenizer_digest"], "validation": [], "loss": []}
@@ -133,6 +134,24 @@ def adopt_base(folder: Path | str, tokens: Artefact, store: Store, *, out: Path 
 
     inputs = {"decoder": content, "tokens": tokens}
     return store.make("base", VERSION, {"adopted": True}, inputs, build, out=out)
+
+
+def _require_own_tokenizer(folder: Path, tokens: Artefact) -> None:
+    """Refuse a decoder whose tokenizer, where its folder holds one, is not the one that made the tokens.
+
+    Raises:
+        MismatchError: token 17 means one thing to the decoder and another in the text.
+    """
+    from chunkwise.corpus.tokenizer import load_tokenizer
+
+    if not (folder / "tokenizer.json").is_file():
+        return
+    own, used = (load_tokenizer(str(place)) for place in (folder, tokens.path / "tokenizer"))
+    if own.get_vocab() != used.get_vocab():
+        raise MismatchError(
+            f"the decoder in {folder.name} comes with a tokenizer ({len(own)} tokens), the text was cut by another",
+            hint="tokenise the corpus with the decoder's own tokenizer (tokenizer.pretrained: its folder)",
+        )
 
 
 def train_retrofit(

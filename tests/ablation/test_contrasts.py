@@ -206,3 +206,35 @@ def test_places_are_paired_by_replicate_not_by_order():
     replicates, (on, _) = Cells(study).paired("perplexity", ON, OFF)
     assert replicates == [1, 2]
     assert [cell.value for cell in on] == [3.1, 3.2]
+
+
+def test_a_model_whose_retrieval_does_nothing_at_all_fails_too():
+    """Found, random, oracle and twin equal to the bit: an interval of (0, 0) is no gain."""
+    study = made_study()
+    flat = [cell for cell in study.cells if cell.metric != "perplexity"]
+    controls = study.controls
+    places = [controls.on, controls.off, controls.twin, controls.random, controls.oracle]
+    flat += [Cell(at=at, replicate=r, metric="perplexity", value=3.4 + 0.01 * r) for at in places for r in range(3)]
+    analysis = analyse(study.model_copy(update={"cells": tuple(flat)}))
+    checks = {check.id: check.answer for check in analysis.mechanism_checks}
+    assert [checks[name] for name in ("beats-twin", "beats-random", "oracle-helps")] == ["no", "no", "no"]
+    assert checks["random-is-twin"] == "yes"
+
+
+def test_sides_that_were_evaluated_on_other_examples_have_no_verdict():
+    study = made_study()
+    one = study.comparisons[0]
+    other = Examples(values=np.zeros(5), weights=np.ones(5), clusters=np.arange(5))
+    same = Examples(values=np.zeros(4), weights=np.ones(4), clusters=np.arange(4))
+    baseline = one.selectors(one.metrics[0])[1]
+    contrasts = analyse(study, lambda cell: same if cell.at == baseline else other).contrasts
+    pair = next(c for c in contrasts if c.arm == one.label and c.metric == one.metrics[0])
+    assert pair.verdict is Verdict.INVALID and "examples" in pair.reason
+
+
+def test_two_values_of_a_number_are_rows_and_no_slope_of_the_datastore():
+    study = made_study()
+    number = {"series": "model.neighbours", "fraction": None}
+    numbers = [one.model_copy(update=number) for one in study.comparisons if one.series]
+    contrasts = analyse(study.model_copy(update={"comparisons": tuple(numbers)})).contrasts
+    assert contrasts and all(contrast.arm != SLOPE for contrast in contrasts)

@@ -49,7 +49,7 @@ def test_the_packaged_plan_resolves_as_a_whole():
         (0.5, 1.2e12, "fraction-1-2"), (0.25, 1.2e12, "fraction-1-4"), (0.125, 1.2e12, "fraction-1-8")]  # fmt: skip
     assert changes(size) == [{"view.fraction": 0.5}, {"view.fraction": 0.25}, {"view.fraction": 0.125}]
     assert {(arm.series, arm.against, arm.experiment) for arm in size.arms} == {("datastore.size", "baseline", "swap")}
-    assert "retrieval database composition is named but not varied" in size.warnings
+    assert size.warnings == ()  # its part names the composition too, which the third entry varies
 
     assert [(arm.id, arm.role, arm.changes) for arm in removal.arms] == [
         ("twin", "arm", {"mechanism": "none"}),
@@ -66,6 +66,18 @@ def test_the_packaged_plan_resolves_as_a_whole():
 
     assert changes(form) == [{"retrofit.retro.cca_layers": "middle"}, {"mechanism": "in_prompt"}]
     assert [metric.id for metric in size.metrics] == ["perplexity", "choice_accuracy"]
+
+
+def test_a_part_that_is_named_and_varied_by_no_entry_is_warned_of():
+    size = resolve_one("retrieval database size and composition", "600B tokens")
+    assert "retrieval database composition is named but not varied" in size.warnings
+
+
+def test_a_tokenizer_cannot_be_varied_under_a_decoder_that_brings_its_own():
+    profile = make_profile()
+    taken = profile.model_copy(update={"base": None, "pretrained": "a/decoder"})
+    (row,) = resolve_one("vocabulary size", "8192", profile=taken).replacements
+    assert (row.status, row.arm) == ("not-applicable", None) and "tokenizer comes with it" in row.message
 
 
 def test_every_arm_is_a_profile_that_differs_only_where_it_says():

@@ -271,8 +271,24 @@ def test_a_folder_with_other_files_is_refused(corpus, finished, tmp_path):
 def test_the_report_of_another_plan_is_not_written_over(corpus, finished, tmp_path):
     plan = tmp_path / "other.md"
     plan.write_text(FOUNDING.replace("600B", "500B"), encoding="utf-8")
-    with pytest.raises(ArtefactError, match="another plan or profile"):
+    with pytest.raises(ArtefactError, match="another plan, profile or setting"):
         ablate(plan, tiny_profile(corpus), finished[0] / "out", store=Store(finished[0] / "store"))
+
+
+def test_the_report_of_other_settings_is_not_written_over(corpus, finished, tmp_path):
+    plan = tmp_path / "plan.md"
+    plan.write_text(FOUNDING, encoding="utf-8")
+    other = tiny_profile(corpus).model_copy(update={"alpha": 0.1})
+    with pytest.raises(ArtefactError, match="another plan, profile or setting"):
+        ablate(plan, other, finished[0] / "out", store=Store(finished[0] / "store"))
+
+
+def test_an_entry_that_could_not_be_read_is_not_passed_over_in_silence(corpus, tmp_path, capsys):
+    plan = tmp_path / "plan.md"
+    bad = "\n### Odd\n- **Ablated Part**: gate\n- **Action**: FROBNICATE\n- **Metrics**: perplexity\n"
+    plan.write_text(FOUNDING + bad, encoding="utf-8")
+    with pytest.raises(PlanError, match="FROBNICATE"):
+        ablate(plan, tiny_profile(corpus), tmp_path / "out", strict=True)
 
 
 def test_strict_refuses_what_cannot_be_run_in_whole(corpus, tmp_path):

@@ -86,7 +86,7 @@ def test_a_plan_without_a_plan(cli, tmp_path):
     assert result.code == 2 and result.out == "" and len(result.complaint) == 1
     assert result.complaint[0].startswith(f"error: {file}: no heading 'Ablation Plan'")
     missing = cli("plan", "check", tmp_path / "absent.md")
-    assert missing.code == 1 and missing.complaint == [
+    assert missing.code == 2 and missing.complaint == [
         f"error: cannot read the plan {tmp_path / 'absent.md'}: No such file or directory"
     ]
 

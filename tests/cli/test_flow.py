@@ -175,8 +175,8 @@ def test_ablate_hands_everything_to_the_engine(cli, tmp_path, monkeypatch):
 def test_ablate_without_a_plan_or_a_profile(cli, tmp_path):
     (tmp_path / "letter.md").write_text("# Dear reader\n")
     for arguments, code, message in (
-        (("absent",), 1, "no plan 'absent'"),
-        ((tmp_path / "letter.md",), 1, "holds no usable entry"),
+        (("absent",), 2, "no plan 'absent'"),
+        ((tmp_path / "letter.md",), 2, "holds no usable entry"),
         (("instructretro", "--profile", "lapptop"), 2, "no profile 'lapptop'"),
         (("instructretro", "--set", "replicate=5"), 2, "unknown key 'replicate'; did you mean 'replicates'?"),
     ):
