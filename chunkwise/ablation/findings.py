@@ -248,7 +248,8 @@ def grids(s: Material) -> Blocks:
                 return None
             interval = t_interval(values) if np.ptp(values) else None  # equal: one evaluation that replicates share
             digits = 1 if metric.factor > 1 else 3
-            half = f" \N{PLUS-MINUS SIGN} {(interval[1] - interval[0]) / 2 * metric.factor:.{digits}f}" if interval else ""
+            spread = (interval[1] - interval[0]) / 2 * metric.factor if interval else 0.0
+            half = f" \N{PLUS-MINUS SIGN} {spread:.{digits}f}" if interval else ""
             return f"{say.level(metric, float(values.mean()))}{half}"
 
         rows = [Row([label, *(shown(at) for at in places)]) for label, places in grid.rows]
