@@ -12,9 +12,9 @@ range per query, breaks ties by partition order and takes its statistics from th
 the full datastore; then a chunk's score for a query is one number, whatever else is in the index, and filtering a
 long hit list equals searching the smaller index.
 
-Cost on 2 cores, 150,000 chunks of 64 Zipf tokens of a vocabulary of 4096, K = 200: built in half a second; a query with
-half of its tokens changed takes .7 ms of one core, most of it for the common terms. Memory: 8 bytes a posting (48
-postings a chunk there), 4 bytes a chunk for each common term, and 4 bytes a chunk for each thread that searches.
+Cost: about a second to build and a millisecond or two of one core a query at 200,000 chunks of 64 tokens (the demo's
+figures stand in docs/log.md), most of it for the common terms. Memory: 8 bytes a posting, 4 bytes a chunk for each
+common term, and 4 bytes a chunk for each thread that searches.
 
 Letters: N chunks, M tokens a chunk, T terms, P postings, Q queries, K hits.
 """
