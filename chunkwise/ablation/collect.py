@@ -184,7 +184,7 @@ def examples_of(artefact: Artefact, metric: str) -> Examples | None:
 def clustered_error(examples: Examples) -> float | None:
     """Standard error of the weighted mean, examples of one cluster (document) moving together; None for one cluster.
 
-    Source: Miller 2024, arXiv:2411.00640, section 2.2, with weights and the factor G / (G - 1) for G clusters.
+    Source: Miller 2024, arXiv:2411.00640, with weights and the factor G / (G - 1) for G clusters.
     """
     total = examples.weights.sum()
     mean = float((examples.values * examples.weights).sum() / total)

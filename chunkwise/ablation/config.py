@@ -68,7 +68,7 @@ class Profile(Config):
                 "CCA", "chunked cross-attention", "cross-attention", "retrieval cross-attention",
                 "cross-attention to retrieved neighbours", "retrieval-augmented pretraining", "retrieval pretraining",
             ),
-            paper=PaperValue("cross-attention", None, "arXiv:2310.07713, section 3.1"),
+            paper=PaperValue("cross-attention", None, "arXiv:2310.07713"),
             stage="retrofit",
             remove="none",
             consequences=("retrofit.retro", "neighbours"),

@@ -15,7 +15,7 @@ from chunkwise.core.config import Config, config_classes, is_union
 
 @dataclass(frozen=True)
 class PaperValue:
-    """What the paper used: the value, its unit, and where it says so ("arXiv:2310.07713, section 3.1")."""
+    """What the paper used: the value, its unit, and where it says so ("arXiv:2310.07713")."""
 
     value: Any
     unit: str | None

@@ -5,7 +5,7 @@
     Question: What does the function pad_sequence of torch.nn.utils.rnn do?
     Answer: Pad a list of variable length Tensors.
 
-`Question:` and `Answer:` are those of the InstructRetro prompts (arXiv:2310.07713, appendix C); its `System:`
+`Question:` and `Answer:` are those of the InstructRetro prompts (arXiv:2310.07713); its `System:`
 paragraph is left out, because a model of the laptop profile reads 256 tokens, and each one counts.
 
 Passages are text that somebody else wrote. A line of theirs that looks like one of our labels is indented by one

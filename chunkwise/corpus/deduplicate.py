@@ -84,7 +84,7 @@ def bands_for(threshold: float) -> tuple[int, int]:
     """(bands, rows a band) with the fewest candidates that still miss a pair at the threshold in under 0.5 %.
 
     A pair of Jaccard s shares a band with probability 1 - (1 - s^rows)^bands (Leskovec et al., Mining of Massive
-    Datasets, section 3.4.2).
+    Datasets).
     """
     for rows in range(PERMUTATIONS, 1, -1):
         bands = PERMUTATIONS // rows

@@ -10,7 +10,7 @@ next one tried (where most of a source is wanted, the same choice is made of wha
 within one small document of the quota; `ViewFacts` reports it. Fractions are nested; views of two different quotas
 need not be.
 
-Source: the nested construction replaces the per-query coin flips of MassiveDS (arXiv:2407.12854, appendix A).
+Source: the nested construction replaces the per-query coin flips of MassiveDS (arXiv:2407.12854).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Exact match and F1 between a written answer and the accepted ones, as SQuAD defines them.
 
-Source: Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1, with the normalisation of the official scripts
+Source: Rajpurkar et al. 2016, arXiv:1606.05250, with the normalisation of the official scripts
 (lower case, no punctuation, no articles, single spaces) and version 2's rule for answers that normalise to nothing.
 """
 

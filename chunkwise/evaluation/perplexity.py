@@ -6,7 +6,7 @@ One pass over the rows, longest first, so that a batch wastes little on padding.
 What is predicted: tokens 1 .. length-1 of each row. The first token of a row has nothing before it; a document of
 several rows is read row by row, without sliding, so loss is somewhat higher than with a stride and the same for all
 arms. Perplexity is exp(mean loss), never a mean of perplexities. Bits per byte is (loss / ln 2) * (tokens / bytes) with
-the tokens and bytes of the whole text (Gao et al. 2020, arXiv:2101.00027, section 3.1).
+the tokens and bytes of the whole text (Gao et al. 2020, arXiv:2101.00027).
 
 Dimensions: S rows, n tokens a row, C chunks a row, Q = S * C chunks, m tokens a chunk, k neighbours, r tokens a
 neighbour, B rows of a batch, T tokens of its rows, V vocabulary.

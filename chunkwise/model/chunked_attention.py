@@ -13,7 +13,7 @@ Chunks are counted on the grid of the tensor, padding included, so all rows of a
 
 Dimensions: B batch, T tokens of this call, R rows, N rows with neighbours (any of B * R), m tokens per chunk,
 k neighbours, r tokens of a neighbour, S = k * r, D decoder width, E encoder width, H heads, h head width.
-Source: RETRO, arXiv:2112.04426, section 2.4 and listing 1. The softmax runs jointly over all S tokens.
+Source: RETRO, arXiv:2112.04426. The softmax runs jointly over all S tokens.
 """
 
 from dataclasses import dataclass
@@ -178,7 +178,7 @@ class ChunkedCrossAttention(nn.Module):
     def bias(self, rows: slice, k: int, r: int, first_token: int) -> Tensor | None:
         """Position bias [H, L, S] of the attending offsets `rows`; None without positions.
 
-        Offset i and neighbour token j are i - j + m - 1 apart (RETRO, section 2.4), j counted in [neighbour,
+        Offset i and neighbour token j are i - j + m - 1 apart (RETRO), j counted in [neighbour,
         continuation], so a model that reads continuations only has the same distances (`first_token` = m).
         """
         if self.position_bias is None:

@@ -8,7 +8,7 @@ work (Khandelwal et al. 2020, arXiv:1911.00172: key = state after a context, val
 this encoder is a copy of the decoder's first layers, reads causally as they do, and gives for each token its state
 and, beside it, its normed embedding, which is what a value needs that names the token.
 
-Departures from RETRO (arXiv:2112.04426, section 2.3): causal instead of bidirectional, weights from the decoder
+Departures from RETRO (arXiv:2112.04426): causal instead of bidirectional, weights from the decoder
 instead of fresh ones, no query conditioning. The copy is trained on like any encoder.
 
 Dimensions: N chunks, k neighbours, r tokens of a neighbour, D decoder width.

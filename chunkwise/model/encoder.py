@@ -10,7 +10,7 @@ keys and values, and no work for chunks without any neighbour (`context` leaves 
 
 Dimensions: N chunks, k neighbours, r tokens of a neighbour, m tokens of a chunk, E encoder width, D decoder width,
 H heads, h head width.
-Source: RETRO, arXiv:2112.04426, section 2.3 and algorithm 1 (order in a layer: self-attention, cross-attention,
+Source: RETRO, arXiv:2112.04426 (order in a layer: self-attention, cross-attention,
 feed-forward). Departures: rotary instead of Transformer-XL positions; token embeddings are the decoder's (RETRO's
 "shared embeddings", within 0.001 bits per byte of its default) and are normed on entry, because a trained decoder's
 embeddings have whatever scale its training left; no biases, no dropout.
