@@ -1,8 +1,9 @@
 """Attention by plain matrix products, for training in bfloat16 on a CPU.
 
-torch's fused attention kernel for CPUs saves memory, which short rows do not need, and is several times slower than plain
-products in bfloat16 (in float32 it is the faster one). A Retro model's encoder and cross-attention work on such short
-sequences, so it is felt in every step. On a GPU, in float32, and for rows beyond some 512 tokens, use the fused kernel.
+torch's fused attention kernel for CPUs saves memory, which short rows do not need, and is several times slower than
+plain products in bfloat16 (in float32 it is the faster one). A Retro model's encoder and cross-attention work on such
+short sequences, so it is felt in every step. On a GPU, in float32, and for rows beyond some 512 tokens, use the fused
+kernel.
 
 Results differ in rounding only: scores are rounded to bfloat16 before the softmax.
 """
