@@ -19,7 +19,7 @@ MODEL_STAGES = ("base", "retrofit", "twin", "in-prompt", "instruct")
 def finished(store: Store) -> Iterator[tuple[Path, Artefact | ArtefactError]]:
     """Every finished artefact of the store by stage and key; an error where its record cannot be read."""
     for record in sorted(store.root.glob(f"*/*/{RECORD}")):
-        if record.parent.parent.name in ("scratch", "temporary", "locks"):
+        if record.parent.parent.name in ("scratch", "temporary", "locks", "tracking"):
             continue
         try:
             yield record.parent, read_artefact(record.parent)

@@ -10,7 +10,8 @@ Nested and parallel tasks share one display; a caller that wants its own table a
     with display(header=lambda: stages_table):
         run_everything()
 
-A log file thus holds one line when a task starts and one when it ends, never a bar.
+A log file thus holds one line when a task starts and one when it ends, never a bar. Of several processes that were
+started together (`core.team`) the first one speaks alone.
 
 A worker process has no screen. `relay` turns its tasks and notes into events, which it sends to its parent; there a
 `Mirror` shows them among the parent's own.
@@ -28,6 +29,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from chunkwise.core.team import rank
 
 
 class _Amount(ProgressColumn):
@@ -81,7 +84,7 @@ def display(header: Callable[[], RenderableType] | None = None) -> Iterator[None
     global _screen
     console = _console()
     with _lock:
-        mine = _screen is None and console.is_terminal and not console.is_dumb_terminal
+        mine = _screen is None and console.is_terminal and not console.is_dumb_terminal and rank() == 0
         if mine:
             _screen = _Screen(console, header)
             _screen.live.start(refresh=True)
@@ -145,6 +148,8 @@ def note(text: str) -> None:
     screen = _screen
     if _relay is not None:
         _relay(("note", text))
+    elif rank():
+        return
     elif screen is None:
         print(text, file=sys.stderr, flush=True)
     else:

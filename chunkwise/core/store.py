@@ -9,6 +9,10 @@ The key is a digest of the recipe: stage, version, parameters, seeds, and the *c
 input that was rebuilt to the same bytes changes nothing downstream. No path, host, time or worker count has a part in
 key or digest. A change of code is recorded, not keyed: raise the stage's version when results change.
 
+Several processes that were started together (`core.team`) may all ask for the same artefact. As a rule one of them gets
+the lock and builds, the others wait and find it. Where they have to build it together (a training), they are given to
+`make` as a team: process 0 owns folder, record and commit, the others take part in the work alone.
+
 Cost: one BLAKE2b pass over what was built (about 1 GB/s). Locks are flock(2): Linux and macOS, one machine or a file
 system that shares locks.
 """
@@ -21,21 +25,23 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from chunkwise.core.artefact import RECORD, Artefact, Record, open_artefact, plain_files, read_artefact
 from chunkwise.core.config import Config
-from chunkwise.core.errors import ArtefactError, InputError, MachineError
+from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, MachineError
 from chunkwise.core.io import canonical_json, digest_bytes, digest_file, digest_tree, machine_errors, sync, write_json
 from chunkwise.core.progress import note
 from chunkwise.core.provenance import code_facts, library_versions
+from chunkwise.core.team import Team, rank
 
 __all__ = ["Artefact", "Record", "Store"]
 
 FORMAT = 1
-_OWN_FOLDERS = ("scratch", "temporary", "locks")
+_OWN_FOLDERS = ("scratch", "temporary", "locks", "tracking")
+_FOUND, _BUILD, _WAIT, _FAILED = range(4)  # what process 0 of a team says to the others
 
 
 class Store:
@@ -74,6 +80,7 @@ class Store:
         *,
         out: Path | str | None = None,
         seeds: Mapping[str, int] | None = None,
+        team: Team | None = None,
     ) -> Artefact:
         """Return the artefact of this recipe, building it when it is not there.
 
@@ -84,28 +91,50 @@ class Store:
             inputs: artefacts, or content digests of things outside the store.
             build: build(folder, scratch) writes plain files into `folder`, may keep what it resumes from in `scratch`
                 (which survives a kill), and returns counts for the record, JSON values.
-            out: a new or empty folder that gets the artefact too, as hard links or copies.
+            out: a new or empty folder that gets the artefact too, as hard links or copies; of several processes it is
+                the first that puts it there.
             seeds: the seeds that the stage uses, and no others.
+            team: the processes that call `build` together, all of them or none; process 0 alone writes into `folder`.
 
         Raises:
             ArtefactError: `out` holds something else; what is stored is corrupted; `build` wrote no plain file.
+            ChunkwiseError: process 0 of the team failed, whose own error says how.
             MachineError: the disk is full. Nothing half-written is left, the scratch folder stays.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", stage) or stage in _OWN_FOLDERS:
             raise ValueError(f"{stage!r} is no stage name: expected lower-case letters, and none of {_OWN_FOLDERS}")
         recipe = _recipe(stage, version, params, inputs, seeds)
         key = _key(recipe)
-        if out is not None:
-            out = Path(out).resolve()
-            _check_out(out, key)
+        out = Path(out).resolve() if out is not None and rank() == 0 else None
         with machine_errors():
-            artefact = self.find(stage, key)
-            if artefact is None:
-                with self._lock(stage, key):
-                    artefact = self.find(stage, key) or self._build(recipe, key, build)
+            if team is not None and team.rank:
+                return self._join(stage, key, build, team)
+            with _telling(team) as tell:
+                if out is not None:
+                    _check_out(out, key)
+                artefact = self.find(stage, key)
+                if artefact is None:
+                    waiting = None if team is None else lambda: tell(_WAIT)
+                    with self._lock(stage, key, waiting):
+                        artefact = self.find(stage, key) or self._build(recipe, key, build, lambda: tell(_BUILD))
+                if artefact.reused:
+                    tell(_FOUND)
             if out is not None:
                 _place(artefact, out)
         return artefact
+
+    def _join(self, stage: str, key: str, build: Callable[[Path, Path], Mapping[str, Any]], team: Team) -> Artefact:
+        """`make`, for the processes of a team that are not the first."""
+        while (word := team.share(_WAIT)) == _WAIT:
+            pass
+        if word == _BUILD:
+            build(self.root / "temporary" / key, self.root / "scratch" / key)
+        if word != _FAILED:
+            with self._lock(stage, key):  # held by process 0 until it has committed, or died
+                artefact = self.find(stage, key)
+            if artefact is not None:
+                return replace(artefact, reused=word == _FOUND)
+        raise ChunkwiseError(f"process 0 did not finish the {stage}; what it says itself is the reason")
 
     def resolve(self, reference: str | Path, stage: str | None = None) -> Artefact:
         """The artefact that a user means: a folder that holds record.json, a key, or the unique beginning of one.
@@ -153,7 +182,13 @@ class Store:
             problems.append(f"{RECORD}: key does not follow from its recipe")
         return problems
 
-    def _build(self, recipe: dict[str, Any], key: str, build: Callable[[Path, Path], Mapping[str, Any]]) -> Artefact:
+    def _build(
+        self,
+        recipe: dict[str, Any],
+        key: str,
+        build: Callable[[Path, Path], Mapping[str, Any]],
+        begin: Callable[[], None],
+    ) -> Artefact:
         """Build under the lock: temporary folder, record last, one rename."""
         final = self.root / recipe["stage"] / key
         if final.exists():
@@ -165,6 +200,7 @@ class Store:
         scratch.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
+            begin()
             counts = dict(build(folder, scratch))
             files = {}
             for name in plain_files(folder):
@@ -201,7 +237,8 @@ class Store:
         return Artefact(final, record, reused=False)
 
     @contextlib.contextmanager
-    def _lock(self, stage: str, key: str) -> Iterator[None]:
+    def _lock(self, stage: str, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the lock of a key; `waiting` is called every second until it is free."""
         path = self.root / "locks" / key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +253,10 @@ class Store:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 note(f"waiting for another process that builds {stage} {key[:12]}")
-                fcntl.flock(file, fcntl.LOCK_EX)
+                if waiting is None:
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                else:
+                    _poll(file, waiting)
             yield
 
     def _sweep(self) -> None:
@@ -231,6 +271,35 @@ class Store:
         """All finished artefacts by stage and key; their files are not looked at (see `verify`)."""
         records = sorted(self.root.glob(f"*/*/{RECORD}"))
         return [read_artefact(path.parent) for path in records if path.parent.parent.name not in _OWN_FOLDERS]
+
+
+@contextlib.contextmanager
+def _telling(team: Team | None) -> Iterator[Callable[[int], None]]:
+    """Process 0's way to say what it will do; where it fails before it could, the others hear of that too."""
+    told = False
+
+    def tell(word: int) -> None:
+        nonlocal told
+        if team is not None and not told:
+            told = word != _WAIT
+            team.share(word)
+
+    try:
+        yield tell
+    except BaseException:
+        tell(_FAILED)
+        raise
+
+
+def _poll(file: IO[str], waiting: Callable[[], None]) -> None:
+    """Take a lock that somebody else holds, staying in touch meanwhile: who waits in a collective gives up in time."""
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            waiting()
+            time.sleep(1)
 
 
 def _recipe(

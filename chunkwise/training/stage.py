@@ -13,12 +13,14 @@ Each artefact holds
     training.json    curves, tokens, parameters, FLOPs; the same for the same run, so no times and no machine
 
 and is made once: its key holds the resolved config, the inputs' contents and the replicate. A killed training goes on
-from its last checkpoint, in the store's scratch folder, when the stage is called again.
+from its last checkpoint, in the store's scratch folder, when the stage is called again, on as many processes as then.
+
+All processes of a launch call the stage; they train together (`processes`), and the first one writes the artefact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from chunkwise.core.errors import ArtefactError, ConfigError, MismatchError
 from chunkwise.core.io import digest_file, digest_tree, read_json, write_json
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
+from chunkwise.core.team import Team, rank, world_size
 from chunkwise.training.config import (
     BaseConfig,
     InPromptConfig,
@@ -41,10 +44,10 @@ if TYPE_CHECKING:  # torch and transformers take seconds to import; a plan that 
 
     from chunkwise.datastore.reader import Datastore
     from chunkwise.training.data import Collate, SequenceTable
+    from chunkwise.training.trackers import Tracking
     from chunkwise.training.trainer import Job
 
 VERSION = 1
-Trackers = Iterable[str]
 
 
 def train_base(
@@ -55,7 +58,7 @@ def train_base(
     *,
     validation: Artefact | None = None,
     out: Path | None = None,
-    trackers: Trackers = (),
+    tracking: Tracking | None = None,
 ) -> Artefact:
     """Train a decoder from scratch.
 
@@ -64,7 +67,7 @@ def train_base(
         replicate: seed of initial weights, data order and dropout.
         validation: `sequences` of another split, for the validation curve; None for none.
         out: also place the artefact here.
-        trackers: of progress, as in transformers ("tensorboard"); no part of the identity.
+        tracking: where curves go while it trains; no part of the identity.
 
     Raises:
         MachineError: a dtype that this machine lacks. InputError: nothing to train on. ConfigError: rows longer than
@@ -83,10 +86,10 @@ def train_base(
         model = new_decoder(config.decoder, **vocabulary, replicate=replicate)
         job = _job(model, config.train, replicate, table, PlainBatches(table), _held(validation, table, config.train))
         facts = {"tokenizer_digest": table.tokenizer_digest}
-        return _run(job, folder, scratch, f"base, replicate {replicate}", trackers, facts)
+        return _run(job, folder, scratch, f"base, replicate {replicate}", tracking, facts)
 
     inputs = _inputs(sequences=sequences, validation=validation)
-    return store.make("base", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+    return store.make("base", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
 
 
 def adopt_base(folder: Path | str, tokens: Artefact, store: Store, *, out: Path | None = None) -> Artefact:
@@ -166,7 +169,7 @@ def train_retrofit(
     validation: Artefact | None = None,
     validation_neighbours: Artefact | None = None,
     out: Path | None = None,
-    trackers: Trackers = (),
+    tracking: Tracking | None = None,
 ) -> Artefact:
     """Give a base retrieval and train on, each chunk's neighbours beside it.
 
@@ -201,7 +204,7 @@ def train_retrofit(
         model.freeze_backbone(config.freeze_backbone)
         job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved), curve)
         facts["tokenizer_digest"] = table.tokenizer_digest
-        return _run(job, folder, scratch, f"retrofit, replicate {replicate}", trackers, facts)
+        return _run(job, folder, scratch, f"retrofit, replicate {replicate}", tracking, facts)
 
     inputs = _inputs(
         base=base,
@@ -211,7 +214,7 @@ def train_retrofit(
         validation=validation,
         validation_neighbours=validation_neighbours,
     )
-    return store.make("retrofit", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+    return store.make("retrofit", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
 
 
 def train_twin(
@@ -223,7 +226,7 @@ def train_twin(
     *,
     validation: Artefact | None = None,
     out: Path | None = None,
-    trackers: Trackers = (),
+    tracking: Tracking | None = None,
 ) -> Artefact:
     """Train the base on, without retrieval, with the tokens and the order of the retrofit of this replicate.
 
@@ -243,10 +246,10 @@ def train_twin(
         model = _load(base)
         job = _job(model, config.train, replicate, table, PlainBatches(table), _held(validation, table, config.train))
         facts = {"tokenizer_digest": table.tokenizer_digest}
-        return _run(job, folder, scratch, f"twin, replicate {replicate}", trackers, facts)
+        return _run(job, folder, scratch, f"twin, replicate {replicate}", tracking, facts)
 
     inputs = _inputs(base=base, sequences=sequences, validation=validation)
-    return store.make("twin", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+    return store.make("twin", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
 
 
 def train_in_prompt(
@@ -261,7 +264,7 @@ def train_in_prompt(
     validation: Artefact | None = None,
     validation_neighbours: Artefact | None = None,
     out: Path | None = None,
-    trackers: Trackers = (),
+    tracking: Tracking | None = None,
 ) -> Artefact:
     """Train the base on with the neighbours of each chunk written before the next; arguments as for `train_retrofit`.
 
@@ -287,7 +290,7 @@ def train_in_prompt(
             _require_reach(model.config.n_positions, longest)
         job = _job(model, config.train, replicate, table, InPromptBatches(table, retrieved), curve)
         facts |= {"tokenizer_digest": table.tokenizer_digest, "longest_row_tokens": longest}
-        return _run(job, folder, scratch, f"in prompt, replicate {replicate}", trackers, facts)
+        return _run(job, folder, scratch, f"in prompt, replicate {replicate}", tracking, facts)
 
     inputs = _inputs(
         base=base,
@@ -297,7 +300,7 @@ def train_in_prompt(
         validation=validation,
         validation_neighbours=validation_neighbours,
     )
-    return store.make("in-prompt", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+    return store.make("in-prompt", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
 
 
 def train_instruct(
@@ -310,7 +313,7 @@ def train_instruct(
     *,
     datastore: Artefact | None = None,
     out: Path | None = None,
-    trackers: Trackers = (),
+    tracking: Tracking | None = None,
 ) -> Artefact:
     """Tune a model on instructions.
 
@@ -373,12 +376,12 @@ def train_instruct(
             forward,
         )
         facts = {"tokenizer_digest": head["tokenizer_digest"], "instructions": len(examples), "dropped": dropped}
-        return _run(job, folder, scratch, f"instruct, replicate {replicate}", trackers, facts)
+        return _run(job, folder, scratch, f"instruct, replicate {replicate}", tracking, facts)
 
     inputs = _inputs(
         model=model, instructions=instructions, tokens=tokens, datastore=datastore if wants_passages else None
     )
-    return store.make("instruct", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate})
+    return store.make("instruct", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
 
 
 # What they share
@@ -471,14 +474,27 @@ def _new_job(
     return Job(model, options, replicate, rows, row_tokens, collate, names, validation, forward)
 
 
+def _team() -> Team | None:
+    """The processes that train together; torch is imported only where there are several."""
+    if world_size() == 1:
+        return None
+    from chunkwise.training.processes import team
+
+    return team()
+
+
 def _run(
-    job: Job, folder: Path, scratch: Path, description: str, trackers: Trackers, facts: Mapping[str, Any]
+    job: Job, folder: Path, scratch: Path, description: str, tracking: Tracking | None, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Train, save, and write training.json; returns the counts for the record."""
     from chunkwise.training.report import record_counts, training_report
     from chunkwise.training.trainer import train
 
-    curves = train(job, scratch, description=description, trackers=trackers)
+    if tracking is not None:
+        tracking = tracking.of(f"{description.partition(',')[0].replace(' ', '-')}-{scratch.name[:12]}")
+    curves = train(job, scratch, description=description, tracking=tracking)
+    if rank():  # process 0 holds the model, and writes
+        return {}
     report = training_report(job, curves, facts)
     _save(job.model, folder / "model")
     write_json(folder / "training.json", report)

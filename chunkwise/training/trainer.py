@@ -5,13 +5,14 @@ What is overridden, and why:
     get_train_dataloader   rows in the order of (replicate, step), without a random stream (`data`)
     create_optimizer       two peaks of the learning rate, by parameter group; fused AdamW
     create_scheduler       the curve of TrainOptions
-    training_step          reseeds torch by (replicate, dropout seed, step), so dropout depends on nothing else
+    _wrap_model            what is called in a step is the loss (`processes.StepModule`), sharded over the processes
+    training_step          reseeds torch by (replicate, dropout seed, step, part), so dropout depends on nothing else
     compute_loss           loss over the places that are predicted, and logits for those places only
+    save_model, _save_..., _load_...   checkpoints of our own form (`checkpoint`): sharded, no pickle
     floating_point_ops     nothing: `flops` counts by formula, once (Trainer's own walks all modules each step)
 
-A run that is killed goes on from its last complete checkpoint and ends in the same bytes on a CPU. Checkpoints are the
-Trainer's own; `curves.json`, written last into each, marks it as complete. They are read with weights_only, and
-the pickled `training_args.bin` beside them never is.
+A run that is killed goes on from its last complete checkpoint and ends in the same bytes on a CPU, with as many
+processes as before. The rows of a step, and its loss, are the same for any number of processes, up to rounding.
 
 Cost: the Trainer adds little to a step; `keep_freed_memory` saves more than that for small models on a CPU, which
 otherwise hand their memory back to the system and ask for it again at every step.
@@ -21,10 +22,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,16 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 
 from chunkwise.core.errors import ChunkwiseError, ConfigError
 from chunkwise.core.io import machine_errors, read_json, write_json
-from chunkwise.core.progress import track
+from chunkwise.core.progress import note, track
+from chunkwise.core.team import rank, world_size
 from chunkwise.neighbours.in_prompt import IGNORED
+from chunkwise.training import checkpoint as checkpoints
 from chunkwise.training.attention import plain_attention
+from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.config import TrainOptions
 from chunkwise.training.data import Collate, RowOrder, keyed_seed
-
-CURVES = "curves.json"
+from chunkwise.training.processes import StepModule, gather, shard
+from chunkwise.training.trackers import Tracking
 
 
 @dataclass
@@ -91,23 +94,23 @@ class Job:
     forward: dict[str, Any] = field(default_factory=dict)
 
 
-def train(job: Job, scratch: Path, *, description: str, trackers: Iterable[str] = ()) -> Curves:
-    """Run a training to its end, from its last complete checkpoint where there is one.
+def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | None = None) -> Curves:
+    """Run a training to its end, from its last complete checkpoint where there is one; all processes call it.
 
     Args:
         scratch: where checkpoints lie; what is there belongs to this training.
         description: for the progress display.
-        trackers: as TrainingArguments.report_to ("tensorboard", "trackio", "wandb").
+        tracking: where curves go while it runs.
 
     Returns:
-        The curves; the model is trained in place, and in evaluation mode.
+        The curves; the model is trained in place, and in evaluation mode. Of several processes the first has it whole.
 
     Raises:
         ChunkwiseError: the loss is not a number. ConfigError: dropout without a place for it. MachineError: disk full.
     """
     keep_freed_memory()
-    checkpoints = scratch / "checkpoints"
-    checkpoint = last_checkpoint(checkpoints)
+    folder = scratch / "checkpoints"
+    checkpoint = last_checkpoint(folder)
     curves = Curves(**read_json(checkpoint / CURVES)) if checkpoint else Curves()
     model, options = job.model, job.options
     with contextlib.ExitStack() as stack:
@@ -115,10 +118,15 @@ def train(job: Job, scratch: Path, *, description: str, trackers: Iterable[str] 
         stack.enter_context(quiet_transformers())
         stack.enter_context(during_training(model, options))
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        if tracking is not None:
+            stack.enter_context(tracking.on())
+            note(f"{description}: curves for {', '.join(tracking.trackers)} in {tracking.folder}")
         advance = stack.enter_context(track(description, total=options.steps, unit="steps"))
-        trainer = OrderedTrainer(job, curves, checkpoints, advance, list(trackers))
+        trainer = OrderedTrainer(job, curves, folder, advance, tracking)
         advance(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.step_module.sharded:
+            gather(trainer.step_module)
     model.eval()
     return trainer.curves
 
@@ -127,12 +135,16 @@ class OrderedTrainer(Trainer):
     """See the head of this module. Built by `train`."""
 
     def __init__(
-        self, job: Job, curves: Curves, checkpoints: Path, advance: Callable[[int], None], trackers: list[str]
+        self, job: Job, curves: Curves, folder: Path, advance: Callable[[int], None], tracking: Tracking | None
     ) -> None:
         self.job, self.curves, self.advance = job, curves, advance
+        arguments = training_arguments(job.options, folder, tracking)
+        self.step_module = StepModule(job.model, functools.partial(loss_of_batch, forward=job.forward))
+        if world_size() > 1:
+            shard(self.step_module, arguments.device, job.options.dtype)
         super().__init__(
             model=job.model,
-            args=training_arguments(job.options, checkpoints, trackers),
+            args=arguments,
             data_collator=job.collate,
             train_dataset=RowOrder(
                 job.replicate, rows=job.rows, batch=job.options.batch_sequences, steps=job.options.steps
@@ -141,6 +153,7 @@ class OrderedTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # prints to stdout, which belongs to results
         self.step_losses: list[Tensor] = []
+        self.step_counts = [0, 0, 0]  # of this process, in this step: tokens predicted, tokens read, their squares
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Rows front to back, in this process: gathering neighbours is cheap beside a step."""
@@ -164,14 +177,23 @@ class OrderedTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Every group follows the same curve below its own peak."""
         if self.lr_scheduler is None:
-            share = self.job.options.learning_rate_share
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, share)
+            self.lr_scheduler = self._follow_rates(optimizer or self.optimizer, done=0)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def _follow_rates(self, optimizer: torch.optim.Optimizer, done: int) -> Any:
+        """The learning rates of a training of which some steps are done; sets the next step's."""
+        share = self.job.options.learning_rate_share
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, share, last_epoch=done - 1)
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        """Accelerate adds autocast and leaves the rest as it is."""
+        return self.accelerator.prepare_model(self.step_module, device_placement=False, evaluation_mode=True)
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; its random numbers are those of this step and part of a step."""
-        part = len(self.step_losses)
+        # Parts are dealt out in turn: so it is that of one process which takes as many rows at a time.
+        part = len(self.step_losses) * world_size() + rank()
         job = self.job
         torch.manual_seed(keyed_seed("dropout", job.replicate, job.options.dropout_seed, self.state.global_step, part))
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -184,10 +206,9 @@ class OrderedTrainer(Trainer):
         """Mean loss over the predicted tokens of the whole step, of which this batch may be a part."""
         labels = inputs.pop("labels")
         rows, length = inputs["input_ids"].shape
-        loss_sum, predicted = loss_of_batch(model, inputs, labels, self.job.forward)
-        self.curves.decoder_tokens += rows * length
-        self.curves.decoder_squares += rows * length * length
-        self.curves.predicted_tokens += int(predicted)
+        loss_sum, predicted = model(inputs, labels)
+        counts = (int(predicted), rows * length, rows * length * length)
+        self.step_counts = [before + count for before, count in zip(self.step_counts, counts, strict=True)]
         loss = loss_sum / (predicted if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes later
@@ -198,8 +219,14 @@ class OrderedTrainer(Trainer):
 
     def end_step(self, step: int) -> None:
         """Called after optimiser step number `step`, from 1."""
-        self.curves.recent.append(sum(float(loss) for loss in self.step_losses))
+        step_loss = sum(float(loss) for loss in self.step_losses) / world_size()  # see compute_loss
+        loss, *counts = self.of_all_processes(step_loss, *self.step_counts)
         self.step_losses.clear()
+        self.step_counts = [0, 0, 0]
+        self.curves.recent.append(loss)
+        self.curves.predicted_tokens += int(counts[0])
+        self.curves.decoder_tokens += int(counts[1])
+        self.curves.decoder_squares += int(counts[2])
         options = self.job.options
         if step % options.log_steps == 0 or step == options.steps:
             mean = sum(self.curves.recent) / len(self.curves.recent)
@@ -216,6 +243,13 @@ class OrderedTrainer(Trainer):
             self.validate(step)
         self.advance(1)
 
+    def of_all_processes(self, *numbers: float) -> list[float]:
+        """Sums over the processes."""
+        if world_size() == 1:
+            return list(numbers)
+        own = torch.tensor(numbers, dtype=torch.float64, device=self.args.device)
+        return self.accelerator.reduce(own, "sum").tolist()
+
     def tokens_after(self, step: int) -> int:
         """Tokens read in `step` steps, padding included."""
         return step * self.job.options.batch_sequences * self.job.row_tokens
@@ -224,14 +258,36 @@ class OrderedTrainer(Trainer):
         """Add a point to the validation curve."""
         if self.job.validation is None:
             return
-        nll, predicted = validation_loss(
-            self.model, *self.job.validation, batch=self.job.options.microbatch_sequences, dtype=self.job.options.dtype,
-            forward=self.job.forward,
-        )  # fmt: skip
-        point = {"step": step, "tokens": self.tokens_after(step), "nll": nll, "predicted_tokens": predicted}
+        rows, collate = self.job.validation
+        batch, dtype = self.args.per_device_train_batch_size, self.job.options.dtype
+        loss, predicted = self.of_all_processes(
+            *validation_loss(self.step_module, rows, collate, batch=batch, dtype=dtype, device=self.args.device)
+        )
+        nll = loss / max(1, predicted)
+        point = {"step": step, "tokens": self.tokens_after(step), "nll": nll, "predicted_tokens": int(predicted)}
         self.curves.validation.append(point)
         if self.args.report_to:
             self.log({"validation_nll": nll})
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Nothing: a checkpoint's weights stand beside the optimiser's state."""
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        checkpoints.save(self.step_module, self.optimizer.optimizer, Path(output_dir))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing: random numbers are keyed by step."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Nothing yet: once the optimiser is there, weights and its state are read together."""
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.load(self.step_module, self.optimizer.optimizer, Path(checkpoint))
+            self.lr_scheduler = self._follow_rates(self.optimizer, done=self.state.global_step)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing: see `_save_rng_state`."""
 
 
 class _Follow(TrainerCallback):
@@ -248,23 +304,37 @@ class _Follow(TrainerCallback):
         self.trainer.end_step(state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / CURVES, asdict(self.trainer.curves))
+        if rank() == 0:  # the others' parts are written: saving ends when all have done so
+            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / CURVES, asdict(self.trainer.curves))
 
 
-def training_arguments(options: TrainOptions, folder: Path, trackers: list[str]) -> TrainingArguments:
-    """What the Trainer is told; everything that it would do on its own account is switched off."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    share, rest = divmod(options.batch_sequences, options.microbatch_sequences * processes)
+def rows_at_a_time(options: TrainOptions, processes: int) -> tuple[int, int]:
+    """(sequences in one forward pass of one process, forward passes of a process in one step).
+
+    As many as `microbatch_sequences` allows: it bounds what a process holds, whatever their number.
+
+    Raises:
+        ConfigError: a step's sequences cannot be dealt out evenly.
+    """
+    own, rest = divmod(options.batch_sequences, processes)
     if rest:
         raise ConfigError(
-            f"batch_sequences={options.batch_sequences} cannot be divided among {processes} processes that take "
-            f"microbatch_sequences={options.microbatch_sequences} each"
+            f"the {options.batch_sequences} sequences of a step (train.batch_sequences) cannot be dealt out to "
+            f"{processes} processes",
+            hint="start as many processes as divide it, or change it, which is another training",
         )
+    rows = max(size for size in range(1, min(own, options.microbatch_sequences) + 1) if own % size == 0)
+    return rows, own // rows
+
+
+def training_arguments(options: TrainOptions, folder: Path, tracking: Tracking | None) -> TrainingArguments:
+    """What the Trainer is told; everything that it would do on its own account is switched off."""
+    rows, parts = rows_at_a_time(options, world_size())
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=options.steps,
-        per_device_train_batch_size=options.microbatch_sequences,
-        gradient_accumulation_steps=share,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=parts,
         max_grad_norm=options.max_grad_norm,
         bf16=options.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
@@ -273,7 +343,9 @@ def training_arguments(options: TrainOptions, folder: Path, trackers: list[str])
         save_total_limit=2,  # never fewer: while the newest is being written, the one before it must be whole
         logging_strategy="no",
         logging_nan_inf_filter=False,
-        report_to=trackers or "none",
+        report_to=list(tracking.trackers) if tracking is not None else "none",
+        project="chunkwise",
+        run_name=tracking.folder.name if tracking is not None else None,
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -323,32 +395,26 @@ def loss_of_batch(model: Any, inputs: dict[str, Any], labels: Tensor, forward: d
 
 
 def validation_loss(
-    model: PreTrainedModel, rows: Sequence[int], collate: Collate, *, batch: int, dtype: str, forward: dict[str, Any]
+    step: StepModule, rows: Sequence[int], collate: Collate, *, batch: int, dtype: str, device: torch.device
 ) -> tuple[float, int]:
-    """Mean loss per predicted token over `rows`, in nats, and the number of tokens. Leaves no trace in the model."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
+    """Summed loss of this process's share of `rows`, in nats, and its number of tokens. Leaves no trace in the model.
+
+    All processes call the model equally often; one that has no row left goes over the first ones and counts nothing.
+    """
+    was_training = step.training
+    step.eval()
     total, count = 0.0, 0
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        for start in range(0, len(rows), batch):
-            inputs = {name: values.to(device) for name, values in collate(rows[start : start + batch]).items()}
-            loss, predicted = loss_of_batch(model, inputs, inputs.pop("labels"), forward)
+        for start in range(0, len(rows), batch * world_size()):
+            own = rows[start + rank() * batch : start + (rank() + 1) * batch]
+            inputs = collate(own if len(own) else rows[:batch])
+            labels = inputs.pop("labels") if len(own) else torch.full_like(inputs.pop("labels"), IGNORED)
+            inputs = {name: values.to(device) for name, values in inputs.items()}
+            loss, predicted = step(inputs, labels.to(device))
             total += float(loss)
             count += int(predicted)
-    model.train(was_training)
-    return total / max(1, count), count
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; incomplete ones (the process died while writing) are removed."""
-    complete = []
-    for path in folder.glob("checkpoint-*"):
-        if (path / CURVES).is_file():
-            complete.append(path)
-        else:
-            shutil.rmtree(path)
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    step.train(was_training)
+    return total, count
 
 
 @contextlib.contextmanager

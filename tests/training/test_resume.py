@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from chunkwise.training.trainer import CURVES
+from chunkwise.training.checkpoint import CURVES, STATE
 
 STEPS, CHECKPOINT_STEPS = 40, 7
 ROOT = Path(__file__).parents[2]
@@ -72,12 +72,11 @@ def kill_after_its_second_checkpoint(root, *, in_retrofit):
 
 
 def spoil(checkpoints, step):
-    """What a kill while writing leaves, a folder without its mark; and pickled arguments that nobody could read."""
-    (checkpoints / f"checkpoint-{step + CHECKPOINT_STEPS}").mkdir(exist_ok=True)
-    pickled = list(checkpoints.glob("*/training_args.bin"))
-    assert pickled
-    for path in pickled:
-        path.write_bytes(b"not a pickle")
+    """What a kill while writing leaves: a folder without its mark, with another process's part in it."""
+    unfinished = checkpoints / f"checkpoint-{step + CHECKPOINT_STEPS}" / STATE
+    unfinished.mkdir(exist_ok=True, parents=True)
+    (unfinished / "shard-00002-model-00001-of-00001.safetensors").write_bytes(b"half of a fi")
+    assert {path.suffix for path in checkpoints.rglob("*") if path.is_file()} == {".json", ".safetensors"}  # no pickle
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):

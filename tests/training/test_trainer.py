@@ -7,7 +7,8 @@ import torch
 from chunkwise.core.errors import ConfigError
 from chunkwise.training.data import PlainBatches, SequenceTable
 from chunkwise.training.initialise import new_decoder, new_retrofit
-from chunkwise.training.trainer import CURVES, Job, last_checkpoint, loss_of_batch, parameter_groups, train
+from chunkwise.training.checkpoint import CURVES, last_checkpoint
+from chunkwise.training.trainer import Job, loss_of_batch, parameter_groups, train
 from tests.training.world import DECODER, OPTIONS, VOCABULARY, options
 
 

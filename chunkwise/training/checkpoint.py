@@ -1,0 +1,76 @@
+"""Checkpoints that a training goes on from, on as many processes as there then are.
+
+    checkpoint-<step>/
+        state/shard-*.safetensors    trained weights and the optimiser's state of each, a file for each process
+        trainer_state.json           the Trainer's own: the step
+        curves.json                  written last: the checkpoint is complete
+
+Written and read by torch.distributed.checkpoint, which puts parts together as they are asked for, in its safetensors
+form: no pickle. (Its own form pickles its table of contents, and its reader trusts that.) Weights that are not trained are
+not in it, they come from where they came from before; the learning rate follows from the step; random numbers are keyed by
+step. Cost: 12 bytes for each trained weight.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
+
+from chunkwise.core.team import rank, world_size
+from chunkwise.training.processes import StepModule
+
+CURVES = "curves.json"
+STATE = "state"
+
+
+def save(step: StepModule, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Write weights and optimiser state below `folder`; all processes call it."""
+    weights, state, _ = _tensors(step, optimizer)
+    path = folder / STATE
+    path.mkdir(parents=True, exist_ok=True)
+    writer = dcp.HuggingFaceStorageWriter(str(path), save_distributed=True)
+    dcp.save({**weights, **state}, storage_writer=writer, no_dist=world_size() == 1)
+
+
+def load(step: StepModule, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Read them back, in place; all processes call it."""
+    weights, state, flat = _tensors(step, optimizer)
+    reader = dcp.HuggingFaceStorageReader(str(folder / STATE))
+    dcp.load({**weights, **state}, storage_reader=reader, no_dist=world_size() == 1)
+    set_optimizer_state_dict(step, optimizer, flat, options=_FLAT)
+
+
+_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+
+
+def _tensors(
+    step: StepModule, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, object]]:
+    """Trained weights and optimiser state by name, the very memory of both, and the optimiser's state as torch has it."""
+    if step.sharded:
+        step.reshard()  # an evaluation leaves the root's weights gathered
+    weights = {f"weight.{name}": weight.detach() for name, weight in step.named_parameters() if weight.requires_grad}
+    flat = get_optimizer_state_dict(step, optimizer, options=_FLAT)
+    state = {
+        # safetensors cannot be read in slices where there is nothing to slice
+        name: value if value.dim() else value.view(1)
+        for name, value in flat.items()
+        if isinstance(value, Tensor)
+    }
+    return weights, state, flat
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; incomplete ones (the process died while writing) are removed by process 0."""
+    complete = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / CURVES).is_file():
+            complete.append(path)
+        elif rank() == 0:
+            shutil.rmtree(path)
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -1,0 +1,165 @@
+"""One training on several processes: what each of them holds, and what it does so that the others need not wait.
+
+Started by torchrun or by accelerate, Accelerate joins the processes (gloo on CPUs, NCCL on GPUs), and PyTorch's FSDP2
+shards weights, gradients and optimiser state over them. Nothing here does by itself what those two can do.
+
+What is a unit of the sharding: every decoder layer (with the cross-attention inside), every layer of the neighbour
+encoder, and the rest (embeddings, norms, output) together with the root. The root is not the model but `StepModule`,
+whose forward is the whole loss: weights are gathered when the forward of their unit begins, and a loss may call parts of
+a model, as the body and the output embedding, that are no units of their own.
+
+In bfloat16 the layers' weights are gathered in bfloat16, and gradients are summed in float32. Without that every process
+would keep a bfloat16 copy of the whole model, which autocast makes, from the forward to the backward pass. Against one
+process, vectors (norms, biases) are then rounded to bfloat16 where they are used; matrices are rounded there anyway.
+
+Costs and limits: each process first builds the whole model in main memory (nothing of it stays on the device), and
+process 0 gathers it there once more at the end. The decoder's activations are kept, not computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from chunkwise.core.errors import ConfigError
+from chunkwise.core.team import Team, rank, world_size
+from chunkwise.neighbours.in_prompt import IGNORED
+
+Batch = dict[str, Tensor]
+Loss = Callable[[PreTrainedModel, Batch, Tensor], tuple[Tensor, Tensor]]
+"""(model, inputs, labels) -> (summed loss, how many tokens were predicted)."""
+
+_OTHER_WAYS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+def team() -> Team | None:
+    """The processes of this launch, joined; None where there is one only.
+
+    Raises:
+        ConfigError: the launcher was told to shard the model in a way of its own.
+    """
+    return _Joined() if world_size() > 1 else None
+
+
+class _Joined:
+    """The process group that Accelerate opened."""
+
+    def __init__(self) -> None:
+        from accelerate import PartialState
+
+        for variable, name in _OTHER_WAYS.items():
+            if os.environ.get(variable, "false").lower() == "true":
+                raise ConfigError(
+                    f"accelerate was told to use {name}; the model is sharded here already, by PyTorch's FSDP2",
+                    hint="launch with several processes and without a plugin: accelerate launch --num_processes 8 ...",
+                )
+        # TrainingArguments makes its own PartialState later, in the same way, and finds the group open.
+        state = PartialState(cpu=not torch.cuda.is_available())
+        self.rank, self.device = state.process_index, state.device
+
+    def share(self, number: int) -> int:
+        """The number of process 0, on every process."""
+        value = torch.tensor([number], dtype=torch.int64, device=self.device)
+        torch.distributed.broadcast(value, src=0)
+        return int(value)
+
+
+class StepModule(nn.Module):
+    """A model and the loss that is taken of it, as one module: what the training calls, and the root of the sharding."""
+
+    def __init__(self, model: PreTrainedModel, loss: Loss) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, inputs: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As Loss."""
+        if self.training or self.sharded:
+            inputs, labels = always_reading(inputs, labels)
+        return self.loss(self.model, inputs, labels)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether its weights lie on several processes."""
+        return hasattr(self, "set_requires_gradient_sync")  # given by fully_shard
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Gradients stay where they are: all parts of a step but its last. Accelerate looks for it under this name."""
+        self.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.set_requires_gradient_sync(True)
+
+
+def always_reading(inputs: Batch, labels: Tensor) -> tuple[Batch, Tensor]:
+    """The batch, with one row more where it has places for neighbours and not a single neighbour.
+
+    Sharded weights are gathered, and their gradients summed, by all processes at the same time. A process whose rows
+    happen to have no neighbours would leave out encoder and cross-attention, and the others would wait for it for ever.
+    The row that is added repeats the last one with a made-up neighbour and predicts nothing, so that what it adds to
+    any gradient is zero. One process alone does the same, for the same optimiser step: a gradient of zero is not none.
+    """
+    mask = inputs.get("neighbour_mask")
+    if mask is None or bool(mask.any()):
+        return inputs, labels
+    more = {name: torch.cat([values, values[-1:]]) for name, values in inputs.items()}
+    more["neighbour_mask"][-1, 0, 0] = True
+    return more, torch.cat([labels, torch.full_like(labels[-1:], IGNORED)])
+
+
+def shard(step: StepModule, device: torch.device, dtype: str) -> None:
+    """Spread the weights over the processes, each of which holds the whole model; in place.
+
+    Args:
+        device: of this process. dtype: of products, "float32" or "bfloat16".
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh(device.type, (world_size(),))
+    policy = MixedPrecisionPolicy()
+    if dtype == "bfloat16":
+        # The residual stream comes in and goes on as it is, in float32, as under autocast.
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for layer in units(step.model):
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(step, mesh=mesh)
+
+
+def units(model: PreTrainedModel) -> list[nn.Module]:
+    """What is sharded by itself: the layers of the decoder, and those of the neighbour encoder where there is one."""
+    from chunkwise.evaluation.inference import has_retrieval
+    from chunkwise.model.attach import decoder_layers
+
+    if not has_retrieval(model):
+        return list(decoder_layers(model))
+    encoder = next((part for part in model.encoder.modules() if isinstance(part, nn.ModuleList)), ())
+    return [*encoder, *decoder_layers(model.decoder)]
+
+
+@torch.no_grad()
+def gather(step: StepModule) -> None:
+    """Undo `shard` on process 0, whose model is whole again afterwards, in main memory; the others keep their parts."""
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
+    for module in step.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    whole: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # a tied weight is one weight before and after
+    for module in step.modules():
+        for name, part in list(module._parameters.items()):
+            if isinstance(part, DTensor):
+                if id(part) not in whole:
+                    full = part.full_tensor()  # all processes take part
+                    kept = nn.Parameter(full.cpu(), requires_grad=part.requires_grad) if rank() == 0 else part
+                    whole[id(part)] = (part, kept)
+                module._parameters[name] = whole[id(part)][1]
