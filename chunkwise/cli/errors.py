@@ -4,6 +4,7 @@ import os
 import sys
 
 from chunkwise.core.errors import ChunkwiseError
+from chunkwise.core.team import rank, world_size
 
 DEBUG = "CHUNKWISE_DEBUG"
 
@@ -47,7 +48,8 @@ def _named(error: BaseException) -> str:
 
 
 def _say(label: str, text: str) -> None:
-    print(f"{label}: {text}", file=sys.stderr)
+    who = f"process {rank()}: " if world_size() > 1 else ""
+    print(f"{who}{label}: {text}", file=sys.stderr)
 
 
 def _known(error: BaseException) -> BaseException:

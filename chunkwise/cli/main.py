@@ -7,13 +7,17 @@
     130  interrupted by Ctrl-C; finished stages are kept
     141  whoever read stdout went away (as `chunkwise ... | head` does); nothing is printed
 
+Of several processes that a launcher started together (`core.team`), the first one prints results.
+
 This module imports almost nothing, so that Ctrl-C is answered in one line from the first moment on.
 """
 
+import contextlib
 import os
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -77,13 +81,21 @@ def _give_up_what_cannot_be_written() -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
-    import typer
-
     from chunkwise.cli.app import command
+    from chunkwise.core.team import rank
 
     parser, name = command(), "chunkwise"
     if "_CHUNKWISE_COMPLETE" in os.environ:  # a shell asks what could come next
         return int(parser.main(args=arguments, prog_name=name) or 0)
+    if rank():
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            return _invoke(parser, name, arguments)
+    return _invoke(parser, name, arguments)
+
+
+def _invoke(parser: Any, name: str, arguments: list[str] | None) -> int:
+    import typer
+
     try:  # not parser.main: it answers interrupts, closed pipes and errors in ways of its own
         with parser.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
             parser.invoke(context)

@@ -8,9 +8,10 @@ encoder, and the rest (embeddings, norms, output) together with the root. The ro
 whose forward is the whole loss: weights are gathered when the forward of their unit begins, and a loss may call parts of
 a model, as the body and the output embedding, that are no units of their own.
 
-In bfloat16 the layers' weights are gathered in bfloat16, and gradients are summed in float32. Without that every process
-would keep a bfloat16 copy of the whole model, which autocast makes, from the forward to the backward pass. Against one
-process, vectors (norms, biases) are then rounded to bfloat16 where they are used; matrices are rounded there anyway.
+In bfloat16, on GPUs, the layers' weights are gathered in bfloat16, and gradients are summed in float32. Without that
+every process would keep a bfloat16 copy of the whole model, which autocast makes, from the forward to the backward pass.
+Against one process, vectors (norms, biases) are then rounded to bfloat16 where they are used; matrices are rounded there
+anyway. On CPUs, whose layer norms do not take weights of another type, autocast is left to it.
 
 Costs and limits: each process first builds the whole model in main memory (nothing of it stays on the device), and
 process 0 gathers it there once more at the end. The decoder's activations are kept, not computed again.
@@ -27,7 +28,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from chunkwise.core.errors import ConfigError
+from chunkwise.core.errors import ChunkwiseError, ConfigError
+from chunkwise.core.progress import note
 from chunkwise.core.team import Team, rank, world_size
 from chunkwise.neighbours.in_prompt import IGNORED
 
@@ -35,16 +37,49 @@ Batch = dict[str, Tensor]
 Loss = Callable[[PreTrainedModel, Batch, Tensor], tuple[Tensor, Tensor]]
 """(model, inputs, labels) -> (summed loss, how many tokens were predicted)."""
 
-_OTHER_WAYS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+LAUNCHER_SETTINGS = (
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_MIXED_PRECISION",
+    "ACCELERATE_DYNAMO_BACKEND",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+    "ACCELERATE_GRADIENT_CLIPPING",
+)
+"""What `accelerate launch` hands down that would change how, or what, is trained: an artefact's key knows nothing of it."""
+_OTHER_WAYS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
 def team() -> Team | None:
-    """The processes of this launch, joined; None where there is one only.
+    """The processes of this launch, joined; None where there is one only."""
+    return _Joined() if world_size() > 1 else None
+
+
+@contextlib.contextmanager
+def under_a_launcher() -> Iterator[None]:
+    """Within this block the launcher's settings are set aside, and the loss of another process is told as one.
 
     Raises:
-        ConfigError: the launcher was told to shard the model in a way of its own.
+        ConfigError: the launcher was told to train in a way that is not ours.
+        ChunkwiseError: another process of the launch ended.
     """
-    return _Joined() if world_size() > 1 else None
+    for variable, name in _OTHER_WAYS.items():
+        if os.environ.get(variable, "false").lower() == "true":
+            raise ConfigError(
+                f"accelerate was told to use {name}; models are sharded here by PyTorch's FSDP2",
+                hint="launch several processes without that: accelerate launch --multi_gpu --num_processes 8 ...",
+            )
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        note("accelerate's FSDP settings are set aside: what is sharded, and how, is fixed (docs/training.md)")
+    before = {name: os.environ.pop(name) for name in LAUNCHER_SETTINGS if name in os.environ}
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no class of its own for it, NCCL has
+        lost = isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in _LOST)
+        if world_size() > 1 and lost:
+            raise ChunkwiseError("another process of this training ended, and so did this one; see its error") from error
+        raise
+    finally:
+        os.environ.update(before)
 
 
 class _Joined:
@@ -53,12 +88,6 @@ class _Joined:
     def __init__(self) -> None:
         from accelerate import PartialState
 
-        for variable, name in _OTHER_WAYS.items():
-            if os.environ.get(variable, "false").lower() == "true":
-                raise ConfigError(
-                    f"accelerate was told to use {name}; the model is sharded here already, by PyTorch's FSDP2",
-                    hint="launch with several processes and without a plugin: accelerate launch --num_processes 8 ...",
-                )
         # TrainingArguments makes its own PartialState later, in the same way, and finds the group open.
         state = PartialState(cpu=not torch.cuda.is_available())
         self.rank, self.device = state.process_index, state.device
@@ -125,13 +154,16 @@ def shard(step: StepModule, device: torch.device, dtype: str) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (world_size(),))
-    policy = MixedPrecisionPolicy()
-    if dtype == "bfloat16":
-        # The residual stream comes in and goes on as it is, in float32, as under autocast.
-        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    # The residual stream comes in and goes on as it is, in float32, as under autocast.
+    policy = MixedPrecisionPolicy(gathered_dtype(device, dtype), torch.float32, cast_forward_inputs=False)
     for layer in units(step.model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(step, mesh=mesh)
+
+
+def gathered_dtype(device: torch.device, dtype: str) -> torch.dtype | None:
+    """What layers' weights are gathered in; None for what they are."""
+    return torch.bfloat16 if dtype == "bfloat16" and device.type != "cpu" else None
 
 
 def units(model: PreTrainedModel) -> list[nn.Module]:

@@ -44,7 +44,7 @@ from chunkwise.training.attention import plain_attention
 from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.config import TrainOptions
 from chunkwise.training.data import Collate, RowOrder, keyed_seed
-from chunkwise.training.processes import StepModule, gather, shard
+from chunkwise.training.processes import StepModule, gather, shard, under_a_launcher
 from chunkwise.training.trackers import Tracking
 
 
@@ -114,6 +114,7 @@ def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | Non
     curves = Curves(**read_json(checkpoint / CURVES)) if checkpoint else Curves()
     model, options = job.model, job.options
     with contextlib.ExitStack() as stack:
+        stack.enter_context(under_a_launcher())
         stack.enter_context(machine_errors())
         stack.enter_context(quiet_transformers())
         stack.enter_context(during_training(model, options))

@@ -1,0 +1,72 @@
+"""Instructions about short texts, and a base and its retrofit to tune on them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.io import write_jsonl
+from chunkwise.core.store import Store
+from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokenizerConfig, TokensConfig
+from chunkwise.corpus.stage import build_corpus, pack_sequences, tokenize, train_tokenizer
+from chunkwise.datastore.config import DatastoreConfig
+from chunkwise.datastore.stage import build_datastore
+from chunkwise.neighbours.stage import NeighboursConfig, find_neighbours
+from chunkwise.training.config import BaseConfig, InstructConfig, RetrofitConfig
+from chunkwise.training.stage import train_base, train_instruct, train_retrofit
+from tests.training.world import DECODER, OPTIONS, options
+
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty", "knoll", "larch"]
+INSTRUCTIONS = [
+    {"instruction": f"What does item k{number:02d} hold?", "input": "", "output": f"{WORDS[number % 12]} wood"}
+    for number in range(24)
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    store: Store
+    tokens: Artefact
+    datastore: Artefact
+    instructions: Artefact
+    base: Artefact
+    retrofit: Artefact
+
+
+def make_setting(root: Path) -> Setting:
+    """24 texts in `root`/text, everything else in `root`/store; deterministic."""
+    text = root / "text"
+    text.mkdir(exist_ok=True)
+    for number in range(24):
+        lines = " ".join(WORDS[(number + step) % 12] for step in range(20))
+        (text / f"k{number:02d}.txt").write_text(f"Item k{number:02d} holds {WORDS[number % 12]} wood. {lines}")
+    store = Store(root / "store")
+    source = SourceConfig(kind="text", path=str(text))
+    config = CorpusConfig(
+        sources=(source,), near_duplicate_jaccard=None, decontaminate_jaccard=None, held_fraction=0, valid_fraction=0
+    )
+    corpus = build_corpus(config, store)
+    tokens = tokenize(
+        TokensConfig(), corpus, train_tokenizer(TokenizerConfig(vocabulary_size=320), corpus, store), store
+    )
+    sequences = pack_sequences(SequencesConfig(sequence_tokens=16), tokens, store)
+    datastore = build_datastore(DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2), tokens, store)
+    neighbours = find_neighbours(NeighboursConfig(K=60, overlap_tokens=None), datastore, sequences, store)
+
+    def build(folder, scratch):
+        write_jsonl(folder / "instructions.jsonl", INSTRUCTIONS)
+        return {}
+
+    instructions = store.make("questions", 1, {}, {"corpus": corpus}, build)
+    base = train_base(BaseConfig(decoder=DECODER, train=options()), sequences, store, 0)
+    retrofit = train_retrofit(
+        RetrofitConfig(retro=OPTIONS, train=options()), base, sequences, neighbours, datastore, store, 0
+    )
+    return Setting(store, tokens, datastore, instructions, base, retrofit)
+
+
+def instruct(setting: Setting, model: Artefact, **changes) -> Artefact:
+    """`model`, tuned on the instructions."""
+    train = options(**changes.pop("train", {}))
+    config = InstructConfig(**{"prompt_tokens": 64, "answer_tokens": 16, "chunk_tokens": 4, "train": train} | changes)
+    datastore = setting.datastore if config.passages or config.gate else None
+    return train_instruct(config, model, setting.instructions, setting.tokens, setting.store, 0, datastore=datastore)

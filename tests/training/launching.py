@@ -1,0 +1,135 @@
+"""Trainings by name, each on artefacts that are there already, so that one process and several can do the same ones.
+
+As a program: python -m tests.training.launching ROOT NAME... trains them one after the other, under a launcher or not.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from chunkwise.datastore.config import ViewConfig
+from chunkwise.training.config import BaseConfig, InPromptConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.stage import train_base, train_in_prompt, train_retrofit, train_twin
+from tests.training.instructions import instruct, make_setting
+from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, base, make_world, options
+
+ROOT = Path(__file__).parents[2]
+FEW = ViewConfig(fraction=0.1)
+"""So few documents that whole parts of a step are without any neighbour."""
+STEPS = {"steps": 6, "log_steps": 1, "validation_steps": 3, "batch_sequences": 8}
+CONDITIONED = OPTIONS.model_copy(update={"query_conditioning": True, "null_key": True, "cca_layers": (1, 2)})
+
+
+def _base(world, **changes):
+    decoder = DECODER.model_copy(update=changes.pop("decoder", {}))
+    config = BaseConfig(decoder=decoder, train=options(**STEPS, **changes))
+    return train_base(config, world.sequences, world.store, 0, validation=world.validation)
+
+
+def _retrofit(world, *, start=None, retro=CONDITIONED, view=FEW, settings=None, **changes):
+    config = RetrofitConfig(retro=retro, view=view, train=options(**STEPS | changes), **settings or {})
+    return train_retrofit(
+        config, start or base(world), world.sequences, world.neighbours, world.datastore, world.store, 0,
+        validation=world.validation, validation_neighbours=world.validation_neighbours,
+    )  # fmt: skip
+
+
+def _in_prompt(world):
+    config = InPromptConfig(chunk_tokens=CHUNK_TOKENS, view=FEW, train=options(**STEPS, microbatch_sequences=2))
+    return train_in_prompt(
+        config, base(world), world.sequences, world.neighbours, world.datastore, world.store, 0,
+        validation=world.validation, validation_neighbours=world.validation_neighbours,
+    )  # fmt: skip
+
+
+def _twin(world, *, settings=None, **changes):
+    config = TwinConfig(train=options(**STEPS | changes), **settings or {})
+    return train_twin(config, base(world), world.sequences, world.store, 0)
+
+
+COPIED = {"encoder": "decoder", "query_conditioning": False, "null_key": True}
+WORLDLY = {
+    "base": _base,
+    "base-untied": lambda world: _base(world, decoder={"tied_embeddings": False}),
+    "retrofit": _retrofit,
+    "retrofit-parts": lambda world: _retrofit(world, microbatch_sequences=2),
+    "retrofit-copied-encoder": lambda world: _retrofit(world, retro=OPTIONS.model_copy(update=COPIED)),
+    "retrofit-frozen": lambda world: _retrofit(world, settings={"freeze_backbone": True}),
+    "retrofit-bfloat16": lambda world: _retrofit(world, dtype="bfloat16"),
+    "retrofit-gpt2": lambda world: _retrofit(world, start=_base(world, decoder={"family": "gpt2"})),
+    "retrofit-gpt2-bfloat16": lambda world: _retrofit(
+        world, start=_base(world, decoder={"family": "gpt2"}), dtype="bfloat16"
+    ),
+    "twin-dropout": lambda world: _twin(world, microbatch_sequences=2, dropout=0.1),
+    "in-prompt": _in_prompt,
+}
+STEPS_OF_TUNING = {**STEPS, "microbatch_sequences": 2}
+INSTRUCTED = {
+    "instruct-gate-0": lambda setting: instruct(setting, setting.retrofit, train=STEPS_OF_TUNING),
+    "instruct-gate-1": lambda setting: instruct(setting, setting.retrofit, gate=1, view=FEW, train=STEPS_OF_TUNING),
+}
+NAMES = (*WORLDLY, *INSTRUCTED)
+
+
+def prepare(root: Path) -> Path:
+    """What the trainings start from."""
+    base(make_world(root / "world"))
+    make_setting(root)
+    return root
+
+
+def copy(root: Path, to: Path) -> Path:
+    """Another place with the same artefacts."""
+    shutil.copytree(root, to)
+    return to
+
+
+def run(root: Path, names) -> dict:
+    """Train, and return each artefact."""
+    world, setting = make_world(root / "world"), None
+    done = {}
+    for name in names:
+        if name in WORLDLY:
+            done[name] = WORLDLY[name](world)
+        else:
+            setting = setting or make_setting(root)
+            done[name] = INSTRUCTED[name](setting)
+    return done
+
+
+def start(root: Path, *names: str, processes: int, program=None, **environment) -> subprocess.Popen:
+    """The same in other processes; `finish` waits for it. One process is started without a launcher."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), *(program or ["-m", "tests.training.launching"])]
+    return subprocess.Popen(
+        [*command, str(root), *names], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen) -> dict[str, Path]:
+    """Folders of the artefacts, by name."""
+    out, err = process.communicate(timeout=1200)
+    assert process.returncode == 0, err
+    return {name: Path(path) for name, path in json.loads(out).items()}
+
+
+def main() -> None:
+    slow = float(os.environ.get("SLOW", 0))
+    if slow:  # so slow that it is hit in the middle, at no cost to the figures
+        from chunkwise.training.trainer import OrderedTrainer
+
+        step = OrderedTrainer.end_step
+        OrderedTrainer.end_step = lambda self, number: (time.sleep(slow), step(self, number))
+    root, *names = sys.argv[1:]
+    done = run(Path(root), names)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps({name: str(artefact.path) for name, artefact in done.items()}))
+
+
+if __name__ == "__main__":
+    main()
