@@ -183,7 +183,8 @@ class Profile(Config):
         return self.retrofit.model_copy(update={"view": view or self.whole_view})
 
     def twin_config(self) -> TwinConfig:
-        return TwinConfig(freeze_backbone=self.retrofit.freeze_backbone, train=self.retrofit.train)
+        retrofit = self.retrofit
+        return TwinConfig(freeze_backbone=retrofit.freeze_backbone, lora=retrofit.lora, train=retrofit.train)
 
     def in_prompt_config(self, view: ViewConfig | None = None) -> InPromptConfig:
         retro = self.retrofit.retro

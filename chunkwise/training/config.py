@@ -11,15 +11,17 @@ Sources: InstructRetro = Wang et al. 2023, arXiv:2310.07713; RETRO = Borgeaud et
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import MachineError
 from chunkwise.core.knobs import Knob, PaperValue
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.model.config import RetroOptions
+from chunkwise.training.presets import expanded
 
 INSTRUCTRETRO = "arXiv:2310.07713"
 
@@ -34,9 +36,15 @@ class TrainOptions(Config):
         cosine    falls from 1 to `final_share` along half a cosine
         wsd       1 until the last `decay_share` of the steps, then linear to `final_share`
 
-    each after a linear rise over the first W steps.
+    each after a linear rise over the first W steps. Linear and cosine reach `final_share` at step `decay_end_share` * S
+    and stay there (Megatron's decay samples: InstructRetro's cosine ends at 95 % of the training).
     """
 
+    preset: str | None = Field(
+        None,
+        exclude=True,  # what it stands for is kept, not its name: see `presets`
+        description="how a paper trained; `chunkwise train presets` lists them; what is set beside it wins",
+    )
     steps: int | None = Field(None, ge=1, description="optimiser steps; give this or `tokens`")
     tokens: int | None = Field(None, ge=1, description="tokens read, padding included; rounded up to whole steps")
     batch_sequences: int = Field(16, ge=1, description="sequences of one optimiser step")
@@ -49,6 +57,12 @@ class TrainOptions(Config):
     )
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
+    warmup_share: float | None = Field(
+        None, ge=0, le=1, description="instead of warmup_steps: as a share of the steps; at least one, unless it is 0"
+    )
+    decay_end_share: float = Field(
+        1.0, gt=0, le=1, description="linear, cosine: share of the steps after which the rate stays at its minimum"
+    )
     decay_share: float = Field(0.2, gt=0, le=1, description="wsd: share of the steps over which the rate falls")
     final_share: float = Field(0.1, ge=0, le=1, description="learning rate at the end / at the peak")
     weight_decay: float = Field(0.1, ge=0, description="on matrices; never on biases and norms")
@@ -67,6 +81,11 @@ class TrainOptions(Config):
     validation_sequences: int = Field(64, ge=0, description="sequences in each point, the same ones every time")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints to resume from; None: none")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, values: Any) -> Any:
+        return expanded(values) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.steps is None) == (self.tokens is None):
@@ -77,6 +96,8 @@ class TrainOptions(Config):
             )
         if self.steps is not None and self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} must not exceed steps={self.steps}")
+        if self.warmup_share is not None and self.warmup_steps:
+            raise ValueError(f"give warmup_steps={self.warmup_steps} or warmup_share={self.warmup_share}, not both")
         return self
 
     def resolved(self, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False) -> Self:
@@ -92,12 +113,23 @@ class TrainOptions(Config):
             MachineError: float16 on a CPU, bfloat16 on a GPU without it.
         """
         steps = self.steps or math.ceil(self.tokens / (self.batch_sequences * sequence_tokens))
+        warmup = self.warmup_steps
+        if self.warmup_share:
+            warmup = max(1, round(self.warmup_share * steps))
         dtype = resolve_dtype(self.dtype)
+        fields = type(self).model_fields
         return self.model_copy(
             update={
                 "steps": steps,
                 "tokens": None,
-                "warmup_steps": min(self.warmup_steps, steps),
+                "warmup_steps": min(warmup, steps),
+                "warmup_share": None,
+                # Each belongs to some schedules; elsewhere it must not make equal trainings look different.
+                **{
+                    name: fields[name].default
+                    for name, kinds in (("decay_end_share", ("linear", "cosine")), ("decay_share", ("wsd",)))
+                    if self.schedule not in kinds
+                },
                 "dtype": dtype,
                 "retrieval_learning_rate": (self.retrieval_learning_rate or self.learning_rate) if retrieval else None,
                 "microbatch_sequences": self.microbatch_sequences or self.batch_sequences,
@@ -113,10 +145,11 @@ class TrainOptions(Config):
             return (step + 1) / (self.warmup_steps + 1)
         if self.schedule == "constant":
             return 1.0
-        length = total - self.warmup_steps
+        end = total if self.schedule == "wsd" else round(self.decay_end_share * total)
+        length = end - self.warmup_steps
         if self.schedule == "wsd":
             length = max(1, round(self.decay_share * total))
-        progress = min(1.0, max(0.0, (step - (total - length)) / max(1, length)))
+        progress = min(1.0, max(0.0, (step - (end - length)) / max(1, length)))
         fall = (1 + math.cos(math.pi * progress)) / 2 if self.schedule == "cosine" else 1 - progress
         return self.final_share + (1 - self.final_share) * fall
 
@@ -162,6 +195,46 @@ def resolve_attention(attention: str, dtype: str, longest_row: int) -> str:
         return attention
     plain = not torch.cuda.is_available() and dtype == "bfloat16" and longest_row <= PLAIN_ATTENTION_TOKENS
     return "plain" if plain else "fused"
+
+
+class LoraOptions(Config):
+    """Low-rank updates of the decoder's weights instead of the weights themselves (Hu et al. 2021, arXiv:2106.09685).
+
+    A trained matrix W becomes W + alpha / rank * B A, A and B of this rank; B starts at zero. After the training the
+    updates are added to the weights, so that the result is a model like any other. What retrieval adds is trained whole.
+    """
+
+    rank: int = Field(8, ge=1)
+    alpha: float | None = Field(None, gt=0, description="None: twice the rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on what the update reads, during training only")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="all matrices of the decoder's layers, or those of these names: q_proj, v_proj"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("alpha") is None:
+            rank = values.get("rank", cls.model_fields["rank"].default)
+            return {**values, "alpha": 2 * rank if isinstance(rank, int) else None}
+        return values
+
+
+def _as_lora(value: Any) -> Any:
+    """`lora: 8` is short for `lora: {rank: 8}`."""
+    return {"rank": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+AnyLora = Annotated[LoraOptions | int | None, BeforeValidator(_as_lora)]
+"""What may be written: options, a rank, or nothing. What is kept: options, or None."""
+
+
+def _refuse_frozen_lora(freeze_backbone: bool, lora: Any) -> None:
+    if freeze_backbone and lora is not None:
+        raise ValueError(
+            "freeze_backbone and lora exclude each other: the one leaves the decoder as it is, the other trains updates "
+            "of it; choose one"
+        )
 
 
 class DecoderConfig(Config):
@@ -216,6 +289,16 @@ class RetrofitConfig(Config):
             options={"frozen": (True, ("freeze the backbone",)), "trained": (False, ("unfrozen",))},
         ),
     ] = False
+    lora: Annotated[
+        AnyLora,
+        Knob(
+            component="training.lora",
+            title="LoRA rank of the decoder's training",
+            aliases=("LoRA", "low-rank adaptation", "low-rank updates", "LoRA rank"),
+            stage="retrofit",
+            options={"full": (None, ("full training", "full fine-tuning", "all weights"))},
+        ),
+    ] = Field(None, description="train low-rank updates of the decoder; None: its weights")
     random_neighbours: Annotated[
         float,
         Knob(
@@ -238,15 +321,27 @@ class RetrofitConfig(Config):
     view: ViewConfig | None = Field(None, description="the part of the datastore that is read; None: all of it")
     train: TrainOptions
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _refuse_frozen_lora(self.freeze_backbone, self.lora)
+        return self
+
 
 class TwinConfig(Config):
     """Train the same decoder on, with the same tokens in the same order, without retrieval.
 
-    With `freeze_backbone` there is nothing to train, and the twin is the base itself.
+    With `freeze_backbone` there is nothing to train, and the twin is the base itself. With `lora` it is trained as the
+    retrofit's decoder is: by updates of the same rank, drawn alike.
     """
 
     freeze_backbone: bool = False
+    lora: AnyLora = None
     train: TrainOptions
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _refuse_frozen_lora(self.freeze_backbone, self.lora)
+        return self
 
 
 class InPromptConfig(Config):
@@ -283,6 +378,7 @@ class InstructConfig(Config):
             stage="instruct",
         ),
     ] = 0
+    lora: AnyLora = Field(None, description="tune low-rank updates of the decoder; None: its weights")
     passages: int = Field(0, ge=0, description="passages in the prompt, at most; 0: none")
     passage_chunks: Literal[1, 2] = 2
     chunk_tokens: int = Field(64, ge=1, description="m; prompts end on a chunk boundary, as in question answering")

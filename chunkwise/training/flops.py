@@ -7,7 +7,8 @@ the algorithm *needs*: of causal attention the half that is not masked, in cross
 `tests/training/test_flops.py` holds that against torch's own counter.
 
 A training step costs three forward passes: forward, gradients of the inputs, gradients of the weights. Frozen weights
-save the third of these (an upper bound: layers below the first cross-attention need no backward pass at all).
+save the third of these (an upper bound: layers below the first cross-attention need no backward pass at all). With
+low-rank updates the decoder's weights are frozen, and the updates are small weights that are trained.
 
 Dimensions: L tokens of a row, P places with logits, V vocabulary, D width, H heads, h head width, G key-value heads,
 F feed-forward width; C chunks, m tokens a chunk, k neighbours, r tokens read of a neighbour, X = C k r neighbour
@@ -107,6 +108,11 @@ def _encoder_flops(config: RetroConfig, C: int, k: int, r: int) -> dict[str, int
         keys_values = 2 * C * m * D * 2 * E
         terms["encoder_conditioning"] = queries_and_output + keys_values + 4 * X * m * E
     return terms
+
+
+def low_rank_flops(parameters: int, tokens: float) -> float:
+    """A forward pass of `tokens` tokens through low-rank updates of so many parameters: each is used once a token."""
+    return 2 * parameters * tokens
 
 
 def training_flops(

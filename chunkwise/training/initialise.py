@@ -22,6 +22,7 @@ from chunkwise.training.config import DecoderConfig
 from chunkwise.training.data import keyed_seed
 
 _DRAWS = {"normal_", "uniform_", "trunc_normal_", "random_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
+_DRAWS |= {"kaiming_uniform_"}  # PEFT's; a function of torch.nn.init hides those that it calls
 
 
 class keyed_draws(TorchFunctionMode):  # lower case: used as a context, like torch.no_grad

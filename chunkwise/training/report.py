@@ -5,7 +5,8 @@ tokens             read: rows times n, padding included; the x axis of both curv
 predicted_tokens   that a loss was taken of: equal in all arms of a replicate
 decoder_tokens     that the decoder ran over: more than `tokens` where neighbours stand in the text
 dtype, attention   as resolved
-parameters         total = decoder + retrieval (tied weights once); trainable
+parameters         total = decoder + retrieval (tied weights once), as the model ends; trainable; with low-rank updates
+                   also `lora`, their size, which is in `trainable` alone
 flops              forward_per_row, term by term, of the mean row; forward_per_token; training (`flops`)
 loss               [{step, tokens, loss}]: mean since the point before, in nats per token
 validation         [{step, tokens, nll, predicted_tokens}], from step 0 on, with retrieval where the arm retrieves
@@ -19,16 +20,20 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from chunkwise.training.flops import decoder_flops, retrieval_flops, training_flops
+from chunkwise.training.flops import decoder_flops, low_rank_flops, retrieval_flops, training_flops
+from chunkwise.training.lora import Updates
 from chunkwise.training.trainer import Curves, Job
 
 
-def count_parameters(model: PreTrainedModel, retrieval_names: frozenset[str]) -> dict[str, int]:
+def count_parameters(
+    model: PreTrainedModel, retrieval_names: frozenset[str], updates: Updates | None = None
+) -> dict[str, int]:
     """Weights in all, by part, and those that are trained as things stand."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}  # tied weights once
+    lora = {} if updates is None else {"lora": sum(sizes.pop(name) for name in updates.names)}
     total, retrieval = sum(sizes.values()), sum(size for name, size in sizes.items() if name in retrieval_names)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return {"total": total, "decoder": total - retrieval, "retrieval": retrieval, "trainable": trainable}
+    return {"total": total, "decoder": total - retrieval, "retrieval": retrieval, "trainable": trainable, **lora}
 
 
 def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
@@ -43,24 +48,30 @@ def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
         quadratic = (at_two[name] - 2 * value) / 2
         terms[name] = (value - quadratic) * mean + quadratic * mean_square
     terms["logits"] = at_one["logits"] * curves.predicted_tokens / rows
-    decoder, retrieval = sum(terms.values()), 0.0
+    decoder, retrieval, updates = sum(terms.values()), 0.0, 0.0
     if job.retrieval_names and job.forward.get("gate") != 0:
         chunks = 1 if "gate" in job.forward else None  # tuning: the prompt's last chunk alone has neighbours
         added = retrieval_flops(job.model.config, job.row_tokens, job.model.config.neighbours, chunks=chunks)
         terms |= added
         retrieval = sum(added.values())
+    others = job.retrieval_names
+    parameters = count_parameters(job.model, job.retrieval_names, job.updates)
+    if job.updates is not None:
+        others |= job.updates.names
+        updates = terms["decoder_updates"] = low_rank_flops(parameters["lora"], mean)
     decoder_trained = any(
-        parameter.requires_grad for name, parameter in job.model.named_parameters() if name not in job.retrieval_names
+        parameter.requires_grad for name, parameter in job.model.named_parameters() if name not in others
     )
+    trained = training_flops(decoder, retrieval, decoder_trained=decoder_trained) + 3 * updates
     return {
         "forward_per_row": {name: round(value) for name, value in terms.items()},
-        "forward_per_token": round((decoder + retrieval) / job.row_tokens),
-        "training": round(training_flops(decoder, retrieval, decoder_trained=decoder_trained) * rows),
+        "forward_per_token": round((decoder + retrieval + updates) / job.row_tokens),
+        "training": round(trained * rows),
     }
 
 
 def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of training.json. Call it before weights that were frozen are freed again."""
+    """The content of training.json. Call it before weights that were frozen are freed again, and updates merged."""
     options = job.options
     rows = options.steps * options.batch_sequences
     return {
@@ -72,7 +83,7 @@ def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[
         "decoder_tokens": curves.decoder_tokens,
         "dtype": options.dtype,
         "attention": options.attention,
-        "parameters": count_parameters(job.model, job.retrieval_names),
+        "parameters": count_parameters(job.model, job.retrieval_names, job.updates),
         "flops": count_flops(job, curves),
         "loss": curves.loss,
         "validation": curves.validation,

@@ -34,6 +34,7 @@ from chunkwise.training.config import (
     BaseConfig,
     InPromptConfig,
     InstructConfig,
+    LoraOptions,
     RetrofitConfig,
     TrainOptions,
     TwinConfig,
@@ -202,7 +203,7 @@ def train_retrofit(
         curve = retrieval.held(validation, validation_neighbours, config.train, RetroBatches)
         model = new_retrofit(_load(base), options, replicate)
         model.freeze_backbone(config.freeze_backbone)
-        job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved), curve)
+        job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved), curve, config.lora)
         facts["tokenizer_digest"] = table.tokenizer_digest
         return _run(job, folder, scratch, f"retrofit, replicate {replicate}", tracking, facts)
 
@@ -243,8 +244,8 @@ def train_twin(
         return base
 
     def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
-        model = _load(base)
-        job = _job(model, config.train, replicate, table, PlainBatches(table), _held(validation, table, config.train))
+        model, curve = _load(base), _held(validation, table, config.train)
+        job = _job(model, config.train, replicate, table, PlainBatches(table), curve, config.lora)
         facts = {"tokenizer_digest": table.tokenizer_digest}
         return _run(job, folder, scratch, f"twin, replicate {replicate}", tracking, facts)
 
@@ -374,6 +375,7 @@ def train_instruct(
             collate,
             None,
             forward,
+            config.lora,
         )
         facts = {"tokenizer_digest": head["tokenizer_digest"], "instructions": len(examples), "dropped": dropped}
         return _run(job, folder, scratch, f"instruct, replicate {replicate}", tracking, facts)
@@ -453,8 +455,9 @@ def _job(
     table: SequenceTable,
     collate: Collate,
     validation: Any,
+    lora: Any = None,
 ) -> Job:
-    return _new_job(model, options, replicate, len(table), table.sequence_tokens, collate, validation, {})
+    return _new_job(model, options, replicate, len(table), table.sequence_tokens, collate, validation, {}, lora)
 
 
 def _new_job(
@@ -466,12 +469,15 @@ def _new_job(
     collate: Collate,
     validation: Any,
     forward: dict[str, Any],
+    lora: LoraOptions | None = None,
 ) -> Job:
     from chunkwise.evaluation.inference import has_retrieval
+    from chunkwise.training.lora import add_updates
     from chunkwise.training.trainer import Job
 
+    updates = None if lora is None else add_updates(model, lora, replicate)
     names = frozenset(model.retrieval_parameter_names()) if has_retrieval(model) else frozenset()
-    return Job(model, options, replicate, rows, row_tokens, collate, names, validation, forward)
+    return Job(model, options, replicate, rows, row_tokens, collate, names, validation, forward, updates)
 
 
 def _team() -> Team | None:
@@ -496,6 +502,8 @@ def _run(
     if rank():  # process 0 holds the model, and writes
         return {}
     report = training_report(job, curves, facts)
+    if job.updates is not None:
+        job.updates.merge()
     _save(job.model, folder / "model")
     write_json(folder / "training.json", report)
     return record_counts(report)

@@ -44,6 +44,7 @@ from chunkwise.training.attention import plain_attention
 from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.config import TrainOptions
 from chunkwise.training.data import Collate, RowOrder, keyed_seed
+from chunkwise.training.lora import Updates
 from chunkwise.training.processes import StepModule, gather, shard, under_a_launcher
 from chunkwise.training.trackers import Tracking
 
@@ -81,6 +82,7 @@ class Job:
         retrieval_names: parameters that take the retrieval learning rate.
         validation: (row numbers, collate) of the validation curve; None for no curve.
         forward: further arguments of the model's forward, such as the gate.
+        updates: low-rank ones that are trained instead of the decoder's weights.
     """
 
     model: PreTrainedModel
@@ -92,6 +94,7 @@ class Job:
     retrieval_names: frozenset[str] = frozenset()
     validation: tuple[Sequence[int], Collate] | None = None
     forward: dict[str, Any] = field(default_factory=dict)
+    updates: Updates | None = None
 
 
 def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | None = None) -> Curves:
@@ -425,7 +428,11 @@ def during_training(model: PreTrainedModel, options: TrainOptions) -> Any:
     Raises:
         ConfigError: dropout is asked for and the decoder has no place for it.
     """
-    places = [(module, "p", module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    places = [
+        (module, "p", module.p)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name  # has a setting of its own
+    ]
     places += [
         (module, "attention_dropout", module.attention_dropout)
         for module in model.modules()
