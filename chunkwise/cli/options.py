@@ -25,6 +25,20 @@ StepsOption = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="Optimiser steps, the same as --set train.steps=N.", show_default=False),
 ]
+TrackerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tracker", help="Curves while it trains: tensorboard, trackio or wandb; repeatable.", show_default=False
+    ),
+]
+TrackDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--track-dir",
+        help="Folder for curves, a folder inside for each training. Default: tracking in the store.",
+        show_default=False,
+    ),
+]
 TokenizerOption = Annotated[
     Path | None,
     typer.Option(

@@ -3,7 +3,7 @@
 Each class is the config of a stage plus the configs of the stages that the verb runs on the way, under the names that
 profiles use where they have one. The defaults make the short form of each verb sensible on a laptop.
 
-Order, later wins: defaults, `--config FILE`, options (`--steps`), `--set`.
+Order, later wins: defaults, `train.preset`, `--config FILE`, options (`--steps`), `--set`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,8 @@ from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConf
 from chunkwise.datastore.config import DatastoreConfig
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
-from chunkwise.training.config import BaseConfig, InstructConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.config import BaseConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.presets import expanded
 
 BASE_STEPS = 600
 CONTINUED_STEPS = 300
@@ -51,6 +52,13 @@ class TwinSettings(TwinConfig):
     """`train twin`."""
 
     text: SequencesConfig = SequencesConfig()
+
+
+class InPromptSettings(InPromptConfig):
+    """`train in-prompt`."""
+
+    text: SequencesConfig = SequencesConfig()
+    search: NeighboursConfig = NeighboursConfig()
 
 
 class InstructSettings(InstructConfig):
@@ -115,14 +123,22 @@ def read_training(
         train: defaults of `train`, the training options.
     """
     told = override(load_yaml(file) if file is not None else {}, given or ()).get("train") or {}
-    told = dict(told) if isinstance(told, Mapping) else {}
+    told = _with_preset(told) if isinstance(told, Mapping) else {}
     values: dict[str, Any] = {**(defaults or {}), "train": {"checkpoint_steps": CHECKPOINT_STEPS, **(train or {})}}
     if steps is not None or not {"steps", "tokens"} & told.keys():
         values["train"]["steps"] = steps or default_steps
     planned = steps or told.get("steps") or (default_steps if "tokens" not in told else None)
-    if isinstance(planned, int):
+    if isinstance(planned, int) and not {"preset", "warmup_share"} & told.keys():
         values["train"]["warmup_steps"] = planned // WARMUP_SHARE
     return read_settings(kind, file, given, defaults=values, options={"train": {"steps": steps}})
+
+
+def _with_preset(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Training options with what their preset adds, which the defaults of a verb must not overrule."""
+    try:
+        return {**expanded(told), "preset": told["preset"]} if "preset" in told else dict(told)
+    except ValueError:  # no such preset: said, with its place, when the settings are parsed
+        return dict(told)
 
 
 def stage_config(settings: Config, kind: type[S]) -> S:

@@ -1,4 +1,4 @@
-"""`chunkwise train`: a decoder, its retrofit, the retrofit's twin, and instruction tuning."""
+"""`chunkwise train`: a decoder, its retrofit, what the retrofit is compared with, and instruction tuning."""
 
 from typing import Annotated, Any
 
@@ -15,6 +15,8 @@ from chunkwise.cli.options import (
     SetOption,
     StepsOption,
     StoreOption,
+    TrackDirOption,
+    TrackerOption,
 )
 
 app = typer.Typer(
@@ -22,7 +24,8 @@ app = typer.Typer(
     short_help="Train a decoder, its retrofit, its twin; tune.",
     help="""Train a decoder, give it retrieval, tune it.
 
-    A killed training goes on from its last checkpoint when the same command is run again.
+    A killed training goes on from its last checkpoint when the same command is run again. On several processes:
+    torchrun --nproc-per-node 8 -m chunkwise train ...
 
     \b
     Example:
@@ -40,6 +43,8 @@ def base(
     replicate: ReplicateOption = 0,
     config: ConfigOption = None,
     settings: SetOption = None,
+    tracker: TrackerOption = None,
+    track_dir: TrackDirOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,9 +67,12 @@ def base(
     tokens, source = lineage.resolve_text(kept, text)
     defaults = {"text": lineage.row_tokens(source)}
     chosen = read_training(BaseSettings, config, settings, steps=steps, default_steps=BASE_STEPS, defaults=defaults)
+    tracking = _tracking(kept, tracker, track_dir)
     with display():
         rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        made = train_base(stage_config(chosen, BaseConfig), rows, kept, replicate, validation=validation, out=out)
+        made = train_base(
+            stage_config(chosen, BaseConfig), rows, kept, replicate, validation=validation, out=out, tracking=tracking
+        )
     _print(made, out, as_json)
 
 
@@ -77,13 +85,16 @@ def retrofit(
     replicate: ReplicateOption = 0,
     config: ConfigOption = None,
     settings: SetOption = None,
+    tracker: TrackerOption = None,
+    track_dir: TrackDirOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give a trained decoder a neighbour encoder and cross-attention, and train on with retrieval.
 
     BASE is a model of ours, or a folder with config.json and safetensors whose tokenizer the datastore was built
-    with. Settings: retro (cca_layers, neighbours, ...), freeze_backbone, view, text, search, train.
+    with. Settings: retro (cca_layers, neighbours, ...), freeze_backbone, lora, view, text, search,
+    train.
 
     \b
     Example:
@@ -111,6 +122,8 @@ def retrofit(
             "text": lineage.row_tokens(source),
         },
     )
+    _require_packages(chosen)
+    tracking = _tracking(kept, tracker, track_dir)
     tokens, _ = lineage.resolve_text(kept, datastore)
     decoder = lineage.resolve_decoder(kept, model, tokens)
     lineage.require_same_tokenizer(decoder, source)
@@ -129,6 +142,7 @@ def retrofit(
             validation=validation,
             validation_neighbours=validation_found,
             out=out,
+            tracking=tracking,
         )
     _print(made, out, as_json)
 
@@ -142,12 +156,14 @@ def twin(
     replicate: ReplicateOption = 0,
     config: ConfigOption = None,
     settings: SetOption = None,
+    tracker: TrackerOption = None,
+    track_dir: TrackDirOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the same decoder on, with the tokens and the order of the retrofit, but without retrieval.
 
-    This is what a retrofit is compared with. Give it the retrofit's steps, replicate and settings: text, train.
+    This is what a retrofit is compared with. Give it the retrofit's steps, replicate and settings: text, lora, train.
 
     \b
     Example:
@@ -166,12 +182,84 @@ def twin(
     chosen = read_training(
         TwinSettings, config, settings, steps=steps, default_steps=CONTINUED_STEPS, defaults=defaults
     )
+    _require_packages(chosen)
+    tracking = _tracking(kept, tracker, track_dir)
     decoder = lineage.resolve_decoder(kept, model, tokens)
     lineage.require_same_tokenizer(decoder, tokens)
     with display():
         rows, validation = lineage.training_rows(kept, chosen.text, tokens)
         made = train_twin(
-            stage_config(chosen, TwinConfig), decoder, rows, kept, replicate, validation=validation, out=out
+            stage_config(chosen, TwinConfig),
+            decoder,
+            rows,
+            kept,
+            replicate,
+            validation=validation,
+            out=out,
+            tracking=tracking,
+        )
+    _print(made, out, as_json)
+
+
+@app.command("in-prompt", short_help="Train it on with the neighbours in its text.")
+def in_prompt(
+    model: Annotated[str, typer.Argument(metavar="BASE", help=MODEL, show_default=False)],
+    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)],
+    out: OutOption = None,
+    steps: StepsOption = None,
+    replicate: ReplicateOption = 0,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    tracker: TrackerOption = None,
+    track_dir: TrackDirOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the same decoder on with each chunk's neighbours written before the next one: cross-attention's rival.
+
+    It reads the retrofit's rows and predicts the same tokens, over rows that are several times as long. Give it the
+    retrofit's steps and replicate. Settings: neighbours, view, text, search, train.
+
+    \b
+    Example:
+      chunkwise train in-prompt runs/base runs/notes --out runs/in-prompt
+    """
+    from chunkwise.cli import lineage
+    from chunkwise.cli.settings import CONTINUED_STEPS, InPromptSettings, read_training, stage_config
+    from chunkwise.core.io import read_json
+    from chunkwise.core.progress import display
+    from chunkwise.core.store import Store
+    from chunkwise.neighbours.stage import find_neighbours
+    from chunkwise.training.config import InPromptConfig
+    from chunkwise.training.stage import train_in_prompt
+
+    kept = Store(store)
+    source = lineage.resolve_datastore(kept, datastore)
+    chunk_tokens = read_json(source.file("datastore.json"))["chunk_tokens"]
+    defaults = {"chunk_tokens": chunk_tokens, "text": lineage.row_tokens(source)}
+    chosen = read_training(
+        InPromptSettings, config, settings, steps=steps, default_steps=CONTINUED_STEPS, defaults=defaults
+    )
+    tracking = _tracking(kept, tracker, track_dir)
+    tokens, _ = lineage.resolve_text(kept, datastore)
+    decoder = lineage.resolve_decoder(kept, model, tokens)
+    lineage.require_same_tokenizer(decoder, source)
+    with display():
+        rows, validation = lineage.training_rows(kept, chosen.text, tokens)
+        found = find_neighbours(chosen.search, source, rows, kept)
+        validation_found = None if validation is None else find_neighbours(chosen.search, source, validation, kept)
+        made = train_in_prompt(
+            stage_config(chosen, InPromptConfig),
+            decoder,
+            rows,
+            found,
+            source,
+            kept,
+            replicate,
+            validation=validation,
+            validation_neighbours=validation_found,
+            out=out,
+            tracking=tracking,
         )
     _print(made, out, as_json)
 
@@ -193,12 +281,14 @@ def instruct(
     replicate: ReplicateOption = 0,
     config: ConfigOption = None,
     settings: SetOption = None,
+    tracker: TrackerOption = None,
+    track_dir: TrackDirOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a model on instructions; the loss is on the answers alone.
 
-    Settings: gate, passages, prompt_tokens, answer_tokens, view, questions, train.
+    Settings: gate, lora, passages, prompt_tokens, answer_tokens, view, questions, train.
 
     \b
     Example:
@@ -223,14 +313,67 @@ def instruct(
     chosen = read_training(
         InstructSettings, config, settings, steps=steps, default_steps=INSTRUCT_STEPS, defaults=defaults
     )
+    _require_packages(chosen)
+    tracking = _tracking(kept, tracker, track_dir)
     with display():
         if instructions is None:
             tasks = make_questions(chosen.questions, lineage.resolve_corpus(kept, tokens), kept)
         else:
             tasks = lineage.question_file(kept, instructions, "instructions")
         tuning = stage_config(chosen, InstructConfig)
-        made = train_instruct(tuning, untuned, tasks, tokens, kept, replicate, datastore=source, out=out)
+        made = train_instruct(
+            tuning, untuned, tasks, tokens, kept, replicate, datastore=source, out=out, tracking=tracking
+        )
     _print(made, out, as_json)
+
+
+@app.command(short_help="List how the papers trained, as presets.")
+def presets(as_json: JsonOption = False) -> None:
+    """List the presets of train.preset: what each paper trained so, with which settings, and where it says so.
+
+    Settings beside a preset win. Warm-up and decay are shares of the steps, so they fit a shorter training.
+
+    \b
+    Example:
+      chunkwise train presets
+      chunkwise train retrofit runs/base runs/notes --set train.preset=instructretro-823m --steps 3000
+    """
+    from chunkwise.cli.output import print_facts, print_json
+    from chunkwise.training.presets import presets as known
+
+    if as_json:
+        print_json({name: {**preset.model_dump(), "settings": preset.settings()} for name, preset in known().items()})
+        return
+    for number, (name, preset) in enumerate(known().items()):
+        if number:
+            typer.echo()
+        typer.echo(f"{name}: {preset.description}")
+        settings = {
+            field: f"{value:.4g}" if isinstance(value, float) else str(value)
+            for field, value in preset.settings().items()
+        }
+        print_facts({"  source": preset.source, "  besides": preset.note or ""})
+        print_facts({f"  {field}": value for field, value in settings.items()})
+
+
+def _tracking(kept: Any, trackers: list[str] | None, folder: Any) -> Any:
+    """Where curves go; None where nobody asked for them."""
+    from chunkwise.core.errors import ConfigError
+    from chunkwise.training.trackers import Tracking
+
+    if not trackers:
+        if folder is not None:
+            raise ConfigError("--track-dir without --tracker", hint="add --tracker tensorboard")
+        return None
+    return Tracking(tuple(trackers), folder or kept.root / "tracking")
+
+
+def _require_packages(chosen: Any) -> None:
+    """Say what is not installed before neighbours are searched for half an hour."""
+    if chosen.lora is not None:
+        from chunkwise.training.lora import require_peft
+
+        require_peft()
 
 
 def _print(made: Any, out: Any, as_json: bool) -> None:

@@ -31,7 +31,7 @@ from typing import IO, Any
 
 from chunkwise.core.artefact import RECORD, Artefact, Record, open_artefact, plain_files, read_artefact
 from chunkwise.core.config import Config
-from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, MachineError
+from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, MachineError, MismatchError
 from chunkwise.core.io import canonical_json, digest_bytes, digest_file, digest_tree, machine_errors, sync, write_json
 from chunkwise.core.progress import note
 from chunkwise.core.provenance import code_facts, library_versions
@@ -99,6 +99,7 @@ class Store:
         Raises:
             ArtefactError: `out` holds something else; what is stored is corrupted; `build` wrote no plain file.
             ChunkwiseError: process 0 of the team failed, whose own error says how.
+            MismatchError: the processes of the team ask for different things.
             MachineError: the disk is full. Nothing half-written is left, the scratch folder stays.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", stage) or stage in _OWN_FOLDERS:
@@ -107,6 +108,8 @@ class Store:
         key = _key(recipe)
         out = Path(out).resolve() if out is not None and rank() == 0 else None
         with machine_errors():
+            if team is not None:
+                _agree(stage, key, team)
             if team is not None and team.rank:
                 return self._join(stage, key, build, team)
             with _telling(team) as tell:
@@ -271,6 +274,16 @@ class Store:
         """All finished artefacts by stage and key; their files are not looked at (see `verify`)."""
         records = sorted(self.root.glob(f"*/*/{RECORD}"))
         return [read_artefact(path.parent) for path in records if path.parent.parent.name not in _OWN_FOLDERS]
+
+
+def _agree(stage: str, key: str, team: Team) -> None:
+    """Refuse to build together what is not one thing: settings that machines resolve differently, other inputs."""
+    own = int(key[:15], 16)
+    if team.share(own) != own:
+        raise MismatchError(
+            f"process {team.rank} was about to build another {stage} ({key[:12]}) than process 0",
+            hint="start all processes with the same settings and inputs; where dtype or attention is auto, name it",
+        )
 
 
 @contextlib.contextmanager

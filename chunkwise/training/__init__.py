@@ -6,7 +6,12 @@
     retrieval.py    the view of a datastore that a training reads
     instruct.py     instructions -> token ids
     initialise.py   initial weights, drawn by parameter name
-    trainer.py      the loop: checkpoints, learning rates, curves
+    presets.py      how the papers trained, by name
+    lora.py         low-rank updates instead of the decoder's weights
+    trainer.py      the loop: learning rates, parts of a step, curves
+    processes.py    several processes: what is sharded, and what they do together
+    checkpoint.py   what a training goes on from, on as many processes as there then are
+    trackers.py     curves while it runs: TensorBoard, trackio, Weights & Biases
     attention.py    attention by plain products, the faster way in bfloat16 on a CPU
     flops.py        operations by formula
     report.py       training.json: curves, tokens, parameters, FLOPs

@@ -6,14 +6,17 @@
         curves.json                  written last: the checkpoint is complete
 
 Written and read by torch.distributed.checkpoint, which puts parts together as they are asked for, in its safetensors
-form: no pickle. (Its own form pickles its table of contents, and its reader trusts that.) Weights that are not trained are
-not in it, they come from where they came from before; the learning rate follows from the step; random numbers are keyed by
-step. Cost: 12 bytes for each trained weight.
+form: no pickle. (Its own form pickles the table of contents, and its reader trusts that.) Weights that are not trained
+are not in it, they come from where they came from before; the learning rate follows from the step; random numbers are
+keyed by step. Cost: 12 bytes for each trained weight.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -34,15 +37,25 @@ def save(step: StepModule, optimizer: torch.optim.Optimizer, folder: Path) -> No
     path = folder / STATE
     path.mkdir(parents=True, exist_ok=True)
     writer = dcp.HuggingFaceStorageWriter(str(path), save_distributed=True)
-    dcp.save({**weights, **state}, storage_writer=writer, no_dist=world_size() == 1)
+    with _quiet():
+        dcp.save({**weights, **state}, storage_writer=writer, no_dist=world_size() == 1)
 
 
 def load(step: StepModule, optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Read them back, in place; all processes call it."""
     weights, state, flat = _tensors(step, optimizer)
     reader = dcp.HuggingFaceStorageReader(str(folder / STATE))
-    dcp.load({**weights, **state}, storage_reader=reader, no_dist=world_size() == 1)
+    with _quiet():
+        dcp.load({**weights, **state}, storage_reader=reader, no_dist=world_size() == 1)
     set_optimizer_state_dict(step, optimizer, flat, options=_FLAT)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the remark, on every checkpoint, that one process is one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
+        yield
 
 
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
@@ -51,7 +64,7 @@ _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 def _tensors(
     step: StepModule, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, object]]:
-    """Trained weights and optimiser state by name, the very memory of both, and the optimiser's state as torch has it."""
+    """Trained weights and optimiser state by name, the very memory of both; the latter also as torch hands it out."""
     if step.sharded:
         step.reshard()  # an evaluation leaves the root's weights gathered
     weights = {f"weight.{name}": weight.detach() for name, weight in step.named_parameters() if weight.requires_grad}

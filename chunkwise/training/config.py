@@ -201,7 +201,8 @@ class LoraOptions(Config):
     """Low-rank updates of the decoder's weights instead of the weights themselves (Hu et al. 2021, arXiv:2106.09685).
 
     A trained matrix W becomes W + alpha / rank * B A, A and B of this rank; B starts at zero. After the training the
-    updates are added to the weights, so that the result is a model like any other. What retrieval adds is trained whole.
+    updates are added to the weights, so that the result is a model like any other. What retrieval adds is trained in
+    full.
     """
 
     rank: int = Field(8, ge=1)
@@ -232,8 +233,8 @@ AnyLora = Annotated[LoraOptions | int | None, BeforeValidator(_as_lora)]
 def _refuse_frozen_lora(freeze_backbone: bool, lora: Any) -> None:
     if freeze_backbone and lora is not None:
         raise ValueError(
-            "freeze_backbone and lora exclude each other: the one leaves the decoder as it is, the other trains updates "
-            "of it; choose one"
+            "freeze_backbone and lora exclude each other: the one leaves the decoder as it is, the other trains it by "
+            "low-rank updates; choose one"
         )
 
 

@@ -1,10 +1,10 @@
 """Training a decoder by low-rank updates (LoRA), which PEFT inserts and, after the training, adds to the weights.
 
 What is adapted are the matrices of the decoder's layers: neither embeddings nor the output, and nothing that retrieval
-added (that is trained whole). A is drawn from a stream of its own by its name within the decoder, so retrofit and twin
-of a replicate start from the same updates; B is zero, so a model with updates is what it was without. Cost of a training
-step against all weights: a third less for the decoder, whose weights need no gradient, plus the updates' own products;
-memory: no gradient and no optimiser state for the decoder's weights.
+added (that is trained in full). A is drawn from a stream of its own by its name within the decoder, so retrofit and
+twin of a replicate start from the same updates; B is zero, so a model with updates is what it was without. Against the
+training of all weights, a step takes a third fewer operations in the decoder, whose weights need no gradient, and a few
+more for the updates; the decoder's weights have neither gradients nor optimiser state in memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the papers trained, as presets: `train: {preset: instructretro-823m}`. The data is in papers/training/presets.yaml.
+"""How the papers trained, as presets: `train: {preset: instructretro-823m}`. Data: papers/training/presets.yaml.
 
 A preset is expanded before anything else is made of the settings, so a training is what its settings became and not
 what it was called: whatever stands beside the preset wins, and the same values written out are the same training.

@@ -5,13 +5,13 @@ shards weights, gradients and optimiser state over them. Nothing here does by it
 
 What is a unit of the sharding: every decoder layer (with the cross-attention inside), every layer of the neighbour
 encoder, and the rest (embeddings, norms, output) together with the root. The root is not the model but `StepModule`,
-whose forward is the whole loss: weights are gathered when the forward of their unit begins, and a loss may call parts of
-a model, as the body and the output embedding, that are no units of their own.
+whose forward is the whole loss: weights are gathered when the forward of their unit begins, and a loss may call parts
+of a model, as the body and the output embedding, that are no units of their own.
 
 In bfloat16, on GPUs, the layers' weights are gathered in bfloat16, and gradients are summed in float32. Without that
-every process would keep a bfloat16 copy of the whole model, which autocast makes, from the forward to the backward pass.
-Against one process, vectors (norms, biases) are then rounded to bfloat16 where they are used; matrices are rounded there
-anyway. On CPUs, whose layer norms do not take weights of another type, autocast is left to it.
+every process would keep the bfloat16 copy of the whole model that autocast makes from the forward to the backward pass.
+Against one process, vectors (norms, biases) are then rounded to bfloat16 where they are used; matrices are rounded
+there anyway. On CPUs, whose layer norms do not take weights of another type, autocast is left to it.
 
 Costs and limits: each process first builds the whole model in main memory (nothing of it stays on the device), and
 process 0 gathers it there once more at the end. The decoder's activations are kept, not computed again.
@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ LAUNCHER_SETTINGS = (
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
     "ACCELERATE_GRADIENT_CLIPPING",
 )
-"""What `accelerate launch` hands down that would change how, or what, is trained: an artefact's key knows nothing of it."""
+"""What `accelerate launch` hands down and would change a training, of which an artefact's key would know nothing."""
 _OTHER_WAYS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
@@ -76,7 +75,7 @@ def under_a_launcher() -> Iterator[None]:
     except RuntimeError as error:  # gloo has no class of its own for it, NCCL has
         lost = isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in _LOST)
         if world_size() > 1 and lost:
-            raise ChunkwiseError("another process of this training ended, and so did this one; see its error") from error
+            raise ChunkwiseError("another process of this training ended, so this one did; see its error") from error
         raise
     finally:
         os.environ.update(before)
@@ -100,7 +99,7 @@ class _Joined:
 
 
 class StepModule(nn.Module):
-    """A model and the loss that is taken of it, as one module: what the training calls, and the root of the sharding."""
+    """A model and the loss that is taken of it, as one module: what a training calls, and the root of the sharding."""
 
     def __init__(self, model: PreTrainedModel, loss: Loss) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ from chunkwise.core.errors import ArtefactError, ConfigError, MismatchError
 from chunkwise.core.io import digest_file, digest_tree, read_json, write_json
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
-from chunkwise.core.team import Team, rank, world_size
+from chunkwise.core.team import rank, world_size
 from chunkwise.training.config import (
     BaseConfig,
     InPromptConfig,
@@ -43,6 +43,7 @@ from chunkwise.training.config import (
 if TYPE_CHECKING:  # torch and transformers take seconds to import; a plan that is only checked never pays for them
     from transformers import PreTrainedModel
 
+    from chunkwise.core.config import Config
     from chunkwise.datastore.reader import Datastore
     from chunkwise.training.data import Collate, SequenceTable
     from chunkwise.training.trackers import Tracking
@@ -90,7 +91,7 @@ def train_base(
         return _run(job, folder, scratch, f"base, replicate {replicate}", tracking, facts)
 
     inputs = _inputs(sequences=sequences, validation=validation)
-    return store.make("base", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
+    return _make(store, "base", config, inputs, build, out, replicate)
 
 
 def adopt_base(folder: Path | str, tokens: Artefact, store: Store, *, out: Path | None = None) -> Artefact:
@@ -215,7 +216,7 @@ def train_retrofit(
         validation=validation,
         validation_neighbours=validation_neighbours,
     )
-    return store.make("retrofit", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
+    return _make(store, "retrofit", config, inputs, build, out, replicate)
 
 
 def train_twin(
@@ -250,7 +251,7 @@ def train_twin(
         return _run(job, folder, scratch, f"twin, replicate {replicate}", tracking, facts)
 
     inputs = _inputs(base=base, sequences=sequences, validation=validation)
-    return store.make("twin", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
+    return _make(store, "twin", config, inputs, build, out, replicate)
 
 
 def train_in_prompt(
@@ -301,7 +302,7 @@ def train_in_prompt(
         validation=validation,
         validation_neighbours=validation_neighbours,
     )
-    return store.make("in-prompt", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
+    return _make(store, "in-prompt", config, inputs, build, out, replicate)
 
 
 def train_instruct(
@@ -383,7 +384,7 @@ def train_instruct(
     inputs = _inputs(
         model=model, instructions=instructions, tokens=tokens, datastore=datastore if wants_passages else None
     )
-    return store.make("instruct", VERSION, config, inputs, build, out=out, seeds={"replicate": replicate}, team=_team())
+    return _make(store, "instruct", config, inputs, build, out, replicate)
 
 
 # What they share
@@ -480,13 +481,17 @@ def _new_job(
     return Job(model, options, replicate, rows, row_tokens, collate, names, validation, forward, updates)
 
 
-def _team() -> Team | None:
-    """The processes that train together; torch is imported only where there are several."""
-    if world_size() == 1:
-        return None
-    from chunkwise.training.processes import team
+def _make(
+    store: Store, stage: str, config: Config, inputs: dict[str, Artefact], build: Any, out: Path | None, replicate: int
+) -> Artefact:
+    """The artefact of a training, built by all processes of this launch together."""
+    together = None
+    if world_size() > 1:
+        from chunkwise.training.processes import team
 
-    return team()
+        together = team()
+    seeds = {"replicate": replicate}
+    return store.make(stage, VERSION, config, inputs, build, out=out, seeds=seeds, team=together)
 
 
 def _run(

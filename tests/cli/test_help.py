@@ -36,7 +36,7 @@ def examples(help_text):
 def test_the_verbs_are_there():
     expected = {"ablate", "plan", "datastore", "train", "evaluate", "generate", "store", "report"}
     assert set(ALL[()].commands) == expected
-    assert set(ALL[("train",)].commands) == {"base", "retrofit", "twin", "instruct"}
+    assert set(ALL[("train",)].commands) == {"base", "retrofit", "twin", "in-prompt", "instruct", "presets"}
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "chunkwise")

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 FEW = ViewConfig(fraction=0.1)
 """So few documents that whole parts of a step are without any neighbour."""
 STEPS = {"steps": 6, "log_steps": 1, "validation_steps": 3, "batch_sequences": 8}
+PARTS = {"microbatch_sequences": 2}
+LONG = {"steps": 24, "checkpoint_steps": 5}
 CONDITIONED = OPTIONS.model_copy(update={"query_conditioning": True, "null_key": True, "cca_layers": (1, 2)})
 
 
@@ -36,6 +38,20 @@ def _retrofit(world, *, start=None, retro=CONDITIONED, view=FEW, settings=None, 
         config, start or base(world), world.sequences, world.neighbours, world.datastore, world.store, 0,
         validation=world.validation, validation_neighbours=world.validation_neighbours,
     )  # fmt: skip
+
+
+def _gathered_in_bfloat16(world):
+    """What GPUs do, on a CPU."""
+    import torch
+
+    from chunkwise.training import processes
+
+    before = processes.gathered_dtype
+    processes.gathered_dtype = lambda device, dtype: torch.bfloat16
+    try:
+        return _retrofit(world, dtype="bfloat16", learning_rate=9e-3)
+    finally:
+        processes.gathered_dtype = before
 
 
 def _in_prompt(world):
@@ -56,23 +72,28 @@ WORLDLY = {
     "base": _base,
     "base-untied": lambda world: _base(world, decoder={"tied_embeddings": False}),
     "retrofit": _retrofit,
-    "retrofit-parts": lambda world: _retrofit(world, microbatch_sequences=2),
+    "retrofit-parts": lambda world: _retrofit(world, **PARTS),
+    "retrofit-long": lambda world: _retrofit(world, dropout=0.1, **PARTS | LONG),
     "retrofit-copied-encoder": lambda world: _retrofit(world, retro=OPTIONS.model_copy(update=COPIED)),
     "retrofit-frozen": lambda world: _retrofit(world, settings={"freeze_backbone": True}),
+    "retrofit-lora": lambda world: _retrofit(world, settings={"lora": {"rank": 2, "dropout": 0.1}}, **PARTS),
+    "twin-lora": lambda world: _twin(world, settings={"lora": 2}),
+    "retrofit-bfloat16-gathered": _gathered_in_bfloat16,
     "retrofit-bfloat16": lambda world: _retrofit(world, dtype="bfloat16"),
     "retrofit-gpt2": lambda world: _retrofit(world, start=_base(world, decoder={"family": "gpt2"})),
     "retrofit-gpt2-bfloat16": lambda world: _retrofit(
         world, start=_base(world, decoder={"family": "gpt2"}), dtype="bfloat16"
     ),
-    "twin-dropout": lambda world: _twin(world, microbatch_sequences=2, dropout=0.1),
+    "twin-dropout": lambda world: _twin(world, dropout=0.1, **PARTS),
     "in-prompt": _in_prompt,
 }
-STEPS_OF_TUNING = {**STEPS, "microbatch_sequences": 2}
+STEPS_OF_TUNING = {**STEPS, **PARTS}
 INSTRUCTED = {
     "instruct-gate-0": lambda setting: instruct(setting, setting.retrofit, train=STEPS_OF_TUNING),
     "instruct-gate-1": lambda setting: instruct(setting, setting.retrofit, gate=1, view=FEW, train=STEPS_OF_TUNING),
 }
 NAMES = (*WORLDLY, *INSTRUCTED)
+WITHOUT_BFLOAT16 = tuple(name for name in NAMES if "bfloat16" not in name)
 
 
 def prepare(root: Path) -> Path:

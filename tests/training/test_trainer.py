@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from chunkwise.core.errors import ConfigError
+from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.data import PlainBatches, SequenceTable
 from chunkwise.training.initialise import new_decoder, new_retrofit
-from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.trainer import Job, loss_of_batch, parameter_groups, train
 from tests.training.world import DECODER, OPTIONS, VOCABULARY, options
 

@@ -1,0 +1,101 @@
+"""What `chunkwise train` is told besides settings: presets, updates, trackers; and one voice of several processes."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from chunkwise.training.presets import presets
+from tests.cli.world import TINY
+
+ROWS = ("--set", "text.sequence_tokens=64")
+
+
+def test_presets_are_listed_with_their_sources(cli):
+    shown = cli("train", "presets")
+    assert shown.code == 0
+    for name, preset in presets().items():
+        assert f"{name}: {preset.description}" in shown.out and preset.source in shown.out
+    told = json.loads(cli("train", "presets", "--json").out)
+    assert told.keys() == presets().keys()
+    assert told["instructretro-823m"]["settings"]["learning_rate"] == 2e-5
+
+
+def test_a_preset_stands_below_everything_else_that_is_said(tmp_path):
+    from chunkwise.cli.settings import RetrofitSettings, read_training
+
+    def read(*settings, file=None, steps=None):
+        return read_training(RetrofitSettings, file, settings, steps=steps, default_steps=300).train
+
+    train = read("train.preset=instructretro-823m")
+    assert (train.steps, train.batch_sequences, train.warmup_steps) == (195_200, 128, 0) and train.warmup_share
+    assert (train.checkpoint_steps, train.preset) == (100, None)
+    assert read("train.preset=instructretro-823m", steps=50).steps == 50
+    assert read("train.preset=instructretro-823m", "train.tokens=9000").steps is None
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {preset: instructretro-sft, learning_rate: 0.5}")
+    assert read(file=file).learning_rate == 0.5 and read(file=file).weight_decay == 0.01
+    assert read(file=file).warmup_steps == 0 and read().warmup_steps == 30
+
+
+def test_an_unknown_preset_is_a_misuse(cli, world):
+    result = cli("train", "base", world.datastore, "--set", "train.preset=retro-fix", "--store", world.store)
+    assert result.code == 2
+    assert "train: no training preset 'retro-fix'; did you mean 'retro-fit'" in result.complaint[0]
+
+
+def test_updates_and_the_rival_and_a_tracker(cli, world, tmp_path):
+    curves = tmp_path / "curves"
+    tracked = ("--tracker", "tensorboard", "--track-dir", curves, "--json", "--store", world.store)
+    command = ("train", "retrofit", world.base, world.datastore, "--steps", 3, *TINY, *ROWS)
+    made = cli(*command, "--set", "lora=2", "--set", "retro.encoder_layers=1", *tracked)
+    assert made.code == 0, made.err
+    counts = json.loads(made.out)["counts"]
+    assert counts["trainable_parameters"] < counts["parameters"]
+    rival = cli("train", "in-prompt", world.base, world.datastore, "--steps", 2, *TINY, *ROWS, *tracked)
+    assert rival.code == 0, rival.err
+    keys = {name: json.loads(result.out)["key"][:12] for name, result in (("retrofit", made), ("in-prompt", rival))}
+    for name, key in keys.items():
+        assert f"curves for tensorboard in {curves / f'{name}-{key}'}" in (made.err + rival.err)
+        events = EventAccumulator(str(curves / f"{name}-{key}"))
+        events.Reload()
+        assert events.Scalars("train/loss")
+
+
+def test_curves_are_kept_in_the_store_and_are_no_artefact(cli, world):
+    command = ("train", "base", world.datastore, "--steps", 3, *TINY, *ROWS, "--set", "decoder.width=16",
+               "--set", "decoder.heads=2", "--store", world.store, "--json")  # fmt: skip
+    made = json.loads(cli(*command, "--tracker", "tensorboard").out)
+    assert list((world.store / "tracking" / f"base-{made['key'][:12]}").glob("events.*"))
+    assert "tracking" not in cli("store", "ls", "--store", world.store).out
+    assert cli("store", "verify", "--store", world.store).code == 0
+    assert json.loads(cli(*command).out)["key"] == made["key"]
+
+
+def test_what_is_missing_is_said_before_anything_runs(cli, world, monkeypatch):
+    command = ("train", "retrofit", world.base, world.datastore, "--steps", 5, "--store", world.store)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "trackio" else found(name))
+    missing = cli(*command, "--tracker", "trackio")
+    assert missing.code == 1
+    assert missing.err.splitlines() == ["error: the tracker trackio is not installed", "hint: pip install trackio"]
+    assert "expected a tracker of" in cli(*command, "--tracker", "mlflow").complaint[0]
+    assert "--track-dir without --tracker" in cli(*command, "--track-dir", "x").complaint[0]
+    monkeypatch.setitem(sys.modules, "peft", None)
+    missing = cli(*command, "--set", "lora=2")
+    assert missing.complaint == [
+        "error: lora needs the package peft, which is not installed", "hint: pip install 'chunkwise[lora]'"
+    ]  # fmt: skip
+    frozen = cli(*command, "--set", "lora=2", "--set", "freeze_backbone=true")
+    assert frozen.code == 2 and "exclude each other" in frozen.complaint[0]
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_of_several_processes_the_first_prints(cli, monkeypatch, number):
+    monkeypatch.setenv("RANK", number)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert bool(cli("train", "presets").out) == (number == "0")
+    wrong = cli("train", "base", "nothing-there", "--store", "nowhere")
+    assert wrong.err.startswith(f"process {number}: error: ")
