@@ -153,9 +153,13 @@ def shard(step: StepModule, device: torch.device, dtype: str) -> None:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (world_size(),))
-    # The residual stream comes in and goes on as it is, in float32, as under autocast.
-    policy = MixedPrecisionPolicy(gathered_dtype(device, dtype), torch.float32, cast_forward_inputs=False)
+    gathered = gathered_dtype(device, dtype)
     for layer in units(step.model):
+        # A unit that is never gathered (an encoder behind a closed gate) must have no type to sum gradients in: torch
+        # 2.13 looks for gradients there otherwise, where parts of a step are accumulated, and fails.
+        trained = gathered is not None and any(weight.requires_grad for weight in layer.parameters())
+        # The residual stream comes in and goes on as it is, in float32, as under autocast.
+        policy = MixedPrecisionPolicy(gathered, torch.float32 if trained else None, cast_forward_inputs=False)
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(step, mesh=mesh)
 

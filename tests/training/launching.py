@@ -3,6 +3,7 @@
 As a program: python -m tests.training.launching ROOT NAME... trains them one after the other, under a launcher or not.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -40,7 +41,8 @@ def _retrofit(world, *, start=None, retro=CONDITIONED, view=FEW, settings=None, 
     )  # fmt: skip
 
 
-def _gathered_in_bfloat16(world):
+@contextlib.contextmanager
+def _gathered_in_bfloat16():
     """What GPUs do, on a CPU."""
     import torch
 
@@ -49,9 +51,19 @@ def _gathered_in_bfloat16(world):
     before = processes.gathered_dtype
     processes.gathered_dtype = lambda device, dtype: torch.bfloat16
     try:
-        return _retrofit(world, dtype="bfloat16", learning_rate=9e-3)
+        yield
     finally:
         processes.gathered_dtype = before
+
+
+def _retrofit_gathered(world):
+    with _gathered_in_bfloat16():
+        return _retrofit(world, dtype="bfloat16", learning_rate=9e-3)
+
+
+def _instruct_gathered(setting):
+    with _gathered_in_bfloat16():
+        return instruct(setting, setting.retrofit, train={**STEPS_OF_TUNING, "dtype": "bfloat16"})
 
 
 def _in_prompt(world):
@@ -78,7 +90,7 @@ WORLDLY = {
     "retrofit-frozen": lambda world: _retrofit(world, settings={"freeze_backbone": True}),
     "retrofit-lora": lambda world: _retrofit(world, settings={"lora": {"rank": 2, "dropout": 0.1}}, **PARTS),
     "twin-lora": lambda world: _twin(world, settings={"lora": 2}),
-    "retrofit-bfloat16-gathered": _gathered_in_bfloat16,
+    "retrofit-bfloat16-gathered": _retrofit_gathered,
     "retrofit-bfloat16": lambda world: _retrofit(world, dtype="bfloat16"),
     "retrofit-gpt2": lambda world: _retrofit(world, start=_base(world, decoder={"family": "gpt2"})),
     "retrofit-gpt2-bfloat16": lambda world: _retrofit(
@@ -90,6 +102,7 @@ WORLDLY = {
 STEPS_OF_TUNING = {**STEPS, **PARTS}
 INSTRUCTED = {
     "instruct-gate-0": lambda setting: instruct(setting, setting.retrofit, train=STEPS_OF_TUNING),
+    "instruct-gate-0-bfloat16-gathered": _instruct_gathered,
     "instruct-gate-1": lambda setting: instruct(setting, setting.retrofit, gate=1, view=FEW, train=STEPS_OF_TUNING),
 }
 NAMES = (*WORLDLY, *INSTRUCTED)

@@ -151,7 +151,7 @@ def test_two_processes_train_as_one_does(prepared, tmp_path):
     together = finish(two)
     for name in NAMES:
         one, other = alone[name], together[name]
-        assert_same_curve(one, other, 1e-5 if name in WITHOUT_BFLOAT16 else 5e-3)
+        assert_same_curve(one, other, 1e-5 if name in WITHOUT_BFLOAT16 else 2e-2)
         first, second = (
             {key: value for key, value in report(path).items() if key not in ("loss", "validation")}
             for path in (one, other)
