@@ -35,10 +35,11 @@ class Setting:
 def make_setting(root: Path) -> Setting:
     """24 texts in `root`/text, everything else in `root`/store; deterministic."""
     text = root / "text"
-    text.mkdir(exist_ok=True)
-    for number in range(24):
-        lines = " ".join(WORDS[(number + step) % 12] for step in range(20))
-        (text / f"k{number:02d}.txt").write_text(f"Item k{number:02d} holds {WORDS[number % 12]} wood. {lines}")
+    if not text.exists():  # a second process must not rewrite what the first one reads
+        text.mkdir()
+        for number in range(24):
+            lines = " ".join(WORDS[(number + step) % 12] for step in range(20))
+            (text / f"k{number:02d}.txt").write_text(f"Item k{number:02d} holds {WORDS[number % 12]} wood. {lines}")
     store = Store(root / "store")
     source = SourceConfig(kind="text", path=str(text))
     config = CorpusConfig(

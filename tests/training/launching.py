@@ -12,19 +12,34 @@ import sys
 import time
 from pathlib import Path
 
-from chunkwise.datastore.config import ViewConfig
+import numpy as np
+
+from chunkwise.core.io import save_npy
 from chunkwise.training.config import BaseConfig, InPromptConfig, RetrofitConfig, TwinConfig
 from chunkwise.training.stage import train_base, train_in_prompt, train_retrofit, train_twin
 from tests.training.instructions import instruct, make_setting
-from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, base, make_world, options
+from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, ROW_TOKENS, base, make_world, options
 
 ROOT = Path(__file__).parents[2]
-FEW = ViewConfig(fraction=0.1)
-"""So few documents that whole parts of a step are without any neighbour."""
 STEPS = {"steps": 6, "log_steps": 1, "validation_steps": 3, "batch_sequences": 8}
 PARTS = {"microbatch_sequences": 2}
 LONG = {"steps": 24, "checkpoint_steps": 5}
 CONDITIONED = OPTIONS.model_copy(update={"query_conditioning": True, "null_key": True, "cca_layers": (1, 2)})
+
+
+def few_neighbours(world):
+    """The world's neighbour table with those of every fourth row alone: whole parts of a step are without any."""
+
+    def build(folder, scratch):
+        for name in world.neighbours.record.files:
+            shutil.copyfile(world.neighbours.file(name), folder / name)
+        ids = np.load(folder / "ids.npy").reshape(-1, ROW_TOKENS // CHUNK_TOKENS, 60)
+        ids[np.arange(len(ids)) % 4 > 0] = -1
+        save_npy(folder / "ids.npy", ids.reshape(-1, 60))
+        save_npy(folder / "exhaustive.npy", np.ones(ids.size // 60, bool))
+        return {}
+
+    return world.store.make("neighbours", 1, {"every": 4}, {"neighbours": world.neighbours}, build)
 
 
 def _base(world, **changes):
@@ -33,10 +48,10 @@ def _base(world, **changes):
     return train_base(config, world.sequences, world.store, 0, validation=world.validation)
 
 
-def _retrofit(world, *, start=None, retro=CONDITIONED, view=FEW, settings=None, **changes):
-    config = RetrofitConfig(retro=retro, view=view, train=options(**STEPS | changes), **settings or {})
+def _retrofit(world, *, start=None, retro=CONDITIONED, settings=None, **changes):
+    config = RetrofitConfig(retro=retro, train=options(**STEPS | changes), **settings or {})
     return train_retrofit(
-        config, start or base(world), world.sequences, world.neighbours, world.datastore, world.store, 0,
+        config, start or base(world), world.sequences, few_neighbours(world), world.datastore, world.store, 0,
         validation=world.validation, validation_neighbours=world.validation_neighbours,
     )  # fmt: skip
 
@@ -67,9 +82,9 @@ def _instruct_gathered(setting):
 
 
 def _in_prompt(world):
-    config = InPromptConfig(chunk_tokens=CHUNK_TOKENS, view=FEW, train=options(**STEPS, microbatch_sequences=2))
+    config = InPromptConfig(chunk_tokens=CHUNK_TOKENS, train=options(**STEPS, microbatch_sequences=2))
     return train_in_prompt(
-        config, base(world), world.sequences, world.neighbours, world.datastore, world.store, 0,
+        config, base(world), world.sequences, few_neighbours(world), world.datastore, world.store, 0,
         validation=world.validation, validation_neighbours=world.validation_neighbours,
     )  # fmt: skip
 
@@ -100,10 +115,24 @@ WORLDLY = {
     "in-prompt": _in_prompt,
 }
 STEPS_OF_TUNING = {**STEPS, **PARTS}
+
+
+def _instruct_reading(setting):
+    """With the gate open, and passages for every fourth instruction alone."""
+    from chunkwise.training import instruct as module
+
+    search = module._search
+    module._search = lambda *given: np.where(np.arange(24)[:, None] % 4 > 0, -1, search(*given))
+    try:
+        return instruct(setting, setting.retrofit, gate=1, train=STEPS_OF_TUNING)
+    finally:
+        module._search = search
+
+
 INSTRUCTED = {
     "instruct-gate-0": lambda setting: instruct(setting, setting.retrofit, train=STEPS_OF_TUNING),
     "instruct-gate-0-bfloat16-gathered": _instruct_gathered,
-    "instruct-gate-1": lambda setting: instruct(setting, setting.retrofit, gate=1, view=FEW, train=STEPS_OF_TUNING),
+    "instruct-gate-1": _instruct_reading,
 }
 NAMES = (*WORLDLY, *INSTRUCTED)
 WITHOUT_BFLOAT16 = tuple(name for name in NAMES if "bfloat16" not in name)

@@ -15,8 +15,10 @@ import torch
 from chunkwise.core.errors import ChunkwiseError, ConfigError
 from chunkwise.training import processes
 from chunkwise.training.checkpoint import CURVES, STATE
+from chunkwise.training.data import SequenceTable, rows_of_step
 from chunkwise.training.initialise import new_decoder, new_retrofit
 from chunkwise.training.processes import LAUNCHER_SETTINGS, StepModule, always_reading, under_a_launcher, units
+from chunkwise.training.retrieval import Retrieval
 from chunkwise.training.trainer import loss_of_batch, rows_at_a_time
 from tests.training import launching
 from tests.training.launching import LONG, NAMES, WITHOUT_BFLOAT16, copy, finish, prepare, run, start
@@ -168,21 +170,16 @@ def test_two_processes_train_as_one_does(prepared, tmp_path):
         )
 
 
-@pytest.mark.slow
-def test_a_process_may_find_no_neighbours_at_all(prepared):
-    """Without this the test above would not test what it is for."""
-    world = make_world(prepared / "world")
-    from chunkwise.training.data import SequenceTable, rows_of_step
-    from chunkwise.training.retrieval import Retrieval
-
+def test_a_process_may_find_no_neighbours_at_all(tmp_path):
+    """Without this the test of two processes would not test what it is for."""
+    world = make_world(tmp_path)
     table = SequenceTable.open(world.sequences)
-    retrieval = Retrieval(launching.FEW, 0, OPTIONS.neighbours, OPTIONS.chunk_tokens, world.datastore)
-    retrieved, _ = retrieval.of(world.neighbours, table)
+    retrieval = Retrieval(None, 0, OPTIONS.neighbours, OPTIONS.chunk_tokens, world.datastore)
+    retrieved, _ = retrieval.of(launching.few_neighbours(world), table)
     has_S = (retrieved.ids_SCk >= 0).any((1, 2))
-    halves = [has_S[rows_of_step(0, step, batch=8, rows=len(table))].reshape(2, 4).any(1) for step in range(6)]
-    parts = [has_S[rows_of_step(0, step, batch=8, rows=len(table))].reshape(4, 2).any(1) for step in range(6)]
-    assert any(half.sum() == 1 for half in halves)
-    assert any(0 < part.sum() < 4 for part in parts)
+    steps = [has_S[rows_of_step(0, step, batch=8, rows=len(table))] for step in range(6)]
+    assert any(step.reshape(2, 4).any(1).sum() == 1 for step in steps)  # one of two processes has none
+    assert any(step[:2].any() != step[2:4].any() for step in steps)  # and so in a part of a step
 
 
 @pytest.mark.slow
