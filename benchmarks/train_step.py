@@ -292,7 +292,7 @@ def work(task: dict[str, Any]) -> None:
     # What `chunkwise.training.trainer.train` does around its Trainer.
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder, quiet_transformers(), during_training(model, options):
-        trainer = OrderedTrainer(job, Curves(), Path(folder), lambda steps: None, [])
+        trainer = OrderedTrainer(job, Curves(), Path(folder), lambda steps: None, None)
         trainer.add_callback(OnCommand())
         commands.answer(
             ready=True,
