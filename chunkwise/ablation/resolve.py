@@ -8,6 +8,7 @@ datastore; a removal that can be read in two ways gets both arms. Nothing here r
 built datastore is `check_datastore`.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -289,6 +290,9 @@ class _Resolver:
         baseline, member = self.profile.value(path), self.registry.fields.get(path)
         if member is not None and field_kind(member) == "share":
             baseline, value = (1.0 if share is None else share for share in (baseline, value))
+        if isinstance(baseline, Mapping) and not isinstance(value, Mapping):  # short for options, as a LoRA rank is
+            with contextlib.suppress(ConfigError):
+                return self.profile.changed({path: value}) == self.profile
         return equal(baseline, value)
 
     def _fitting(self, changes: dict[str, Any], wish: Wish) -> dict[str, Any]:

@@ -294,8 +294,8 @@ class RetrofitConfig(Config):
         AnyLora,
         Knob(
             component="training.lora",
-            title="LoRA rank of the decoder's training",
-            aliases=("LoRA", "low-rank adaptation", "low-rank updates", "LoRA rank"),
+            title="low-rank updates (LoRA) of the decoder, by rank",
+            aliases=("LoRA", "LoRA rank", "low-rank adaptation", "low-rank updates", "rank of the low-rank updates"),
             stage="retrofit",
             options={"full": (None, ("full training", "full fine-tuning", "all weights"))},
         ),

@@ -84,6 +84,7 @@ def test_a_name_that_two_things_share_is_not_exact():
         ("chunk size", ("datastore.chunk_tokens",)),
         ("query conditioning", ("model.query_conditioning",)),
         ("frozen backbone", ("training.backbone",)),
+        ("the LoRA rank", ("training.lora",)),
         ("learning rate schedule", ()),
         ("reinforcement learning reward", ()),
     ],

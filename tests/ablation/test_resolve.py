@@ -80,6 +80,20 @@ def test_a_tokenizer_cannot_be_varied_under_a_decoder_that_brings_its_own():
     assert (row.status, row.arm) == ("not-applicable", None) and "tokenizer comes with it" in row.message
 
 
+def test_a_lora_rank_is_a_number_and_all_weights_an_option():
+    full = resolve_one("LoRA rank", "8", "64", "full training")
+    assert changes(full) == [{"retrofit.lora": 8}, {"retrofit.lora": 64}]
+    assert [row.arm for row in full.replacements] == ["lora-8", "lora-64", "baseline"]
+    profile = make_profile(retrofit={"lora": 8, "train": {"steps": 2}})
+    low = resolve_one("low-rank adaptation", "8", "64", "all weights", profile=profile)
+    assert low.replacements[0].arm == "baseline"
+    assert changes(low) == [{"retrofit.lora": 64}, {"retrofit.lora": None}]
+    assert low.arms[0].profile(profile).retrofit.lora.rank == 64
+    frozen = make_profile(retrofit={"freeze_backbone": True, "train": {"steps": 2}})
+    (row,) = resolve_one("LoRA rank", "8", profile=frozen).replacements
+    assert row.arm is None and "exclude each other" in row.message
+
+
 def test_every_arm_is_a_profile_that_differs_only_where_it_says():
     profile = make_profile()
     for arm in resolve(check(PACKAGED), profile).arms.values():
@@ -322,6 +336,8 @@ def test_a_profile_that_does_not_fit_together_is_refused():
 def test_stages_are_given_what_they_must_agree_on():
     profile = make_profile(retrofit={"retro": {"neighbours": 3}, "freeze_backbone": True, "train": {"steps": 2}})
     assert profile.twin_config().train == profile.retrofit.train and profile.twin_config().freeze_backbone
+    low = make_profile(retrofit={"lora": 4, "train": {"steps": 2}})
+    assert low.twin_config().lora == low.retrofit.lora and low.twin_config().lora.rank == 4
     assert (profile.in_prompt_config().neighbours, profile.in_prompt_config().chunk_tokens) == (3, 64)
     assert profile.retrofit_config().view is None and profile.instruct_config() is None
     assert profile.metric("choice_accuracy").threshold == 0.01

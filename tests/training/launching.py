@@ -100,6 +100,7 @@ WORLDLY = {
     "base-untied": lambda world: _base(world, decoder={"tied_embeddings": False}),
     "retrofit": _retrofit,
     "retrofit-parts": lambda world: _retrofit(world, **PARTS),
+    "retrofit-clipped": lambda world: _retrofit(world, max_grad_norm=0.02, **PARTS),
     "retrofit-long": lambda world: _retrofit(world, dropout=0.1, **PARTS | LONG),
     "retrofit-copied-encoder": lambda world: _retrofit(world, retro=OPTIONS.model_copy(update=COPIED)),
     "retrofit-frozen": lambda world: _retrofit(world, settings={"freeze_backbone": True}),
