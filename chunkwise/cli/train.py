@@ -329,14 +329,13 @@ def instruct(
 
 @app.command(short_help="List how the papers trained, as presets.")
 def presets(as_json: JsonOption = False) -> None:
-    """List the presets of train.preset: what each paper trained so, with which settings, and where it says so.
+    """List what --set train.preset=NAME may name: what a paper trained so, with which settings, and where it says so.
 
     Settings beside a preset win. Warm-up and decay are shares of the steps, so they fit a shorter training.
 
     \b
     Example:
       chunkwise train presets
-      chunkwise train retrofit runs/base runs/notes --set train.preset=instructretro-823m --steps 3000
     """
     from chunkwise.cli.output import print_facts, print_json
     from chunkwise.training.presets import presets as known
