@@ -14,6 +14,8 @@ from tests.docs.test_tutorial import commands, made_small
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "training.md"
 LAUNCHERS = ("torchrun ", "accelerate ")
+SMALL = " --set train.validation_sequences=2 --set text.sequence_tokens=64 --set train.batch_sequences=2"
+SMALL += " --set train.microbatch_sequences=1"
 
 
 def run_all(folder, monkeypatch, *, launched):
@@ -26,6 +28,7 @@ def run_all(folder, monkeypatch, *, launched):
     ran = []
     for command in map(made_small, commands(PAGE.read_text(encoding="utf-8"))):
         line = command.replace("\\\n", " ").strip()
+        line += SMALL if " train " in line and "presets" not in line else ""
         if line.startswith(LAUNCHERS):
             if launched:
                 free = {"torchrun": "--standalone", "accelerate launch": "--main_process_port 0"}
