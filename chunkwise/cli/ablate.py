@@ -50,8 +50,15 @@ def ablate(
     """
     from chunkwise.ablation.config import load_profile
     from chunkwise.ablation.run import ablate as run
+    from chunkwise.core.errors import ConfigError
     from chunkwise.core.store import Store
+    from chunkwise.core.team import world_size
 
+    if world_size() > 1:  # its jobs would wait for each other's processes
+        raise ConfigError(
+            f"a study was started {world_size()} times at once; it starts its own processes",
+            hint="run chunkwise ablate without a launcher, with --workers",
+        )
     chosen = load_profile(profile, settings or ())
     folder = out or Path("runs") / Path(plan).stem
     code = run(

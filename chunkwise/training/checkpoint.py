@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 
 from chunkwise.core.team import rank, world_size
-from chunkwise.training.processes import StepModule
+from chunkwise.training.processes import StepModule, team
 
 CURVES = "curves.json"
 STATE = "state"
@@ -79,11 +79,17 @@ def _tensors(
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; incomplete ones (the process died while writing) are removed by process 0."""
-    complete = []
-    for path in folder.glob("checkpoint-*"):
-        if (path / CURVES).is_file():
-            complete.append(path)
-        elif rank() == 0:
-            shutil.rmtree(path)
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """The newest complete checkpoint; incomplete ones (the process died while writing) are removed.
+
+    Of several processes the first one looks, and the others hear of it: a shared disk may show each another state.
+    """
+    last = 0
+    if rank() == 0:
+        for path in folder.glob("checkpoint-*"):
+            if (path / CURVES).is_file():
+                last = max(last, int(path.name.rpartition("-")[2]))
+            else:
+                shutil.rmtree(path)
+    together = team()
+    last = last if together is None else together.share(last)
+    return folder / f"checkpoint-{last}" if last else None

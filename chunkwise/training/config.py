@@ -212,13 +212,11 @@ class LoraOptions(Config):
         "all-linear", description="all matrices of the decoder's layers, or those of these names: q_proj, v_proj"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _scale(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("alpha") is None:
-            rank = values.get("rank", cls.model_fields["rank"].default)
-            return {**values, "alpha": 2 * rank if isinstance(rank, int) else None}
-        return values
+    @model_validator(mode="after")
+    def _scale(self) -> Self:
+        if self.alpha is None:  # written out, so that it is one training whether it was asked for or left open
+            object.__setattr__(self, "alpha", 2.0 * self.rank)
+        return self
 
 
 def _as_lora(value: Any) -> Any:

@@ -92,7 +92,7 @@ class _Joined:
         self.rank, self.device = state.process_index, state.device
 
     def share(self, number: int) -> int:
-        """The number of process 0, on every process."""
+        """The number of process 0, on every process; it fits into 63 bits."""
         value = torch.tensor([number], dtype=torch.int64, device=self.device)
         torch.distributed.broadcast(value, src=0)
         return int(value)

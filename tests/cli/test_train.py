@@ -97,5 +97,7 @@ def test_of_several_processes_the_first_prints(cli, monkeypatch, number):
     monkeypatch.setenv("RANK", number)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert bool(cli("train", "presets").out) == (number == "0")
+    study = cli("ablate", "instructretro", "--dry-run")
+    assert study.code == 2 and "was started 2 times at once" in study.err
     wrong = cli("train", "base", "nothing-there", "--store", "nowhere")
     assert wrong.err.startswith(f"process {number}: error: ")
