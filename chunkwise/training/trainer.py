@@ -6,7 +6,7 @@ What is overridden, and why:
     create_optimizer       two peaks of the learning rate, by parameter group; fused AdamW
     create_scheduler       the curve of TrainOptions
     training_step          reseeds torch by (replicate, dropout seed, step), so dropout depends on nothing else
-    compute_loss           loss over the places that are predicted, and logits for those places only
+    compute_loss           loss over the tokens that are predicted, and logits for those only, some at a time
     floating_point_ops     nothing: `flops` counts by formula, once (Trainer's own walks all modules each step)
 
 A run that is killed goes on from its last complete checkpoint and ends in the same bytes on a CPU. Checkpoints are the
@@ -37,6 +37,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from chunkwise.core.errors import ChunkwiseError, ConfigError
 from chunkwise.core.io import machine_errors, read_json, write_json
 from chunkwise.core.progress import track
+from chunkwise.model.loss import plain_head, states_of, summed_cross_entropy
 from chunkwise.neighbours.in_prompt import IGNORED
 from chunkwise.training.attention import plain_attention
 from chunkwise.training.config import TrainOptions
@@ -141,6 +142,7 @@ class OrderedTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # prints to stdout, which belongs to results
         self.step_losses: list[Tensor] = []
+        self.whole_logits = not plain_head(job.model)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Rows front to back, in this process: gathering neighbours is cheap beside a step."""
@@ -184,7 +186,9 @@ class OrderedTrainer(Trainer):
         """Mean loss over the predicted tokens of the whole step, of which this batch may be a part."""
         labels = inputs.pop("labels")
         rows, length = inputs["input_ids"].shape
-        loss_sum, predicted = loss_of_batch(model, inputs, labels, self.job.forward)
+        loss_sum, predicted = loss_of_batch(
+            model, inputs, labels, self.job.forward, whole_logits=self.whole_logits
+        )
         self.curves.decoder_tokens += rows * length
         self.curves.decoder_squares += rows * length * length
         self.curves.predicted_tokens += int(predicted)
@@ -226,7 +230,7 @@ class OrderedTrainer(Trainer):
             return
         nll, predicted = validation_loss(
             self.model, *self.job.validation, batch=self.job.options.microbatch_sequences, dtype=self.job.options.dtype,
-            forward=self.job.forward,
+            forward=self.job.forward, whole_logits=self.whole_logits,
         )  # fmt: skip
         point = {"step": step, "tokens": self.tokens_after(step), "nll": nll, "predicted_tokens": predicted}
         self.curves.validation.append(point)
@@ -302,29 +306,34 @@ def parameter_groups(
     ]
 
 
-def loss_of_batch(model: Any, inputs: dict[str, Any], labels: Tensor, forward: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def loss_of_batch(
+    model: Any, inputs: dict[str, Any], labels: Tensor, forward: dict[str, Any], *, whole_logits: bool = False
+) -> tuple[Tensor, Tensor]:
     """Summed loss of a batch in nats, and how many tokens it is the loss of.
 
-    Logits are made for the places only that some row predicts from: a fifth of them in the prompt arm, where
-    they would otherwise be most of the work.
+    Logits are made only for the tokens that are predicted (a fifth of them in the prompt arm, where they would
+    otherwise be most of the work), and only some at a time (`model.loss`).
 
     Args:
         labels: [B, L], the token itself where it is predicted, from the place before it.
+        whole_logits: make the logits in one piece, as decoders must that do more to them than one product.
     """
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # shifting targets copies less than shifting logits
-    predicted = (targets != IGNORED).any(0)
-    if int(predicted.sum()) < 0.75 * targets.shape[1]:
-        places = predicted.nonzero()[:, 0]
-        forward = {**forward, "logits_to_keep": places}
-        targets = targets[:, places]
-    logits = model(**inputs, use_cache=False, **forward).logits
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-    return loss, (targets != IGNORED).sum()
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # shifting targets copies less than shifting states
+    there = targets != IGNORED
+    predicted = there.sum()
+    if whole_logits:
+        logits = model(**inputs, use_cache=False, **forward).logits
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        return loss, predicted
+    states = states_of(model, **inputs, use_cache=False, **forward)
+    head = model.get_output_embeddings()
+    return summed_cross_entropy(states[there], head.weight, head.bias, targets[there]), predicted
 
 
 def validation_loss(
-    model: PreTrainedModel, rows: Sequence[int], collate: Collate, *, batch: int, dtype: str, forward: dict[str, Any]
-) -> tuple[float, int]:
+    model: PreTrainedModel, rows: Sequence[int], collate: Collate, *, batch: int, dtype: str, forward: dict[str, Any],
+    whole_logits: bool,
+) -> tuple[float, int]:  # fmt: skip
     """Mean loss per predicted token over `rows`, in nats, and the number of tokens. Leaves no trace in the model."""
     device = next(model.parameters()).device
     was_training = model.training
@@ -333,7 +342,8 @@ def validation_loss(
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         for start in range(0, len(rows), batch):
             inputs = {name: values.to(device) for name, values in collate(rows[start : start + batch]).items()}
-            loss, predicted = loss_of_batch(model, inputs, inputs.pop("labels"), forward)
+            labels = inputs.pop("labels")
+            loss, predicted = loss_of_batch(model, inputs, labels, forward, whole_logits=whole_logits)
             total += float(loss)
             count += int(predicted)
     model.train(was_training)
