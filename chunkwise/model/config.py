@@ -126,7 +126,7 @@ class RetroOptions(Config):
         default=None, ge=8, description="None is the decoder's width; otherwise the shared embeddings are projected."
     )
     encoder_heads: int | None = pydantic.Field(
-        default=None, ge=1, description="Heads of the encoder; None: as wide as the decoder's where that divides."
+        default=None, ge=1, description="Heads of the encoder; None: heads of 64, or the widest that divide its width."
     )
     encoder_feed_forward: Annotated[
         Literal["gelu", "swiglu"],

@@ -17,6 +17,7 @@ decoder's and normed on entry, because a trained decoder's have whatever scale i
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,12 +49,10 @@ class NeighbourEncoder(nn.Module):
     Args:
         options: depth, width and kind; see RetroOptions.
         decoder_embedding: the decoder's token embedding.
-        decoder_width, decoder_heads: D, and how many heads that is.
+        decoder_width: D.
     """
 
-    def __init__(
-        self, options: RetroOptions, decoder_embedding: nn.Module, *, decoder_width: int, decoder_heads: int
-    ) -> None:
+    def __init__(self, options: RetroOptions, decoder_embedding: nn.Module, decoder_width: int) -> None:
         super().__init__()
         E = self.columns = options.encoder_width or decoder_width
         vocabulary, given = decoder_embedding.weight.shape
@@ -62,7 +61,7 @@ class NeighbourEncoder(nn.Module):
         self.projection = nn.Linear(given, E, bias=False) if given != E and not own else None
         outer = options.encoder_outer_norms
         self.input_norm = new_norm(options, E) if outer else nn.Identity()
-        heads = options.encoder_heads or _heads(E, decoder_width // decoder_heads)
+        heads = options.encoder_heads or _heads(E)
         if E % heads or (options.encoder_positions == "rotary" and (E // heads) % 2):
             raise ConfigError(f"encoder_heads: expected a divisor of {E} that leaves an even width, came {heads}")
         self.layers = nn.ModuleList(
@@ -196,10 +195,10 @@ def encoder_feed_forward_width(options: RetroOptions, width: int) -> int:
     return 8 * width // 3 // 64 * 64 or 8 * width // 3
 
 
-def _heads(width: int, decoder_head_width: int) -> int:
-    """Heads as wide as the decoder's where they divide the encoder's width, else as wide as makes them even."""
-    for candidate in (decoder_head_width, 64, 32, 16, 8, 4, 2):
-        if candidate % 2 == 0 and width % candidate == 0:
+def _heads(width: int) -> int:
+    """Heads of 64, or the widest that divide the width evenly: over r = 128 tokens narrow ones are mostly softmax."""
+    for candidate in (64, 32, 16, 8, 4, 2):
+        if width % candidate == 0:
             return width // candidate
     raise ConfigError(f"encoder_width: expected an even number, came {width}")
 
@@ -208,7 +207,30 @@ class RmsNorm(nn.RMSNorm):
     """RMSNorm in the input's own type (under autocast the product stays as it came)."""
 
     def forward(self, states: Tensor) -> Tensor:
-        return F.rms_norm(states, self.normalized_shape, self.weight.to(states.dtype), self.eps)
+        weight = self.weight.to(states.dtype)
+        if states.device.type == "cpu" and torch.is_grad_enabled():
+            return _RmsNormOnCpu.apply(states, weight, self.eps)
+        return F.rms_norm(states, self.normalized_shape, weight, self.eps)
+
+
+class _RmsNormOnCpu(torch.autograd.Function):
+    """torch has no kernel for it on a CPU: composed of operations, it passes over memory twice as often as this."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight_E: Tensor, eps: float) -> Tensor:
+        squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_()
+        scale = squares.mul_(1 / states.shape[-1]).add_(eps).rsqrt_()
+        normed = states * scale
+        ctx.save_for_backward(normed, scale, weight_E)
+        return normed * weight_E
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        normed, scale, weight_E = ctx.saved_tensors
+        products = (grad * normed).flatten(0, -2)
+        along = torch.mv(products, weight_E).view_as(scale).div_(-normed.shape[-1])
+        return torch.addcmul(grad * weight_E, normed, along).mul_(scale), products.sum(0), None
 
 
 class LayerNorm(nn.LayerNorm):

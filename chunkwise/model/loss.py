@@ -15,7 +15,6 @@ import inspect
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -38,19 +37,23 @@ class _SummedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight_VD) if with_gradients and ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias_V) if with_gradients and ctx.needs_input_grad[2] else None
         loss = torch.zeros((), dtype=sums, device=states.device)
-        block = max(1, BLOCK_BYTES // (len(weight) * sums.itemsize))
+        blocks = -(-len(states) * len(weight) * sums.itemsize // BLOCK_BYTES)
+        block = max(1, -(-len(states) // max(1, blocks)))
         with torch.autocast(device, enabled=False):
             for start in range(0, len(states), block):
                 place = slice(start, start + block)
                 logits = (states[place] @ weight.t()).to(sums)
                 if bias_V is not None:
                     logits += bias_V.to(sums)
-                normaliser = logits.logsumexp(-1, keepdim=True)
                 target = targets_N[place, None]
-                loss += (normaliser - logits.gather(1, target)).sum()
+                logits -= logits.amax(-1, keepdim=True)
+                loss -= logits.gather(1, target).sum()
+                weights = logits.exp_()
+                total = weights.sum(-1, keepdim=True)
+                loss += total.log().sum()
                 if not with_gradients:
                     continue
-                grad = logits.sub_(normaliser).exp_()
+                grad = weights.div_(total)
                 grad.scatter_add_(1, target, grad.new_full((1, 1), -1.0).expand(len(target), 1))
                 if grad_bias is not None:
                     grad_bias += grad.sum(0)

@@ -58,9 +58,7 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         if copied:
             self.encoder: Any = DecoderEncoder(self.decoder, options)
         else:
-            self.encoder = NeighbourEncoder(
-                options, self.get_input_embeddings(), decoder_width=width, decoder_heads=heads
-            )
+            self.encoder = NeighbourEncoder(options, self.get_input_embeddings(), width)
         sizes = (width, options.cca_heads or heads, self.encoder.columns, width if copied else 0)
         attach(self.decoder, {number: ChunkedCrossAttention(options, *sizes) for number in config.cca_layers})
         # Ourselves, before post_init: it would hand CCA modules to the decoder's own rules, which know no zero start.

@@ -29,7 +29,7 @@ IDS = torch.arange(X * R).reshape(X, R)
 def encoder(conditioned: bool = False, width: int = E, seed: int = 0, **options) -> NeighbourEncoder:
     torch.manual_seed(seed)
     options = {"query_conditioning": conditioned, "encoder_width": E, "chunk_tokens": M} | options
-    module = NeighbourEncoder(RetroOptions(**options), Table(vectors(width)), decoder_width=D, decoder_heads=3)
+    module = NeighbourEncoder(RetroOptions(**options), Table(vectors(width)), D)
     module.initialise()
     return module.eval()
 
