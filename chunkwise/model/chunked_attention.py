@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from chunkwise.core.errors import ConfigError
+from chunkwise.model.attend import biased_attention
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.encoder import fan_in_normal, new_norm
 
@@ -139,33 +140,26 @@ class ChunkedCrossAttention(nn.Module):
         """
         N, L, D = states_NLD.shape
         query = self.query(self.query_norm(states_NLD)).view(N, L, self.heads, self.head_width).transpose(1, 2)
-        bias, empty_N11 = None if bias_XHLS is None else bias_XHLS.to(query.dtype), None
+        key, value = key_NHSh.to(query.dtype), value_NHSh.to(query.dtype)
+        bias, mask, empty_N11 = bias_XHLS, None, None
         if mask_NS is not None:
             # Finite instead of -inf: a row of -inf would be NaN. Such rows become zero below.
             floor = torch.finfo(query.dtype).min / 2
-            masked = torch.zeros(mask_NS.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask_NS, floor)
-            bias = masked[:, None, None, :] if bias is None else bias + masked[:, None, None, :]
-            empty_N11 = ~mask_NS.any(-1)[:, None, None]
-        mixed = self._attend(query, key_NHSh.to(query.dtype), value_NHSh.to(query.dtype), bias)
+            mask = torch.zeros(mask_NS.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask_NS, floor)
+            mask, empty_N11 = mask[:, None, None, :], ~mask_NS.any(-1)[:, None, None]
+        if self.null_logit is not None:  # measured in what a token that is like the state gets
+            null_H = self.null_logit * SIMILARITY_SCALE * self.head_width**0.5
+            mixed = biased_attention(query, key, value, bias, mask, null_H)
+        elif bias is not None and bias.requires_grad:
+            mixed = biased_attention(query, key, value, bias, mask, None)
+        else:
+            bias = None if bias is None else bias.to(query.dtype)
+            both = mask if bias is None else bias if mask is None else bias + mask
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=both)
         read = self.output(mixed.transpose(1, 2).reshape(N, L, D))
         if self.gate is not None:
             read = read * (self.gate.tanh() if self.gate_kind == "tanh" else self.gate).to(read.dtype)
         return read if empty_N11 is None else read.masked_fill(empty_N11, 0.0)
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        """Softmax attention; with a null key, one more column that holds no value, so that reading may be declined."""
-        if self.null_logit is None and (bias is None or not bias.requires_grad):
-            return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        # Plain products, which the fused kernel would fall back to for a bias that is trained.
-        logits = (query * self.head_width**-0.5) @ key.transpose(-1, -2)
-        if bias is not None:
-            logits = logits + bias
-        if self.null_logit is None:
-            return logits.softmax(dim=-1).to(value.dtype) @ value
-        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-        null = self.null_logit.to(logits.dtype) * SIMILARITY_SCALE * self.head_width**0.5
-        logits = torch.cat([logits, null.view(1, -1, 1, 1).expand(*logits.shape[:3], 1)], dim=-1)
-        return logits.softmax(dim=-1)[..., :-1].to(value.dtype) @ value
 
 
 @functools.lru_cache(maxsize=32)

@@ -218,8 +218,9 @@ class _RmsNormOnCpu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight_E: Tensor, eps: float) -> Tensor:
-        squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True).square_()
-        scale = squares.mul_(1 / states.shape[-1]).add_(eps).rsqrt_()
+        exact = torch.promote_types(states.dtype, torch.float32)
+        squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=exact).square_()
+        scale = squares.mul_(1 / states.shape[-1]).add_(eps).rsqrt_().to(states.dtype)
         normed = states * scale
         ctx.save_for_backward(normed, scale, weight_E)
         return normed * weight_E

@@ -6,7 +6,14 @@ import torch.nn.functional as F
 
 from chunkwise.core.errors import ConfigError
 from chunkwise.model.config import RetroOptions
-from chunkwise.model.encoder import NeighbourEncoder, QueryChunks, encoder_feed_forward_width, rotate
+from chunkwise.model.encoder import (
+    NeighbourEncoder,
+    QueryChunks,
+    RmsNorm,
+    encoder_feed_forward_width,
+    new_norm,
+    rotate,
+)
 
 N, K, R, E, D, M = 2, 3, 6, 16, 12, 4
 X = N * K
@@ -195,3 +202,30 @@ def test_rotation_makes_products_depend_on_distance_alone(width):
     torch.testing.assert_close(products[0], torch.einsum("d,jd->j", query, rotated[:, 1]))  # position 0 turns nothing
     for i in range(8):
         torch.testing.assert_close(products[i, :-1], products[i + 1, 1:])
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 5)])
+def test_the_norm_for_training_on_a_cpu_is_torchs(shape):
+    generator = torch.Generator().manual_seed(0)
+    states, weight = torch.randn(shape, generator=generator).double(), torch.randn(5, generator=generator).double()
+    norm = RmsNorm(5, eps=1e-6).double()
+    norm.weight.data.copy_(weight)
+    results = []
+    for way in (norm, lambda states: F.rms_norm(states, (5,), norm.weight, 1e-6)):
+        given = states.clone().requires_grad_()
+        norm.weight.grad = None
+        normed = way(given)
+        (normed * torch.arange(normed.numel()).view_as(normed)).sum().backward()
+        results.append((normed.detach(), given.grad, norm.weight.grad))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_keep_the_type_of_what_comes(norm, dtype):
+    module = new_norm(RetroOptions(norm=norm), E)
+    with torch.autocast("cpu", torch.bfloat16):
+        for gradients in (True, False):
+            with torch.set_grad_enabled(gradients):
+                assert module(vectors().to(dtype)).dtype == dtype
