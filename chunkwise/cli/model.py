@@ -70,7 +70,7 @@ def import_(
     else:
         print_facts(_facts(made, out))
     for text in _notes(made, out):
-        note(f"note: {text}")
+        note(text)
 
 
 def _facts(made: "Imported", out: Path) -> dict[str, Any]:

@@ -13,6 +13,9 @@ tests hold it to Megatron's own logits.
     the first CCA layer's of these            also the encoder's norm of the query chunk, which Megatron gets normed
     norm weights of layernorm_1p              plus 1, added in float32 before the weight is rounded to its type
 
+`apply_query_key_layer_scaling` is taken either way: it divides the logits of attention by the layer's number and
+multiplies them by it again, which only moves where they are rounded.
+
 Cost: memory for the weights once (plus the largest tensor), since they are merged one by one out of mapped files into a
 model without storage of its own; disk for them once. A folder appears when all of it is written, or not at all.
 
@@ -55,34 +58,33 @@ class Setting:
     """A setting of Megatron's that must have a value.
 
     Attributes:
-        names: what it has been called.
+        name: Megatron's.
         default: what a checkpoint without it was made with.
         accepted: values that can be imported.
         means: what these are, for the message.
     """
 
-    names: tuple[str, ...]
+    name: str
     default: Any
     accepted: tuple[Any, ...]
     means: str
 
 
 FIXED = (
-    Setting(("normalization",), "LayerNorm", ("LayerNorm",), "LayerNorm"),
-    Setting(("swiglu",), False, (True,), "a SwiGLU feed-forward"),
-    Setting(("add_bias_linear",), True, (False,), "no linear biases"),
-    Setting(("add_qkv_bias",), False, (False,), "no linear biases"),
-    Setting(("position_embedding_type",), None, ("rope",), "rotary positions"),
-    Setting(("rotary_interleaved",), False, (False,), "halves rotated against each other"),
-    Setting(("rotary_seq_len_interpolation_factor",), None, (None, 1, 1.0), "positions as they are"),
-    Setting(("group_query_attention",), False, (False,), "as many keys as queries"),
-    Setting(("multi_latent_attention",), False, (False,), "plain attention"),
-    Setting(("qk_layernorm",), False, (False,), "queries and keys without norms"),
-    Setting(("apply_query_key_layer_scaling",), False, (False,), "attention logits that no layer scales"),
-    Setting(("apply_residual_connection_post_layernorm",), False, (False,), "a residual stream without norms"),
-    Setting(("num_experts",), None, (None,), "one feed-forward a layer"),
-    Setting(("pipeline_model_parallel_size",), 1, (1,), "no pipeline"),
-    Setting(("retro_num_retrieved_chunks",), 2, (2,), "a neighbour and its continuation"),
+    Setting("normalization", "LayerNorm", ("LayerNorm",), "LayerNorm"),
+    Setting("swiglu", False, (True,), "a SwiGLU feed-forward"),
+    Setting("add_bias_linear", True, (False,), "no linear biases"),
+    Setting("add_qkv_bias", False, (False,), "no linear biases"),
+    Setting("position_embedding_type", None, ("rope",), "rotary positions"),
+    Setting("rotary_interleaved", False, (False,), "halves rotated against each other"),
+    Setting("rotary_seq_len_interpolation_factor", None, (None, 1, 1.0), "positions as they are"),
+    Setting("group_query_attention", False, (False,), "as many keys as queries"),
+    Setting("multi_latent_attention", False, (False,), "plain attention"),
+    Setting("qk_layernorm", False, (False,), "queries and keys without norms"),
+    Setting("apply_residual_connection_post_layernorm", False, (False,), "a residual stream without norms"),
+    Setting("num_experts", None, (None,), "one feed-forward a layer"),
+    Setting("pipeline_model_parallel_size", 1, (1,), "no pipeline"),
+    Setting("retro_num_retrieved_chunks", 2, (2,), "a neighbour and its continuation"),
 )
 NUMBERS = {
     "num_layers": int,
@@ -111,7 +113,7 @@ DEFAULTS = {"rotary_base": 10_000, "retro_attention_gate": 1.0}
 """What Megatron had before there was such a setting."""
 FLAGS = ("retro_add_retriever", "apply_layernorm_1p", "untie_embeddings_and_output_weights")
 DECISIVE = (
-    *(name for setting in FIXED for name in setting.names),
+    *(setting.name for setting in FIXED),
     *NUMBERS,
     *FLAGS,
     *(older for names in OLDER_NAMES.values() for older in names),
@@ -181,6 +183,7 @@ def import_checkpoint(
     derived = derive(checkpoint, chunk_tokens)
     number = DTYPES[dtype] if dtype is not None else _own_dtype(checkpoint)
     expected = layout(derived)
+    checkpoint.check({name: place.weight for name, place in expected.items()})
     _check_room(out, expected, number)
     model = _build(checkpoint, derived, expected, number)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -210,6 +213,11 @@ def derive(checkpoint: Checkpoint, chunk_tokens: int | None = None) -> Derived:
             numbers[name] = value
         else:
             problems.append(f"{name} is {_said(value)} (expected a number)")
+    problems += [
+        f"{name} is {_said(value)} (expected true or false)"
+        for name in FLAGS
+        if (value := _get(settings, name)) is not None and type(value) is not bool
+    ]
     if checkpoint.version < 2:
         problems.append(f"checkpoint_version is {checkpoint.version} (expected 2 or 3: rows by head)")
     if not problems:
@@ -247,8 +255,7 @@ def _check_kind(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
 
 
 def _refused(settings: Mapping[str, Any], setting: Setting) -> str | None:
-    name = next((name for name in setting.names if name in settings), setting.names[0])
-    value = settings.get(name, setting.default)
+    name, value = setting.name, settings.get(setting.name, setting.default)
     if name == "position_embedding_type" and settings.get("use_rotary_position_embeddings") is True:
         value = "rope"
     if any(type(value) is type(accepted) and value == accepted for accepted in setting.accepted):
@@ -485,7 +492,7 @@ def _name(dtype: torch.dtype) -> str:
 def _build(
     checkpoint: Checkpoint, derived: Derived, expected: Mapping[str, Place], dtype: torch.dtype
 ) -> RetroForCausalLM:
-    """The model, its weights out of the checkpoint and no others ever made."""
+    """The model, its weights out of a checked checkpoint and no others ever made."""
     state: Parts = {}
     merged = checkpoint.merged({name: place.weight for name, place in expected.items()})
     with track("map weights", total=len(expected), unit="tensors") as advance:

@@ -3,10 +3,10 @@
     PATH/latest_checkpointed_iteration.txt           "20000" or "release"
     PATH/iter_0020000/mp_rank_00/model_optim_rng.pt  one folder for each tensor-parallel rank; PATH/release/... likewise
 
-The files are pickles. They are read by torch's restricted unpickler, and before that their whole list of names is
-checked: tensors and plain data, argparse.Namespace, and what stands in for Megatron's enums and for numpy's random
-state, objects that take any arguments and do nothing. Any other name is refused. Only zip files are read, as torch.save
-has written them since 2020: they can be memory-mapped, so that what is not used (the optimizer) costs nothing.
+The files are pickles. They are read by torch's restricted unpickler, and before that the whole list of names in them is
+checked: tensors, plain data and argparse.Namespace pass; for some names (Megatron's enums, numpy's random state) an
+object stands in that takes any arguments and does nothing; any other name is refused. Only zip files are read, as
+torch.save has written them since 2020: they are mapped into memory, so what is not used (the optimizer) costs nothing.
 
 What settings and tensors mean is `megatron`'s business; here they are names and values.
 """
@@ -55,8 +55,9 @@ NUMPY = (
     "dtype",
     *(f"{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
 )
-STAND_INS = (*ENUMS, *(f"numpy.{name}" for name in NUMPY))
-"""Names that a checkpoint may hold beside tensors and plain data; they become `_Inert`."""
+STAND_INS = (*ENUMS, *(f"numpy.{name}" for name in NUMPY), "_io.BytesIO")
+"""Names that a checkpoint may hold beside tensors and plain data, and that become `_Inert`: values of settings, the
+state of random numbers, and what Transformer Engine keeps about 8-bit numbers."""
 
 Kind = Any  # a class, or a class and the name that it stands in for, as torch takes them
 ALLOWED: list[Kind] = [argparse.Namespace, *((_Inert, name) for name in STAND_INS)]
@@ -114,15 +115,21 @@ class Checkpoint:
     files: tuple[SourceFile, ...]
     ranks: tuple[Mapping[str, Tensor], ...]
 
-    def merged(self, expected: Mapping[str, Weight]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors as one rank would hold them, one after the other, after all checks.
+    def check(self, expected: Mapping[str, Weight]) -> None:
+        """That the ranks hold these weights and no others.
 
         Raises:
-            InputError: names that are missing, or that are not expected, all of them.
-            ShapeError: shapes, all of them. MismatchError: ranks that disagree about what each holds whole.
+            InputError: names that are missing, or that are not expected, all of them. ShapeError: shapes, all of them.
         """
         self._check_names(expected)
         self._check_shapes(expected)
+
+    def merged(self, expected: Mapping[str, Weight]) -> Iterator[tuple[str, Tensor]]:
+        """The tensors as one rank would hold them, one after the other; names and shapes are as `check` found them.
+
+        Raises:
+            MismatchError: ranks that disagree about what each holds whole.
+        """
         for name, weight in expected.items():
             pieces = [tensors[name] for tensors in self.ranks]
             if weight.split is None:

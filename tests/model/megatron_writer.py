@@ -51,7 +51,7 @@ def model(*, tied: bool = False, seed: int = 0) -> RetroForCausalLM:
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if parameter.dim() > 1:
-                parameter.normal_(std=0.2)
+                parameter.normal_(std=0.15)
             else:
                 parameter.normal_(mean=float(name.endswith("weight")), std=0.2)
         first = made.decoder.model.layers[
