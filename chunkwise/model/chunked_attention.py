@@ -15,7 +15,7 @@ from transformers import initialization as init
 from chunkwise.core.errors import ConfigError
 from chunkwise.model.attend import biased_attention
 from chunkwise.model.config import RetroOptions
-from chunkwise.model.encoder import fan_in_normal, new_norm
+from chunkwise.model.encoder import fan_in_normal, new_norm, normed_linear
 
 SIMILARITY_SCALE = 2.0
 """Queries of `similarity_init` start twice as long as normed states: of 1, 2 and 4 with a small trained decoder and no
@@ -139,7 +139,8 @@ class ChunkedCrossAttention(nn.Module):
             bias_XHLS: from `bias`, one for all rows ([1, ...]) or each.
         """
         N, L, D = states_NLD.shape
-        query = self.query(self.query_norm(states_NLD)).view(N, L, self.heads, self.head_width).transpose(1, 2)
+        query = normed_linear(self.query_norm, self.query, states_NLD)
+        query = query.view(N, L, self.heads, self.head_width).transpose(1, 2)
         key, value = key_NHSh.to(query.dtype), value_NHSh.to(query.dtype)
         bias, mask, empty_N11 = bias_XHLS, None, None
         if mask_NS is not None:
