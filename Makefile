@@ -4,6 +4,7 @@
 #   make demo        the packaged ablation plan on this machine; the report is in runs/demo
 #   make test        style, import rules, quick tests
 #   make test-slow   the long tests
+#   make test-peers  the tests that compare with megatron-core, which is installed into .venv-megatron
 #   make bench-peers what our benchmarks are compared with, in .venv-peers; then: .venv/bin/python benchmarks/NAME.py
 #
 # Variables of the environment:
@@ -18,7 +19,7 @@ bin := .venv/bin
 # Two test processes share the cores, so each computes with one thread.
 pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow setup bench-peers
+.PHONY: demo test test-slow test-peers setup bench-peers
 demo:
 	@scripts/setup.sh base
 	$(bin)/chunkwise ablate instructretro --profile laptop --out runs/demo
@@ -35,6 +36,17 @@ test-slow:
 
 setup:
 	@scripts/setup.sh dev
+
+test-peers: .venv-megatron/installed
+	@scripts/setup.sh dev
+	$(pytest) -m peer
+
+.venv-megatron/installed: tests/peers/requirements.txt
+	@scripts/setup.sh base
+	$(bin)/python -m venv --clear .venv-megatron
+	$(addprefix PIP_EXTRA_INDEX_URL=,$(CHUNKWISE_TORCH_INDEX)) .venv-megatron/bin/python -m pip install --quiet -r $<
+	.venv-megatron/bin/python -m pip install --quiet --no-deps megatron-core==0.15.3
+	@touch $@
 
 # retro-pytorch goes without its dependencies: autofaiss wants numpy < 2, and only its search needs that.
 bench-peers: .venv-peers/installed

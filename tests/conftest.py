@@ -11,6 +11,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+_MEGATRON = Path(__file__).parent.parent / ".venv-megatron" / "bin" / "python"
+PEER_PYTHON = Path(os.environ.get("CHUNKWISE_MEGATRON_PYTHON", _MEGATRON))
+"""Python of an environment with megatron-core, for tests marked `peer`."""
+
 
 @pytest.fixture(autouse=True)
 def _store_of_the_test(tmp_path_factory, monkeypatch):
@@ -29,6 +33,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if no_data and item.get_closest_marker("data"):
             item.add_marker(pytest.mark.skip(reason="CHUNKWISE_DATA names no folder of real text"))
+        if item.get_closest_marker("peer") and not PEER_PYTHON.exists():
+            item.add_marker(pytest.mark.skip(reason="no megatron-core; `make test-peers` installs and runs it"))
         if item.get_closest_marker("gpu") and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no accelerator"))
 

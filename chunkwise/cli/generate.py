@@ -105,7 +105,7 @@ def generate(
             )
         chunk_tokens = int(loaded.config.chunk_tokens)
         evidence = _evidence(source, chunk_tokens)
-        retrieval = {"retriever": evidence, "neighbours": k}
+        retrieval = {"retriever": evidence, "neighbours": k, "chunk_start": 0}
     elif has_retrieval(loaded):
         note("no --datastore: the model goes on without retrieval")
     row, mask = pad_left([ids], chunk_tokens=chunk_tokens, pad=words.pad_token_id)

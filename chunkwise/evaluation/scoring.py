@@ -70,6 +70,7 @@ def read_prompts(
         retrieved = {
             "neighbour_ids": torch.from_numpy(every_ids).to(device),
             "neighbour_mask": torch.from_numpy(every_mask).to(device),
+            "chunk_start": 0,  # the first chunk begins in the padding, so that the prompt ends with one
         }
     mask_BL = torch.from_numpy(mask).to(device)
     gate = gates(model, retrieval=neighbours is not None)

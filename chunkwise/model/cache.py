@@ -1,40 +1,44 @@
 """What retrieval must remember between two calls of a cached generation, riding on the decoder's own cache.
 
 One decoding step then costs one decoder step plus cross-attention over keys and values that are already there: the
-neighbours of the chunk that the token reads (k * r tokens per CCA layer). Encoder and projections run only in the call
-in which a chunk completes. Only the current row is kept, so memory does not grow with the text; the price is that a
-cache cannot be cropped back across a chunk's end.
+neighbours of the window that the token reads (k * r tokens per CCA layer). Encoder and projections run only in the call
+in which a window completes. Only the current row of each text is kept, so memory does not grow with the text; the price
+is that a cache cannot be cropped back across a window's end.
 
 The decoder's cache gets a subclass of its own class, so whatever reorders, repeats or selects its rows (beam search,
 candidates that share a prefix) does the same to ours.
 
-Dimensions: B batch, H heads, h head width, S = k * r neighbour tokens, D decoder width.
+Dimensions: B batch, H heads, h head width, s slots of a row, S = k * r neighbour tokens, D decoder width, P tokens.
 """
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from transformers import Cache
 
 from chunkwise.core.errors import ChunkwiseError
+from chunkwise.model.grid import complete_windows
 
 
 @dataclass
 class Row:
-    """Neighbours of one row of the grid for the whole batch, as the CCA layers read them.
+    """The neighbours that each text of the batch reads at present, as the CCA layers read them.
 
     Attributes:
-        keys, values: per CCA layer, [B, 1, H, S, h].
-        mask: [B, 1, S], True where there is a neighbour token.
+        keys, values: per CCA layer, [B, H, S, h].
+        mask_BS: True where there is a neighbour token; None if everywhere.
+        biases: per CCA layer, [1, H, s, S]; None without positions.
         neighbour_tokens: r.
     """
 
     keys: list[Tensor]
     values: list[Tensor]
-    mask: Tensor
+    mask_BS: Tensor | None
+    biases: list[Tensor | None]
     neighbour_tokens: int
 
 
@@ -43,39 +47,49 @@ class RetroState:
     """The retrieval side of a cache.
 
     Attributes:
-        chunk_tokens: m.
+        chunk_tokens, stride: m and s.
+        starts: place of each text's first window.
+        first_tokens: place of each text's first token (what stands before is padding).
         tokens: tokens seen, equal to the length of the decoder's cache.
-        row: neighbours of the last complete chunk; None if it has none in the whole batch.
-        pending_BTD: decoder states of the chunk that is not complete, at the first CCA layer; None without query
-            conditioning.
-        pending_mask_BT: True where these are tokens, False at left padding.
+        row: None if no text has neighbours at present.
+        pending: the last decoder states at the first CCA layer, pieces [B, P, D], for windows that are not complete
+            yet; only with query conditioning.
     """
 
     chunk_tokens: int
+    stride: int
+    starts: tuple[int, ...]
+    first_tokens: tuple[int, ...]
     tokens: int = 0
     row: Row | None = None
-    pending_BTD: Tensor | None = None
-    pending_mask_BT: Tensor | None = None
+    pending: list[Tensor] = field(default_factory=list)
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Put every tensor through `change`, a function of a tensor whose first axis is the batch."""
+        """Put everything through `change`, a function of a tensor whose first axis is the batch."""
+        self.starts, self.first_tokens = (
+            tuple(change(torch.tensor(values)).tolist()) for values in (self.starts, self.first_tokens)
+        )
         if self.row is not None:
-            keys, values = ([change(part) for part in parts] for parts in (self.row.keys, self.row.values))
-            self.row = Row(keys, values, change(self.row.mask), self.row.neighbour_tokens)
-        if self.pending_BTD is not None and self.pending_mask_BT is not None:
-            self.pending_BTD, self.pending_mask_BT = change(self.pending_BTD), change(self.pending_mask_BT)
+            row = self.row
+            keys, values = ([change(part) for part in parts] for parts in (row.keys, row.values))
+            mask_BS = None if row.mask_BS is None else change(row.mask_BS)
+            self.row = Row(keys, values, mask_BS, row.biases, row.neighbour_tokens)
+        if self.pending:
+            self.pending = [change(torch.cat(self.pending, 1))]
 
     def truncate(self, tokens: int) -> None:
         """Forget what came after the first `tokens` tokens."""
-        if tokens // self.chunk_tokens != self.tokens // self.chunk_tokens:
-            raise ChunkwiseError(
-                f"cannot crop a cache of {self.tokens} tokens to {tokens}: only the neighbours of the last complete "
-                f"chunk of {self.chunk_tokens} are kept, and that chunk would become incomplete",
-                hint="crop within the current chunk, or prefill again",
-            )
-        if self.pending_BTD is not None and self.pending_mask_BT is not None:
-            kept = tokens % self.chunk_tokens
-            self.pending_BTD, self.pending_mask_BT = self.pending_BTD[:, :kept], self.pending_mask_BT[:, :kept]
+        sizes = (self.chunk_tokens, self.stride)
+        for start in set(self.starts):
+            if complete_windows(tokens, start, *sizes) != complete_windows(self.tokens, start, *sizes):
+                raise ChunkwiseError(
+                    f"cannot crop a cache of {self.tokens} tokens to {tokens}: only the neighbours of the last "
+                    f"complete chunk of {self.chunk_tokens} are kept, and that chunk would become incomplete",
+                    hint="crop within the current chunk, or prefill again",
+                )
+        if self.pending:
+            kept = torch.cat(self.pending, 1)
+            self.pending = [kept[:, : kept.shape[1] - (self.tokens - tokens)]]
         self.tokens = tokens
 
 
@@ -102,7 +116,7 @@ class _Riding(Cache if TYPE_CHECKING else object):  # type: ignore[misc]
 
     def reset(self) -> None:
         super().reset()
-        self.retro_state = RetroState(self.retro_state.chunk_tokens)
+        del self.retro_state
 
 
 _CLASSES: dict[type, type] = {}
@@ -113,15 +127,15 @@ def state_of(past: Cache | None) -> RetroState | None:
     return getattr(past, "retro_state", None)
 
 
-def board(past: Cache, chunk_tokens: int) -> RetroState:
-    """The state on `past`, put there if this is a cache that has none."""
-    if state_of(past) is None:
-        kind = type(past)
+def board(past: Cache, state: RetroState) -> RetroState:
+    """Put the state on a cache that has none."""
+    kind = type(past)
+    if not issubclass(kind, _Riding):
         if kind not in _CLASSES:
             _CLASSES[kind] = type(kind.__name__, (_Riding, kind), {"__module__": kind.__module__})
         past.__class__ = _CLASSES[kind]
-        vars(past)["retro_state"] = RetroState(chunk_tokens)
-    return vars(past)["retro_state"]
+    vars(past)["retro_state"] = state
+    return state
 
 
 def expand_cache(past: Cache, times: int) -> Cache:

@@ -2,7 +2,9 @@
 
 Layers are counted from 1, as the papers count them.
 
-Sources: RETRO = Borgeaud et al. 2021, arXiv:2112.04426; InstructRetro = Wang et al. 2023, arXiv:2310.07713.
+Sources: RETRO = Borgeaud et al. 2021, arXiv:2112.04426; InstructRetro = Wang et al. 2023, arXiv:2310.07713; Megatron =
+NVIDIA's Megatron-LM, tag InstructRetro, the code that InstructRetro's published checkpoints belong to. Where Megatron
+departs from the papers, its way is a value of a field, and `MEGATRON` sets all of them.
 """
 
 from typing import Annotated, Literal
@@ -15,10 +17,18 @@ from chunkwise.core.knobs import Knob, PaperValue
 
 RETRO = "arXiv:2112.04426"
 INSTRUCTRETRO = "arXiv:2310.07713"
+MEGATRON_LM = "Megatron-LM, tag InstructRetro"
+
+
+ENCODER_SHAPE = (
+    "encoder_heads", "encoder_feed_forward", "encoder_feed_forward_width", "encoder_embeddings", "encoder_positions",
+    "encoder_dropout", "encoder_outer_norms",
+)  # fmt: skip
+"""Fields that shape a new encoder; a copy of the decoder's layers has the decoder's shape."""
 
 
 class RetroOptions(Config):
-    """The choices that turn a decoder into a Retro model; the defaults are RETRO's.
+    """The choices that turn a decoder into a Retro model; the defaults are RETRO's, departures are stated.
 
     Four of them depart from both papers, for small models and short training: `encoder: decoder`,
     `previous_token_keys`, `similarity_init` and `null_key`. All leave a fresh model equal to its decoder.
@@ -115,6 +125,101 @@ class RetroOptions(Config):
     ] = pydantic.Field(
         default=None, ge=8, description="None is the decoder's width; otherwise the shared embeddings are projected."
     )
+    encoder_heads: int | None = pydantic.Field(
+        default=None, ge=1, description="Heads of the encoder; None: heads of 64, or the widest that divide its width."
+    )
+    encoder_feed_forward: Annotated[
+        Literal["gelu", "swiglu"],
+        Knob(
+            component="model.encoder_feed_forward",
+            title="feed-forward of the neighbour encoder",
+            paper=PaperValue("swiglu", None, MEGATRON_LM),
+            stage="retrofit",
+            options={"gated feed-forward": ("swiglu", ("SwiGLU encoder",)), "plain feed-forward": ("gelu", ())},
+        ),
+    ] = pydantic.Field(default="gelu", description="swiglu: silu(gate) * up, three matrices (Megatron).")
+    encoder_feed_forward_width: int | None = pydantic.Field(
+        default=None, ge=8, description="Inner width; None: 4 encoder widths, for swiglu as many weights (8/3 widths)."
+    )
+    encoder_embeddings: Annotated[
+        Literal["shared", "own"],
+        Knob(
+            component="model.encoder_embeddings",
+            title="token embeddings of the neighbour encoder",
+            aliases=("shared embeddings", "embeddings of the encoder", "sharing of embeddings"),
+            paper=PaperValue("shared", None, INSTRUCTRETRO),
+            stage="retrofit",
+            options={
+                "shared with the decoder": ("shared", ("shared",)),
+                "embeddings of its own": ("own", ("own embeddings", "separate embeddings")),
+            },
+        ),
+    ] = pydantic.Field(
+        default="shared",
+        description=(
+            "shared: the decoder's (InstructRetro; RETRO's 'shared embeddings', within 0.001 bits per byte of its "
+            "default). own: a table of the encoder's width (RETRO's default), which starts from the decoder's where "
+            "the widths agree."
+        ),
+    )
+    encoder_positions: Annotated[
+        Literal["rotary", "none"],
+        Knob(
+            component="model.encoder_positions",
+            title="positions in the neighbour encoder",
+            aliases=("positional encodings of the encoder", "encoder positions"),
+            paper=PaperValue("none", None, MEGATRON_LM),
+            stage="retrofit",
+            remove="none",
+            options={"order-blind encoder": ("none", ("encoder without positions",)), "rotary": ("rotary", ())},
+        ),
+    ] = pydantic.Field(
+        default="rotary",
+        description=(
+            "rotary: positions inside a neighbour (RETRO has relative ones, of another form). none (Megatron with "
+            "rotary decoders): to the encoder a neighbour is a bag of tokens."
+        ),
+    )
+    encoder_dropout: Annotated[
+        float,
+        Knob(
+            component="model.encoder_dropout",
+            title="dropout in the neighbour encoder",
+            aliases=("encoder dropout",),
+            paper=PaperValue(0.1, None, MEGATRON_LM),
+            stage="retrofit",
+            remove=0.0,
+        ),
+    ] = pydantic.Field(
+        default=0.0, ge=0, lt=1, description="On what each branch adds and on self-attention's weights; Megatron 0.1."
+    )
+    encoder_outer_norms: Annotated[
+        bool,
+        Knob(
+            component="model.encoder_outer_norms",
+            title="norms at entry and exit of the neighbour encoder",
+            paper=PaperValue(False, None, MEGATRON_LM),
+            stage="retrofit",
+            remove=False,
+        ),
+    ] = pydantic.Field(
+        default=True,
+        description=(
+            "Embeddings are normed on entry (a trained decoder's have whatever scale its training left) and states on "
+            "exit. False: neither (Megatron)."
+        ),
+    )
+    norm: Annotated[
+        Literal["rms", "layer"],
+        Knob(
+            component="model.retrieval_norm",
+            title="norms of encoder and cross-attention",
+            paper=PaperValue("rms", None, RETRO),
+            stage="retrofit",
+            options={"RMSNorm": ("rms", ()), "LayerNorm": ("layer", ("layer norm",))},
+        ),
+    ] = pydantic.Field(default="rms", description="rms: RMSNorm (RETRO). layer: LayerNorm with bias (Megatron).")
+    norm_epsilon: float = pydantic.Field(default=1e-6, gt=0, description="Added to the variance; Megatron 1e-5.")
     query_conditioning: Annotated[
         bool,
         Knob(
@@ -144,7 +249,7 @@ class RetroOptions(Config):
         ),
     ] = pydantic.Field(default="both", description="Both halves of [neighbour, continuation], or one of them.")
     relative_positions: Annotated[
-        Literal["retro", "none"],
+        Literal["retro", "table", "none"],
         Knob(
             component="model.cca.relative_positions",
             title="relative positions in chunk-wise cross-attention",
@@ -152,9 +257,57 @@ class RetroOptions(Config):
             paper=PaperValue("retro", None, RETRO),
             stage="retrofit",
             remove="none",
-            options={"no positions": ("none", ("as Megatron",))},
+            options={
+                "no positions": ("none", ("as Megatron",)),
+                "a learned bias by distance": ("table", ("table of biases",)),
+            },
         ),
-    ] = pydantic.Field(default="retro", description="A learned bias by head and distance, or nothing (Megatron).")
+    ] = pydantic.Field(
+        default="retro",
+        description=(
+            "What is added to the logit of head and distance. retro: a learned linear map of the distance's sines and "
+            "cosines (RETRO, appendix on positions). table: a learned number for each distance. none (Megatron)."
+        ),
+    )
+    chunk_alignment: Annotated[
+        Literal["left", "right"],
+        Knob(
+            component="model.chunk_alignment",
+            title="alignment of chunks",
+            aliases=("chunk alignment",),
+            paper=PaperValue("right", None, MEGATRON_LM),
+            stage="retrofit",
+            options={
+                "aligned to the end of the text": ("right", ("right-aligned chunks",)),
+                "aligned to the start of the text": ("left", ("left-aligned chunks",)),
+            },
+        ),
+    ] = pydantic.Field(
+        default="left",
+        description=(
+            "left: chunk 0 starts with the text, a shorter last one has no neighbours. right (Megatron): chunks end "
+            "with the text and the first one is the short one; for scoring, generate() refuses it, because the chunks "
+            "of a text would move with every token."
+        ),
+    )
+    missing_tokens: Annotated[
+        Literal["masked", "read"],
+        Knob(
+            component="model.missing_tokens",
+            title="what is not there",
+            aliases=("padding masks of neighbours", "neighbour masks"),
+            paper=PaperValue("read", None, MEGATRON_LM),
+            stage="retrofit",
+            options={"unmasked neighbours": ("read", ("no masks",)), "masked neighbours": ("masked", ())},
+        ),
+    ] = pydantic.Field(
+        default="masked",
+        description=(
+            "masked: tokens that a neighbour lacks, and places that a short query chunk lacks, are not read. read "
+            "(Megatron): a neighbour is read as it is given, padding and all, and the short chunk's places as zeros. A "
+            "neighbour without any token is never read."
+        ),
+    )
     gate: Annotated[
         float,
         Knob(
@@ -166,6 +319,28 @@ class RetroOptions(Config):
             remove=0.0,
         ),
     ] = pydantic.Field(default=1.0, description="Fixed factor on what CCA adds; 0 skips retrieval altogether.")
+    learned_gate: Annotated[
+        Literal["none", "scalar", "tanh"],
+        Knob(
+            component="model.cca.learned_gate",
+            title="learned gate on chunk-wise cross-attention",
+            aliases=("gate type", "trainable gate"),
+            paper=PaperValue("none", None, INSTRUCTRETRO),
+            stage="retrofit",
+            remove="none",
+            options={
+                "scalar gate": ("scalar", ("learned scalar gate",)),
+                "tanh gate": ("tanh", ("learned tanh gate", "Flamingo gate")),
+                "fixed gate": ("none", ("no learned gate",)),
+            },
+        ),
+    ] = pydantic.Field(
+        default="none",
+        description=(
+            "A learned factor for each CCA layer, from 0: the number itself, or its tanh (Flamingo, arXiv:2204.14198). "
+            "The output projection then starts like any other, else at 0: with both at 0 neither would get a gradient."
+        ),
+    )
     previous_token_keys: Annotated[
         int,
         Knob(
@@ -228,12 +403,16 @@ class RetroOptions(Config):
     def _fits_together(self) -> "RetroOptions":
         if self.query_conditioning and not self.encoder_layers:
             raise ValueError("query_conditioning happens in encoder layer 1, and encoder_layers is 0; set it to false")
-        if self.encoder == "decoder" and (self.query_conditioning or self.encoder_width or not self.encoder_layers):
-            raise ValueError(
-                "encoder: decoder copies layers of the decoder: it needs encoder_layers >= 1, query_conditioning: "
-                f"false and no encoder_width; came encoder_layers={self.encoder_layers}, "
-                f"query_conditioning={self.query_conditioning}, encoder_width={self.encoder_width}"
-            )
+        if self.encoder == "decoder":
+            if self.query_conditioning or self.encoder_width or not self.encoder_layers:
+                raise ValueError(
+                    "encoder: decoder copies layers of the decoder: it needs encoder_layers >= 1, query_conditioning: "
+                    f"false and no encoder_width; came encoder_layers={self.encoder_layers}, "
+                    f"query_conditioning={self.query_conditioning}, encoder_width={self.encoder_width}"
+                )
+            shaped = [name for name in ENCODER_SHAPE if getattr(self, name) != type(self).model_fields[name].default]
+            if shaped:
+                raise ValueError(f"encoder: decoder is built like the decoder, so it takes no {', '.join(shaped)}")
         if not isinstance(self.cca_layers, str) and list(self.cca_layers) != sorted(set(self.cca_layers)):
             raise ValueError(f"cca_layers must be rising layer numbers from 1, came {list(self.cca_layers)}")
         if self.previous_token_keys >= self.chunk_tokens:
@@ -244,6 +423,20 @@ class RetroOptions(Config):
     def neighbour_tokens(self) -> int:
         """r: tokens of a retrieved neighbour with its continuation."""
         return 2 * self.chunk_tokens
+
+
+MEGATRON = RetroOptions(
+    encoder_feed_forward="swiglu",
+    encoder_positions="none",
+    encoder_dropout=0.1,
+    encoder_outer_norms=False,
+    norm="layer",
+    norm_epsilon=1e-5,
+    relative_positions="none",
+    chunk_alignment="right",
+    missing_tokens="read",
+)
+"""InstructRetro as Megatron-LM computes it (with RoPE, SwiGLU and no linear biases, as in the published commands)."""
 
 
 def cca_layer_numbers(rule: str | tuple[int, ...] | list[int], layers: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ and, beside it, its normed embedding, which is what a value needs that names the
 Departures from RETRO (arXiv:2112.04426): causal instead of bidirectional, weights from the decoder
 instead of fresh ones, no query conditioning. The copy is trained on like any encoder.
 
-Dimensions: N chunks, k neighbours, r tokens of a neighbour, D decoder width.
+Dimensions: X neighbours, r tokens of a neighbour, D decoder width.
 """
 
 import copy
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
-from chunkwise.core.errors import AttachError
-from chunkwise.model.encoder import Norm
+from chunkwise.core.errors import AttachError, ConfigError
+from chunkwise.model.config import RetroOptions
+from chunkwise.model.encoder import QueryChunks, new_norm
 
 FINAL_NORM_NAMES = ("norm", "ln_f", "final_layernorm", "final_layer_norm")
 
@@ -33,18 +34,24 @@ class DecoderEncoder(nn.Module):
 
     Args:
         decoder: whose first layers are copied; it may carry cross-attention already, which is not.
-        layers: how many.
+        options: encoder_layers says how many.
 
     Raises:
         AttachError: the decoder is built in a way that its first layers cannot be taken alone.
     """
 
-    def __init__(self, decoder: PreTrainedModel, layers: int) -> None:
+    def __init__(self, decoder: PreTrainedModel, options: RetroOptions) -> None:
         super().__init__()
-        width = decoder.config.get_text_config().hidden_size
-        self.body: Any = _first_layers(decoder.config.get_text_config(), layers)
-        self.state_norm = Norm(width)
-        self.token_norm = Norm(width)
+        config = decoder.config.get_text_config()
+        if options.encoder_layers > config.num_hidden_layers:
+            raise ConfigError(
+                f"encoder: decoder with encoder_layers={options.encoder_layers}, and the decoder has "
+                f"{config.num_hidden_layers}"
+            )
+        self.columns = 2 * config.hidden_size
+        self.body: Any = _first_layers(config, options.encoder_layers)
+        self.state_norm = new_norm(options, config.hidden_size)
+        self.token_norm = new_norm(options, config.hidden_size)
         self._decoder = (decoder,)  # in a tuple: it is not a part of this module
 
     def initialise(self) -> None:
@@ -54,32 +61,26 @@ class DecoderEncoder(nn.Module):
             with torch.no_grad():
                 init.copy_(parameter, source[name].detach().to(parameter))
 
-    def forward(
-        self,
-        embeddings_NkrD: Tensor,
-        mask_Nkr: Tensor,
-        chunk_states_NmD: Tensor | None = None,
-        chunk_mask_Nm: Tensor | None = None,
-    ) -> Tensor:
-        """Encode the neighbours of N chunks; the query chunk is not looked at.
+    def forward(self, ids_Xr: Tensor, embed: nn.Module, mask_Xr: Tensor | None, chunks: QueryChunks | None) -> Tensor:
+        """Encode X neighbours; the query chunk is not looked at.
 
         Args:
-            mask_Nkr: True where there is a token.
+            embed: the decoder's token embedding.
+            mask_Xr: True where there is a token; None if everywhere.
 
         Returns:
-            [N, k, r, 2D]; places that are False in the mask hold finite values without meaning.
+            [X, r, 2D]; places that are False in the mask hold finite values without meaning.
         """
-        N, k, r, D = embeddings_NkrD.shape
-        rows, mask = embeddings_NkrD.reshape(N * k, r, D), mask_Nkr.reshape(N * k, r)
+        tokens_XrD = embed(ids_Xr)
         # Missing tokens stand behind the present ones as a rule, where causal attention cannot see them: no mask, and
         # the fast path. A row without any token is left to itself for the same reason.
-        in_front = bool((mask[:, 1:] <= mask[:, :-1]).all())
+        in_front = mask_Xr is None or bool((mask_Xr[:, 1:] <= mask_Xr[:, :-1]).all())
         states = self.body(
-            inputs_embeds=rows,
-            attention_mask=None if in_front else (mask | ~mask.any(-1, keepdim=True)).long(),
+            inputs_embeds=tokens_XrD,
+            attention_mask=None if in_front else (mask_Xr | ~mask_Xr.any(-1, keepdim=True)).long(),
             use_cache=False,
         ).last_hidden_state
-        return torch.cat([self.state_norm(states), self.token_norm(rows)], dim=-1).reshape(N, k, r, 2 * D)
+        return torch.cat([self.state_norm(states), self.token_norm(tokens_XrD)], dim=-1)
 
 
 def _first_layers(config: PreTrainedConfig, layers: int) -> nn.Module:

@@ -6,15 +6,14 @@
 
 Without neighbours, or with the gate at 0, it is its decoder, to the bit; so is a fresh retrofit with them, because
 the output projections of cross-attention start at zero. Neighbours of chunk u first touch the logit at the last token
-of chunk u (`chunked_attention`); chunks are counted on the grid of the tensor, padding included: left-pad a prompt so
-that it ends on a chunk's end, and its last chunk's neighbours serve the answer.
+of chunk u (`grid`). A text's chunks are counted from its first token, so left padding changes nothing; `chunk_start`
+places them elsewhere.
 
 Dimensions: B batch, T tokens, C chunks, k neighbours, r tokens of a neighbour (neighbour and continuation, 2m).
 """
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,12 +22,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, Cache, DynamicCache, 
 from chunkwise.core.errors import ArtefactError, AttachError, ConfigError, ShapeError
 from chunkwise.core.retriever import Retriever
 from chunkwise.model.attach import KEYWORD, attach, detach, probe
-from chunkwise.model.cache import board, state_of
+from chunkwise.model.cache import RetroState, board, state_of
 from chunkwise.model.chunked_attention import ChunkedCrossAttention
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.context import RetrievalContext
 from chunkwise.model.decoder_encoder import DecoderEncoder
 from chunkwise.model.encoder import NeighbourEncoder
+from chunkwise.model.grid import Grid, complete_windows
+from chunkwise.model.lookup import Lookup
 from chunkwise.model.retro_config import RetroConfig
 
 
@@ -53,51 +54,18 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         self._no_split_modules = list(self.decoder._no_split_modules or [])
         options, sizes = config.options, self.decoder.config.get_text_config()
         width, heads = sizes.hidden_size, sizes.num_attention_heads
-        distances = options.chunk_tokens + options.neighbour_tokens - 1
-        self.encoder: Any = self._new_encoder(options, width, heads)
-        cca_heads = options.cca_heads or heads
-        if width % cca_heads:
-            raise ConfigError(f"cca_heads: expected a divisor of the decoder's width {width}, came {cca_heads}")
-        attach(
-            self.decoder,
-            {
-                number: ChunkedCrossAttention(
-                    width,
-                    self.encoder_columns,
-                    cca_heads,
-                    chunk_tokens=options.chunk_tokens,
-                    distances=distances if options.relative_positions == "retro" else 0,
-                    previous_tokens=options.previous_token_keys,
-                    similarity_init=options.similarity_init,
-                    null_key=options.null_key,
-                    token_columns=width if options.encoder == "decoder" else 0,
-                )
-                for number in config.cca_layers
-            },
-        )
+        copied = options.encoder == "decoder"
+        if copied:
+            self.encoder: Any = DecoderEncoder(self.decoder, options)
+        else:
+            self.encoder = NeighbourEncoder(options, self.get_input_embeddings(), width)
+        sizes = (width, options.cca_heads or heads, self.encoder.columns, width if copied else 0)
+        attach(self.decoder, {number: ChunkedCrossAttention(options, *sizes) for number in config.cca_layers})
         # Ourselves, before post_init: it would hand CCA modules to the decoder's own rules, which know no zero start.
         for module in self.retrieval_modules():
             module.initialise()
             module.apply(_mark_initialised)
         self.post_init()
-
-    def _new_encoder(self, options: RetroOptions, width: int, heads: int) -> torch.nn.Module:
-        if options.encoder == "decoder":
-            layers = self.decoder.config.get_text_config().num_hidden_layers
-            if options.encoder_layers > layers:
-                raise ConfigError(
-                    f"encoder: decoder with encoder_layers={options.encoder_layers}, and the decoder has {layers}"
-                )
-            self.encoder_columns = 2 * width
-            return DecoderEncoder(self.decoder, options.encoder_layers)
-        self.encoder_columns = options.encoder_width or width
-        return NeighbourEncoder(
-            embedding_width=self.get_input_embeddings().weight.shape[1],
-            width=self.encoder_columns,
-            layers=options.encoder_layers,
-            heads=_encoder_heads(self.encoder_columns, heads, width),
-            conditioning_width=width if options.query_conditioning else None,
-        )
 
     @classmethod
     def from_decoder(
@@ -160,6 +128,8 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         position_ids: Tensor | None = None,
         use_cache: bool | None = None,
         inputs_embeds: Tensor | None = None,
+        chunk_start: Tensor | int | None = None,
+        retrieval_stride: int | None = None,
         padding_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -169,13 +139,18 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
             input_ids: [B, T]; with `past_key_values` only the new tokens.
             attention_mask, position_ids: as in transformers, [B, past + T] and [B, T]; a left-padded batch needs
                 both, as there (`generate` makes the positions, for models whose forward names them).
-            neighbour_ids: [B, C, k, r] token ids of the neighbours of all chunks of the text, from its start, also
+            neighbour_ids: [B, C, k, r] token ids of the neighbours of all chunks of each text, from its start, also
                 when part of it is in the cache. C is at least the number of complete chunks; more are ignored. None
                 at first: plain decoder. None on a cache with retrieval: goes on, and a chunk that completes meanwhile
                 has no neighbours.
             neighbour_mask: [B, C, k, r] bool, False = not there; None = all there.
             labels: as in transformers. With labels, no cache is made unless asked for.
             gate: factor on cross-attention in this call; None takes config.gate. 0 runs the plain decoder.
+            chunk_start: place in the row at which each text's chunk 0 begins, one number or [B]; None: its first token,
+                after left padding. Put it into the padding to have a prompt end with a chunk. On a cache it stays what
+                it was.
+            retrieval_stride: tokens from one lookup to the next, at most chunk_tokens, which None stands for. Below it,
+                "chunk u" of neighbour_ids is the window of chunk_tokens tokens from u strides on.
             padding_mask: [B, past + T], only where attention_mask is not of that form (static caches).
 
         Returns:
@@ -183,32 +158,40 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
 
         Raises:
             ShapeError: neighbours do not fit the text. MismatchError: the cache was advanced without retrieval.
+            ConfigError: chunk_alignment right with a cache, padding, chunk_start or stride.
         """
         gate = self.config.gate if gate is None else gate
         if use_cache is None:
             use_cache = labels is None and not self.training and self.decoder.config.use_cache
-        context = None
-        if gate != 0 and (neighbour_ids is not None or state_of(past_key_values) is not None):
+        context, state = None, state_of(past_key_values)
+        if gate != 0 and (neighbour_ids is not None or state is not None):
             given_tokens = input_ids if input_ids is not None else inputs_embeds
             if given_tokens is None:
                 raise ShapeError("expected input_ids or inputs_embeds, came neither")
             batch, length = given_tokens.shape[:2]
+            past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+            if self.config.chunk_alignment == "right":
+                use_cache = self._right_aligned(use_cache, past, attention_mask, chunk_start, retrieval_stride)
+                chunk_start = length - -(-length // self.config.chunk_tokens) * self.config.chunk_tokens
             if use_cache and past_key_values is None:
                 past_key_values = DynamicCache(config=self.config.decoder)
-            if padding_mask is None and attention_mask is not None and attention_mask.dim() == 2:
-                padding_mask = attention_mask
+            if state is None:
+                if padding_mask is None and attention_mask is not None and attention_mask.dim() == 2:
+                    padding_mask = attention_mask
+                state = self._new_state(batch, padding_mask, chunk_start, retrieval_stride)
+                if past_key_values is not None:
+                    board(past_key_values, state)
             context = RetrievalContext(
                 self.config,
                 self.encoder,
                 self.decoder.get_input_embeddings(),
                 neighbour_ids,
                 neighbour_mask,
-                batch=batch,
-                past=0 if past_key_values is None else int(past_key_values.get_seq_length()),
-                tokens=length,
-                padding_mask=padding_mask,
-                state=None if past_key_values is None else board(past_key_values, self.config.chunk_tokens),
+                grid=Grid.of(past, length, self.config.chunk_tokens, state.stride, state.starts),
+                first_tokens=state.first_tokens,
+                state=None if past_key_values is None else state,
                 gate=gate,
+                batch=batch,
             )
             kwargs[KEYWORD] = context
         given = {"labels": labels, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
@@ -219,6 +202,34 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         if context is not None:
             context.finish()
         return output
+
+    def _new_state(
+        self, batch: int, padding_mask: Tensor | None, chunk_start: Tensor | int | None, stride: int | None
+    ) -> RetroState:
+        """Where texts and their chunks begin."""
+        first_tokens = first_token_places(padding_mask, batch)
+        starts = first_tokens if chunk_start is None else chunk_starts(chunk_start, batch)
+        return RetroState(self.config.chunk_tokens, self._stride(stride), starts, first_tokens)
+
+    def _stride(self, stride: int | None) -> int:
+        m = self.config.chunk_tokens
+        if stride is not None and not 1 <= stride <= m:
+            raise ConfigError(f"retrieval_stride: expected 1 to chunk_tokens = {m}, came {stride}")
+        return m if stride is None else stride
+
+    @staticmethod
+    def _right_aligned(
+        use_cache: bool, past: int, mask: Tensor | None, chunk_start: Tensor | int | None, stride: int | None
+    ) -> bool:
+        """Refuse what right alignment cannot mean; returns use_cache, False unless it was asked for."""
+        padded = mask is not None and (mask.dim() != 2 or not bool(mask.bool().all()))
+        if past or padded or chunk_start is not None or stride is not None:
+            raise ConfigError(
+                "chunk_alignment: right counts chunks from the end of a whole text, so it goes with no cached tokens, "
+                "padding, chunk_start or retrieval_stride",
+                hint="score texts of one length at a time, or set chunk_alignment to left",
+            )
+        return False
 
     # ---- generation ----
 
@@ -232,20 +243,37 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
                 (a partly padded chunk with its padding; a chunk that is all padding is not looked up).
             neighbours: k; None takes config.neighbours.
             neighbour_ids, neighbour_mask: instead, neighbours of the chunks so far; later ones then have none.
+            retrieval_stride: look up every so many tokens, with the last chunk_tokens tokens; None: when a chunk is
+                complete.
+            chunk_start: as in `forward`. Texts of a left-padded batch complete their chunks each at its own time.
+
+        Raises:
+            ConfigError: settings that do not go together, or chunk_alignment right.
         """
         if retriever is not None and kwargs.get("neighbour_ids") is not None:
             raise ConfigError("generate() got a retriever and neighbour_ids; pass one of them")
         gate = kwargs["gate"] if kwargs.get("gate") is not None else self.config.gate
-        if retriever is not None and gate != 0:
-            k = self.config.neighbours if neighbours is None else neighbours
-            kwargs["retriever"] = Lookup(retriever, k, self.config.options.neighbour_tokens)
+        if gate != 0 and (retriever is not None or kwargs.get("neighbour_ids") is not None):
+            if self.config.chunk_alignment == "right":
+                raise ConfigError(
+                    "generate() got neighbours and this model's chunk_alignment is right: chunks that end with the "
+                    "text would move with every new token",
+                    hint="set model.config.chunk_alignment = 'left'; for one text of whole chunks the two are the same",
+                )
+            stride, start = self._stride(kwargs.get("retrieval_stride")), kwargs.get("chunk_start")
+            if start is not None and bool((torch.as_tensor(start) < 0).any()):
+                raise ConfigError(f"generate() got chunk_start {start}: expected places in the row, from 0 on")
+            if retriever is not None:
+                k = self.config.neighbours if neighbours is None else neighbours
+                options = self.config.options
+                kwargs["retriever"] = Lookup(retriever, k, options.neighbour_tokens, options.chunk_tokens, stride)
         return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     def prepare_inputs_for_generation(
         self,
         input_ids: Tensor,
         *args: Any,
-        retriever: "Lookup | None" = None,
+        retriever: Lookup | None = None,
         neighbour_ids: Tensor | None = None,
         neighbour_mask: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -258,24 +286,31 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
             attention_mask=attention_mask,  # type: ignore[arg-type]
             **kwargs,
         )
-        if attention_mask is not None and attention_mask.dim() == 2:
+        past = inputs.get("past_key_values")
+        state = state_of(past)
+        if state is None and attention_mask is not None and attention_mask.dim() == 2:
             inputs["padding_mask"] = attention_mask
-        m, past = self.config.chunk_tokens, inputs.get("past_key_values")
-        complete = input_ids.shape[1] // m
-        if retriever is not None:
-            grid = (complete, m)
-            tokens_BCm = (
-                inputs["padding_mask"][:, : complete * m].unflatten(1, grid) if "padding_mask" in inputs else None
+        if retriever is None and neighbour_ids is None:
+            return inputs
+        if state is None:
+            batch = len(input_ids)
+            state = self._new_state(
+                batch, inputs.get("padding_mask"), kwargs.get("chunk_start"), kwargs.get("retrieval_stride")
             )
-            first_new = (0 if past is None else int(past.get_seq_length())) // m
-            chunks_BCm = input_ids[:, : complete * m].unflatten(1, grid)
-            neighbour_ids, neighbour_mask = retriever(chunks_BCm, tokens_BCm, first_new)
-        elif neighbour_ids is not None and neighbour_ids.shape[1] < complete:
-            mask = torch.ones_like(neighbour_ids, dtype=torch.bool) if neighbour_mask is None else neighbour_mask
-            missing = (0, 0, 0, 0, 0, complete - neighbour_ids.shape[1])
-            neighbour_ids, neighbour_mask = F.pad(neighbour_ids, missing), F.pad(mask, missing)
-        if neighbour_ids is not None:
-            inputs["neighbour_ids"], inputs["neighbour_mask"] = neighbour_ids, neighbour_mask
+        if retriever is not None:
+            found = retriever(input_ids, state, 0 if past is None else int(past.get_seq_length()))
+            if found is None:
+                return inputs  # no chunk completes: nothing to hand over
+            neighbour_ids, neighbour_mask = found
+        else:
+            sizes = (state.chunk_tokens, state.stride)
+            complete = max(complete_windows(input_ids.shape[1], start, *sizes) for start in set(state.starts))
+            missing = complete - neighbour_ids.shape[1]
+            if missing > 0:
+                mask = torch.ones_like(neighbour_ids, dtype=torch.bool) if neighbour_mask is None else neighbour_mask
+                pad = (0, 0, 0, 0, 0, missing)
+                neighbour_ids, neighbour_mask = F.pad(neighbour_ids, pad), F.pad(mask, pad)
+        inputs["neighbour_ids"], inputs["neighbour_mask"] = neighbour_ids, neighbour_mask
         return inputs
 
     # ---- parts ----
@@ -323,42 +358,20 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
 
-class Lookup:
-    """A retriever during one `generate`: tensors in and out, chunks that complete, each looked up once.
+def first_token_places(padding_mask: Tensor | None, batch: int) -> tuple[int, ...]:
+    """Where each text begins behind its left padding."""
+    if padding_mask is None or bool(padding_mask[:, 0].all()):
+        return (0,) * batch
+    return tuple(padding_mask.bool().int().argmax(1).tolist())
 
-    Args:
-        k: neighbours per chunk.
-        neighbour_tokens: r, for the shape of what is not found.
-    """
 
-    def __init__(self, retriever: Retriever, k: int, neighbour_tokens: int) -> None:
-        self.retriever, self.k, self.neighbour_tokens = retriever, k, neighbour_tokens
-        self.known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-
-    def __call__(self, chunks_BCm: Tensor, tokens_BCm: Tensor | None, first_chunk: int) -> tuple[Tensor, Tensor]:
-        """Neighbours [B, C, k, r] and their mask; chunks before `first_chunk` are in the cache and stay empty."""
-        B, C, _ = chunks_BCm.shape
-        ids = np.zeros((B, C, self.k, self.neighbour_tokens), dtype=np.int64)
-        mask = np.zeros(ids.shape, dtype=bool)
-        if self.k and first_chunk < C:
-            chunks = chunks_BCm.cpu().numpy()
-            real = None if tokens_BCm is None else tokens_BCm.bool().any(-1).cpu().numpy()
-            places = [(b, c) for b in range(B) for c in range(first_chunk, C) if real is None or real[b, c]]
-            self._look_up({chunks[place].tobytes(): chunks[place] for place in places})
-            for place in places:
-                ids[place], mask[place] = self.known[chunks[place].tobytes()]
-        return torch.from_numpy(ids).to(chunks_BCm.device), torch.from_numpy(mask).to(chunks_BCm.device)
-
-    def _look_up(self, wanted: dict[bytes, np.ndarray]) -> None:
-        new = [key for key in wanted if key not in self.known]
-        if new:
-            ids, mask = self.retriever.neighbours(np.stack([wanted[key] for key in new]), self.k)
-            expected = (len(new), self.k, self.neighbour_tokens)
-            if ids.shape != expected or mask.shape != expected:
-                raise ShapeError(
-                    f"the retriever gave tokens {ids.shape} and mask {mask.shape}, expected both as {expected}"
-                )
-            self.known.update(zip(new, zip(ids, mask, strict=True), strict=True))
+def chunk_starts(chunk_start: Tensor | int, batch: int) -> tuple[int, ...]:
+    """`chunk_start` as one number for each text."""
+    if isinstance(chunk_start, int):
+        return (chunk_start,) * batch
+    if chunk_start.shape != (batch,):
+        raise ShapeError(f"chunk_start: expected one number or {batch}, came shape {list(chunk_start.shape)}")
+    return tuple(chunk_start.tolist())
 
 
 def _mark_initialised(module: torch.nn.Module) -> None:
@@ -368,15 +381,6 @@ def _mark_initialised(module: torch.nn.Module) -> None:
     """
     if not module._non_persistent_buffers_set:
         module.__dict__["_is_hf_initialized"] = True
-
-
-def _encoder_heads(width: int, decoder_heads: int, decoder_width: int) -> int:
-    """Heads as wide as the decoder's where they divide the encoder's width, else as many as make them even."""
-    head_width = decoder_width // decoder_heads
-    for candidate in (head_width, 64, 32, 16, 8, 4, 2):
-        if candidate % 2 == 0 and width % candidate == 0:
-            return width // candidate
-    raise ConfigError(f"encoder_width: expected an even number, came {width}")
 
 
 AutoConfig.register("retro", RetroConfig, exist_ok=True)

@@ -228,6 +228,7 @@ class InstructBatches:
             ids_BCk = np.full((len(chosen), width // m, len(chosen[0].neighbours_k)), -1, np.int64)
             ids_BCk[:, border // m - 1] = [example.neighbours_k for example in chosen]
             batch["neighbour_ids"], batch["neighbour_mask"] = self.datastore.gather(ids_BCk)
+            batch["chunk_start"] = np.zeros(len(chosen), np.int64)  # in the padding: the prompt ends with a chunk
         return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 

@@ -1,7 +1,8 @@
 """Floating-point operations of a forward pass, term by term, and of a training.
 
 Counted are the products of matrices, two operations for each multiplication with its addition; norms, rotary
-positions, softmax, activations and table look-ups are not (they cost time, but no study reports them). Counted is what
+positions, softmax, activations and table look-ups are not (they cost time, but no study reports them), nor is the
+map from distances to CCA's position biases, which is made once a pass whatever the rows. Counted is what
 the algorithm *needs*: of causal attention the half that is not masked, in cross-attention the tokens that read. With
 `executed=True` it is instead what kernels compute that know nothing of the mask, which is what a profiler sees;
 `tests/training/test_flops.py` holds that against torch's own counter.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chunkwise.model.encoder import encoder_feed_forward_width
 from chunkwise.model.retro_config import RetroConfig
 
 GATED_FEED_FORWARD = {"llama", "qwen3", "mistral", "qwen2", "phi3", "smollm3", "granite", "gemma2", "gemma3_text"}
@@ -96,12 +98,14 @@ def _encoder_flops(config: RetroConfig, C: int, k: int, r: int) -> dict[str, int
     """The bidirectional encoder over C k neighbours of r tokens, with query conditioning in layer 1."""
     m, D = config.chunk_tokens, config.decoder.get_text_config().hidden_size
     E, X, layers = config.encoder_width or D, C * k * r, config.encoder_layers
+    options = config.options
+    matrices = 3 if options.encoder_feed_forward == "swiglu" else 2
     terms = {
-        "encoder_projection": 2 * X * D * E if D != E else 0,
+        "encoder_projection": 2 * X * D * E if D != E and options.encoder_embeddings == "shared" else 0,
         "encoder_query_key_value": layers * 2 * X * E * 3 * E,
         "encoder_attention": layers * 4 * X * r * E,
         "encoder_attention_output": layers * 2 * X * E * E,
-        "encoder_feed_forward": layers * 2 * 2 * X * E * 4 * E,
+        "encoder_feed_forward": layers * matrices * 2 * X * E * encoder_feed_forward_width(options, E),
     }
     if config.query_conditioning:
         queries_and_output = 2 * 2 * X * E * E

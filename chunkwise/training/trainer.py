@@ -7,7 +7,7 @@ What is overridden, and why:
     create_scheduler       the curve of TrainOptions
     _wrap_model            what is called in a step is the loss (`processes.StepModule`), sharded over the processes
     training_step          reseeds torch by (replicate, dropout seed, step, part), so dropout depends on nothing else
-    compute_loss           loss over the places that are predicted, and logits for those places only
+    compute_loss           loss over the tokens that are predicted, and logits for those only, some at a time
     save_model, _save_..., _load_...   checkpoints of our own form (`checkpoint`): sharded, no pickle
     floating_point_ops     nothing: `flops` counts by formula, once (Trainer's own walks all modules each step)
 
@@ -38,6 +38,7 @@ from chunkwise.core.errors import ChunkwiseError, ConfigError
 from chunkwise.core.io import machine_errors, read_json, write_json
 from chunkwise.core.progress import note, track
 from chunkwise.core.team import rank, world_size
+from chunkwise.model.loss import plain_head, states_of, summed_cross_entropy
 from chunkwise.neighbours.in_prompt import IGNORED
 from chunkwise.training import checkpoint as checkpoints
 from chunkwise.training.attention import plain_attention
@@ -143,7 +144,9 @@ class OrderedTrainer(Trainer):
     ) -> None:
         self.job, self.curves, self.advance = job, curves, advance
         arguments = training_arguments(job.options, folder, tracking)
-        self.step_module = StepModule(job.model, functools.partial(loss_of_batch, forward=job.forward))
+        whole = not plain_head(job.model)  # asked of the model while it is in one piece
+        loss = functools.partial(loss_of_batch, forward=job.forward, whole_logits=whole)
+        self.step_module = StepModule(job.model, loss)
         if world_size() > 1:
             shard(self.step_module, arguments.device, job.options.dtype)
         super().__init__(
@@ -378,24 +381,28 @@ def parameter_groups(
     ]
 
 
-def loss_of_batch(model: Any, inputs: dict[str, Any], labels: Tensor, forward: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def loss_of_batch(
+    model: Any, inputs: dict[str, Any], labels: Tensor, forward: dict[str, Any], *, whole_logits: bool = False
+) -> tuple[Tensor, Tensor]:
     """Summed loss of a batch in nats, and how many tokens it is the loss of.
 
-    Logits are made for the places only that some row predicts from: a fifth of them in the prompt arm, where
-    they would otherwise be most of the work.
+    Logits are made only for the tokens that are predicted (a fifth of them in the prompt arm, where they would
+    otherwise be most of the work), and only some at a time (`model.loss`).
 
     Args:
         labels: [B, L], the token itself where it is predicted, from the place before it.
+        whole_logits: make the logits in one piece, as decoders must that do more to them than one product.
     """
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # shifting targets copies less than shifting logits
-    predicted = (targets != IGNORED).any(0)
-    if int(predicted.sum()) < 0.75 * targets.shape[1]:
-        places = predicted.nonzero()[:, 0]
-        forward = {**forward, "logits_to_keep": places}
-        targets = targets[:, places]
-    logits = model(**inputs, use_cache=False, **forward).logits
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-    return loss, (targets != IGNORED).sum()
+    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # shifting targets copies less than shifting states
+    there = targets != IGNORED
+    predicted = there.sum()
+    if whole_logits:
+        logits = model(**inputs, use_cache=False, **forward).logits
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        return loss, predicted
+    states = states_of(model, **inputs, use_cache=False, **forward)
+    head = model.get_output_embeddings()
+    return summed_cross_entropy(states[there], head.weight, head.bias, targets[there]), predicted
 
 
 def validation_loss(

@@ -39,6 +39,7 @@ def full_pass(model, prompt, option, neighbours):
         place = width // CHUNK_TOKENS - 1
         every[0, place], there[0, place] = neighbours
         retrieved = {"neighbour_ids": torch.from_numpy(every), "neighbour_mask": torch.from_numpy(there)}
+        retrieved["chunk_start"] = 0
     mask_BT = torch.from_numpy(mask).long()
     with torch.no_grad():
         logits = model(
@@ -109,6 +110,7 @@ def test_written_answers_are_those_of_generate(kind):
         there = np.zeros(every.shape, bool)
         every[:, -1], there[:, -1] = given
         retrieved = {"neighbour_ids": torch.from_numpy(every), "neighbour_mask": torch.from_numpy(there)}
+        retrieved["chunk_start"] = 0
     generated = model.generate(
         torch.from_numpy(ids),
         attention_mask=torch.from_numpy(mask).long(),

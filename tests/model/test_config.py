@@ -43,6 +43,10 @@ def test_layers_outside_the_decoder_are_refused(wrong):
     [
         ({"cca_layers": [3, 2]}, "rising layer numbers"),
         ({"encoder": "decoder"}, "needs encoder_layers >= 1, query_conditioning: false"),
+        (
+            {"encoder": "decoder", "query_conditioning": False, "encoder_embeddings": "own", "encoder_dropout": 0.1},
+            "built like the decoder, so it takes no encoder_embeddings, encoder_dropout",
+        ),
         ({"encoder_layers": 0}, "query_conditioning happens in encoder layer 1"),
         ({"chunk_tokens": 2, "previous_token_keys": 2}, "previous_token_keys must be below chunk_tokens"),
         ({"cca_layer": "all"}, "did you mean 'cca_layers'"),
@@ -56,7 +60,8 @@ def test_options_that_do_not_fit_are_refused(values, message):
 
 def test_every_option_is_a_knob():
     fields = collect(RetroOptions)
-    assert set(RetroOptions.model_fields) - set(fields) == {"cca_heads"}  # a size, which no plan asks about
+    sizes = {"cca_heads", "encoder_heads", "encoder_feed_forward_width", "norm_epsilon"}  # no plan asks about these
+    assert set(RetroOptions.model_fields) - set(fields) == sizes
     for name, field in fields.items():
         removed = field.knob.remove
         for value in [removed, *(value for value, _ in field.knob.options.values())]:

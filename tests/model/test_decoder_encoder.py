@@ -15,9 +15,10 @@ OPTIONS = SMALL.model_copy(update={"encoder": "decoder", "query_conditioning": F
 
 def encode(model: RetroForCausalLM, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """States and embeddings [N, k, r, 2D] of the neighbours `ids` [N, k, r]."""
-    mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+    mask = None if mask is None else mask.flatten(0, 1)
     with torch.no_grad():
-        return model.encoder(model.get_input_embeddings()(ids), mask)
+        encoded = model.encoder(ids.flatten(0, 1), model.get_input_embeddings(), mask, None)
+    return encoded.unflatten(0, ids.shape[:2])
 
 
 def neighbour_ids(seed: int = 0) -> torch.Tensor:
@@ -81,4 +82,4 @@ def test_more_layers_than_the_decoder_has_are_refused():
 def test_a_decoder_without_a_final_norm_of_a_known_name_is_refused(monkeypatch):
     monkeypatch.setattr("chunkwise.model.decoder_encoder.FINAL_NORM_NAMES", ("ending",))
     with pytest.raises(AttachError, match="expected one final norm named ending, found"):
-        DecoderEncoder(decoder(), 1)
+        DecoderEncoder(decoder(), OPTIONS)

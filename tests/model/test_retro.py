@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chunkwise.core.errors import ArtefactError, AttachError, ConfigError, ShapeError
-from chunkwise.model.chunked_attention import RowGrid
 from chunkwise.model.config import RetroOptions
+from chunkwise.model.grid import Grid
 from chunkwise.model.retro import RetroForCausalLM
 from tests.model.decoders import FAMILIES, SMALL, VOCABULARY, M, decoder, neighbours, retro, tokens, wake
 
@@ -116,14 +116,10 @@ def test_causal_in_every_family(family):
 @pytest.mark.parametrize("wrong_by", [1, -1])
 def test_the_check_finds_a_wrong_shift(wrong_by, monkeypatch):
     """Neighbours read one token late (shift m), or one early (m - 2: the encoder has seen the future)."""
-    right = RowGrid.of
-
-    def shifted(past: int, length: int, m: int) -> RowGrid:
-        grid = right(past - wrong_by, length, m)
-        return grid if wrong_by > 0 else RowGrid(m, grid.skipped, grid.first_row, grid.offset, min(grid.rows, CHUNKS))
-
+    right = Grid.shifts.func
+    shifted = property(lambda grid: tuple(shift - wrong_by for shift in right(grid)))
     model = retro()
-    monkeypatch.setattr(RowGrid, "of", shifted)
+    monkeypatch.setattr(Grid, "shifts", shifted)
     with pytest.raises(AssertionError, match="first move the logit at|earlier logit"):
         check_causality(model)
 

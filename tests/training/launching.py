@@ -94,6 +94,8 @@ def _twin(world, *, settings=None, **changes):
     return train_twin(config, base(world), world.sequences, world.store, 0)
 
 
+OTHER = {"encoder_feed_forward": "swiglu", "encoder_embeddings": "own", "norm": "layer", "learned_gate": "tanh"}
+OTHER |= {"encoder_layers": 2, "encoder_dropout": 0.1, "query_conditioning": False, "previous_token_keys": 1}
 COPIED = {"encoder": "decoder", "query_conditioning": False, "null_key": True}
 WORLDLY = {
     "base": _base,
@@ -103,6 +105,7 @@ WORLDLY = {
     "retrofit-clipped": lambda world: _retrofit(world, max_grad_norm=0.02, **PARTS),
     "retrofit-long": lambda world: _retrofit(world, dropout=0.1, **PARTS | LONG),
     "retrofit-copied-encoder": lambda world: _retrofit(world, retro=OPTIONS.model_copy(update=COPIED)),
+    "retrofit-other-parts": lambda world: _retrofit(world, retro=OPTIONS.model_copy(update=OTHER), **PARTS),
     "retrofit-frozen": lambda world: _retrofit(world, settings={"freeze_backbone": True}),
     "retrofit-lora": lambda world: _retrofit(world, settings={"lora": {"rank": 2, "dropout": 0.1}}, **PARTS),
     "twin-lora": lambda world: _twin(world, settings={"lora": 2}),

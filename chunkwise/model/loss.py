@@ -1,0 +1,141 @@
+"""Cross-entropy of the next token without the logits: they are made a block of places at a time and thrown away.
+
+Of a small model they are most of the memory: 1024 places of 32,000 tokens take 131 MB, three times over with their
+softmax and gradient, where all weights take 110 MB. Here a block is at most 16 MB. The gradients are made with the
+loss, in the same block, so nothing is computed twice; the products are those of the plain way, in the same types.
+
+It needs the states that the logits are made of, and logits that are a linear map of them. Decoders that scale or cap
+their logits (Granite, Cohere, Gemma 2) are found out by `plain_head` and keep the whole logits.
+
+Dimensions: N places, D width, V vocabulary, B rows, T tokens.
+Source of the idea: gradients inside the forward pass as in Liger Kernel (arXiv:2410.10989); the code is our own.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+BLOCK_BYTES = 16_000_000
+"""Of the logits of a block."""
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """sum over places of -log softmax(states @ weight.T + bias)[target]; the gradients wait in the context."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, with_gradients: bool
+    ) -> Tensor:
+        device = states_ND.device.type
+        in_type = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states_ND.dtype
+        states, weight = states_ND.to(in_type), weight_VD.to(in_type)
+        sums = torch.promote_types(in_type, torch.float32)
+        grad_states = torch.empty_like(states) if with_gradients and ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight_VD) if with_gradients and ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias_V) if with_gradients and ctx.needs_input_grad[2] else None
+        loss = torch.zeros((), dtype=sums, device=states.device)
+        blocks = -(-len(states) * len(weight) * sums.itemsize // BLOCK_BYTES)
+        block = max(1, -(-len(states) // max(1, blocks)))
+        # One buffer for all blocks: malloc finds no room for a new one where the last one of the same size was.
+        buffer = torch.empty(min(block, len(states)), len(weight), dtype=in_type, device=states.device)
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(states), block):
+                place = slice(start, start + block)
+                made = torch.mm(states[place], weight.t(), out=buffer[: len(states[place])])
+                logits = made.to(sums)
+                if bias_V is not None:
+                    logits += bias_V.to(sums)
+                target = targets_N[place, None]
+                logits -= logits.amax(-1, keepdim=True)
+                loss -= logits.gather(1, target).sum()
+                weights = logits.exp_()
+                total = weights.sum(-1, keepdim=True)
+                loss += total.log().sum()
+                if not with_gradients:
+                    continue
+                grad = weights.div_(total)
+                grad.scatter_add_(1, target, grad.new_full((1, 1), -1.0).expand(len(target), 1))
+                if grad_bias is not None:
+                    grad_bias += grad.sum(0)
+                grad = made.copy_(grad)  # the same tensor where the types are equal
+                if grad_states is not None:
+                    torch.mm(grad, weight, out=grad_states[place])
+                if grad_weight is not None:
+                    if grad_weight.dtype == in_type:
+                        grad_weight.addmm_(grad.t(), states[place])
+                    else:
+                        grad_weight += grad.t() @ states[place]
+        ctx.gradients = (None if grad_states is None else grad_states.to(states_ND.dtype), grad_weight, grad_bias)
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        return (*(None if part is None else part.mul_(grad_loss.to(part.dtype)) for part in gradients), None, None)
+
+
+def summed_cross_entropy(states_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
+    """Sum of the places' losses in nats, float32 (float64 for float64).
+
+    Args:
+        states_ND: what the logits are made of. weight_VD, bias_V: how.
+        targets_N: token ids, all of them predicted.
+
+    Its gradient can be taken once, like any graph's that is not retained.
+    """
+    return _SummedCrossEntropy.apply(states_ND, weight_VD, bias_V, targets_N, torch.is_grad_enabled())
+
+
+def states_of(model: PreTrainedModel, **inputs: Any) -> Tensor:
+    """[B, T, D]: the states that the decoder of `model` makes its logits of, which it is spared making.
+
+    Args:
+        inputs: as for the model's forward.
+    """
+    caught: list[Tensor] = []
+    nowhere = torch.empty(0, dtype=torch.long, device=model.device)
+    hook = model.get_decoder().register_forward_hook(lambda module, args, output: caught.append(output[0]))
+    try:
+        model(**inputs, logits_to_keep=nowhere)
+    finally:
+        hook.remove()
+    return caught[0]
+
+
+@torch.no_grad()
+def plain_head(model: PreTrainedModel) -> bool:
+    """True where logits are just output embedding times states, found by running the model on a few tokens.
+
+    The head's output is made large on its way, so that a cap shows whatever the weights are.
+
+    Args:
+        model: a decoder, or a Retro model.
+    """
+    decoder = getattr(model, "decoder", model)
+    body, head = decoder.get_decoder(), model.get_output_embeddings()
+    if "logits_to_keep" not in inspect.signature(decoder.forward).parameters or not isinstance(head, nn.Linear):
+        return False
+    seen: dict[str, Tensor] = {}
+
+    def enlarge(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        seen["given"], seen["made"] = args[0], 1000.0 * output
+        return seen["made"]
+
+    hooks = [
+        body.register_forward_hook(lambda module, args, output: seen.update(states=output[0])),
+        head.register_forward_hook(enlarge),
+    ]
+    was_training = model.training
+    model.eval()
+    try:
+        tokens = (torch.arange(1, 9, device=model.device) * 7919 % head.weight.shape[0])[None]
+        logits = decoder(tokens, use_cache=False).logits
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return torch.equal(seen["states"], seen["given"]) and torch.equal(seen["made"].to(logits.dtype), logits)
