@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from chunkwise import __version__
-from chunkwise.cli import ablate, datastore, evaluate, generate, plan, report, store, train
+from chunkwise.cli import ablate, datastore, evaluate, generate, model, plan, report, store, train
 
 EPILOG = """\b
 Exit codes:
@@ -56,6 +56,7 @@ def _root(
 app.command("ablate", short_help="Run an ablation plan, write its report.")(ablate.ablate)
 app.add_typer(plan.app, name="plan")
 app.add_typer(datastore.app, name="datastore")
+app.add_typer(model.app, name="model")
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
 app.command("generate", short_help="Text from a model, with its evidence.")(generate.generate)
