@@ -127,7 +127,7 @@ def decoder_config(config: PreTrainedConfig) -> PreTrainedConfig:
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
         what = "an encoder-decoder" if getattr(config, "is_encoder_decoder", False) else "no causal language model"
         raise AttachError(f"{family}: {what} (transformers has no ForCausalLM class for its config)", hint=HINT)
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
     part = config.sub_configs.get("text_config")
     if part is not None and model_class.config_class is part:
         text: PreTrainedConfig = config.get_text_config()

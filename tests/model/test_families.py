@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from chunkwise.core.errors import AttachError
-from chunkwise.model.attach import check_structure
+from chunkwise.model.attach import ATTENTION_NAMES, check_structure
 from chunkwise.model.check import decoder_config, probe_decoder
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.probe import AttachReport
@@ -200,10 +200,12 @@ def lora(family: Family) -> str:
     from peft import LoraConfig, PeftModel, get_peft_model
 
     ids, given = tokens(2, LENGTH), neighbours(2, CHUNKS)
+    projections = _attention_projections(retrofit(family))
     wanted = LoraConfig(
         r=2,
         lora_alpha=4,
-        target_modules=_attention_projections(retrofit(family)),
+        target_modules=list(projections),
+        fan_in_fan_out=transformers.pytorch_utils.Conv1D in projections.values(),
         modules_to_save=["encoder", "retro_cca"],
         init_lora_weights=False,  # B starts at zero otherwise, and the merge would prove nothing
     )
@@ -230,14 +232,16 @@ def lora(family: Family) -> str:
     return YES
 
 
-def _attention_projections(model: RetroForCausalLM) -> list[str]:
-    """Names of the linear layers inside self-attention."""
-    kinds = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
-    names = [name for name, module in model.decoder.named_modules() if isinstance(module, kinds)]
-    inside = [
-        f"decoder.{name}" for name in names if re.search(r"\.(self_attn|attn|attention|self_attention)\.", name)
-    ]
-    return [name for name in inside if "retro_cca" not in name]
+def _attention_projections(model: RetroForCausalLM) -> dict[str, type]:
+    """Linear layers inside self-attention: name -> class."""
+    inside = re.compile(rf"\.({'|'.join(ATTENTION_NAMES)})\.")
+    return {
+        f"decoder.{name}": type(module)
+        for name, module in model.decoder.named_modules()
+        if isinstance(module, torch.nn.Linear | transformers.pytorch_utils.Conv1D)
+        and inside.search(name)
+        and "retro_cca" not in name
+    }
 
 
 COLUMNS: dict[str, Callable[[Family], str]] = {
