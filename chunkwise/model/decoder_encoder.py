@@ -57,8 +57,8 @@ class DecoderEncoder(nn.Module):
         other = [name for name, value in self.body.named_parameters() if source.get(name) != value.shape]
         if other:
             raise AttachError(
-                f"{type(decoder).__name__}: its first {options.encoder_layers} layers alone are built otherwise than in "
-                f"the whole: {', '.join(other[:3])}",
+                f"{type(decoder).__name__}: its first {options.encoder_layers} layers alone are built otherwise than "
+                f"in the whole: {', '.join(other[:3])}",
                 hint="use encoder: new with this decoder",
             )
 
