@@ -1,32 +1,58 @@
-"""Cross-attention into a decoder that does not know of it: insertion, and the probe that checks it.
+"""Cross-attention into a decoder that does not know of it: insertion. `probe` checks what came of it.
 
 Each decoder layer's class is exchanged for a subclass of the same name whose forward takes one more keyword argument,
-`retrieval`, and a hook on the layer's self-attention adds what retrieval reads to the attention's output. The layer's
-own residual sum then yields hidden + attention + CCA before its feed-forward: RETRO's order. Weights keep their
-names (`retro_cca` is only added), and recomputation under gradient checkpointing passes the same argument again.
+`retrieval`, and a hook adds what retrieval reads to the attention's share of the residual stream, just before the
+layer's own residual sum. That sum then yields hidden + attention + CCA, ahead of the feed-forward: RETRO's order.
+Weights keep their names (`retro_cca` is only added), and recomputation under gradient checkpointing passes the same
+argument again.
 
-Decoders differ, and some accept a keyword that they then drop, or add the attention output elsewhere. Nothing is
-assumed: `probe` runs the decoder three times on a few tokens and refuses it with the reason.
-
-    context arrives        every CCA layer is asked for its reading, once
-    hook point             with the feed-forward silenced, adding v at the hook moves the layer's output by just v,
-                           and the feed-forward sees it (a parallel block fails here)
-    causal                 changing the last token moves no earlier logit, and moves the last
+Where the attention's share is ready depends on the norms of the layer. `RULES` tells it by the names of the layer's
+parts, never by the family; what a layer multiplies its share by stands in `SCALES`. Neither is trusted: the probe runs
+the decoder and refuses what does not do as it should.
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from chunkwise.core.errors import AttachError
 
 ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
-FEED_FORWARD_NAMES = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "fc2")
+CROSS_ATTENTION_NAMES = ("encoder_attn", "cross_attn", "crossattention")
 KEYWORD = "retrieval"
+HINT = "docs/families.md lists the decoders that work, and why others do not"
+COMPOSITE_HINT = "take its text decoder out, and save that as a model of its own"
+
+
+class Rule(NamedTuple):
+    """Where a layer's attention share is complete.
+
+    Attributes:
+        part: the part of the layer whose output it is; None for self-attention itself.
+        beside: parts that are there in a layer of this form.
+        without: a part that is not.
+    """
+
+    part: str | None
+    beside: tuple[str, ...] = ()
+    without: str | None = None
+
+
+RULES = (  # the first that fits
+    Rule("post_self_attn_layernorm"),  # glm4
+    Rule("post_norm1"),  # hyperclovax
+    Rule("post_operator_norm"),  # lfm3
+    Rule("attn_sconv"),  # inkling: a short convolution behind the attention
+    Rule("post_attention_layernorm", beside=("pre_feedforward_layernorm",)),  # sandwich norms: gemma2, gemma3, gemma4
+    Rule("post_attention_layernorm", beside=("pre_mlp_layernorm",)),  # the same, afmoe
+    # norms behind each part only: olmo2, olmo3, exaone4, flex_olmo
+    Rule("post_attention_layernorm", beside=("post_feedforward_layernorm",), without="input_layernorm"),
+    Rule(None),
+)
+SCALES = ("residual_multiplier", "residual_scale")  # granite and its kin; minicpm3
 
 
 class Retrieval(Protocol):
@@ -40,31 +66,41 @@ class Retrieval(Protocol):
 class _RetroLayer(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
     """Mixed into a decoder layer's class: takes the keyword, and lays it ready for the hook during the call."""
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         retrieval = kwargs.pop(KEYWORD, None)
         index = getattr(self, "retro_index", None)
         if retrieval is None or index is None:
-            return super().forward(hidden_states, *args, **kwargs)
-        attention = _child(self, ATTENTION_NAMES)
-        # On the attention module and not in a closure of the hook: a deep copy of the model then reads its own.
-        attention.__dict__["retro_call"] = (retrieval, self.retro_cca, index, hidden_states)
+            return super().forward(*args, **kwargs)
+        hidden_states = args[0] if args else kwargs["hidden_states"]
+        part = getattr(self, self.retro_part)
+        # On the hooked module and not in a closure of the hook: a deep copy of the model then reads its own.
+        part.__dict__["retro_call"] = (retrieval, self.retro_cca, index, hidden_states, self.retro_scale)
         try:
-            return super().forward(hidden_states, *args, **kwargs)
+            return super().forward(*args, **kwargs)
         finally:
-            attention.__dict__.pop("retro_call", None)
+            part.__dict__.pop("retro_call", None)
 
 
-def _add_reading(attention: nn.Module, args: tuple, output: Any) -> Any:
-    """Hook on self-attention: its output plus what retrieval reads from hidden + output."""
-    call = attention.__dict__.get("retro_call")
+def _add_reading(part: nn.Module, args: tuple, output: Any) -> Any:
+    """Hook where the attention's share is ready: the share plus what retrieval reads from hidden + share.
+
+    A layer that multiplies its share by s before the sum gets reading / s, and hidden + s * share is read from.
+    """
+    call = part.__dict__.get("retro_call")
     if call is None:
         return output
-    retrieval, layer, index, hidden_states = call
+    retrieval, layer, index, hidden_states, scale = call
     attended = output[0] if isinstance(output, tuple) else output
-    read = retrieval.cross_attend(layer, index, hidden_states + attended)
+    if attended.shape != hidden_states.shape:
+        raise AttachError(
+            "its residual stream is not the sum of what enters a layer and its attention's output (several streams are "
+            f"mixed; shapes {list(hidden_states.shape)} and {list(attended.shape)})",
+            hint=HINT,
+        )
+    read = retrieval.cross_attend(layer, index, hidden_states + (attended if scale == 1 else attended * scale))
     if read is None:
         return output
-    attended = attended + read.to(attended.dtype)
+    attended = attended + (read if scale == 1 else read / scale).to(attended.dtype)
     return (attended, *output[1:]) if isinstance(output, tuple) else attended
 
 
@@ -72,21 +108,85 @@ _CLASSES: dict[type, type] = {}
 
 
 def decoder_layers(decoder: PreTrainedModel) -> nn.ModuleList:
-    """The decoder's layers.
+    """The decoder's layers, some of which have self-attention.
 
     Raises:
-        AttachError: no list of as many modules as the config says.
+        AttachError: no list of as many modules as the config says, or none with a self-attention.
     """
-    count = decoder.config.get_text_config().num_hidden_layers
-    found = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
-    layers = [module for module in found if _child(module[0], ATTENTION_NAMES) is not None]
-    if not layers:
+    count = getattr(decoder.config.get_text_config(), "num_hidden_layers", None)
+    lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    for layers in lists:
+        if len(layers) == count and attention_layers(layers):
+            return layers
+    longest = max(lists, key=len, default=None)
+    there = "no list of layers"
+    if longest is not None:
+        parts = ", ".join(name for name, _ in longest[0].named_children())
+        there = f"{len(longest)} {type(longest[0]).__name__} with {parts}"
+    recurrent = not any(
+        name.rpartition(".")[2] in ATTENTION_NAMES or "attention" in type(module).__name__.lower()
+        for name, module in decoder.named_modules()
+    )
+    why = "it has no self-attention" if recurrent else "its self-attention is not a part of each layer by a known name"
+    raise AttachError(
+        f"{name_of(decoder)}: {why} (expected {'layers' if count is None else f'{count} layers'} with one named "
+        f"{', '.join(ATTENTION_NAMES)}; came {there})",
+        hint=HINT,
+    )
+
+
+def attention_layers(layers: nn.ModuleList) -> tuple[int, ...]:
+    """Numbers from 1 of the layers that have self-attention: all, but for hybrids."""
+    return tuple(number for number, layer in enumerate(layers, 1) if attention_name(layer) is not None)
+
+
+def check_structure(decoder: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a decoder that retrieval can be put into, as far as that can be told without running it.
+
+    Raises:
+        AttachError: with the reason.
+    """
+    name, config = name_of(decoder), decoder.config
+    if is_composite(config):
         raise AttachError(
-            f"{_name(decoder)}: found no list of {count} layers with a self-attention named one of "
-            f"{', '.join(ATTENTION_NAMES)}",
-            hint="known to work: Llama, Qwen3, GPT-2",
+            f"{name}: several models in one, each with a config of its own ({', '.join(config.sub_configs)})",
+            hint=COMPOSITE_HINT,
         )
-    return layers[0]
+    require_readable(name, config)
+    for part in decoder.modules():
+        names = {child for child, _ in part.named_children()}
+        crossing = sorted(names & set(CROSS_ATTENTION_NAMES))
+        if crossing and names & set(ATTENTION_NAMES):
+            raise AttachError(
+                f"{name}: the decoder half of an encoder-decoder ({type(part).__name__} has {', '.join(crossing)})",
+                hint="use a model that was trained as a decoder; docs/families.md lists those that work",
+            )
+    layers = decoder_layers(decoder)
+    for wanted in ("hidden_size", "num_attention_heads"):
+        try:
+            getattr(config, wanted)
+        except Exception as error:  # transformers has a class of its own for what differs by layer
+            why = "is not in its config" if isinstance(error, AttributeError) else "differs between its layers"
+            raise AttachError(f"{name}: {wanted}, by which cross-attention is sized, {why}", hint=HINT) from error
+    return layers
+
+
+def require_readable(name: str, config: PreTrainedConfig) -> None:
+    """Refuse a decoder that a checkpoint could not be made into again."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise AttachError(
+            f"{name}: AutoModelForCausalLM cannot make it from its config, so a checkpoint could not be read again "
+            f"({type(config).__name__})",
+            hint="AutoModelForCausalLM.register makes a class of your own known",
+        )
+
+
+def is_composite(config: PreTrainedConfig) -> bool:
+    """Whether a config is of several models, of which a text decoder may be one."""
+    try:
+        return config.get_text_config() is not config
+    except ValueError:  # several text models
+        return True
 
 
 def attach(decoder: PreTrainedModel, modules: Mapping[int, nn.Module]) -> None:
@@ -96,11 +196,30 @@ def attach(decoder: PreTrainedModel, modules: Mapping[int, nn.Module]) -> None:
         modules: layer number from 1 -> its CCA module, in rising order.
 
     Raises:
-        AttachError: the decoder has retrieval already, or a layer has no self-attention (a hybrid's other layers).
+        AttachError: the decoder has retrieval already, or a layer has no self-attention (a hybrid's other layers). The
+            decoder is as it was.
     """
-    layers = decoder_layers(decoder)
+    layers = check_structure(decoder)
     if any(isinstance(layer, _RetroLayer) for layer in layers):
-        raise AttachError(f"{_name(decoder)} already carries retrieval", hint="start from a fresh copy of the decoder")
+        raise AttachError(f"{name_of(decoder)} already carries retrieval", hint="start from a fresh copy of it")
+    possible = attention_layers(layers)
+    without = [number for number in modules if number not in possible]
+    if without:
+        raise AttachError(
+            f"{name_of(decoder)}: not all of cca_layers have a self-attention for cross-attention to follow (a hybrid: "
+            f"layers {', '.join(map(str, without))} have none)",
+            hint=f"choose cca_layers among those that have it: {', '.join(map(str, possible))}",
+        )
+    for number in modules:
+        # They may still stand at 1, where the probe cannot see them.
+        names = [name for name, _ in layers[number - 1].named_parameters() if "." not in name or "residual" in name]
+        factors = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
+        if factors:
+            raise AttachError(
+                f"{name_of(decoder)}: it multiplies its residual stream by learned factors "
+                f"({type(layers[number - 1]).__name__} has {factors})",
+                hint=HINT,
+            )
     for layer in layers:
         kind = type(layer)
         if kind not in _CLASSES:
@@ -109,12 +228,10 @@ def attach(decoder: PreTrainedModel, modules: Mapping[int, nn.Module]) -> None:
         layer.__class__ = _CLASSES[kind]
     for index, (number, module) in enumerate(modules.items()):
         layer = layers[number - 1]
-        attention = _child(layer, ATTENTION_NAMES)
-        if attention is None:
-            raise AttachError(f"{_name(decoder)}: layer {number} has no self-attention", hint="choose other cca_layers")
         layer.retro_cca = module
-        vars(layer)["retro_index"] = index
-        attention.register_forward_hook(_add_reading)
+        part = hook_name(layer)
+        vars(layer).update(retro_index=index, retro_part=part, retro_scale=residual_scale(layer))
+        getattr(layer, part).register_forward_hook(_add_reading)
 
 
 def detach(decoder: PreTrainedModel) -> None:
@@ -122,141 +239,42 @@ def detach(decoder: PreTrainedModel) -> None:
     for layer in decoder_layers(decoder):
         if not isinstance(layer, _RetroLayer):
             continue
-        attention = _child(layer, ATTENTION_NAMES)
-        if attention is not None and "retro_index" in layer.__dict__:
-            hooks = attention._forward_hooks
+        if "retro_index" in layer.__dict__:
+            hooks = getattr(layer, layer.retro_part)._forward_hooks
             for key in [key for key, hook in hooks.items() if hook is _add_reading]:
                 del hooks[key]
-            del layer.retro_cca, layer.retro_index
+            del layer.retro_cca, layer.retro_index, layer.retro_part, layer.retro_scale
         layer.__class__ = type(layer).__mro__[2]  # retro subclass, _RetroLayer, the class that it was
 
 
-@torch.no_grad()
-def probe(decoder: PreTrainedModel) -> None:
-    """Check an attached decoder by running it on a few tokens; weights, mode and random state stay as they are.
-
-    Raises:
-        AttachError: with the reason why retrieval would not do here what it should.
-    """
-    layers = decoder_layers(decoder)
-    carrying = [layer for layer in layers if getattr(layer, "retro_index", None) is not None]
-    training = decoder.training
-    decoder.eval()
-    try:
-        _probe_context(decoder, carrying)
-        for layer in carrying:
-            _probe_hook_point(decoder, layer)
-        _probe_causality(decoder)
-    finally:
-        decoder.train(training)
-
-
-class _Planted:
-    """A retrieval that adds a fixed vector in one layer (None: in no layer) and counts who asks."""
-
-    def __init__(self, vector_D: Tensor | None = None, index: int | None = None) -> None:
-        self.vector_D, self.index = vector_D, index
-        self.asked: list[int] = []
-
-    def cross_attend(self, layer: nn.Module, index: int, states_BTD: Tensor) -> Tensor | None:
-        self.asked.append(index)
-        if index != self.index or self.vector_D is None:
-            return None
-        return self.vector_D.to(states_BTD).expand_as(states_BTD)
-
-
-def _tokens(decoder: PreTrainedModel) -> Tensor:
-    vocabulary = decoder.config.get_text_config().vocab_size
-    return (torch.arange(1, 9, device=decoder.device) * 7919 % vocabulary)[None]
-
-
-def _probe_context(decoder: PreTrainedModel, carrying: list[nn.Module]) -> None:
-    planted = _Planted()
-    decoder(_tokens(decoder), use_cache=False, **{KEYWORD: planted})
-    expected = list(range(len(carrying)))
-    if planted.asked != expected:
-        raise AttachError(
-            f"{_name(decoder)}: the retrieval context does not arrive: CCA layers {expected} should be asked once each "
-            f"and in order, asked were {planted.asked}; this decoder drops keyword arguments on the way to its layers, "
-            "so retrieval would silently do nothing",
-            hint="use a decoder of another family (known to work: Llama, Qwen3, GPT-2), or a newer transformers",
-        )
-
-
-def _probe_hook_point(decoder: PreTrainedModel, layer: nn.Module) -> None:
-    feed_forward = _child(layer, FEED_FORWARD_NAMES)
-    if feed_forward is None:
-        raise AttachError(
-            f"{_name(decoder)}: found no feed-forward named one of {', '.join(FEED_FORWARD_NAMES)} to probe with"
-        )
-    width = decoder.config.get_text_config().hidden_size
-    vector_D = torch.linspace(-1.0, 1.0, width, device=decoder.device)
-    runs = [
-        _run_layer(decoder, layer, feed_forward, planted)
-        for planted in (_Planted(), _Planted(vector_D, vars(layer)["retro_index"]))
-    ]
-    (plain, plain_input), (moved, moved_input) = runs
-    error = (moved.float() - plain.float() - vector_D).abs().max().item()
-    # What rounding may do: the residual stream is rounded to its type on the way.
-    tolerance = 1e-3 + 8 * torch.finfo(plain.dtype).eps * plain.float().abs().max().item()
-    if not error <= tolerance:
-        raise AttachError(
-            f"{_name(decoder)}: wrong place for retrieval in {type(layer).__name__}: with the feed-forward silenced, "
-            f"adding a vector after self-attention should move the layer's output by that vector, it is off by "
-            f"{error:.3g} (norms or scales stand between attention and the residual stream)",
-            hint="known to work: Llama, Qwen3, GPT-2",
-        )
-    if torch.equal(plain_input, moved_input):
-        raise AttachError(
-            f"{_name(decoder)}: the feed-forward of {type(layer).__name__} does not see what is added after "
-            "self-attention (a parallel block); RETRO's order is self-attention, cross-attention, feed-forward",
-            hint="use a decoder with sequential blocks (known to work: Llama, Qwen3, GPT-2)",
-        )
-
-
-def _run_layer(
-    decoder: PreTrainedModel, layer: nn.Module, feed_forward: nn.Module, planted: _Planted
-) -> tuple[Tensor, Tensor]:
-    """The layer's output with its feed-forward silenced, and what the feed-forward was given."""
-    seen: dict[str, Tensor] = {}
-
-    def silence(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-        seen["input"] = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        if isinstance(output, tuple):
-            return (torch.zeros_like(output[0]), *output[1:])
-        return torch.zeros_like(output)
-
-    def keep(module: nn.Module, args: tuple, output: Any) -> None:
-        seen["output"] = output[0] if isinstance(output, tuple) else output
-
-    with ExitStack() as stack:
-        stack.callback(feed_forward.register_forward_hook(silence, with_kwargs=True).remove)
-        stack.callback(layer.register_forward_hook(keep).remove)
-        decoder(_tokens(decoder), use_cache=False, **{KEYWORD: planted})
-    return seen["output"], seen["input"]
-
-
-def _probe_causality(decoder: PreTrainedModel) -> None:
-    tokens = _tokens(decoder)
-    changed = tokens.clone()
-    changed[0, -1] = (changed[0, -1] + 1) % decoder.config.get_text_config().vocab_size
-    first, second = (
-        decoder(ids, use_cache=False, **{KEYWORD: _Planted()}).logits[0].float() for ids in (tokens, changed)
+def attention_name(layer: nn.Module) -> str | None:
+    """What the layer calls its self-attention; None if it has none."""
+    return next(
+        (
+            name
+            for name in ATTENTION_NAMES
+            if isinstance(getattr(layer, name, None), nn.Module)
+            and not isinstance(getattr(layer, name), nn.ModuleList | nn.ModuleDict)
+        ),
+        None,
     )
-    moved = (first - second).abs().amax(-1)
-    if moved[:-1].max() > 1e-6 * first.abs().max():
-        place = int(moved[:-1].nonzero()[0])
-        raise AttachError(
-            f"{_name(decoder)} is not causal: changing token {len(moved) - 1} moves the logit at token {place}",
-            hint=f"load it with attn_implementation 'sdpa' or 'eager' (it has {decoder.config._attn_implementation!r})",
-        )
-    if moved[-1] == 0:
-        raise AttachError(f"{_name(decoder)}: changing the last token does not move its own logit")
 
 
-def _child(module: nn.Module, names: tuple[str, ...]) -> nn.Module | None:
-    return next((getattr(module, name) for name in names if isinstance(getattr(module, name, None), nn.Module)), None)
+def hook_name(layer: nn.Module) -> str:
+    """Which part of a layer with self-attention the hook stands on."""
+    parts = {name for name, _ in layer.named_children()}
+    for rule in RULES:
+        wanted = {*rule.beside, *([rule.part] if rule.part else [])}
+        if wanted <= parts and rule.without not in parts:
+            return rule.part or str(attention_name(layer))
+    raise AssertionError("the last rule fits every layer")
 
 
-def _name(decoder: PreTrainedModel) -> str:
+def residual_scale(layer: nn.Module) -> float:
+    """What the layer multiplies its attention's share by before the residual sum."""
+    return next((float(getattr(layer, name)) for name in SCALES if hasattr(layer, name)), 1.0)
+
+
+def name_of(decoder: PreTrainedModel) -> str:
+    """The decoder as errors call it."""
     return f"{type(decoder).__name__} ({decoder.config.model_type})"

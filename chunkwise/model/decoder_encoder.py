@@ -53,6 +53,14 @@ class DecoderEncoder(nn.Module):
         self.state_norm = new_norm(options, config.hidden_size)
         self.token_norm = new_norm(options, config.hidden_size)
         self._decoder = (decoder,)  # in a tuple: it is not a part of this module
+        source = {name: value.shape for name, value in decoder.get_decoder().named_parameters()}
+        other = [name for name, value in self.body.named_parameters() if source.get(name) != value.shape]
+        if other:
+            raise AttachError(
+                f"{type(decoder).__name__}: its first {options.encoder_layers} layers alone are built otherwise than "
+                f"in the whole: {', '.join(other[:3])}",
+                hint="use encoder: new with this decoder",
+            )
 
     def initialise(self) -> None:
         """Take over the decoder's weights."""

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Cache, DynamicCache, 
 
 from chunkwise.core.errors import ArtefactError, AttachError, ConfigError, ShapeError
 from chunkwise.core.retriever import Retriever
-from chunkwise.model.attach import KEYWORD, attach, detach, probe
+from chunkwise.model.attach import KEYWORD, attach, check_structure, detach
 from chunkwise.model.cache import RetroState, board, state_of
 from chunkwise.model.chunked_attention import ChunkedCrossAttention
 from chunkwise.model.config import RetroOptions
@@ -30,6 +30,7 @@ from chunkwise.model.decoder_encoder import DecoderEncoder
 from chunkwise.model.encoder import NeighbourEncoder
 from chunkwise.model.grid import Grid, complete_windows
 from chunkwise.model.lookup import Lookup
+from chunkwise.model.probe import probe
 from chunkwise.model.retro_config import RetroConfig
 
 
@@ -83,6 +84,7 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         """
         if isinstance(decoder, RetroForCausalLM):
             raise AttachError("expected a plain decoder, came a Retro model", hint="load the decoder afresh")
+        check_structure(decoder)
         config = RetroConfig(decoder=decoder.config, **(options or RetroOptions()).model_dump())
         config.dtype = decoder.dtype
         decoder.apply(_mark_initialised)

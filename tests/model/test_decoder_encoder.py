@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from chunkwise.core.errors import AttachError, ConfigError
+from chunkwise.model import decoder_encoder
 from chunkwise.model.decoder_encoder import DecoderEncoder
 from chunkwise.model.retro import RetroForCausalLM
 from tests.model.decoders import FAMILIES, SMALL, decoder, retro, tokens
@@ -83,3 +84,17 @@ def test_a_decoder_without_a_final_norm_of_a_known_name_is_refused(monkeypatch):
     monkeypatch.setattr("chunkwise.model.decoder_encoder.FINAL_NORM_NAMES", ("ending",))
     with pytest.raises(AttachError, match="expected one final norm named ending, found"):
         DecoderEncoder(decoder(), OPTIONS)
+
+
+def test_a_decoder_whose_first_layers_are_built_otherwise_is_refused(monkeypatch):
+    whole = decoder()
+    cut = decoder_encoder._first_layers
+
+    def narrower(config, layers):
+        body = cut(config, layers)
+        body.layers[0].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(60, 32))
+        return body
+
+    monkeypatch.setattr("chunkwise.model.decoder_encoder._first_layers", narrower)
+    with pytest.raises(AttachError, match=r"layers alone are built otherwise.*layers\.0\.mlp\.up_proj\.weight"):
+        DecoderEncoder(whole, OPTIONS)

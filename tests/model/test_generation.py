@@ -96,7 +96,7 @@ def test_tensors_by_hand_serve_the_chunks_that_they_cover():
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", [SMALL, UNCONDITIONED])
 def test_left_padding_by_whole_chunks_changes_nothing(family, options):
-    """Chunks are counted on the grid of the tensor: a prompt that ends on a chunk's end keeps its chunks."""
+    """A chunk of padding is not looked up."""
     model, short = retro(family, options), tokens(1, 2 * M)
     batch = torch.cat([torch.cat([torch.zeros(1, M, dtype=torch.long), short], 1), tokens(1, 3 * M, 5)])
     attention = torch.ones_like(batch)
@@ -120,7 +120,7 @@ def test_padding_inside_a_chunk_is_not_read_by_the_conditioned_encoder():
         batch[0, :2] = filler
         attention = torch.ones_like(batch)
         attention[0, :2] = 0
-        results.append(generated(model, batch, attention_mask=attention, **neighbours(2, 2))[1])
+        results.append(generated(model, batch, attention_mask=attention, chunk_start=0, **neighbours(2, 2))[1])
     torch.testing.assert_close(*results, **CLOSE)
 
 
@@ -129,15 +129,172 @@ def test_padding_and_a_chunk_that_is_not_complete_are_carried_together(options):
     model, batch = retro(options=options), tokens(2, 6)
     attention = torch.ones_like(batch)
     attention[0, :2] = 0
-    _, cached = generated(model, batch, attention_mask=attention, retriever=HashRetriever())
-    _, uncached = generated(model, batch, attention_mask=attention, retriever=HashRetriever(), use_cache=False)
-    torch.testing.assert_close(cached, uncached, **CLOSE)
+    for start in (None, 0):
+        given = {"attention_mask": attention, "chunk_start": start}
+        _, cached = generated(model, batch, retriever=HashRetriever(), **given)
+        _, uncached = generated(model, batch, retriever=HashRetriever(), use_cache=False, **given)
+        torch.testing.assert_close(cached, uncached, **CLOSE)
+
+
+def alone(model, row: torch.Tensor, attention: torch.Tensor, **kwargs):
+    """(tokens, logits) of one text of a left-padded batch, without its padding and its company."""
+    return generated(model, row[attention.bool()][None], retriever=HashRetriever(), **kwargs)
+
+
+def padded_batch(lengths: tuple[int, ...], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts of these lengths, padded on the left, and their mask."""
+    width = max(lengths)
+    batch = tokens(len(lengths), width, seed)
+    attention = (torch.arange(width) >= width - torch.tensor(lengths)[:, None]).long()
+    return batch * attention, attention
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [SMALL, UNCONDITIONED, COPYING])
+@pytest.mark.parametrize("stride", [None, 1, 3])
+def test_a_left_padded_batch_gives_what_each_text_gives_alone(family, options, stride):
+    """Every text completes its chunks at its own time, whatever the others do, cached or not."""
+    model = retro(family, options)
+    batch, attention = padded_batch((9, 3, 6, 1, 8), seed=2)
+    retriever = HashRetriever()
+    sequences, together = generated(
+        model, batch, attention_mask=attention, retriever=retriever, retrieval_stride=stride
+    )
+    _, uncached = generated(
+        model, batch, attention_mask=attention, retriever=HashRetriever(), retrieval_stride=stride, use_cache=False
+    )
+    torch.testing.assert_close(together, uncached, **CLOSE)
+    for row, mask, sequence, logits in zip(batch, attention, sequences, together, strict=True):
+        own, expected = alone(model, row, mask, retrieval_stride=stride)
+        assert sequence[mask.shape[0] :].tolist() == own[0, int(mask.sum()) :].tolist()
+        torch.testing.assert_close(logits, expected[0], **CLOSE)
+    assert not any(0 in window for window in retriever.asked)  # nothing was looked up with padding in it
+
+
+@pytest.mark.parametrize("options", [SMALL, UNCONDITIONED])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_stride_looks_up_the_last_tokens_again_and_again(options, stride):
+    """Windows of m tokens every `stride` tokens; teacher-forced with the same windows gives the same."""
+    model, retriever = retro(options=options), HashRetriever()
+    sequences, cached = generated(model, tokens(2, 6), retriever=retriever, retrieval_stride=stride)
+    last = sequences.shape[1] - 1  # the last token is never fed back
+    starts = range(0, last - M + 1, stride)
+    windows = torch.stack([sequences[:, start : start + M] for start in starts], 1)
+    assert sorted(retriever.asked) == sorted({tuple(window) for window in windows.flatten(0, 1).tolist()})
+    ids, mask = HashRetriever().neighbours(windows.flatten(0, 1).numpy(), 2)
+    near = {
+        "neighbour_ids": torch.from_numpy(ids).unflatten(0, windows.shape[:2]),
+        "neighbour_mask": torch.from_numpy(mask).unflatten(0, windows.shape[:2]),
+    }
+    forced = teacher_forced(model, sequences[:, :-1], retrieval_stride=stride, **near)[:, 5:]
+    torch.testing.assert_close(cached, forced, **CLOSE)
+    by_chunk = generated(model, tokens(2, 6), retriever=HashRetriever())[1]
+    assert (by_chunk - cached).abs().max() > 0.1
+
+
+def test_a_token_at_a_stride_reads_the_last_window_and_no_earlier_one():
+    """m = 4, stride 2: window 1 is tokens 2 to 5, read by tokens 5 and 6."""
+    model, ids, near = retro(), tokens(1, 10), neighbours(1, 4, holes=False)
+    before = teacher_forced(model, ids, retrieval_stride=2, **near)
+    other = {**near, "neighbour_ids": near["neighbour_ids"].clone()}
+    other["neighbour_ids"][:, 1] = (other["neighbour_ids"][:, 1] + 1) % 61
+    layer = retro(options=SMALL.model_copy(update={"cca_layers": (3,)}))  # the last layer: nothing passes it on
+    before = teacher_forced(layer, ids, retrieval_stride=2, **near)
+    moved = (before != teacher_forced(layer, ids, retrieval_stride=2, **other)).any(-1)[0].nonzero()[:, 0].tolist()
+    assert moved == [5, 6]
+
+
+def test_neighbours_may_be_missing_for_some_texts_of_a_step():
+    """A window that completes without neighbours reads nothing from then on, beside texts that go on reading."""
+
+    class Choosy(HashRetriever):
+        def neighbours(self, chunk_ids, k):
+            ids, mask = super().neighbours(chunk_ids, k)
+            mask[chunk_ids.sum(-1) % 2 == 0] = False
+            return ids, mask
+
+    for options in (SMALL, UNCONDITIONED):
+        model = retro(options=options)
+        batch, attention = padded_batch((8, 5, 3, 7))
+        given = {"attention_mask": attention, "new": 16}
+        _, cached = generated(model, batch, retriever=Choosy(), **given)
+        _, uncached = generated(model, batch, retriever=Choosy(), use_cache=False, **given)
+        torch.testing.assert_close(cached, uncached, **CLOSE)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cuts=st.sets(st.integers(1, LENGTH - 1), max_size=8),
+    starts=st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),
+    stride=st.integers(1, M),
+    conditioned=st.booleans(),
+)
+def test_any_starts_stride_and_split_into_calls_give_the_uncached_logits(cuts, starts, stride, conditioned):
+    model, ids = retro(options=SMALL if conditioned else UNCONDITIONED), tokens(3, LENGTH)
+    near = neighbours(3, LENGTH)
+    near["neighbour_mask"][torch.rand(3, LENGTH, generator=torch.Generator().manual_seed(len(cuts))) < 0.3] = False
+    given = {"chunk_start": torch.tensor(starts), "retrieval_stride": stride}
+    parts, past = [], None
+    with torch.no_grad():
+        for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), LENGTH], strict=True):
+            output = model(
+                ids[:, start:end], past_key_values=past, use_cache=True, **near, **(given if not past else {})
+            )
+            past = output.past_key_values
+            parts.append(output.logits)
+    torch.testing.assert_close(torch.cat(parts, 1), teacher_forced(model, ids, **near, **given), **CLOSE)
+
+
+def test_the_first_chunk_may_begin_in_the_padding():
+    """A prompt of 3 tokens that ends with a chunk: its neighbours serve the first new token."""
+    model, retriever = retro(), HashRetriever()
+    batch, attention = padded_batch((3, 4))
+    _, at_end = generated(model, batch, attention_mask=attention, retriever=retriever, chunk_start=0, new=2)
+    assert (0, *batch[0, 1:].tolist()) in retriever.asked
+    _, by_text = generated(model, batch, attention_mask=attention, retriever=HashRetriever(), new=2)
+    assert (at_end[0, 0] - by_text[0, 0]).abs().max() > 0.01  # by its own count it has no complete chunk yet
+    torch.testing.assert_close(at_end[1], by_text[1], **CLOSE)
+
+
+@pytest.mark.parametrize("options", [SMALL, UNCONDITIONED])
+def test_sampling_draws_from_the_uncached_distribution(options):
+    model = retro(options=options)
+    batch, attention = padded_batch((8, 5))
+    results = []
+    for use_cache in (True, False):
+        torch.manual_seed(7)
+        results.append(
+            model.generate(
+                batch, attention_mask=attention, retriever=HashRetriever(), do_sample=True, top_k=0, max_new_tokens=12,
+                min_new_tokens=12, pad_token_id=0, use_cache=use_cache,
+            )
+        )  # fmt: skip
+    assert torch.equal(*results)
+
+
+def test_tokens_are_streamed_as_they_are_made():
+    from transformers.generation.streamers import BaseStreamer
+
+    class Kept(BaseStreamer):
+        def __init__(self):
+            self.pieces = []
+
+        def put(self, value):
+            self.pieces += value.flatten().tolist()
+
+        def end(self): ...
+
+    streamer, prompt = Kept(), tokens(1, 6)
+    sequences, _ = generated(retro(), prompt, retriever=HashRetriever(), streamer=streamer)
+    assert streamer.pieces == sequences[0].tolist()
 
 
 @pytest.mark.parametrize("mode", [{"num_beams": 3}, {"num_beams": 2, "num_return_sequences": 2}])
 def test_beam_search_reorders_the_neighbours_too(mode):
-    model, prompt = retro(), tokens(2, 6)
+    model = retro()
+    prompt, attention = padded_batch((6, 4))
     arguments = {"max_new_tokens": 9, "min_new_tokens": 9, "do_sample": False, "pad_token_id": 0, **mode}
+    arguments["attention_mask"] = attention
     cached = model.generate(prompt, retriever=HashRetriever(), **arguments)
     uncached = model.generate(prompt, retriever=HashRetriever(), use_cache=False, **arguments)
     assert torch.equal(cached, uncached)
@@ -243,6 +400,38 @@ def test_a_cache_that_went_on_without_retrieval_is_refused():
         plain = model(ids[:, :6], use_cache=True).past_key_values
         with pytest.raises(MismatchError, match="holds 6 tokens, of which retrieval saw 0"):
             model(ids[:, 6:], past_key_values=plain, use_cache=True, **near)
+
+
+def test_chunks_that_end_with_the_text_are_for_scoring():
+    model = retro(options=SMALL.model_copy(update={"chunk_alignment": "right"}))
+    for source in ({"retriever": HashRetriever()}, neighbours(1, 2)):
+        with pytest.raises(ConfigError, match="chunk_alignment is right"):
+            model.generate(tokens(1, 6), max_new_tokens=1, **source)
+    assert model.generate(tokens(1, 6), max_new_tokens=1).shape == (1, 7)  # without retrieval there are no chunks
+    near = neighbours(2, 2)
+    padded = torch.tensor([[0, 1, 1, 1, 1, 1], [1] * 6])
+    for wrong in ({"attention_mask": padded}, {"chunk_start": 0}, {"retrieval_stride": 2}):
+        with pytest.raises(ConfigError, match="counts chunks from the end of a whole text"):
+            model(tokens(2, 6), **wrong, **near)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"retrieval_stride": 0}, "retrieval_stride: expected 1 to chunk_tokens = 4, came 0"),
+        ({"retrieval_stride": 5}, "came 5"),
+        ({"chunk_start": -1}, "chunk_start -1: expected places in the row"),
+        ({"neighbours": -1}, "neighbours: expected 0 or more, came -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        retro().generate(tokens(1, 6), retriever=HashRetriever(), max_new_tokens=1, **wrong)
+
+
+def test_starts_for_other_texts_are_refused():
+    with pytest.raises(ShapeError, match=r"chunk_start: expected one number or 2, came shape \[3\]"):
+        retro()(tokens(2, 6), chunk_start=torch.zeros(3, dtype=torch.long), **neighbours(2, 2))
 
 
 def test_a_retriever_and_tensors_together_are_refused():
