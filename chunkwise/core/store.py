@@ -263,11 +263,15 @@ class Store:
             yield
 
     def _sweep(self) -> None:
-        """Remove what killed builders of other keys left: temporary folders whose lock is free."""
+        """Remove what killed builders left: temporary folders whose lock is free, scratch of what is finished."""
         for folder in (self.root / "temporary").glob("*"):
             with open(self.root / "locks" / folder.name, "a") as file, contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self.root / "scratch").glob("*"):
+            records = self.root.glob(f"*/{folder.name}/{RECORD}")
+            if any(record.parent.parent.name not in _OWN_FOLDERS for record in records):
+                shutil.rmtree(folder, ignore_errors=True)  # killed between commit and tidying up
 
     # Last, because from here on `list` names this method in the class body.
     def list(self) -> list[Artefact]:

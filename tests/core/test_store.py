@@ -144,6 +144,15 @@ def test_a_failing_builder_leaves_nothing_and_its_scratch_is_there_next_time(sto
     assert leftovers(store) == []
 
 
+def test_scratch_that_a_kill_after_the_commit_left_is_swept_away_by_the_next_build(store):
+    made = store.make("corpus", 1, {}, {}, writes("x"))
+    for key in (made.key, "0" * 40):  # of what is done, and of what may be resumed
+        (store.root / "scratch" / key).mkdir(parents=True)
+        (store.root / "scratch" / key / "checkpoint").write_text("step 3")
+    store.make("corpus", 2, {}, {}, writes("y"))
+    assert leftovers(store) == [f"scratch/{'0' * 40}", f"scratch/{'0' * 40}/checkpoint"]
+
+
 def test_a_failing_builder_without_checkpoints_leaves_no_folder_at_all(store):
     with pytest.raises(AssertionError):
         store.make("corpus", 1, {}, {}, never)

@@ -61,7 +61,9 @@ def kill_after_its_second_checkpoint(root, *, in_retrofit):
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
-        steps = {int(path.parent.name.rpartition("-")[2]): path for path in root.glob(f"scratch/*/*/*/{CURVES}")}
+        done = {path.parent.name for path in root.glob("*/*/record.json")}  # its scratch is about to go
+        found = [path for path in root.glob(f"scratch/*/*/*/{CURVES}") if path.parents[2].name not in done]
+        steps = {int(path.parent.name.rpartition("-")[2]): path for path in found}
         based = bool(list(root.glob("base/*/record.json")))
         if based == in_retrofit and steps and CHECKPOINT_STEPS < max(steps) < STEPS:
             os.killpg(process.pid, signal.SIGKILL)
