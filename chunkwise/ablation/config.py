@@ -27,13 +27,13 @@ from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
 from chunkwise.training.config import BaseConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
 
-Mechanism = Literal["cross-attention", "in_prompt", "none"]
+Mechanism = Literal["cross-attention", "in_prompt", "wider", "none"]
 Status = Literal["resolved", "partly", "not-applicable", "infeasible", "unresolved"]
 
 HANDED_DOWN = (
     "retrofit.view", "instruct.view", "instruct.chunk_tokens", "instruct.neighbours",
     "perplexity.condition", "perplexity.k", "perplexity.view", "perplexity.view_seed", "perplexity.random_seed",
-    "qa.cell", "qa.evidence", "qa.k", "qa.view", "qa.view_seed", "qa.placebo_seed",
+    "qa.cell", "qa.evidence", "qa.encoder_reads", "qa.k", "qa.view", "qa.view_seed", "qa.placebo_seed",
 )  # fmt: skip
 """Fields of stages that arm and replicate decide; a profile that sets one of them is refused."""
 
@@ -78,12 +78,31 @@ class Profile(Config):
                     ("neighbours in the prompt at equal tokens", "in-context retrieval", "in-context neighbours",
                      "neighbours prepended to the context", "retrieved text in the prompt"),
                 ),
+                "a wider feed-forward of as many parameters": (
+                    "wider",
+                    ("wider MLP", "wider feed-forward", "matched parameters without retrieval"),
+                ),
             },
         ),
     ] = "cross-attention"  # fmt: skip
-    """How training and evaluation read neighbours: Retro; written into the text; not at all (the twin)."""
+    """How training and evaluation read neighbours: Retro; written into the text; not at all (the twin, or one with a
+    wider feed-forward, whose parameters are as many as Retro's)."""
     retrofit: RetrofitConfig
     """The continued training. Twin and in-prompt arms take its budget, rows and order."""
+    evaluation_neighbours: Annotated[
+        int | None,
+        Knob(
+            component="model.neighbours_read",
+            title="neighbours read at evaluation",
+            aliases=("neighbours at evaluation", "number of neighbours at evaluation", "k at evaluation",
+                     "evaluation neighbours", "neighbours at inference"),
+            unit="neighbours",
+            paper=PaperValue(2, "neighbours", "arXiv:2112.04426"),
+            stage="perplexity",
+            remove=0,
+        ),
+    ] = Field(None, ge=0, le=128)  # fmt: skip
+    """k at evaluation, whatever k was trained with; None: as trained. 0 closes the gate."""
     instruct: InstructConfig | None = None
     perplexity: PerplexityConfig = PerplexityConfig()
     qa: QuestionsEvalConfig = QuestionsEvalConfig()
@@ -184,7 +203,14 @@ class Profile(Config):
 
     def twin_config(self) -> TwinConfig:
         retrofit = self.retrofit
+        if self.mechanism == "wider":  # its own weights are what is wider
+            return TwinConfig(as_large_as=retrofit.retro, train=retrofit.train)
         return TwinConfig(freeze_backbone=retrofit.freeze_backbone, lora=retrofit.lora, train=retrofit.train)
+
+    @property
+    def neighbours_read(self) -> int:
+        """k at evaluation."""
+        return self.retrofit.retro.neighbours if self.evaluation_neighbours is None else self.evaluation_neighbours
 
     def in_prompt_config(self, view: ViewConfig | None = None) -> InPromptConfig:
         retro = self.retrofit.retro

@@ -70,7 +70,7 @@ class Costs:
             tokens, k = self.text_tokens, job.config.k
             if job.config.condition == "in_prompt":
                 return self._decoder(tokens * (1 + 2 * k))
-            reads = job.config.condition in ("on", "random", "oracle")
+            reads = job.config.reads_neighbours
             return self._decoder(tokens) + (self._retrieval(tokens, k, self.retro) if reads else 0)
         if job.stage == "qa":
             prompt = job.config.prompt_tokens if job.config.in_prompt else 64

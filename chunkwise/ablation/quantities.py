@@ -26,6 +26,7 @@ _UNITS = {
     "sequences": ("sequence", "seqs"), "parameters": ("parameter", "params", "param"), "layers": ("layer",),
     "heads": ("head",), "steps": ("step", "iterations"), "examples": ("example", "samples"),
     "neighbours": ("neighbour", "neighbors", "neighbor"), "epochs": ("epoch",), "seeds": ("seed",),
+    "dimensions": ("dimension", "dims", "dim", "wide"),
 }  # fmt: skip
 _UNIT_OF = {word: unit for unit, words in _UNITS.items() for word in (unit, *words)}
 _BYTES = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20,
@@ -39,6 +40,9 @@ _FRACTION = re.compile(r"(?P<top>\d{1,4})\s*/\s*(?P<bottom>\d{1,4})(?:\s+of\b.*)
 _MULTIPLE = re.compile(rf"(?:(?P<before>{_NUMBER})\s*[x×]|[x×]\s*(?P<after>{_NUMBER}))(?:\s+.*)?")
 _PERCENT = re.compile(rf"(?P<number>{_NUMBER})\s*(?:%|percent\b|per cent\b)(?:\s+.*)?")
 _GRID = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
+_NUMBERED_LAYERS = re.compile(
+    r"layers?\s+(?P<numbers>\d{1,4}(?:(?:\s*,\s*|\s*,?\s+and\s+|\s*&\s*)\d{1,4})*)", re.IGNORECASE
+)
 _TRAILING_BRACKET = re.compile(r"(?<=\S)\s*\([^()]*\)$")
 _IDLE_WORDS = {"only", "in", "total", "each"}
 _BULK_LITERAL = 4000  # characters; a longer literal is not a hyper-parameter
@@ -92,6 +96,8 @@ def _read_share(text: str) -> tuple | None:
         return ("percent", int(match["top"]) / int(match["bottom"]), None, None) if int(match["bottom"]) else None
     if match := _PERCENT.fullmatch(text):
         return "percent", _number(match["number"]) / 100, None, None
+    if match := _NUMBERED_LAYERS.fullmatch(text):
+        return "literal", [int(number) for number in re.findall(r"\d+", match["numbers"])], None, None
     if match := _GRID.fullmatch(text):
         return "literal", [int(match[1]), int(match[2])], None, None
     if match := _MULTIPLE.fullmatch(text):

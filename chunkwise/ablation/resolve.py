@@ -38,7 +38,12 @@ from chunkwise.core.io import canonical_json, digest_bytes
 SECOND_MEANINGS = {"model.cca": ("model.cca.gate", "trained with retrieval, evaluated with its gate at 0")}
 """REMOVE of the component is also read as REMOVE of the second one, which is always shown beside it."""
 
-ARM_NAMES = {("mechanism", "none"): "twin", ("mechanism", "in_prompt"): "in-prompt", ("gate", 0.0): "gate-off"}
+ARM_NAMES = {
+    ("mechanism", "none"): "twin",
+    ("mechanism", "in_prompt"): "in-prompt",
+    ("mechanism", "wider"): "wider",
+    ("gate", 0.0): "gate-off",
+}
 
 _METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "perplexity": ("perplexity", "validation perplexity", "test perplexity", "language modeling perplexity", "loss",

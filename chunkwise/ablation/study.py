@@ -37,8 +37,11 @@ PLACEBO, TWIN_PLACEBO, UNTUNED, WORDS, WORDS_PLACEBO = (
 )  # fmt: skip
 """Arms of cells that are no training of their own: the same models read placebo passages or were not tuned."""
 
-NATURAL = {"cross-attention": ("on", "both"), "in_prompt": ("in_prompt", "prompt"), "none": ("none", "prompt")}
-"""Mechanism -> condition for text, cell for questions."""
+NATURAL = {"in_prompt": ("in_prompt", "prompt"), "wider": ("none", "prompt"), "none": ("none", "prompt")}
+"""Mechanism without cross-attention -> condition for text, cell for questions."""
+
+CONDITION = {"found": "on", "random": "random", "shuffled": "shuffled", "own": "own"}
+"""Source of the neighbours in training -> condition for text: what is read is of the kind that was trained with."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Study:
         base = self.base(profile, data, replicate)
         about: dict[str, Any] = {"seed": replicate, "arm": trained.id}
         inputs = {"base": base, "sequences": data.text, "validation": data.validation}
-        if trained.mechanism == "none":
+        if trained.mechanism in ("none", "wider"):
             return self.jobs.add("twin", profile.twin_config(), inputs, **about)
         inputs |= {"neighbours": data.text_neighbours, "validation_neighbours": data.validation_neighbours}
         inputs |= {"datastore": data.datastore}
@@ -153,8 +156,8 @@ class Study:
         config = trained.profile.instruct_config(trained.view)
         if config is None or trained.data.questions is None:
             return model
-        if trained.mechanism != "cross-attention":
-            config = config.model_copy(update={"gate": 0})  # a plain decoder has no other
+        if trained.mechanism != "cross-attention" or trained.profile.retrofit.neighbour_source != "found":
+            config = config.model_copy(update={"gate": 0})  # a plain decoder has no other, and controls find nothing
         data = trained.data
         inputs = {"model": model, "instructions": data.questions, "tokens": data.tokens}
         if config.passages or config.gate:
@@ -169,7 +172,7 @@ class Study:
         for replicate in self.replicates:
             config = profile.perplexity.model_copy(
                 update={
-                    "condition": at.condition, "k": max(1, profile.retrofit.retro.neighbours), "view": view,
+                    "condition": at.condition, "k": max(1, profile.neighbours_read), "view": view,
                     "view_seed": replicate, "random_seed": replicate,
                     # Overlap is a fact of the text, the same for all arms: three evaluations suffice.
                     "overlap_neighbours": profile.perplexity.overlap_neighbours if overlap else 0,
@@ -197,6 +200,9 @@ class Study:
             config = profile.qa.model_copy(
                 update={"cell": cell or at.condition, "evidence": evidence} | self._reading(trained, at, replicate)
             )
+            source = profile.retrofit.neighbour_source
+            if source != "found" and config.in_encoder and evidence == "found":
+                config = config.model_copy(update={"encoder_reads": source})
             if not write:
                 config = config.model_copy(update={"n_generate": 0})
             inputs: dict[str, Job | None] = {"model": (models or trained.tuned)[replicate], "questions": data.questions}
@@ -218,7 +224,7 @@ class Study:
     def _reading(self, trained: Trained, at: Selector, replicate: int) -> dict:
         """What passages are drawn from."""
         view = trained.view or (trained.profile.whole_view if at.view == FULL else self.view_of(at.view))
-        k = max(1, trained.profile.retrofit.retro.neighbours)
+        k = max(1, trained.profile.neighbours_read)
         return {"k": k, "view": view, "view_seed": replicate, "placebo_seed": replicate}
 
     def _evaluate(self, stage: str, config, inputs: Mapping[str, Job | None], at: Selector, replicate: int) -> None:
@@ -243,8 +249,18 @@ def kind_of(arm: Arm, baseline: Profile) -> str:
 
 def mechanism_of(profile: Profile) -> str:
     """A retrofit that reads 0 neighbours has nothing to read: it is the twin."""
-    reads = profile.mechanism != "none" and profile.retrofit.retro.neighbours
+    reads = profile.mechanism == "wider" or profile.retrofit.retro.neighbours
     return profile.mechanism if reads else "none"
+
+
+def natural(profile: Profile) -> tuple[str, str]:
+    """How an arm is read: condition for text, cell for questions."""
+    mechanism = mechanism_of(profile)
+    if mechanism != "cross-attention":
+        return NATURAL[mechanism]
+    if not profile.neighbours_read:
+        return "off", "prompt"
+    return CONDITION[profile.retrofit.neighbour_source], "both"
 
 
 def plan_study(profile: Profile, resolution: Resolution) -> Study:
@@ -256,11 +272,12 @@ def plan_study(profile: Profile, resolution: Resolution) -> Study:
     Raises:
         ConfigError: the baseline itself has no retrieval.
     """
-    if mechanism_of(profile) != "cross-attention":
+    if natural(profile) != ("on", "both"):
         raise ConfigError(
             f"profile {profile.name}: the baseline of a study is a Retro model; came mechanism={profile.mechanism} "
-            f"with {profile.retrofit.retro.neighbours} neighbours",
-            hint="leave `mechanism` out; other mechanisms are arms",
+            f"with {profile.retrofit.retro.neighbours} neighbours, {profile.neighbours_read} of them read, source "
+            f"{profile.retrofit.neighbour_source}",
+            hint="leave `mechanism`, `evaluation_neighbours` and `neighbour_source` out; what differs is an arm",
         )
     study = Study(profile, resolution)
     data = prepare(study.jobs, profile, questions=study.asks_questions)
@@ -340,7 +357,7 @@ def _variant(study: Study, arm: Arm, data: Data) -> None:
     """An arm with a training of its own."""
     profile = arm.profile(study.profile)
     mechanism = mechanism_of(profile)
-    condition, cell = NATURAL[mechanism]
+    condition, cell = natural(profile)
     places = Selector(arm=arm.id, condition=condition), Selector(arm=arm.id, condition=cell)
     study.places[arm.id, arm.experiment] = places
     if arm.id == TWIN:

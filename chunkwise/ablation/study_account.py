@@ -252,7 +252,9 @@ def limits_of(study: Study, arms: Sequence[Arm], views: Sequence[ViewRow]) -> tu
             "Smaller and other datastores were swapped in at evaluation; the models were trained with the full one."
         )
     if any(arm.unused for arm in study.resolution.arms.values()):
-        found.append("Removing cross-attention also removes parameters; no arm of matched parameters was run.")
+        matched = any(arm.changes.get("mechanism") == "wider" for arm in study.resolution.arms.values())
+        other = "the arm with a wider feed-forward has as many" if matched else "no arm of matched parameters was run"
+        found.append(f"Removing cross-attention also removes parameters; {other}.")
     if len(study.views) > 1:
         found.append("Views keep the BM25 statistics of the full datastore; the rebuild check states the shift.")
     return tuple(found)

@@ -32,8 +32,8 @@ def perplexity(
         list[str] | None,
         typer.Option(
             "--condition",
-            help="on, off, random, oracle, in_prompt, none; repeatable. Default: on and off for a model with "
-            "retrieval, none for a plain decoder.",
+            help="on, off, random, shuffled, own, oracle, in_prompt, none; repeatable. Default: on and off for a model "
+            "with retrieval, none for a plain decoder.",
             show_default=False,
         ),
     ] = None,
@@ -46,7 +46,8 @@ def perplexity(
     """Loss on the documents that are in neither datastore nor training text (split valid).
 
     on: the datastore's neighbours are read; off: the same model with its gate at 0; random: neighbours drawn at
-    random; oracle: the true continuation as a neighbour; none: a plain decoder.
+    random; shuffled: what was found for another chunk; own: the chunk itself; oracle: the true continuation as a
+    neighbour; none: a plain decoder.
     Settings: k, view, batch_rows, ..., text (sequence_tokens, max_tokens, ...), search (K, ...).
 
     \b

@@ -25,16 +25,18 @@ class PerplexityConfig(Config):
         on         neighbours of the arm's own view, through the neighbour encoder
         off        gate 0: the same model without its retrieval path (a plain decoder is its own gate-off)
         random     neighbours drawn at random from the datastore: what reading *something* does
+        shuffled   the neighbours of another chunk: what reading *something found* does
+        own        the chunk itself as its neighbour: what the added parameters do without retrieval
         oracle     the true continuation of each chunk as its neighbour: what reading *the answer* would do
         none       a plain decoder (the twin, the base)
         in_prompt  a plain decoder with the neighbours written into its text (`neighbours.in_prompt`)
     """
 
-    condition: Literal["on", "off", "random", "oracle", "none", "in_prompt"] = "on"
+    condition: Literal["on", "off", "random", "shuffled", "own", "oracle", "none", "in_prompt"] = "on"
     k: int = Field(2, ge=1, description="neighbours of a chunk")
     view: ViewConfig | None = Field(None, description="the part of the datastore that may be read; None for all of it")
     view_seed: int = Field(0, description="which part: the replicate's draw")
-    random_seed: int = Field(0, description="condition random: which neighbours are drawn")
+    random_seed: int = Field(0, description="conditions random and shuffled: what is drawn")
     overlap_neighbours: int = Field(
         10, ge=0, description="overlap is taken with this many nearest neighbours in the whole datastore (RETRO: 10)"
     )
@@ -44,16 +46,21 @@ class PerplexityConfig(Config):
     @property
     def reads_neighbours(self) -> bool:
         """True when the model is shown neighbours under this condition."""
-        return self.condition in ("on", "random", "oracle", "in_prompt")
+        return self.condition not in ("off", "none")
+
+    @property
+    def reads_the_table(self) -> bool:
+        """True when these neighbours are those that were found."""
+        return self.condition in ("on", "shuffled", "in_prompt")
 
     def used(self) -> Self:
         """The same evaluation with every field that its condition ignores at its default."""
         ignored = set()
-        if self.condition not in ("on", "in_prompt"):
+        if not self.reads_the_table:
             ignored |= {"view", "view_seed"}
         if not self.reads_neighbours:
             ignored |= {"k"}
-        if self.condition != "random":
+        if self.condition not in ("random", "shuffled"):
             ignored |= {"random_seed"}
         return _reset(self, ignored)
 
@@ -70,6 +77,10 @@ class QuestionsEvalConfig(Config):
         found            the question's nearest chunks in the arm's view
         placebo          random chunks of the view, none of the question's own document
         other_documents  the nearest chunks, those of the question's own document left out
+    encoder_reads:
+        evidence  the same as the prompt
+        random, shuffled, own   controls, with the prompt as it is: random chunks of the view, the evidence of another
+                  question, or the prompt's own last chunk
 
     scoring, how an option is chosen:
         calibrated  the option whose log-likelihood the prompt raises most over an empty prompt (summed over tokens).
@@ -82,6 +93,7 @@ class QuestionsEvalConfig(Config):
 
     cell: Literal["closed", "prompt", "encoder", "both"] = "both"
     evidence: Literal["found", "placebo", "other_documents"] = "found"
+    encoder_reads: Literal["evidence", "random", "shuffled", "own"] = "evidence"
     k: int = Field(2, ge=1, description="passages in the neighbour encoder")
     passages: int = Field(5, ge=1, description="passages in the prompt, at most")
     passage_chunks: Literal[1, 2] = Field(2, description="1: the chunk found; 2: with its continuation")
@@ -94,7 +106,7 @@ class QuestionsEvalConfig(Config):
     n_questions: int | None = Field(None, ge=1, description="questions used, first by hash of id; None for all")
     view: ViewConfig | None = Field(None, description="the part of the datastore that may be read; None for all of it")
     view_seed: int = Field(0, description="which part: the replicate's draw")
-    placebo_seed: int = Field(0, description="evidence placebo: which chunks are drawn")
+    placebo_seed: int = Field(0, description="evidence placebo, and what is drawn for the encoder")
     batch_questions: int = Field(32, ge=1, description="questions of one forward pass")
     dtype: Dtype = "float32"
 
@@ -114,10 +126,11 @@ class QuestionsEvalConfig(Config):
         if self.cell == "closed":
             ignored |= {"evidence", "view", "view_seed"}
         if not self.in_encoder:
-            ignored |= {"k"}
+            ignored |= {"k", "encoder_reads"}
         if not self.in_prompt:
             ignored |= {"passages", "passage_chunks"}
-        if self.cell == "closed" or self.evidence != "placebo":
+        drawn = self.evidence == "placebo" or (self.in_encoder and self.encoder_reads in ("random", "shuffled"))
+        if self.cell == "closed" or not drawn:
             ignored |= {"placebo_seed"}
         if not self.n_generate:
             ignored |= {"max_answer_tokens"}

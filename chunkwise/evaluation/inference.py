@@ -73,6 +73,6 @@ def require(model: PreTrainedModel, *, retrieval: bool, what: str) -> None:
             hint=(
                 "a plain decoder has the conditions none, off and in_prompt, and the cells closed and prompt"
                 if retrieval
-                else "a Retro model has the conditions on, off, random and oracle"
+                else "a Retro model has the conditions on, off, random, shuffled, own and oracle"
             ),
         )

@@ -145,6 +145,18 @@ def answer(
     )
 
 
+def own_chunks(prompts: Sequence[Sequence[int]], chunk_tokens: int, k: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask [Q, k, 2 m]: each prompt's last chunk as its only neighbour, as the model sees it, without a
+    continuation."""
+    ids = np.full((len(prompts), k, 2 * chunk_tokens), pad, np.int64)
+    mask = np.zeros(ids.shape, bool)
+    for index, prompt in enumerate(prompts):
+        last = prompt[-chunk_tokens:]
+        place = slice(chunk_tokens - len(last), chunk_tokens)
+        ids[index, 0, place], mask[index, 0, place] = last, True
+    return ids, mask
+
+
 def _batches(questions: Sequence[Prepared], generated: set[int], size: int) -> list[list[int]]:
     """Positions in batches, longest prompts first; a batch writes answers for all of its questions or for none."""
     order = sorted(range(len(questions)), key=lambda index: (-len(questions[index].prompt), index))

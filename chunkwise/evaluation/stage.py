@@ -57,8 +57,8 @@ def evaluate_perplexity(
         config: see PerplexityConfig; fields that its condition ignores do not count.
         model: a "model" artefact, Retro or plain.
         sequences: rows of layout "documents".
-        neighbours: the hits of these rows. The conditions on and in_prompt read them; with the others they only serve
-            the overlap of each chunk (None: no overlap is given).
+        neighbours: the hits of these rows. The conditions on, shuffled and in_prompt read them; with the others they
+            only serve the overlap of each chunk (None: no overlap is given).
         datastore: what `neighbours` was searched in; needed with it, and by condition random.
         out: also place the artefact here.
         device: default a GPU where there is one.
@@ -84,7 +84,7 @@ def evaluate_perplexity(
             f"perplexity is measured by document; these sequences have the layout {facts['layout']!r}",
             hint='pack the evaluation split with layout="documents"',
         )
-    if config.condition in ("on", "in_prompt") and neighbours is None:
+    if config.reads_the_table and neighbours is None:
         raise ConfigError(f"condition {config.condition!r} needs the neighbours of these sequences")
     if datastore is None and (neighbours is not None or config.condition == "random"):
         raise ConfigError(f"condition {config.condition!r} needs the datastore (and so does a neighbour table)")
@@ -118,7 +118,8 @@ def _perplexity(
     from chunkwise.neighbours.table import NeighbourTable
 
     if config.condition != "off":  # a plain decoder is its own gate-off
-        require(model, retrieval=config.condition in ("on", "random", "oracle"), what=f"condition {config.condition!r}")
+        retrieval = config.condition not in ("none", "in_prompt")
+        require(model, retrieval=retrieval, what=f"condition {config.condition!r}")
     chunk_tokens = _chunk_tokens(model, datastore)
     _require_vocabulary(model, facts["vocabulary_size"])
     rows = perplexity.Rows(
@@ -203,7 +204,7 @@ def _given_neighbours(config, rows, sequences: Artefact, base, table, chunk_toke
     """What the chunks may read under the condition; None where nothing is read."""
     from chunkwise.datastore.views import members
     from chunkwise.evaluation.perplexity import GivenNeighbours
-    from chunkwise.neighbours.controls import oracle_neighbours, random_neighbours
+    from chunkwise.neighbours.controls import oracle_neighbours, random_neighbours, shuffled_neighbours
 
     if not config.reads_neighbours:
         return None
@@ -214,9 +215,10 @@ def _given_neighbours(config, rows, sequences: Artefact, base, table, chunk_toke
             hint=f"pack sequences of {-(-width // chunk_tokens) * chunk_tokens} tokens",
         )
     chunks = width // chunk_tokens
-    if config.condition == "oracle":
-        ids, mask = oracle_neighbours(rows.tokens_Sn, rows.lengths_S, chunk_tokens, config.k, rows.pad)
-        return GivenNeighbours.of_tokens(ids, mask)
+    if config.condition in ("oracle", "own"):
+        continued = config.condition == "oracle"
+        given = rows.tokens_Sn, rows.lengths_S, chunk_tokens, config.k, rows.pad
+        return GivenNeighbours.of_tokens(*oracle_neighbours(*given, continued=continued))
     if config.condition == "random":
         has_query = (rows.lengths_S[:, None] > np.arange(chunks) * chunk_tokens).reshape(-1)
         exclude: dict[str, Any] = {}
@@ -230,6 +232,8 @@ def _given_neighbours(config, rows, sequences: Artefact, base, table, chunk_toke
         complete = config.view is not None and config.view.searched_itself
         selection = table.select(inside, config.k, complete=complete)
         ids_Qk, counts = selection.ids, selection.counts()
+        if config.condition == "shuffled":
+            ids_Qk = shuffled_neighbours(ids_Qk, table.has_query, table.exclude, config.random_seed)
     return GivenNeighbours.of_chunks(ids_Qk.reshape(rows_S, chunks, -1), base, counts)
 
 
@@ -317,15 +321,21 @@ def evaluate_questions(
             prepared.append(
                 answering.prepare(tokenizer, everything[position], passages, prompt_tokens=config.prompt_tokens)
             )
+        chunk_tokens = _chunk_tokens(loaded, datastore if has_retrieval(loaded) else None)
         neighbours = None
         if evidence is not None and config.in_encoder:
-            neighbours = evidence.datastore.gather(evidence.ids[chosen, : config.k])
+            if config.encoder_reads == "own":
+                prompts = [question.prompt for question in prepared]
+                neighbours = answering.own_chunks(prompts, chunk_tokens, config.k, facts["pad"])
+            else:
+                ids = _encoder_ids(config, evidence, question_neighbours, datastore)
+                neighbours = evidence.datastore.gather(ids[chosen])
         answers = answering.answer(
             loaded,
             tokenizer,
             prepared,
             config,
-            chunk_tokens=_chunk_tokens(loaded, datastore if has_retrieval(loaded) else None),
+            chunk_tokens=chunk_tokens,
             pad=facts["pad"],
             eos=facts["eos"],
             neighbours=neighbours,
@@ -443,6 +453,22 @@ def _open_evidence(
         own_Q=own_Q,
     )
     return Evidence(opened.datastore, ids, own_Q, counts)
+
+
+def _encoder_ids(config, evidence, table: Artefact | None, datastore: Artefact | None) -> np.ndarray:
+    """Chunk ids [Q, k] that the encoder is given for each question."""
+    from chunkwise.evaluation.evidence import find_evidence
+    from chunkwise.neighbours.controls import shuffled_neighbours
+    from chunkwise.neighbours.table import NeighbourTable
+
+    ids = evidence.ids[:, : config.k]
+    if config.encoder_reads == "shuffled":
+        return shuffled_neighbours(ids, (ids >= 0).any(1), None, config.placebo_seed)
+    if config.encoder_reads == "random":
+        about = {"view": config.view, "view_seed": config.view_seed, "placebo_seed": config.placebo_seed}
+        opened = NeighbourTable.open(table, datastore)
+        ids, _ = find_evidence("placebo", config.k, table=opened, own_Q=evidence.own_Q, **about)
+    return ids
 
 
 def _record_schema():

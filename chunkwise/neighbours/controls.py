@@ -1,8 +1,10 @@
 """Mechanism controls: neighbours that must not help, and neighbours that must.
 
 *Random*: chunks drawn without regard to the query. A model that gains from them gains from something else than
-retrieval (parameters, noise), so its loss must be the twin's. *Oracle*: the text that really follows. A model that does
-not gain greatly from it does not read its neighbours.
+retrieval (parameters, noise), so its loss must be the twin's. *Shuffled*: what was found, for another query: random
+neighbours that are what retrieval finds. *Own*: the query chunk itself, which the model has read already: all the
+parameters and none of the retrieval. *Oracle*: the text that really follows. A model that does not gain greatly from it
+does not read its neighbours.
 
 Dimensions: S rows, C chunks a row, m tokens a chunk, k neighbours, r = 2 m tokens, D documents.
 """
@@ -129,16 +131,36 @@ def _without_repeats(drawn: np.ndarray, open_chunks: np.ndarray) -> np.ndarray:
     return drawn
 
 
+def shuffled_neighbours(
+    ids_Qk: np.ndarray, has_query_Q: np.ndarray, exclude_Q2: np.ndarray | None, seed: int
+) -> np.ndarray:
+    """Each query is given what was found for another one, drawn so that every list is used once.
+
+    Args:
+        ids_Qk: chunk ids, -1 for none.
+        exclude_Q2: chunks from <= id < to of the query's own documents, which are no neighbours of it: -1 instead.
+            None: none are excluded.
+    """
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(has_query_Q))
+    shuffled = np.array(ids_Qk)
+    shuffled[order] = ids_Qk[np.roll(order, 1)]
+    if exclude_Q2 is not None:
+        start, end = np.asarray(exclude_Q2).T[:, :, None]
+        shuffled[(shuffled >= start) & (shuffled < end)] = -1
+    return shuffled
+
+
 def oracle_neighbours(
-    rows_Sn: np.ndarray, lengths_S: np.ndarray, chunk_tokens: int, k: int, pad: int
+    rows_Sn: np.ndarray, lengths_S: np.ndarray, chunk_tokens: int, k: int, pad: int, *, continued: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each chunk u the neighbour that a perfect copy of the text would give: chunk u, continued by chunk u + 1.
 
     It has the form of a found neighbour: the part that resembles the query, then what follows it. Chunk u + 1 is what
-    the model is about to predict when it reads this neighbour.
+    the model is about to predict when it reads this neighbour. Without it, the chunk's own text is all that is read.
 
     Args:
         rows_Sn: token rows, n a whole number of chunks. lengths_S: real tokens of each row.
+        continued: False leaves the continuation out.
 
     Returns:
         (tokens int64 [S, C, k, 2 m], mask bool of the same shape). Only the first of the k neighbours is there; the
@@ -161,5 +183,6 @@ def oracle_neighbours(
     tokens = np.full((S, C, k, 2 * chunk_tokens), pad, np.int64)
     mask = np.zeros(tokens.shape, bool)
     tokens[:, :, 0, :chunk_tokens], mask[:, :, 0, :chunk_tokens] = chunk, there
-    tokens[:, :-1, 0, chunk_tokens:], mask[:, :-1, 0, chunk_tokens:] = chunk[:, 1:], there[:, 1:]
+    if continued:
+        tokens[:, :-1, 0, chunk_tokens:], mask[:, :-1, 0, chunk_tokens:] = chunk[:, 1:], there[:, 1:]
     return tokens, mask

@@ -24,6 +24,7 @@ from chunkwise.model.config import RetroOptions
 from chunkwise.training.presets import expanded
 
 INSTRUCTRETRO = "arXiv:2310.07713"
+RETRO = "arXiv:2112.04426"
 
 
 class TrainOptions(Config):
@@ -298,6 +299,32 @@ class RetrofitConfig(Config):
             options={"full": (None, ("full training", "full fine-tuning", "all weights"))},
         ),
     ] = Field(None, description="train low-rank updates of the decoder; None: its weights")
+    neighbour_source: Annotated[
+        Literal["found", "random", "shuffled", "own"],
+        Knob(
+            component="model.cca.source",
+            title="what cross-attention reads",
+            aliases=("source of the neighbours", "content of the neighbours", "text fed to cross-attention"),
+            paper=PaperValue("found", None, RETRO),
+            stage="retrofit",
+            consequences=("retrofit.random_neighbours",),
+            options={
+                "random neighbours": ("random", ("random chunks", "randomly drawn neighbours")),
+                "shuffled neighbours": (
+                    "shuffled",
+                    ("neighbours of other chunks", "neighbours shuffled across chunks"),
+                ),
+                "the chunk's own text": ("own", ("own text", "chunk's own text", "parameter control")),
+                "found neighbours": ("found", ("retrieved neighbours",)),
+            },
+        ),
+    ] = Field(
+        "found",
+        description=(
+            "found: what retrieval finds. Controls, read in training and evaluation alike: random chunks, shuffled "
+            "(what was found for another chunk), own (the chunk itself, which shows what the parameters are worth)"
+        ),
+    )
     random_neighbours: Annotated[
         float,
         Knob(
@@ -329,17 +356,26 @@ class RetrofitConfig(Config):
 class TwinConfig(Config):
     """Train the same decoder on, with the same tokens in the same order, without retrieval.
 
+    With `as_large_as` its feed-forward is widened first, until it has as many weights as a retrofit with these
+    options: the control for what retrieval adds in parameters. New units start with no output, so the model starts as
+    the base.
+
     With `freeze_backbone` there is nothing to train, and the twin is the base itself. With `lora` it is trained as the
     retrofit's decoder is: by updates of the same rank, drawn alike.
     """
 
     freeze_backbone: bool = False
     lora: AnyLora = None
+    as_large_as: RetroOptions | None = None
     train: TrainOptions
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         _refuse_frozen_lora(self.freeze_backbone, self.lora)
+        if self.as_large_as is not None and (self.freeze_backbone or self.lora is not None):
+            raise ValueError(
+                "as_large_as widens the decoder's own weights, so it goes with neither freeze_backbone nor lora"
+            )
         return self
 
 

@@ -25,6 +25,7 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import InputError, MismatchError, ShapeError
 from chunkwise.core.io import load_npy, read_json
 from chunkwise.datastore.reader import Datastore
+from chunkwise.neighbours.controls import oracle_neighbours
 from chunkwise.neighbours.in_prompt import IGNORED, lay_out_in_prompt
 
 Batch = dict[str, Tensor]
@@ -148,10 +149,31 @@ class Retrieved:
         return self.datastore.gather(self.ids_SCk[np.asarray(rows)])
 
 
+class OwnChunks:
+    """Each chunk as its own neighbour, without a continuation: the control with all the parameters and no retrieval.
+
+    Args:
+        chunk_tokens: m. k: neighbours of a chunk; all but the first are missing.
+    """
+
+    def __init__(self, sequences: SequenceTable, chunk_tokens: int, k: int) -> None:
+        self.sequences, self.chunk_tokens, self.k = sequences, chunk_tokens, k
+
+    def __call__(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids int64 and mask bool, both [B, C, k, r]."""
+        table, chosen = self.sequences, np.asarray(rows)
+        tokens_Bn, lengths_B = table.tokens_Sn[chosen], table.lengths_S[chosen]
+        return oracle_neighbours(tokens_Bn, lengths_B, self.chunk_tokens, self.k, table.pad, continued=False)
+
+
+Neighbours = Retrieved | OwnChunks
+"""Row numbers -> token ids and mask of the chunks' neighbours."""
+
+
 class RetroBatches(PlainBatches):
     """Text with its neighbours beside it."""
 
-    def __init__(self, sequences: SequenceTable, retrieved: Retrieved) -> None:
+    def __init__(self, sequences: SequenceTable, retrieved: Neighbours) -> None:
         super().__init__(sequences)
         self.retrieved = retrieved
 

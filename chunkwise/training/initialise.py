@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.retro import RetroForCausalLM
+from chunkwise.model.widen import feed_forward_width, widen, width_as_large_as
 from chunkwise.training.config import DecoderConfig
 from chunkwise.training.data import keyed_seed
 
@@ -73,6 +74,25 @@ def new_retrofit(decoder: PreTrainedModel, options: RetroOptions, replicate: int
     model = RetroForCausalLM.from_decoder(decoder, options)
     initialise(model, model.retrieval_modules(), lambda module: module.initialise(), replicate)
     return model
+
+
+def new_widened(
+    decoder: PreTrainedModel, options: RetroOptions, replicate: int
+) -> tuple[PreTrainedModel, dict[str, int]]:
+    """The decoder with a wider feed-forward, as many weights as its retrofit with `options`, computing the same.
+
+    Returns:
+        (model, {"before": width, "after": width}).
+    """
+    before = feed_forward_width(decoder)
+    after = width_as_large_as(decoder, options)
+
+    def draw(model: PreTrainedModel) -> None:
+        for parameter in model.parameters():
+            parameter._is_hf_initialized = False
+        initialise(model, list(model.modules())[::-1], model._init_weights, replicate)
+
+    return widen(decoder, after, draw), {"before": before, "after": after}
 
 
 def decoder_config(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad: int) -> Any:

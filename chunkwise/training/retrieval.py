@@ -9,10 +9,10 @@ from chunkwise.core.errors import ConfigError, MismatchError
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.datastore.reader import Datastore
 from chunkwise.datastore.views import members, view_facts
-from chunkwise.neighbours.controls import partly_random
+from chunkwise.neighbours.controls import partly_random, shuffled_neighbours
 from chunkwise.neighbours.table import NeighbourTable
 from chunkwise.training.config import TrainOptions
-from chunkwise.training.data import Retrieved, SequenceTable, keyed_seed
+from chunkwise.training.data import Neighbours, OwnChunks, Retrieved, SequenceTable, keyed_seed
 
 
 class Retrieval:
@@ -28,9 +28,15 @@ class Retrieval:
             )
 
     def of(
-        self, neighbours: Artefact, table: SequenceTable, random_share: float = 0.0
-    ) -> tuple[Retrieved, dict[str, Any]]:
-        """The neighbours of a sequence table inside the view, a share of chunks drawn at random, and facts."""
+        self, neighbours: Artefact, table: SequenceTable, random_share: float = 0.0, source: str = "found"
+    ) -> tuple[Neighbours, dict[str, Any]]:
+        """The neighbours of a sequence table inside the view, a share of chunks drawn at random, and facts.
+
+        Args:
+            source: found, or a control: random, shuffled, own (see `RetrofitConfig.neighbour_source`).
+        """
+        if source == "own":
+            return OwnChunks(table, self.datastore.chunk_tokens, self.k), {"neighbours": {"k": self.k, "source": "own"}}
         found = NeighbourTable.open(neighbours, self.artefact)
         chunks = table.sequence_tokens // self.datastore.chunk_tokens
         if len(found) != len(table) * chunks:
@@ -50,9 +56,16 @@ class Retrieval:
         if inside is not None:
             facts["view"] = view_facts(self.view, inside, documents).as_dict()
         ids_Qk = selection.ids
-        if random_share:
+        if source == "shuffled":
+            ids_Qk = shuffled_neighbours(
+                ids_Qk, found.has_query, found.exclude, keyed_seed("shuffled neighbours", self.replicate)
+            )
+        share = 1.0 if source == "random" else random_share
+        if share:
             seed = keyed_seed("random neighbours", self.replicate)
-            ids_Qk = partly_random(ids_Qk, found, random_share, seed, members=inside)
+            ids_Qk = partly_random(ids_Qk, found, share, seed, members=inside)
+        if source != "found":
+            facts["neighbours"]["source"] = source
         return Retrieved(ids_Qk, self.datastore, len(table)), facts
 
     @staticmethod
@@ -61,10 +74,17 @@ class Retrieval:
         if (validation is None) != (neighbours is None):
             raise ConfigError("validation sequences and their neighbours go together", hint="give both, or neither")
 
-    def held(self, validation: Artefact | None, neighbours: Artefact | None, options: TrainOptions, kind: Any) -> Any:
+    def held(
+        self,
+        validation: Artefact | None,
+        neighbours: Artefact | None,
+        options: TrainOptions,
+        kind: Any,
+        source: str = "found",
+    ) -> Any:
         """(rows, batches of this kind) of the validation curve; None for no curve."""
         if validation is None or not options.validation_sequences:
             return None
         table = SequenceTable.open(validation)
-        retrieved, _ = self.of(neighbours, table)
+        retrieved, _ = self.of(neighbours, table, source=source)
         return table.spread(options.validation_sequences), kind(table, retrieved)

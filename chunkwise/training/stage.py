@@ -191,6 +191,8 @@ def train_retrofit(
     table = SequenceTable.open(sequences)
     config = _resolve(config, table.sequence_tokens, retrieval=True)
     options = config.retro
+    if config.neighbour_source != "found":  # a control is not mixed with another one
+        config = config.model_copy(update={"random_neighbours": 0.0})
     if not options.neighbours:
         raise ConfigError("a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead")
     retrieval = Retrieval(config.view, replicate, options.neighbours, options.chunk_tokens, datastore)
@@ -200,8 +202,8 @@ def train_retrofit(
     def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
         from chunkwise.training.initialise import new_retrofit
 
-        retrieved, facts = retrieval.of(neighbours, table, config.random_neighbours)
-        curve = retrieval.held(validation, validation_neighbours, config.train, RetroBatches)
+        retrieved, facts = retrieval.of(neighbours, table, config.random_neighbours, config.neighbour_source)
+        curve = retrieval.held(validation, validation_neighbours, config.train, RetroBatches, config.neighbour_source)
         model = new_retrofit(_load(base), options, replicate)
         model.freeze_backbone(config.freeze_backbone)
         job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved), curve, config.lora)
@@ -246,8 +248,12 @@ def train_twin(
 
     def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
         model, curve = _load(base), _held(validation, table, config.train)
+        facts: dict[str, Any] = {"tokenizer_digest": table.tokenizer_digest}
+        if config.as_large_as is not None:
+            from chunkwise.training.initialise import new_widened
+
+            model, facts["feed_forward_widths"] = new_widened(model, config.as_large_as, replicate)
         job = _job(model, config.train, replicate, table, PlainBatches(table), curve, config.lora)
-        facts = {"tokenizer_digest": table.tokenizer_digest}
         return _run(job, folder, scratch, f"twin, replicate {replicate}", tracking, facts)
 
     inputs = _inputs(base=base, sequences=sequences, validation=validation)

@@ -39,7 +39,7 @@ from chunkwise.ablation.quantities import amount_words, parse_value, ratio_words
         ("{'k': 4, 'gate': False}", "literal", {"k": 4, "gate": False}, None),
         ("2-8", "prose", None, None),
         ("600B tokens from Wikipedia", "prose", None, None),
-        ("layers 6, 9, 12", "prose", None, None),
+        ("layers 6, 9, 12", "literal", [6, 9, 12], None),
         ("one mid layer", "prose", None, None),
         ("1e999", "prose", None, None),
         ("[open('x')]", "prose", None, None),

@@ -14,6 +14,7 @@ from chunkwise.corpus.stage import pack_sequences
 from chunkwise.datastore.config import DatastoreConfig, ViewConfig
 from chunkwise.datastore.stage import build_datastore
 from chunkwise.evaluation.evidence import find_evidence, own_documents
+from chunkwise.evaluation.questions import own_chunks
 from chunkwise.evaluation.stage import (
     BagOfWordsConfig,
     PerplexityConfig,
@@ -57,13 +58,15 @@ def metrics_of(artefact):
 
 # Perplexity
 
+CONDITIONS = ("on", "off", "random", "shuffled", "own", "oracle")
+
 
 def test_every_condition_scores_the_same_tokens(world, models):
     retro_model, plain = models
-    made = [perplexity(world, retro_model, condition=name) for name in ("on", "off", "random", "oracle")]
+    made = [perplexity(world, retro_model, condition=name) for name in CONDITIONS]
     made += [perplexity(world, plain, condition=name) for name in ("none", "off", "in_prompt")]
     assert len({metrics_of(artefact)["tokens"] for artefact in made}) == 1
-    assert len({metrics_of(artefact)["nll"] for artefact in made}) == 5  # off, none and the twin's off are one number
+    assert len({metrics_of(artefact)["nll"] for artefact in made}) == 7  # off, none and the twin's off are one number
     overlaps = [read_parquet(artefact.file("chunks.parquet"))["overlap"].to_pylist() for artefact in made]
     assert all(overlap == overlaps[0] for overlap in overlaps)  # the buckets are the same for all arms
 
@@ -105,6 +108,9 @@ def test_fields_that_a_condition_ignores_share_one_artefact(world, models):
     assert same.key == off.key
     random = [perplexity(world, models[0], condition="random", random_seed=seed).key for seed in (0, 1)]
     assert random[0] != random[1]
+    shuffled = [perplexity(world, models[0], condition="shuffled", random_seed=seed).key for seed in (0, 1)]
+    assert shuffled[0] != shuffled[1]
+    assert len({perplexity(world, models[0], condition="own", random_seed=seed).key for seed in (0, 1)}) == 1
 
 
 def test_the_same_evaluation_gives_the_same_bytes(world, models, tmp_path):
@@ -326,3 +332,23 @@ def test_the_lab_can_plan_without_torch():
     code = "import chunkwise.evaluation.stage, sys; print({'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("reads", ["random", "shuffled", "own"])
+def test_the_encoder_may_read_a_control_below_the_same_prompt(world, models, reads):
+    found = questions(world, models[0], cell="both")
+    control = questions(world, models[0], cell="both", encoder_reads=reads)
+    for name in ("prompt_tokens", "passages", "answer_in_prompt"):  # the prompts are the same
+        assert read_parquet(control.file("records.parquet"))[name].to_pylist() == (
+            read_parquet(found.file("records.parquet"))[name].to_pylist()
+        )
+    assert metrics_of(control)["answer_nll"] != metrics_of(found)["answer_nll"]
+    unread = [questions(world, models[0], cell="prompt", encoder_reads=kind).key for kind in (reads, "evidence")]
+    assert unread[0] == unread[1]  # a cell that reads no encoder does not know the setting
+
+
+def test_a_prompts_own_chunk_is_its_end():
+    ids, mask = own_chunks([[1, 2, 3, 4, 5, 6], [7, 8]], chunk_tokens=4, k=2, pad=0)
+    assert ids[:, 0].tolist() == [[3, 4, 5, 6, 0, 0, 0, 0], [0, 0, 7, 8, 0, 0, 0, 0]]
+    assert mask[:, 0].astype(int).tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0]]
+    assert not mask[:, 1].any()

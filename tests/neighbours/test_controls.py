@@ -1,11 +1,11 @@
-"""Random neighbours and the oracle."""
+"""Random, shuffled and own neighbours, and the oracle."""
 
 import numpy as np
 import pytest
 
 from chunkwise.core.errors import MismatchError, ShapeError
 from chunkwise.core.store import Store
-from chunkwise.neighbours.controls import oracle_neighbours, random_neighbours
+from chunkwise.neighbours.controls import oracle_neighbours, random_neighbours, shuffled_neighbours
 from tests.datastore.building import Doc, open_datastore
 
 DOCUMENTS = [Doc(list(range(1, 41))), Doc(list(range(1, 9))), Doc(list(range(9, 21)))]  # 10, 2 and 3 chunks
@@ -64,3 +64,25 @@ def test_the_oracle_is_the_chunk_and_its_true_continuation():
     assert not mask[:, :, 1].any()
     with pytest.raises(ShapeError, match="rows of 6 tokens are no whole number of chunks of 4; pad them to 8"):
         oracle_neighbours(rows, np.array([6, 3]), chunk_tokens=4, k=1, pad=0)
+
+
+def test_the_own_chunk_has_no_continuation():
+    rows = np.array([[1, 2, 3, 4, 5, 6]])
+    tokens, mask = oracle_neighbours(rows, np.array([5]), chunk_tokens=2, k=2, pad=0, continued=False)
+    assert tokens[0, :, 0].tolist() == [[1, 2, 0, 0], [3, 4, 0, 0], [5, 0, 0, 0]]
+    assert mask[0, :, 0].sum(axis=-1).tolist() == [2, 2, 1] and not mask[:, :, 1].any()
+
+
+def test_shuffled_neighbours_are_each_list_once_and_for_another_query():
+    ids = np.arange(40, dtype=np.int32).reshape(20, 2)
+    has_query = np.arange(20) % 4 != 0
+    ids[~has_query] = -1
+    shuffled = shuffled_neighbours(ids, has_query, None, seed=1)
+    assert (shuffled[~has_query] == -1).all()
+    assert sorted(shuffled[has_query].tolist()) == sorted(ids[has_query].tolist())  # no list is lost or used twice
+    assert not (shuffled[has_query] == ids[has_query]).any()
+    np.testing.assert_array_equal(shuffled, shuffled_neighbours(ids, has_query, None, seed=1))
+    assert not np.array_equal(shuffled, shuffled_neighbours(ids, has_query, None, seed=2))
+    exclude = np.tile([10, 30], (20, 1))
+    kept = shuffled_neighbours(ids, has_query, exclude, seed=1)
+    np.testing.assert_array_equal(kept, np.where((shuffled >= 10) & (shuffled < 30), -1, shuffled))

@@ -20,8 +20,9 @@ def world(tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("store"))
 
 
-def retrofit(world, start, replicate=0, *, validate=False, view=None, freeze_backbone=False, retro=OPTIONS, **changes):
-    config = RetrofitConfig(retro=retro, freeze_backbone=freeze_backbone, view=view, train=options(**changes))
+def retrofit(world, start, replicate=0, *, validate=False, retro=OPTIONS, **changes):
+    own = {name: changes.pop(name) for name in set(changes) & set(RetrofitConfig.model_fields)}
+    config = RetrofitConfig(retro=retro, train=options(**changes), **own)
     held = {"validation": world.validation, "validation_neighbours": world.validation_neighbours} if validate else {}
     return train_retrofit(
         config, start, world.sequences, world.neighbours, world.datastore, world.store, replicate, **held
@@ -30,7 +31,9 @@ def retrofit(world, start, replicate=0, *, validate=False, view=None, freeze_bac
 
 def twin(world, start, replicate=0, *, validate=False, **changes):
     held = {"validation": world.validation} if validate else {}
-    return train_twin(TwinConfig(train=options(**changes)), start, world.sequences, world.store, replicate, **held)
+    own = {name: changes.pop(name) for name in set(changes) & set(TwinConfig.model_fields)}
+    config = TwinConfig(train=options(**changes), **own)
+    return train_twin(config, start, world.sequences, world.store, replicate, **held)
 
 
 def report(artefact):
@@ -224,3 +227,34 @@ def test_an_encoder_of_the_decoders_own_layers_is_trained_too(world):
         for name, p in copied.items()
         if p.dim() == 2
     )
+
+
+def test_controls_are_trained_on_what_they_are_named_after(world):
+    start = base(world)
+    made = {source: retrofit(world, start, neighbour_source=source, validate=True) for source in SOURCES}
+    losses = {source: report(artefact)["loss"][-1]["loss"] for source, artefact in made.items()}
+    assert len(set(losses.values())) == len(SOURCES)
+    for source in SOURCES[1:]:
+        assert report(made[source])["neighbours"]["source"] == source
+    mixed = retrofit(world, start, neighbour_source="own", random_neighbours=0.5, validate=True)
+    assert mixed.key == made["own"].key  # a control is not mixed with another one
+
+
+SOURCES = ("found", "random", "shuffled", "own")
+
+
+def test_a_twin_as_large_as_the_retrofit_starts_as_the_base(world):
+    start = base(world)
+    wider, plain = (twin(world, start, validate=True, **given) for given in ({"as_large_as": OPTIONS}, {}))
+    retro = retrofit(world, start)
+    sizes = [report(artefact)["parameters"]["total"] for artefact in (wider, plain, retro)]
+    assert sizes[1] < sizes[0] and abs(sizes[0] - sizes[2]) < 0.01 * sizes[2]
+    first, last = ([report(artefact)["validation"][place]["nll"] for artefact in (wider, plain)] for place in (0, -1))
+    assert first[0] == pytest.approx(first[1], rel=1e-5) and last[0] != pytest.approx(last[1], rel=1e-5)
+    assert report(wider)["feed_forward_widths"]["after"] > report(wider)["feed_forward_widths"]["before"]
+    again = twin(world, start, replicate=1, as_large_as=OPTIONS)
+    assert not torch.equal(
+        weights(again)["model.layers.0.mlp.up_proj.weight"], weights(wider)["model.layers.0.mlp.up_proj.weight"]
+    )
+    with pytest.raises(ValueError, match="goes with neither freeze_backbone nor lora"):
+        twin(world, start, as_large_as=OPTIONS, freeze_backbone=True)
