@@ -89,7 +89,9 @@ def write_world(folder: Path, *, train_pairs: int = 150, valid_documents: int = 
         for _ in range(count):
             answer, body = " ".join(walk(6)), " ".join(walk(8)).capitalize()
             name = f"{next(entities)}.{next(entities)}"
-            add(split, "docstrings", f"function {name}(x)\n    Gives {answer}.\n    {body}.\n")
+            for _ in range(2 if split == "train" else 1):
+                title = " ".join(walk(int(random.integers(1, 6))))
+                add(split, "docstrings", f"{title}\nfunction {name}(x)\n    Gives {answer}.\n    {body}.\n")
     for kind, found in rows.items():
         write_jsonl(folder / f"{kind}.jsonl", found)
 

@@ -91,7 +91,8 @@ def test_a_dummy_component_is_not_declared_to_matter(results):
     for metric in ("perplexity", "choice_accuracy"):
         dummy = contrast(results, "Dummy", metric)
         assert dummy["verdict"] not in (Verdict.MATTERS, Verdict.INVALID)
-        assert len(set(dummy["differences"])) > 1  # it did change the run
+    # It did change the run; the choices are right with either stream.
+    assert len(set(contrast(results, "Dummy", "perplexity")["differences"])) > 1
 
 
 def test_the_model_is_shown_to_read_its_neighbours(results):
