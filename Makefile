@@ -48,11 +48,9 @@ test-peers: .venv-megatron/installed
 	.venv-megatron/bin/python -m pip install --quiet --no-deps megatron-core==0.15.3
 	@touch $@
 
-# retro-pytorch goes without its dependencies: autofaiss wants numpy < 2, and only its search needs that.
 bench-peers: .venv-peers/installed
 .venv-peers/installed: benchmarks/peers/requirements.txt
 	@scripts/setup.sh base
 	$(bin)/python -m venv --clear .venv-peers
 	$(addprefix PIP_EXTRA_INDEX_URL=,$(CHUNKWISE_TORCH_INDEX)) .venv-peers/bin/python -m pip install --quiet -r $<
-	.venv-peers/bin/python -m pip install --quiet --no-deps retro-pytorch==0.3.9
 	@touch $@

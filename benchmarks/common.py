@@ -66,6 +66,8 @@ class Sizes:
     cca_layers: tuple[int, ...] = (3, 5, 7)
     encoder_layers: int = 2
     batch: int = 2
+    search_chunks: int = 200_000
+    """Chunks of the datastore that is searched in generation."""
     gemm: int = 2048
     """Edge of the square matrices whose product is taken as the machine's peak."""
 
@@ -83,7 +85,8 @@ class Sizes:
 SIZES = {
     "25m": Sizes(),
     "100m": Sizes(width=640, layers=10, heads=10, feed_forward=2560, cca_layers=(6, 9)),
-    "tiny": Sizes(64, 32, 3, 2, 64, 32, 8, 2, (2, 3), 1, 2, gemm=64),  # for the tests: figures mean nothing
+    # for the tests: figures mean nothing
+    "tiny": Sizes(64, 32, 3, 2, 64, 32, 8, 2, (2, 3), 1, 2, search_chunks=300, gemm=64),
 }
 
 

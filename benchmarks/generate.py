@@ -6,24 +6,29 @@ Sides, each in its own process, taking turns (see `benchmarks.common`), all floa
 
     decoder         a plain Hugging Face Llama, generate() with its cache
     ours            the same decoder with retrieval as RETRO has it, generate(retriever=...)
+    ours_search     the same with a search: BM25 over 200,000 chunks of made-up text, exact, one thread
     retro_pytorch   lucidrains' model with matched sizes and its own generate() (`make bench-peers` installs it)
 
 After a context of m, 7 m and 32 m tokens (64, 448, 2048), m further tokens are timed, each of them from the one before:
 the prefill is outside. Among m tokens exactly one completes a chunk, so one encoding of k neighbours is in the time of
-ours. The retriever hands out random tokens: no search is in any side's time. The peer makes each token by a pass over
-the whole text, so its time needs no such care; its model ends at 512 tokens and is run at 448 only.
+ours. But for ours_search the retriever hands out random tokens: no search is in the time. What random weights write is
+no text, so a search is for a chunk drawn as the datastore's are (words by Zipf's law). The peer makes each token by a
+pass over the whole text, so its time needs no such care; its model ends at 512 tokens and is run at 448 only.
 
 Ratios:
 
     ours_over_decoder_CONTEXT   for each context; ours_over_decoder is the largest of them
+    with_search_over_decoder_CONTEXT, with_search_over_decoder   the same with the search
     retro_pytorch_over_ours     at context 448
 """
 
 from __future__ import annotations
 
+import atexit
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -84,7 +89,7 @@ def measure(
     peer_context = PEER_CONTEXT_IN_CHUNKS * m
     # Quick: fewer tokens, at the same length of text but for a few percent.
     peer_tokens = min(m, QUICK_PEER_TOKENS) if quick else m
-    sides = [our_side(label, __file__, sizes, threads) for label in ("decoder", "ours")]
+    sides = [our_side(label, __file__, sizes, threads) for label in ("decoder", "ours", "ours_search")]
     sides.append(retro_pytorch_side(sizes, threads, peer_python))
     labels = {side.label: contexts if side.label != "retro_pytorch" else [peer_context] for side in sides}
     turns: dict[str, list[dict[str, Any]]] = {}
@@ -116,16 +121,18 @@ def measure(
                 "peak_memory_bytes": made[-1]["peak_memory_bytes"],
                 **{name: value for name, value in side.facts.items() if name != "ready"},
             }
-            if "prefill_seconds" in made[-1]:
-                rows[label]["prefill_seconds"] = median(turn["prefill_seconds"] for turn in made)
+            for name in ("prefill_seconds", "search_seconds_per_chunk"):
+                if name in made[-1]:
+                    rows[label][name] = median(turn[name] for turn in made)
 
     def seconds(label: str) -> list[float] | None:
         return [turn["seconds_per_token"] for turn in turns[label]] if label in turns else None
 
     ratios = Ratios()
-    for context in contexts:
-        ratios.paired(f"ours_over_decoder_{context}", seconds(f"ours_{context}"), seconds(f"decoder_{context}"))
-    ratios.values["ours_over_decoder"] = max(value for value in ratios.values.values() if value is not None)
+    for label, side in {"ours_over_decoder": "ours", "with_search_over_decoder": "ours_search"}.items():
+        for context in contexts:
+            ratios.paired(f"{label}_{context}", seconds(f"{side}_{context}"), seconds(f"decoder_{context}"))
+        ratios.values[label] = max(ratios.values[f"{label}_{context}"] for context in contexts)
     ratios.paired("retro_pytorch_over_ours", seconds(f"retro_pytorch_{peer_context}"), seconds(f"ours_{peer_context}"))
 
     skipped = [f"{side.label}: {side.absent}" for side in sides if side.absent is not None]
@@ -155,6 +162,46 @@ def measure(
     }
 
 
+def made_up_datastore(sizes: Sizes, words: Callable[[int], Any]) -> Any:
+    """A Bm25Retriever over `sizes.search_chunks` chunks, in documents of ten, of what `words` draws."""
+    import numpy as np
+
+    from chunkwise.core.io import save_npy, write_json, write_parquet
+    from chunkwise.core.store import Store
+    from chunkwise.datastore.config import DatastoreConfig
+    from chunkwise.datastore.reader import Datastore
+    from chunkwise.datastore.retriever import Bm25Retriever
+    from chunkwise.datastore.stage import build_datastore
+
+    documents, length = -(-sizes.search_chunks // 10), 10 * sizes.chunk_tokens
+
+    def build(folder: Path, scratch: Path) -> dict[str, Any]:
+        tokens = words(documents * length)
+        tokens[length - 1 :: length] = 0
+        save_npy(folder / "tokens.npy", tokens.astype(np.uint16))
+        columns = {
+            "document": np.arange(documents),
+            "document_id": [f"document-{number}" for number in range(documents)],
+            "title": [""] * documents,
+            "source": ["words"] * documents,
+            "split": ["train"] * documents,
+            "first_token": np.arange(documents) * length,
+            "tokens": np.full(documents, length),
+            "bytes": np.full(documents, 4 * length),
+        }
+        write_parquet(folder / "documents.parquet", columns)
+        facts = {"vocabulary_size": sizes.vocabulary, "eos": 0, "pad": 0, "tokenizer_digest": "made up"}
+        write_json(folder / "tokens.json", facts)
+        return {}
+
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    store = Store(Path(folder.name))
+    config = DatastoreConfig(chunk_tokens=sizes.chunk_tokens)
+    data = build_datastore(config, store.make("tokens", 1, {"words": documents}, {}, build), store)
+    return Bm25Retriever(Datastore.open(data), threads=1)
+
+
 def work(task: dict[str, Any]) -> None:
     """One of our sides, generating on command."""
     commands = Commands()
@@ -168,7 +215,7 @@ def work(task: dict[str, Any]) -> None:
     from chunkwise.training.config import DecoderConfig
     from chunkwise.training.initialise import new_decoder, new_retrofit
 
-    sizes, retrieval = Sizes.of(task["sizes"]), task["label"] != "decoder"
+    sizes, retrieval, searching = Sizes.of(task["sizes"]), task["label"] != "decoder", task["label"] == "ours_search"
     torch.set_num_threads(task["threads"])
     decoder = DecoderConfig(
         family="llama",
@@ -203,6 +250,26 @@ def work(task: dict[str, Any]) -> None:
             shape = (len(chunk_ids), k, 2 * sizes.chunk_tokens)
             return random.integers(1, sizes.vocabulary, shape), np.ones(shape, dtype=bool)
 
+    class Searched(RandomNeighbours):
+        """BM25, exact."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.seconds = 0.0
+
+        def neighbours(self, chunk_ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            self.chunks += len(chunk_ids)
+            queries = words(len(chunk_ids) * sizes.chunk_tokens).reshape(len(chunk_ids), -1)
+            start = time.perf_counter()
+            found = search.neighbours(queries, k)
+            self.seconds += time.perf_counter() - start
+            return found
+
+    def words(count: int) -> np.ndarray:
+        """Tokens by Zipf's law: the n-th most frequent 1 / n as often as the first; 0 ends a text and is none."""
+        weights = np.cumsum(1 / np.arange(1, sizes.vocabulary))
+        return np.searchsorted(weights, random.random(count) * weights[-1], side="right") + 1
+
     class Stamps(BaseStreamer):
         """The time at which generate() hands over the prompt and each token."""
 
@@ -216,7 +283,7 @@ def work(task: dict[str, Any]) -> None:
 
     def generate(context: int, tokens: int) -> dict[str, Any]:
         prompt = torch.from_numpy(random.integers(1, sizes.vocabulary, (1, context)))
-        stamps, retriever = Stamps(), RandomNeighbours()
+        stamps, retriever = Stamps(), Searched() if searching else RandomNeighbours()
         model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
@@ -234,8 +301,11 @@ def work(task: dict[str, Any]) -> None:
             "prefill_seconds": first - prompted,
             "tokens": made,
             "peak_memory_bytes": peak_memory_bytes(),
+            **({"search_seconds_per_chunk": retriever.seconds / retriever.chunks} if searching else {}),
         }
 
+    if searching:
+        search = made_up_datastore(sizes, words)
     commands.answer(
         ready=True,
         dtype="float32",

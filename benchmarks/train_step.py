@@ -5,24 +5,26 @@
 Sides, each in its own process, taking turns (see `benchmarks.common`); random tokens, neighbours given, so no side
 searches anything:
 
-    twin            a plain Hugging Face Llama through chunkwise's training loop, float32
+    stock_hf        a plain Hugging Face Llama as transformers gives it, in a plain loop: its own loss, AdamW, float32
+    twin            the same Llama through chunkwise's training loop, float32
     ours            the same decoder with retrieval as RETRO has it, same loop, float32
     ours_default    the same in the loop's default precision: bfloat16 where the machine has it
     retro_pytorch   lucidrains' model with matched sizes, its own AdamW, float32 (`make bench-peers` installs it)
 
 A step is forward, backward, clipping of gradients (not for the peer), AdamW and whatever the loop does around it: our
 sides run in `OrderedTrainer`, transformers' Trainer as chunkwise sets it up, which pauses before each step until told
-to go on. Loading a batch is outside the time, for all.
+to go on; the stock loop is the shortest that does the same. Loading a batch is outside the time, for all.
 
 Ratios:
 
+    twin_over_stock_hf                             what our loop costs or saves; float32
     ours_over_twin_time, ours_over_twin_flops      what retrieval costs, measured and by formula; float32
     retro_pytorch_over_ours, ..._over_ours_default step times
     retro_pytorch_over_ours_flops                  how much more arithmetic the peer's model asks for
     ours_over_retro_pytorch_memory                 peak resident memory, each of its own process, libraries included
-    gemm_share, gemm_share_SIDE                    required operations a second / those of the best large product of
-                                                   matrices in that side's dtype, of all that were tried in between
-                                                   the turns; gemm_share is ours
+    gemm_share, gemm_share_SIDE                    required operations a second / those of a large product of matrices
+                                                   in that side's dtype and process right after its turn, the best of
+                                                   three: median over rounds; gemm_share is ours
 
 Operations are what the algorithm requires (`chunkwise.training.flops`): half of causal attention, no norms or softmax;
 a training step is three forward passes. Take figures on a quiet machine (`machine.share_of_others` in the result). All
@@ -36,6 +38,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -60,7 +63,7 @@ from benchmarks.common import (
     summary,
 )
 
-SIDES = {"twin": "float32", "ours": "float32", "ours_default": "auto"}
+SIDES = {"stock_hf": "float32", "twin": "float32", "ours": "float32", "ours_default": "auto"}
 QUICK_SECONDS = 30.0
 
 
@@ -100,7 +103,7 @@ def measure(
     sides.append(retro_pytorch_side(sizes, threads, peer_python))
     seconds: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
-    gemm: dict[str, float] = {}
+    gemm: dict[str, list[float]] = {}
     memory: dict[str, int] = {}
     with started(sides) as present:
         for side in present.values():
@@ -112,8 +115,7 @@ def measure(
                 seconds.setdefault(label, []).append(sum(step["seconds"] for step in turn) / steps)
                 cpu.setdefault(label, []).append(sum(step["cpu_seconds"] for step in turn) / steps)
                 memory[label] = turn[-1]["peak_memory_bytes"]
-                dtype = side.facts["dtype"]
-                gemm[dtype] = max(gemm.get(dtype, 0.0), side.ask("gemm")["flops_per_second"])
+                gemm.setdefault(label, []).append(side.ask("gemm")["flops_per_second"])
             turns = ", ".join(f"{label} {values[-1]:.2f}" for label, values in seconds.items())
             say(f"round {number + 1}: seconds a step: {turns}")
 
@@ -127,19 +129,21 @@ def measure(
         if side.absent is not None:
             rows[label] = {"absent": side.absent}
             continue
-        middle, peak = summary(seconds[label], "seconds/step"), gemm[side.facts["dtype"]]
+        middle = summary(seconds[label], "seconds/step")
+        shares = [flops[label] / taken / rate for taken, rate in zip(seconds[label], gemm[label], strict=True)]
         rows[label] = {
             **middle,
             "tokens_per_second": tokens / middle["median"],
             "cpu_seconds": summary(cpu[label], "seconds/step")["median"],
             "flops": flops[label],
-            "gemm_flops_per_second": peak,
-            "gemm_share": flops[label] / middle["median"] / peak,
+            "gemm_flops_per_second": summary(gemm[label], "operations/second"),
+            "gemm_share": median(shares),
             "peak_memory_bytes": memory[label],
             **{name: value for name, value in side.facts.items() if name not in ("ready", "flops")},
         }
 
     ratios = Ratios()
+    ratios.paired("twin_over_stock_hf", seconds["twin"], seconds["stock_hf"])
     ratios.paired("ours_over_twin_time", seconds["ours"], seconds["twin"])
     ratios.plain("ours_over_twin_flops", flops["ours"], flops["twin"])
     ratios.paired("retro_pytorch_over_ours", seconds.get("retro_pytorch"), seconds["ours"])
@@ -213,6 +217,24 @@ def peer_flops(sizes: Sizes, *, executed: bool = False) -> dict[str, int]:
     }
 
 
+def stock(commands: Commands, model: Any, tokens: Any, sizes: Sizes, facts: dict[str, Any]) -> None:
+    """Serve steps of the model as transformers gives it: no Trainer, no loss of ours, no setting of ours."""
+    import torch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
+
+    def step() -> dict[str, Any]:
+        with stopwatch() as taken:
+            model(input_ids=tokens, labels=tokens).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        return {**taken, "peak_memory_bytes": peak_memory_bytes()}
+
+    commands.answer(ready=True, **facts)
+    commands.serve({"step": step, "gemm": lambda: gemm_rate("float32", sizes.gemm)})
+
+
 def work(task: dict[str, Any]) -> None:
     """One of our sides: a training that waits for the command `step` before each of its steps."""
     commands = Commands()
@@ -235,7 +257,7 @@ def work(task: dict[str, Any]) -> None:
         quiet_transformers,
     )
 
-    sizes, retrieval = Sizes.of(task["sizes"]), task["label"] != "twin"
+    sizes, retrieval = Sizes.of(task["sizes"]), task["label"] not in ("stock_hf", "twin")
     torch.set_num_threads(task["threads"])
     before_bytes = peak_memory_bytes()
     decoder = DecoderConfig(
@@ -261,6 +283,17 @@ def work(task: dict[str, Any]) -> None:
 
     random = np.random.default_rng(0)
     tokens = random.integers(1, sizes.vocabulary, (sizes.batch, sizes.sequence_tokens))
+    if task["label"] == "stock_hf":
+        facts = {
+            "dtype": "float32",
+            "attention": model.config._attn_implementation,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "flops": sizes.batch * training_flops(flops["decoder"], 0, decoder_trained=True),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "memory_before_model_bytes": before_bytes,
+        }
+        stock(commands, model.train(), torch.from_numpy(tokens), sizes, facts)
+        return
     lengths = np.full(sizes.batch, sizes.sequence_tokens)
     table = SequenceTable(tokens, lengths, pad=0, eos=0, vocabulary_size=sizes.vocabulary, tokenizer_digest="")
     shape = (sizes.batch, sizes.chunks, sizes.neighbours, 2 * sizes.chunk_tokens)

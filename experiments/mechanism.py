@@ -1,17 +1,17 @@
-"""Does a decoder that was given retrieval use it, and which parts matter: RETRO's ablations at a few million parameters.
+"""Does a decoder that was given retrieval use it, and which parts matter: RETRO's ablations, small, with replicates.
 
     python experiments/mechanism.py --data DIR --out docs/results/mechanism
 
-DIR holds documentation, news, books and papers as JSON Lines (`docs.train.jsonl.zst` and so on, field `text`). A Llama of
-3.4 million parameters is trained on one half of the documents, then given retrieval from both halves in fifteen ways,
-three times each, and measured on documents of neither. About two hours on two cores; interrupted, the same call goes on.
+DIR holds documentation, news, books and papers as JSON Lines (`docs.train.jsonl.zst` and so on, field `text`). A Llama
+of 3.4 million parameters is trained on one half of the documents, then given retrieval from both halves in a dozen
+ways, three times each, and measured on documents of neither. About two hours of CPU; interrupted, the same call goes on.
 
 Two forms of Retro, because the published one, whose neighbour encoder starts from random numbers, learns to read in
-billions of tokens and not in the fifth of a million of this budget: `copying` has the four departures of the laptop
+billions of tokens and not in the eighth of a million of this budget: `copying` has the four departures of the laptop
 profile (docs/decisions.md) and takes what can be asked of any form; `published` is RETRO's, and takes the rest.
 
-Writes OUT/copying.json and OUT/published.json (the studies' reports, whole), OUT/summary.json (what stands beside
-RETRO's table 13, with Kendall's tau) and OUT/README.md, which is made from them alone: --render makes it again.
+Writes OUT/copying.json and OUT/published.json (the studies' reports, whole), and OUT/README.md and OUT/summary.json,
+which are made from them alone (what stands beside RETRO's table 13, Kendall's tau); --render makes these two again.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def profile_of(form: str, corpus: CorpusConfig, base: Path, replicates: int, ste
             },
             "replicates": replicates,
             "metrics": ["perplexity"],
-            "limits": ["The settings of retrieval are the laptop profile's, chosen on another corpus; no arm was tuned."],
+            "limits": ["Settings of retrieval are the laptop profile's, chosen on another corpus; no arm was tuned."],
         },
         where=f"the profile {form}",
     )  # fmt: skip

@@ -139,13 +139,13 @@ def test_train_step_prints_its_object_and_nothing_else():
     result = json.loads(done.stdout)
     check_shape(result)
     assert result["name"] == "train_step"
-    assert set(result["sides"]) == {"twin", "ours", "ours_default", "retro_pytorch"}
+    assert set(result["sides"]) == {"stock_hf", "twin", "ours", "ours_default", "retro_pytorch"}
     assert "make bench-peers" in result["sides"]["retro_pytorch"]["absent"]
     assert result["config"]["rounds"] == 2
     assert any(text.startswith("retro_pytorch") for text in result["config"]["skipped"])
     assert [result["sides"][label]["dtype"] for label in ("twin", "ours")] == ["float32", "float32"]
     ratios = result["ratios"]
-    for label in ("ours_over_twin_time", "ours_over_twin_flops", "gemm_share"):
+    for label in ("twin_over_stock_hf", "ours_over_twin_time", "ours_over_twin_flops", "gemm_share"):
         assert ratios[label] is not None
     for label in ("retro_pytorch_over_ours", "retro_pytorch_over_ours_default", "ours_over_retro_pytorch_memory"):
         assert ratios[label] is None
@@ -157,11 +157,14 @@ def test_generate_measures_every_context_against_the_decoder():
     check_shape(result)
     assert result["name"] == "generate"
     assert result["config"]["contexts"] == [8, 56, 256]
-    labels = {f"{label}_{context}" for label in ("decoder", "ours") for context in (8, 56, 256)}
+    labels = {f"{label}_{context}" for label in ("decoder", "ours", "ours_search") for context in (8, 56, 256)}
     assert set(result["sides"]) == {*labels, "retro_pytorch_56"}
     assert {"ours_over_decoder_8", "ours_over_decoder_56", "ours_over_decoder_256"} <= set(result["ratios"])
     contexts = [result["ratios"][f"ours_over_decoder_{context}"] for context in (8, 56, 256)]
     assert result["ratios"]["ours_over_decoder"] == max(contexts)
+    searched = [result["ratios"][f"with_search_over_decoder_{context}"] for context in (8, 56, 256)]
+    assert result["ratios"]["with_search_over_decoder"] == max(searched)
+    assert result["sides"]["ours_search_8"]["search_seconds_per_chunk"] > 0
     assert result["ratios"]["retro_pytorch_over_ours"] is None
     assert result["sides"]["ours_8"]["parameters"] > result["sides"]["decoder_8"]["parameters"]
 
