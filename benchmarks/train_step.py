@@ -221,7 +221,7 @@ def stock(commands: Commands, model: Any, tokens: Any, sizes: Sizes, facts: dict
     """Serve steps of the model as transformers gives it: no Trainer, no loss of ours, no setting of ours."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def step() -> dict[str, Any]:
         with stopwatch() as taken:

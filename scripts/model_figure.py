@@ -98,7 +98,8 @@ def draw_measured(axes: plt.Axes, changes: np.ndarray, title: str) -> None:
                 axes.plot(position, chunk, ".", color="#bbbbbb", markersize=4)
                 continue
             share = 0.35 + 0.65 * moved / changes.max()
-            axes.add_patch(Rectangle((position - 0.46, chunk - 0.44), 0.92, 0.88, facecolor=COLOURS[chunk], alpha=share))
+            corner = position - 0.46, chunk - 0.44
+            axes.add_patch(Rectangle(corner, 0.92, 0.88, facecolor=COLOURS[chunk], alpha=share))
     axes.set_xlim(-0.6, TOKENS - 0.4)
     axes.set_ylim(CHUNKS - 0.4, -0.6)
     axes.set_xticks(range(TOKENS))

@@ -23,7 +23,6 @@ from chunkwise.core.errors import ArtefactError, MismatchError, ShapeError
 from chunkwise.core.io import load_npy, read_json
 from chunkwise.datastore.reader import Datastore
 from chunkwise.datastore.views import SHORT_SHARE, needed_hits
-from chunkwise.neighbours.exact import search_exactly
 
 STAGES = ("neighbours", "question-neighbours")
 
@@ -151,6 +150,9 @@ class NeighbourTable:
         short = has_query & (ids[:, k - 1] < 0)
         completed = short & ~exhaustive if complete else np.zeros(len(ids), bool)
         if completed.any():
+            # Loads numba (65 MB), which a model that is given its neighbours has no use for.
+            from chunkwise.neighbours.exact import search_exactly
+
             ids[completed] = search_exactly(
                 self.datastore,
                 self.queries[rows][completed],
