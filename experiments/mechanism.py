@@ -228,6 +228,10 @@ def page(summary: dict[str, Any]) -> str:
         "decoder of 3.4 million parameters, retrofitted with a sixth of a million tokens: figures tell whether the",
         "mechanism works and what it hangs on here, not what RETRO reaches. Differences are nats per token of",
         "evaluated text, below 0 is better; 95 % intervals, paired by replicate.",
+        "",
+        "The documentation was chosen after a look: a first try on all four sources was stopped after five trainings",
+        "of 60 steps, whose losses with 2 and with 4 neighbours agreed to three digits. News, books and abstracts",
+        "seldom repeat one another, and little can be copied from what is found for them.",
     ]
     for form, found in summary.items():
         n = found["replicates"]
