@@ -176,6 +176,8 @@ def beside_retro(form: str, results: dict[str, Any]) -> dict[str, Any]:
         found = contrasts[label]
         facts = {name: found[name] for name in ("difference", "interval", "p_adjusted", "verdict") if name in found}
         rows.append(row | {"nats_per_token": baseline + found["difference"]} | facts)
+    if len(rows) < 5:  # three rows are in the published order one time in six
+        return {"rows": rows, "kendall_tau": None, "kendall_p": None}
     tau = kendalltau([row["published_bpb"] for row in rows], [row["nats_per_token"] for row in rows])
     return {"rows": rows, "kendall_tau": float(tau.statistic), "kendall_p": float(tau.pvalue)}
 
@@ -273,11 +275,11 @@ def page(summary: dict[str, Any]) -> str:
             ours = nats(row["difference"], row["interval"]) if row["label"] != "baseline" else "0"
             theirs = f"{row['published_label']} | {row['published_bpb']:.3f}"
             lines.append(f"| {theirs} | {row['label']} | {ours} | {row['verdict']} |")
-        lines += [
-            "",
-            f"Kendall's tau of the two orders: {table['kendall_tau']:.2f} (p = {table['kendall_p']:.2g}, "
-            f"{len(table['rows'])} rows).",
-        ]
+        order = "Too few rows for a rank correlation."
+        if table["kendall_tau"] is not None:
+            tau, p = table["kendall_tau"], table["kendall_p"]
+            order = f"Kendall's tau of the two orders: {tau:.2f} (p = {p:.2g}, {len(table['rows'])} rows)."
+        lines += ["", order]
     return "\n".join(lines) + "\n"
 
 
