@@ -12,8 +12,10 @@ Sides, each in its own process, taking turns (see `benchmarks.common`), all floa
 After a context of m, 7 m and 32 m tokens (64, 448, 2048), m further tokens are timed, each of them from the one before:
 the prefill is outside. Among m tokens exactly one completes a chunk, so one encoding of k neighbours is in the time of
 ours. But for ours_search the retriever hands out random tokens: no search is in the time. What random weights write is
-no text, so a search is for a chunk drawn as the datastore's are (words by Zipf's law). The peer makes each token by a
-pass over the whole text, so its time needs no such care; its model ends at 512 tokens and is run at 448 only.
+no text, so a search is for a chunk drawn as the datastore's are (words by Zipf's law; drawing them is in the time).
+`search_seconds_per_chunk` is a mean over prefill and tokens; peak memory is that of the process so far, which for
+ours_search built the index. The peer makes each token by a pass over the whole text, so its time needs no such care;
+its model ends at 512 tokens and is run at 448 only.
 
 Ratios:
 

@@ -17,7 +17,8 @@ to go on; the stock loop is the shortest that does the same. Loading a batch is 
 
 Ratios:
 
-    twin_over_stock_hf                             what our loop costs or saves; float32
+    twin_over_stock_hf                             what our loop costs or saves, its allocator's setting and its loss
+                                                   without whole logits included; float32
     ours_over_twin_time, ours_over_twin_flops      what retrieval costs, measured and by formula; float32
     retro_pytorch_over_ours, ..._over_ours_default step times
     retro_pytorch_over_ours_flops                  how much more arithmetic the peer's model asks for
@@ -225,7 +226,7 @@ def stock(commands: Commands, model: Any, tokens: Any, sizes: Sizes, facts: dict
 
     def step() -> dict[str, Any]:
         with stopwatch() as taken:
-            model(input_ids=tokens, labels=tokens).loss.backward()
+            model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
