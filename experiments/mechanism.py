@@ -243,8 +243,8 @@ def page(summary: dict[str, Any]) -> str:
         "",
         "The documentation was chosen after a look: a first try on all four sources was stopped after five trainings",
         "of 60 steps, whose losses with 2 and with 4 neighbours agreed to three digits; random neighbours went from",
-        "40 to 30 % of the chunks at the same time (the raw reports' limits still say otherwise). News, books, abstracts",
-        "seldom repeat one another, and little can be copied from what is found for them.",
+        "40 to 30 % of the chunks at the same time (the raw reports' limits still say otherwise). News, books and",
+        "abstracts seldom repeat one another, and little can be copied from what is found for them.",
     ]
     for form, found in summary.items():
         n = found["replicates"]
