@@ -267,9 +267,10 @@ def work(task: dict[str, Any]) -> None:
             self.seconds += time.perf_counter() - start
             return found
 
+    weights = np.cumsum(1 / np.arange(1, sizes.vocabulary))
+
     def words(count: int) -> np.ndarray:
         """Tokens by Zipf's law: the n-th most frequent 1 / n as often as the first; 0 ends a text and is none."""
-        weights = np.cumsum(1 / np.arange(1, sizes.vocabulary))
         return np.searchsorted(weights, random.random(count) * weights[-1], side="right") + 1
 
     class Stamps(BaseStreamer):

@@ -12,12 +12,14 @@ import shutil
 from pathlib import Path
 
 from chunkwise.ablation.config import load_profile
+from chunkwise.core.artefact import Artefact
 from chunkwise.core.store import Store
-from chunkwise.corpus.config import SequencesConfig, TokenizerConfig, TokensConfig
+from chunkwise.corpus.config import CorpusConfig, SequencesConfig, TokenizerConfig, TokensConfig
 from chunkwise.corpus.stage import build_corpus, pack_sequences, tokenize, train_tokenizer
 from chunkwise.training.config import BaseConfig, DecoderConfig, TrainOptions
 from chunkwise.training.stage import train_base
 
+TOKENIZER = TokenizerConfig(vocabulary_size=4096)
 BASE = BaseConfig(
     decoder=DecoderConfig(width=128, layers=4, heads=4, max_tokens=2048),
     train=TrainOptions(
@@ -35,25 +37,28 @@ BASE = BaseConfig(
 )
 
 
+def train(config: BaseConfig, corpus_config: CorpusConfig, store: Store, out: Path) -> Artefact:
+    """Train a decoder on the split `train` of a corpus; write it and its tokenizer, and return the artefact."""
+    corpus = build_corpus(corpus_config, store)
+    tokenizer = train_tokenizer(TOKENIZER, corpus, store)
+    tokens = tokenize(TokensConfig(), corpus, tokenizer, store)
+    sequences = pack_sequences(SequencesConfig(split="train", sequence_tokens=256), tokens, store)
+    validation = pack_sequences(SequencesConfig(split="valid", sequence_tokens=256), tokens, store)
+    base = train_base(config, sequences, store, 0, validation=validation)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in (*(base.path / "model").iterdir(), *map(tokenizer.file, ("tokenizer.json", "tokenizer_config.json"))):
+        shutil.copyfile(file, out / file.name)
+    return base
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     out: Path = parser.parse_args().out
-    store, profile = Store(), load_profile("laptop")
-    corpus = build_corpus(profile.corpus, store)
-    tokenizer = train_tokenizer(TokenizerConfig(vocabulary_size=4096), corpus, store)
-    tokens = tokenize(TokensConfig(), corpus, tokenizer, store)
-    sequences = pack_sequences(SequencesConfig(split="train", sequence_tokens=256), tokens, store)
-    validation = pack_sequences(SequencesConfig(split="valid", sequence_tokens=256), tokens, store)
-    base = train_base(BASE, sequences, store, 0, validation=validation)
-    out.mkdir(parents=True, exist_ok=True)
+    base = train(BASE, load_profile("laptop").corpus, Store(), out)
     (out / "record").mkdir(exist_ok=True)
-    for file in (base.path / "model").iterdir():
-        shutil.copyfile(file, out / file.name)
     for name in ("training.json", "record.json"):
         shutil.copyfile(base.file(name), out / "record" / name)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(tokenizer.file(name), out / name)
 
 
 if __name__ == "__main__":

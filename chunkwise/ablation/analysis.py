@@ -130,7 +130,8 @@ def _mechanism(cells: Cells) -> tuple[tuple[ControlRow, ...], tuple[ControlCheck
     def ask(id: str, question: str, first: str, second: str, low: float, high: float, level: float) -> None:
         """yes: the interval of log perplexity first - second lies between low and high; no: wholly outside.
 
-        No difference at all is a "no" where one was asked for: a model that ignores its neighbours is told so.
+        A gain that is asked for is a "no" where the interval lies within 0.5 %, also if it excludes 0: evaluations of
+        one model differ so little from each other that a model which ignores its neighbours would pass.
         """
         if first not in places or second not in places:
             return
@@ -141,13 +142,13 @@ def _mechanism(cells: Cells) -> tuple[tuple[ControlRow, ...], tuple[ControlCheck
         interval = st.t_interval(difference, level) or (centre, centre)
         inside = low < interval[0] and interval[1] < high
         outside = interval[0] >= high or interval[1] <= low
-        nothing = high <= 0 and -near <= interval[0] and interval[1] <= near and not inside
+        nothing = high <= 0 and -near <= interval[0] and interval[1] <= near
         percents = [f"{100 * math.expm1(x):+.1f}".replace("-", "\N{MINUS SIGN}") for x in (centre, *interval)]
         spread = (
             f"{100 * level:.0f} % interval {percents[1]} to {percents[2]}" if len(difference) > 1 else "one replicate"
         )
         answer: Literal["yes", "no", "unclear"] = (
-            "unclear" if len(difference) == 1 else "yes" if inside else "no" if outside or nothing else "unclear"
+            "unclear" if len(difference) == 1 else "no" if outside or nothing else "yes" if inside else "unclear"
         )
         checks.append(ControlCheck(id=id, question=question, answer=answer, detail=f"{percents[0]} %, {spread}"))
 

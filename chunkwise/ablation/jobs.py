@@ -179,7 +179,7 @@ class _NotStored(Exception):
 class _Lookup(Store):
     """A store that finds and never builds."""
 
-    def make(self, stage, version, params, inputs, build, *, out=None, seeds=None, team=None) -> Artefact:
+    def make(self, stage, version, params, inputs, build, *, seeds=None, **about_building) -> Artefact:
         found = self.find(stage, self.key(stage, version, params, inputs, seeds))
         if found is None:
             raise _NotStored

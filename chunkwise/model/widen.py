@@ -36,10 +36,10 @@ def feed_forward_width(decoder: PreTrainedModel) -> int:
 
 def width_as_large_as(decoder: PreTrainedModel, options: RetroOptions) -> int:
     """The width at which the decoder has about as many weights as its retrofit with `options`."""
-    width, config = feed_forward_width(decoder), decoder.config
+    width = feed_forward_width(decoder)
     with torch.device("meta"):
-        plain, wider = (AutoModelForCausalLM.from_config(_with_width(config, w, decoder)) for w in (width, width + 64))
-        retrofit = RetroForCausalLM(RetroConfig(decoder=copy.deepcopy(config), **options.model_dump()))
+        plain, wider = (AutoModelForCausalLM.from_config(_with_width(decoder, w)) for w in (width, width + 64))
+        retrofit = RetroForCausalLM(RetroConfig(decoder=copy.deepcopy(decoder.config), **options.model_dump()))
     size, more, wanted = (sum(p.numel() for p in model.parameters()) for model in (plain, wider, retrofit))
     if more == size:
         raise AttachError(f"{type(decoder).__name__}: {_width_name(decoder)} does not change the number of weights")
@@ -59,7 +59,7 @@ def widen(decoder: PreTrainedModel, width: int, draw: Callable[[PreTrainedModel]
     before = feed_forward_width(decoder)
     if width < before:
         raise AttachError(f"{type(decoder).__name__}: its feed-forward is {before} wide, and {width} were asked for")
-    wide: Any = AutoModelForCausalLM.from_config(_with_width(decoder.config, width, decoder), dtype=decoder.dtype)
+    wide: Any = AutoModelForCausalLM.from_config(_with_width(decoder, width), dtype=decoder.dtype)
     draw(wide)
     inputs = {id(module.weight): 1 if isinstance(module, nn.Linear) else 0
               for module in wide.modules() if isinstance(module, nn.Linear | Conv1D)}  # fmt: skip
@@ -86,11 +86,10 @@ def widen(decoder: PreTrainedModel, width: int, draw: Callable[[PreTrainedModel]
     return wide.to(decoder.device).train(decoder.training)
 
 
-def _with_width(config: Any, width: int, decoder: PreTrainedModel) -> Any:
-    config = copy.deepcopy(config)
-    implementation = decoder.config._attn_implementation
+def _with_width(decoder: PreTrainedModel, width: int) -> Any:
+    config = copy.deepcopy(decoder.config)
     setattr(config.get_text_config(), _width_name(decoder), width)
-    config._attn_implementation = implementation
+    config._attn_implementation = decoder.config._attn_implementation  # a copy does not keep it
     return config
 
 

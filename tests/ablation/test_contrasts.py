@@ -221,6 +221,21 @@ def test_a_model_whose_retrieval_does_nothing_at_all_fails_too():
     assert checks["random-is-twin"] == "yes"
 
 
+@pytest.mark.parametrize(("gain", "answer"), [(0.0002, "no"), (0.02, "yes")])
+def test_a_gain_of_nothing_is_none_however_sure_it_is(gain, answer):
+    """A path that is hardly read gives the same tiny difference in every replicate: its interval excludes 0."""
+    study = made_study()
+    on = {cell.replicate: cell.value for cell in study.cells if cell.at == ON and cell.metric == "perplexity"}
+    cells = [
+        cell.model_copy(update={"value": on[cell.replicate] + gain * (1 + 0.1 * cell.replicate)})
+        if cell.at == study.controls.random and cell.metric == "perplexity"
+        else cell
+        for cell in study.cells
+    ]
+    checks = analyse(study.model_copy(update={"cells": tuple(cells)})).mechanism_checks
+    assert {check.id: check.answer for check in checks}["beats-random"] == answer
+
+
 def test_sides_that_were_evaluated_on_other_examples_have_no_verdict():
     study = made_study()
     one = study.comparisons[0]
