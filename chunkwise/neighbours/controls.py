@@ -134,7 +134,7 @@ def _without_repeats(drawn: np.ndarray, open_chunks: np.ndarray) -> np.ndarray:
 def shuffled_neighbours(
     ids_Qk: np.ndarray, has_query_Q: np.ndarray, exclude_Q2: np.ndarray | None, seed: int
 ) -> np.ndarray:
-    """Each query is given what was found for another one, drawn so that every list is used once.
+    """Each query is given what was found for another one, drawn so that every list is used once; an only query nothing.
 
     Args:
         ids_Qk: chunk ids, -1 for none.
@@ -143,7 +143,7 @@ def shuffled_neighbours(
     """
     order = np.random.default_rng(seed).permutation(np.flatnonzero(has_query_Q))
     shuffled = np.array(ids_Qk)
-    shuffled[order] = ids_Qk[np.roll(order, 1)]
+    shuffled[order] = ids_Qk[np.roll(order, 1)] if len(order) > 1 else -1
     if exclude_Q2 is not None:
         start, end = np.asarray(exclude_Q2).T[:, :, None]
         shuffled[(shuffled >= start) & (shuffled < end)] = -1

@@ -86,3 +86,4 @@ def test_shuffled_neighbours_are_each_list_once_and_for_another_query():
     exclude = np.tile([10, 30], (20, 1))
     kept = shuffled_neighbours(ids, has_query, exclude, seed=1)
     np.testing.assert_array_equal(kept, np.where((shuffled >= 10) & (shuffled < 30), -1, shuffled))
+    assert (shuffled_neighbours(ids[1:2], has_query[1:2], None, seed=1) == -1).all()  # there is no other query
