@@ -1,7 +1,8 @@
 """What an evaluation is, apart from the model and the data that it is given.
 
 Everything here goes into the identity of the artefact. A field that a condition does not use would make equal
-evaluations look different, so `used()` sets those back to their defaults first.
+evaluations look different, so `used()` sets those back to their defaults first. What `dtype: auto` became on the machine
+counts, not that it was asked for.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from pydantic import Field
 from chunkwise.core.config import Config
 from chunkwise.datastore.config import ViewConfig
 
-Dtype = Literal["float32", "bfloat16"]
-"""The type that matrix products run in; losses are always taken in float32. float16 is not offered: on a CPU it is
-some 500 times slower, and on a GPU bfloat16 serves."""
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""The type that matrix products run in; losses are always taken in float32. auto: bfloat16 where the machine has it.
+float16 is not offered: on a CPU it is some 500 times slower, and on a GPU bfloat16 serves."""
 
 
 class PerplexityConfig(Config):

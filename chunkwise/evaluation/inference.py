@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from chunkwise.core.errors import ArtefactError, MachineError, MismatchError
+from chunkwise.core.errors import ArtefactError, MismatchError
 from chunkwise.model.retro import RetroForCausalLM
 
 
@@ -21,8 +21,6 @@ def reading(model: PreTrainedModel, dtype: str) -> Iterator[torch.device]:
         the device that inputs must be on.
     """
     device = next(model.parameters()).device
-    if dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise MachineError("this GPU has no bfloat16", hint="evaluate with dtype=float32")
     was_training = model.training
     model.eval()
     try:

@@ -17,6 +17,7 @@ import numpy as np
 
 from chunkwise.core.errors import ConfigError, MismatchError
 from chunkwise.core.io import load_npy, read_json, read_parquet, save_npy, write_json, write_parquet
+from chunkwise.core.precision import resolve_dtype
 from chunkwise.core.store import Artefact, Store
 from chunkwise.evaluation.bypass import check_gate_off
 from chunkwise.evaluation.compare import Signal, compare_perplexity, signal
@@ -77,7 +78,7 @@ def evaluate_perplexity(
             condition; a view that the table cannot serve.
         ConfigError: the condition needs a table or a datastore, and none is given.
     """
-    config = config.used()
+    config = config.used().model_copy(update={"dtype": resolve_dtype(config.dtype)})
     facts = read_json(sequences.file("sequences.json"))
     if facts["layout"] != "documents":
         raise MismatchError(
@@ -290,7 +291,7 @@ def evaluate_questions(
         MismatchError: model, tokenizer, table and datastore were not made for each other, or not for the cell.
         ConfigError: the cell shows passages, and no table or datastore is given.
     """
-    config = config.used()
+    config = config.used().model_copy(update={"dtype": resolve_dtype(config.dtype)})
     facts = read_json(tokens.file("tokens.json"))
     shows = config.cell != "closed"
     inputs = _evidence_inputs(questions, question_neighbours, datastore, shows, f"cell {config.cell!r}")

@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from chunkwise.core.config import Config
-from chunkwise.core.errors import MachineError
 from chunkwise.core.knobs import Knob, PaperValue
+from chunkwise.core.precision import resolve_dtype
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.model.config import RetroOptions
 from chunkwise.training.presets import expanded
@@ -153,35 +153,6 @@ class TrainOptions(Config):
         progress = min(1.0, max(0.0, (step - (end - length)) / max(1, length)))
         fall = (1 + math.cos(math.pi * progress)) / 2 if self.schedule == "cosine" else 1 - progress
         return self.final_share + (1 - self.final_share) * fall
-
-
-def resolve_dtype(dtype: str) -> str:
-    """The dtype that matrix products run in on this machine: "float32" or "bfloat16"."""
-    import torch
-
-    on_gpu = torch.cuda.is_available()
-    if dtype == "float16":
-        raise MachineError(
-            "expected dtype float32 or bfloat16, came float16, which is some 500 times slower on a CPU and needs "
-            "its loss scaled on a GPU",
-            hint="set dtype to auto, bfloat16 or float32",
-        )
-    if on_gpu:
-        has_bfloat16 = torch.cuda.is_bf16_supported()
-    else:
-        has_bfloat16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _cpu_multiplies_bfloat16()
-    if dtype == "auto":
-        return "bfloat16" if has_bfloat16 else "float32"
-    if dtype == "bfloat16" and on_gpu and not has_bfloat16:
-        raise MachineError("this GPU has no bfloat16", hint="train with dtype=float32")
-    return dtype
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    """True where the CPU has instructions for bfloat16 products; without them bfloat16 is slower than float32."""
-    import torch
-
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 PLAIN_ATTENTION_TOKENS = 512

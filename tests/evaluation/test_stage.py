@@ -9,6 +9,7 @@ import pytest
 
 from chunkwise.core.errors import ConfigError, MismatchError
 from chunkwise.core.io import load_npy, read_json, read_parquet
+from chunkwise.core.precision import resolve_dtype
 from chunkwise.corpus.config import SequencesConfig
 from chunkwise.corpus.stage import pack_sequences
 from chunkwise.datastore.config import DatastoreConfig, ViewConfig
@@ -111,6 +112,11 @@ def test_fields_that_a_condition_ignores_share_one_artefact(world, models):
     shuffled = [perplexity(world, models[0], condition="shuffled", random_seed=seed).key for seed in (0, 1)]
     assert shuffled[0] != shuffled[1]
     assert len({perplexity(world, models[0], condition="own", random_seed=seed).key for seed in (0, 1)}) == 1
+
+
+def test_what_auto_became_counts_and_not_that_it_was_asked_for(world, models):
+    asked = perplexity(world, models[0], condition="off", dtype="auto")
+    assert asked.key == perplexity(world, models[0], condition="off", dtype=resolve_dtype("auto")).key
 
 
 def test_the_same_evaluation_gives_the_same_bytes(world, models, tmp_path):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from chunkwise.core.errors import ConfigError, MachineError
-from chunkwise.training.config import DecoderConfig, TrainOptions, resolve_dtype
+from chunkwise.core.precision import resolve_dtype
+from chunkwise.training.config import DecoderConfig, TrainOptions
 
 
 def shares(**settings):
