@@ -1,8 +1,8 @@
 """What an evaluation is, apart from the model and the data that it is given.
 
 Everything here goes into the identity of the artefact. A field that a condition does not use would make equal
-evaluations look different, so `used()` sets those back to their defaults first. What `dtype: auto` became counts, not that
-it was asked for.
+evaluations look different, so `used()` sets those back to their defaults first. What `dtype: auto` became counts,
+not that it was asked for.
 """
 
 from __future__ import annotations
