@@ -1,8 +1,10 @@
 """Cross-entropy of the next token without the logits: they are made a block of places at a time and thrown away.
 
 Of a small model they are most of the memory: 1024 places of 32,000 tokens take 131 MB, three times over with their
-softmax and gradient, where all weights take 110 MB. Here a block is at most 16 MB. The gradients are made with the
-loss, in the same block, so nothing is computed twice; the products are those of the plain way, in the same types.
+softmax and gradient, where all weights take 110 MB. Here a block is 16 MiB, or half of what the matrix takes if that is
+more. The gradients are made with the loss, in the same block, so nothing is computed twice; the products are those of
+the plain way, in the same types, but for the softmax's divisor, which is applied to the D numbers of a place instead of
+its V logits.
 
 It needs the states that the logits are made of, and logits that are a linear map of them. Decoders that scale or cap
 their logits (Granite, Cohere, Gemma 2) are found out by `plain_head` and keep the whole logits.
@@ -18,8 +20,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-BLOCK_BYTES = 16_000_000
-"""Of the logits of a block."""
+BLOCK_BYTES = 16 * 2**20
+"""Of the logits of a block, at least where there are as many."""
+WHOLE_PLACES = 64
+"""A block is a multiple of as many places: products of other shapes take up to a tenth longer on a CPU."""
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -34,11 +38,10 @@ class _SummedCrossEntropy(torch.autograd.Function):
         states, weight = states_ND.to(in_type), weight_VD.to(in_type)
         sums = torch.promote_types(in_type, torch.float32)
         grad_states = torch.empty_like(states) if with_gradients and ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight_VD) if with_gradients and ctx.needs_input_grad[1] else None
+        grad_weight = torch.empty_like(weight_VD) if with_gradients and ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias_V) if with_gradients and ctx.needs_input_grad[2] else None
         loss = torch.zeros((), dtype=sums, device=states.device)
-        blocks = -(-len(states) * len(weight) * sums.itemsize // BLOCK_BYTES)
-        block = max(1, -(-len(states) // max(1, blocks)))
+        block = places_of_a_block(len(weight), weight.shape[1], sums.itemsize)
         # One buffer for all blocks: malloc finds no room for a new one where the last one of the same size was.
         buffer = torch.empty(min(block, len(states)), len(weight), dtype=in_type, device=states.device)
         with torch.autocast(device, enabled=False):
@@ -49,25 +52,31 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 if bias_V is not None:
                     logits += bias_V.to(sums)
                 target = targets_N[place, None]
-                logits -= logits.amax(-1, keepdim=True)
-                loss -= logits.gather(1, target).sum()
-                weights = logits.exp_()
+                highest = logits.amax(-1, keepdim=True)
+                loss -= (logits.gather(1, target) - highest).sum()
+                weights = logits.sub_(highest).exp_()
                 total = weights.sum(-1, keepdim=True)
                 loss += total.log().sum()
                 if not with_gradients:
                     continue
-                grad = weights.div_(total)
-                grad.scatter_add_(1, target, grad.new_full((1, 1), -1.0).expand(len(target), 1))
+                grad = weights.scatter_add_(1, target, -total)  # times total
                 if grad_bias is not None:
-                    grad_bias += grad.sum(0)
+                    grad_bias += (grad / total).sum(0)
                 grad = made.copy_(grad)  # the same tensor where the types are equal
                 if grad_states is not None:
-                    torch.mm(grad, weight, out=grad_states[place])
+                    grad_states[place] = torch.mm(grad, weight).to(sums) / total
                 if grad_weight is not None:
-                    if grad_weight.dtype == in_type:
-                        grad_weight.addmm_(grad.t(), states[place])
+                    scaled = (states[place].to(sums) / total).to(in_type)
+                    if start == 0 and grad_weight.dtype == in_type:
+                        torch.mm(grad.t(), scaled, out=grad_weight)
+                    elif grad_weight.dtype == in_type:
+                        grad_weight.addmm_(grad.t(), scaled)
+                    elif start == 0:
+                        grad_weight.copy_(grad.t() @ scaled)
                     else:
-                        grad_weight += grad.t() @ states[place]
+                        grad_weight += grad.t() @ scaled
+        if grad_weight is not None and not len(states):
+            grad_weight.zero_()
         ctx.gradients = (None if grad_states is None else grad_states.to(states_ND.dtype), grad_weight, grad_bias)
         return loss
 
@@ -76,6 +85,16 @@ class _SummedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         return (*(None if part is None else part.mul_(grad_loss.to(part.dtype)) for part in gradients), None, None)
+
+
+def places_of_a_block(vocabulary: int, width: int, itemsize: int) -> int:
+    """How many places' logits are made at a time.
+
+    Every block goes over the whole matrix and its gradient, so wide models get larger blocks.
+    """
+    room = max(BLOCK_BYTES, vocabulary * width * itemsize // 2)
+    places = room // (vocabulary * itemsize)
+    return max(1, places - places % WHOLE_PLACES if places > WHOLE_PLACES else places)
 
 
 def summed_cross_entropy(states_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from chunkwise.model import loss as loss_module
-from chunkwise.model.loss import plain_head, states_of, summed_cross_entropy
+from chunkwise.model.loss import places_of_a_block, plain_head, states_of, summed_cross_entropy
 from tests.model.decoders import FAMILIES, VOCABULARY, decoder, neighbours, retro, tokens
 
 
 @pytest.mark.parametrize("block_places", [1, 3, 100])
 @pytest.mark.parametrize("bias", [False, True])
 def test_value_and_gradients_are_those_of_whole_logits(block_places, bias, monkeypatch):
-    monkeypatch.setattr(loss_module, "BLOCK_BYTES", block_places * 11 * 8)
+    monkeypatch.setattr(loss_module, "places_of_a_block", lambda *sizes: block_places)
     generator = torch.Generator().manual_seed(0)
     given = [torch.randn(size, generator=generator, dtype=torch.float64) for size in ((7, 5), (11, 5), (11,))]
     targets = torch.randint(11, (7,), generator=generator)
@@ -29,6 +29,37 @@ def test_value_and_gradients_are_those_of_whole_logits(block_places, bias, monke
         results.append([value.detach(), states.grad, weight.grad, *([offset.grad] if bias else [])])
     for got, expected in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_no_place_gives_no_loss_and_no_gradient():
+    states, weight = torch.randn(0, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    loss = summed_cross_entropy(states, weight, None, torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0 and not weight.grad.any() and states.grad.shape == (0, 5)
+
+
+def test_blocks_take_16_mebibytes_and_half_of_a_larger_matrix():
+    assert places_of_a_block(32_000, 256, 4) == 128  # 131 fit, down to a multiple of 64
+    assert places_of_a_block(32_000, 2048, 4) == 1024  # half of 262 MB
+    assert places_of_a_block(250_000, 32, 4) == 16 and places_of_a_block(8_000_000, 1, 8) == 1
+
+
+def test_a_certain_place_among_others_has_the_gradient_of_whole_logits():
+    # Gradients are made before the softmax's division: here totals are 1, and 50,000 where all tokens are as likely.
+    generator = torch.Generator().manual_seed(0)
+    weight = 0.1 * torch.randn(50_000, 4, generator=generator)
+    weight[7] = 20.0
+    targets = torch.tensor([7, 7, 3])
+    results = []
+    for ours in (True, False):
+        states = torch.tensor([[9.0] * 4, [0.0] * 4, [-9.0] * 4], requires_grad=True)
+        matrix = weight.clone().requires_grad_()
+        make = summed_cross_entropy if ours else lambda s, w, _, t: F.cross_entropy(s @ w.T, t, reduction="sum")
+        value = make(states, matrix, None, targets)
+        value.backward()
+        results.append((value.detach(), states.grad, matrix.grad))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-6)
 
 
 def test_frozen_weights_get_no_gradient_and_evaluation_makes_none():
