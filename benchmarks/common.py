@@ -171,9 +171,17 @@ class Side:
         command: argv of the worker.
         threads: that it computes with.
         absent: why this side cannot even be started; None starts it.
+        variables: further ones of its environment.
     """
 
-    def __init__(self, label: str, command: Sequence[str], threads: int, absent: str | None = None) -> None:
+    def __init__(
+        self,
+        label: str,
+        command: Sequence[str],
+        threads: int,
+        absent: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.label, self.absent, self._facts = label, absent, {}
         if absent is not None:
             return
@@ -185,6 +193,7 @@ class Side:
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            **(variables or {}),
         }
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
@@ -254,10 +263,12 @@ def started(sides: Sequence[Side]) -> Iterator[dict[str, Side]]:
         side.close()
 
 
-def our_side(label: str, script: str, sizes: Sizes, threads: int, **settings: Any) -> Side:
+def our_side(
+    label: str, script: str, sizes: Sizes, threads: int, variables: Mapping[str, str] | None = None, **settings: Any
+) -> Side:
     """A side that the benchmark `script` runs itself, by its hidden option --worker."""
     task = json.dumps({"label": label, "sizes": asdict(sizes), "threads": threads, **settings})
-    return Side(label, [sys.executable, script, "--worker", task], threads)
+    return Side(label, [sys.executable, script, "--worker", task], threads, variables=variables)
 
 
 def retro_pytorch_side(sizes: Sizes, threads: int, python: Path) -> Side:

@@ -13,7 +13,8 @@ searches anything:
 
 A step is forward, backward, clipping of gradients (not for the peer), AdamW and whatever the loop does around it: our
 sides run in `OrderedTrainer`, transformers' Trainer as chunkwise sets it up, which pauses before each step until told
-to go on; the stock loop is the shortest that does the same. Loading a batch is outside the time, for all.
+to go on, with memory given out as in a study's workers; the stock loop is the shortest that does the same. Loading a
+batch is outside the time, for all.
 
 Ratios:
 
@@ -100,7 +101,10 @@ def measure(
         steps: optimiser steps of a turn; a round's figure is their mean.
     """
     where, disturbance = machine(), Disturbance()
-    sides = [our_side(label, __file__, sizes, threads, dtype=dtype) for label, dtype in SIDES.items()]
+    sides = [
+        our_side(label, __file__, sizes, threads, {} if label == "stock_hf" else our_allocator(), dtype=dtype)
+        for label, dtype in SIDES.items()
+    ]
     sides.append(retro_pytorch_side(sizes, threads, peer_python))
     seconds: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
@@ -183,6 +187,13 @@ def measure(
         "ratios": ratios.values,
         "ratio_ranges": ratios.ranges,
     }
+
+
+def our_allocator() -> dict[str, str]:
+    """How memory is given out in a study's workers (`chunkwise.ablation.workers`)."""
+    from chunkwise.ablation.workers import worker_environment
+
+    return {"GLIBC_TUNABLES": worker_environment()["GLIBC_TUNABLES"]}
 
 
 def peer_flops(sizes: Sizes, *, executed: bool = False) -> dict[str, int]:

@@ -341,5 +341,3 @@ def equal(left: Any, right: Any) -> bool:
     if isinstance(left, (int, float)) and isinstance(right, (int, float)) and not isinstance(left, bool):
         return math.isclose(left, right, rel_tol=1e-12)
     return left == (list(right) if isinstance(right, tuple) else right)
-
-

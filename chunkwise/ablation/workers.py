@@ -37,6 +37,20 @@ from chunkwise.core.store import Artefact, Store
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
+ALLOCATOR = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+"""GLIBC_TUNABLES for processes that train on a CPU; glibc reads it when a process starts, other systems do not.
+
+torch aligns its tensors, and for each of them glibc (before 2.38) leaves a few dozen bytes to its caches of small
+blocks. Whoever gets them keeps a freed tensor's place from ever holding one of the same size again, so that memory is
+full of holes: without these caches a training step takes a twelfth less, and no longer.
+"""
+
+
+def worker_environment() -> dict[str, str]:
+    """Variables that a worker's process starts with, whatever this one has; but a user's tunables stay."""
+    return {**ONE_THREAD, "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ALLOCATOR)}
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -109,7 +123,7 @@ class Workers:
         process = self._spawn.Process(
             target=_work, args=(theirs, str(self.store.root), number), name=f"chunkwise worker {number}", daemon=True
         )
-        with _environment(ONE_THREAD), _uninterrupted():
+        with _environment(worker_environment()), _uninterrupted():
             process.start()
         theirs.close()
         return _Worker(process, ours)

@@ -110,4 +110,3 @@ def _targets(decoder: PreTrainedModel, options: LoraOptions) -> list[str]:
 
 def _is(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
-

@@ -45,6 +45,7 @@ from chunkwise.training.attention import plain_attention
 from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.config import TrainOptions
 from chunkwise.training.data import Collate, RowOrder, keyed_seed
+from chunkwise.training.feed_forward import lean_feed_forwards
 from chunkwise.training.lora import Updates
 from chunkwise.training.processes import StepModule, gather, shard, under_a_launcher
 from chunkwise.training.trackers import Tracking
@@ -430,7 +431,8 @@ def validation_loss(
 
 @contextlib.contextmanager
 def during_training(model: PreTrainedModel, options: TrainOptions) -> Any:
-    """Dropout and attention as the options say; what was changed is put back, so the saved model knows of neither.
+    """Dropout and attention as the options say, feed-forwards that keep less; what was changed is put back, so the
+    saved model knows of none of it.
 
     Raises:
         ConfigError: dropout is asked for and the decoder has no place for it.
@@ -453,7 +455,7 @@ def during_training(model: PreTrainedModel, options: TrainOptions) -> Any:
     try:
         for module, name, _ in places:
             setattr(module, name, options.dropout)
-        with plain_attention() if options.attention == "plain" else contextlib.nullcontext():
+        with plain_attention() if options.attention == "plain" else contextlib.nullcontext(), lean_feed_forwards(model):
             yield
     finally:
         for module, name, before in places:

@@ -56,3 +56,11 @@ def test_half_precision_stays_near_and_keeps_its_types():
     read.float().sum().backward()
     assert read.dtype == torch.bfloat16 and (read.float() - exact).abs().max() < 0.05
     assert [part.grad.dtype for part in (*half, bias, null)] == [torch.bfloat16] * 3 + [torch.float32] * 2
+
+
+def test_the_weights_are_not_kept():
+    (query, key, value, bias, null), mask = given()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        biased_attention(query, key, value, bias, mask, null).sum().backward()
+    assert kept and not [part for part in kept if part.numel() == N * H * L * S]

@@ -21,9 +21,7 @@ def test_tensorboard_gets_the_curves_beside_the_artefact(tmp_path, capsys, monke
     world = make_world(tmp_path / "store")
     config = BaseConfig(decoder=DECODER, train=options(steps=6, log_steps=2, validation_steps=3, checkpoint_steps=3))
     tracking = Tracking(("tensorboard",), tmp_path / "curves")
-    made = train_base(
-        config, world.sequences, world.store, 0, validation=world.validation, tracking=tracking
-    )
+    made = train_base(config, world.sequences, world.store, 0, validation=world.validation, tracking=tracking)
     folder = tmp_path / "curves" / f"base-{made.key[:12]}"
     assert f"curves for tensorboard in {folder}" in capsys.readouterr().err
     events = EventAccumulator(str(folder))
