@@ -187,7 +187,7 @@ class Side:
             return
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"},
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
             "CUDA_VISIBLE_DEVICES": "",

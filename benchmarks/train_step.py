@@ -23,7 +23,8 @@ Ratios:
     ours_over_twin_time, ours_over_twin_flops      what retrieval costs, measured and by formula; float32
     retro_pytorch_over_ours, ..._over_ours_default step times
     retro_pytorch_over_ours_flops                  how much more arithmetic the peer's model asks for
-    ours_over_retro_pytorch_memory                 peak resident memory, each of its own process, libraries included
+    ours_over_retro_pytorch_memory                 peak resident memory, each of its own process, libraries included;
+                                                   our allocator as a study sets it, the peer's as it is
     gemm_share, gemm_share_SIDE                    required operations a second / those of a large product of matrices
                                                    in that side's dtype and process right after its turn, the best of
                                                    three: median over rounds; gemm_share is ours
@@ -176,6 +177,7 @@ def measure(
             "decoder": "llama: gated feed-forward, untied embeddings",
             "retro": "RetroOptions defaults (RETRO's): query conditioning in encoder layer 1, relative positions",
             "device": "cpu",
+            "allocator": {"twin, ours, ours_default": our_allocator(), "stock_hf, retro_pytorch": {}},
             "threads": threads,
             "quick": quick,
             "rounds": len(seconds["ours"]),

@@ -42,7 +42,7 @@ ALLOCATOR = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 
 torch aligns its tensors, and for each of them glibc (before 2.38) leaves a few dozen bytes to its caches of small
 blocks. Whoever gets them keeps a freed tensor's place from ever holding one of the same size again, so that memory is
-full of holes: without these caches a training step takes a twelfth less, and no longer.
+full of holes: without these caches a training step takes a twelfth less, and no longer (docs/log.md).
 """
 
 

@@ -34,6 +34,9 @@ def biased_attention(
         mask: the same, without one: 0, or a large negative number. Finite.
         null_H: the null logit of each head; None for none.
     """
+    if torch.is_autocast_enabled(query_NHLh.device.type):  # the backward pass, which makes P anew, knows nothing of it
+        dtype = torch.get_autocast_dtype(query_NHLh.device.type)
+        query_NHLh, key_NHSh, value_NHSh = query_NHLh.to(dtype), key_NHSh.to(dtype), value_NHSh.to(dtype)
     return _BiasedAttention.apply(query_NHLh, key_NHSh, value_NHSh, bias, mask, null_H)
 
 

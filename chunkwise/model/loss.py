@@ -2,9 +2,9 @@
 
 Of a small model they are most of the memory: 1024 places of 32,000 tokens take 131 MB, three times over with their
 softmax and gradient, where all weights take 110 MB. Here a block is 16 MiB, or half of what the matrix takes if that is
-more. The gradients are made with the loss, in the same block, so nothing is computed twice; the products are those of
-the plain way, in the same types, but for the softmax's divisor, which is applied to the D numbers of a place instead of
-its V logits.
+more, and at most 128 MiB. The gradients are made with the loss, in the same block, so nothing is computed twice; the
+products are those of the plain way, in the same types, but for the softmax's divisor, which is applied to the D numbers
+of a place instead of its V logits.
 
 It needs the states that the logits are made of, and logits that are a linear map of them. Decoders that scale or cap
 their logits (Granite, Cohere, Gemma 2) are found out by `plain_head` and keep the whole logits.
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 BLOCK_BYTES = 16 * 2**20
 """Of the logits of a block, at least where there are as many."""
+LARGEST_BLOCK_BYTES = 128 * 2**20
 WHOLE_PLACES = 64
 """A block is a multiple of as many places: products of other shapes take up to a tenth longer on a CPU."""
 
@@ -41,7 +42,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.empty_like(weight_VD) if with_gradients and ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias_V) if with_gradients and ctx.needs_input_grad[2] else None
         loss = torch.zeros((), dtype=sums, device=states.device)
-        block = places_of_a_block(len(weight), weight.shape[1], sums.itemsize)
+        logit_bytes = sums.itemsize + (in_type.itemsize if in_type != sums else 0)
+        block = places_of_a_block(len(weight), logit_bytes, 0 if grad_weight is None else grad_weight.nbytes)
         # One buffer for all blocks: malloc finds no room for a new one where the last one of the same size was.
         buffer = torch.empty(min(block, len(states)), len(weight), dtype=in_type, device=states.device)
         with torch.autocast(device, enabled=False):
@@ -87,13 +89,15 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return (*(None if part is None else part.mul_(grad_loss.to(part.dtype)) for part in gradients), None, None)
 
 
-def places_of_a_block(vocabulary: int, width: int, itemsize: int) -> int:
+def places_of_a_block(vocabulary: int, logit_bytes: int, gradient_bytes: int) -> int:
     """How many places' logits are made at a time.
 
-    Every block goes over the whole matrix and its gradient, so wide models get larger blocks.
+    Args:
+        logit_bytes: of one logit, all its copies.
+        gradient_bytes: of the matrix's gradient, which every block goes over: a larger one gets larger blocks.
     """
-    room = max(BLOCK_BYTES, vocabulary * width * itemsize // 2)
-    places = room // (vocabulary * itemsize)
+    room = min(max(BLOCK_BYTES, gradient_bytes // 2), LARGEST_BLOCK_BYTES)
+    places = room // (vocabulary * logit_bytes)
     return max(1, places - places % WHOLE_PLACES if places > WHOLE_PLACES else places)
 
 

@@ -14,7 +14,7 @@ Against one process, vectors (norms, biases) are then rounded to bfloat16 where 
 there anyway. On CPUs, whose layer norms do not take weights of another type, autocast is left to it.
 
 Costs and limits: each process first builds the whole model in main memory (nothing of it stays on the device), and
-process 0 gathers it there once more at the end. The decoder's activations are kept, not computed again.
+process 0 gathers it there once more at the end. Activations are kept, but for what `feed_forward` makes anew.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
 """Gated feed-forwards that keep less: the same bits, less kept, and only where the module is what we think."""
 
 import contextlib
+import importlib
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Phi3Config
 
-from chunkwise.training.feed_forward import lean_feed_forwards
+from chunkwise.training.config import TrainOptions
+from chunkwise.training.feed_forward import _is_the_formula, lean_feed_forwards
+from chunkwise.training.trainer import during_training
 from tests.model.decoders import decoder, retro, tokens
 
 SMALL = {
@@ -61,6 +64,36 @@ def test_same_bits_and_two_wide_tensors_a_layer_less(which):
     wide = layers * ids.numel() * 64
     # Other than SiLU, an activation keeps no more than its input; either way the activated gate and the product go.
     assert kept - lean_kept == 2 * wide
+
+
+def test_same_bits_in_bfloat16():
+    model, ids = made(LlamaConfig(**SMALL)).train(), tokens(2, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradients, _ = step(model, ids, lean=False)
+        again, same, _ = step(model, ids, lean=True)
+    assert torch.equal(loss, again) and all(torch.equal(gradients[name], same[name]) for name in gradients)
+
+
+def test_a_training_does_it():
+    model = retro("llama")
+    with during_training(model, TrainOptions(steps=1).resolved(8, retrieval=True)):
+        assert sum("forward" in vars(module) for module in model.modules()) == 3
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("family", "is_it"),
+    [
+        *((family, True) for family in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "smollm3")),
+        ("seed_oss", False),  # dropout behind the last matrix, which evaluation does not show
+        ("phi3", False),
+        ("gpt_neox", False),
+    ],
+)
+def test_formulas_are_read_off_the_code(family, is_it):
+    source = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+    (kind,) = [kind for name, kind in vars(source).items() if name.endswith("MLP")]
+    assert _is_the_formula(kind) == is_it
 
 
 def test_modules_are_given_back_as_they_were():
