@@ -271,12 +271,18 @@ def our_side(
     return Side(label, [sys.executable, script, "--worker", task], threads, variables=variables)
 
 
-def retro_pytorch_side(sizes: Sizes, threads: int, python: Path) -> Side:
+def retro_pytorch_side(
+    sizes: Sizes,
+    threads: int,
+    python: Path,
+    label: str = "retro_pytorch",
+    variables: Mapping[str, str] | None = None,
+) -> Side:
     """retro-pytorch (lucidrains) in its own environment; absent where that is not installed."""
     if not python.exists():
-        return Side("retro_pytorch", [], threads, absent=f"{python} is not there; `make bench-peers` installs it")
+        return Side(label, [], threads, absent=f"{python} is not there; `make bench-peers` installs it")
     task = json.dumps({"sizes": asdict(sizes), "threads": threads})
-    return Side("retro_pytorch", [str(python), str(RETRO_PYTORCH), task], threads)
+    return Side(label, [str(python), str(RETRO_PYTORCH), task], threads, variables=variables)
 
 
 # ---- the result ----

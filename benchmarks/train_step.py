@@ -10,6 +10,7 @@ searches anything:
     ours            the same decoder with retrieval as RETRO has it, same loop, float32
     ours_default    the same in the loop's default precision: bfloat16 where the machine has it
     retro_pytorch   lucidrains' model with matched sizes, its own AdamW, float32 (`make bench-peers` installs it)
+    retro_pytorch_allocator   the same, with memory given out as for ours
 
 A step is forward, backward, clipping of gradients (not for the peer), AdamW and whatever the loop does around it: our
 sides run in `OrderedTrainer`, transformers' Trainer as chunkwise sets it up, which pauses before each step until told
@@ -25,6 +26,7 @@ Ratios:
     retro_pytorch_over_ours_flops                  how much more arithmetic the peer's model asks for
     ours_over_retro_pytorch_memory                 peak resident memory, each of its own process, libraries included;
                                                    our allocator as a study sets it, the peer's as it is
+    ours_over_retro_pytorch_memory_allocator       the same, with our setting of the allocator for the peer too
     gemm_share, gemm_share_SIDE                    required operations a second / those of a large product of matrices
                                                    in that side's dtype and process right after its turn, the best of
                                                    three: median over rounds; gemm_share is ours
@@ -107,6 +109,7 @@ def measure(
         for label, dtype in SIDES.items()
     ]
     sides.append(retro_pytorch_side(sizes, threads, peer_python))
+    sides.append(retro_pytorch_side(sizes, threads, peer_python, "retro_pytorch_allocator", our_allocator()))
     seconds: dict[str, list[float]] = {}
     cpu: dict[str, list[float]] = {}
     gemm: dict[str, list[float]] = {}
@@ -126,9 +129,10 @@ def measure(
             say(f"round {number + 1}: seconds a step: {turns}")
 
     tokens = sizes.batch * sizes.sequence_tokens
-    flops = {label: side.facts["flops"] for label, side in present.items() if label != "retro_pytorch"}
-    if "retro_pytorch" in present:
-        flops["retro_pytorch"] = 3 * sizes.batch * sum(peer_flops(sizes).values())
+    peers = 3 * sizes.batch * sum(peer_flops(sizes).values())
+    flops = {
+        label: peers if label.startswith("retro_pytorch") else side.facts["flops"] for label, side in present.items()
+    }
     rows: dict[str, Any] = {}
     for side in sides:
         label = side.label
@@ -156,6 +160,7 @@ def measure(
     ratios.paired("retro_pytorch_over_ours_default", seconds.get("retro_pytorch"), seconds["ours_default"])
     ratios.plain("retro_pytorch_over_ours_flops", flops.get("retro_pytorch"), flops["ours"])
     ratios.plain("ours_over_retro_pytorch_memory", memory["ours"], memory.get("retro_pytorch"))
+    ratios.plain("ours_over_retro_pytorch_memory_allocator", memory["ours"], memory.get("retro_pytorch_allocator"))
     ratios.plain("ours_default_over_retro_pytorch_memory", memory["ours_default"], memory.get("retro_pytorch"))
     ratios.values["gemm_share"] = rows["ours"]["gemm_share"]
     for side in sides:
@@ -177,7 +182,7 @@ def measure(
             "decoder": "llama: gated feed-forward, untied embeddings",
             "retro": "RetroOptions defaults (RETRO's): query conditioning in encoder layer 1, relative positions",
             "device": "cpu",
-            "allocator": {"twin, ours, ours_default": our_allocator(), "stock_hf, retro_pytorch": {}},
+            "allocator": our_allocator() | {"sides": "all but stock_hf and retro_pytorch"},
             "threads": threads,
             "quick": quick,
             "rounds": len(seconds["ours"]),

@@ -139,7 +139,14 @@ def test_train_step_prints_its_object_and_nothing_else():
     result = json.loads(done.stdout)
     check_shape(result)
     assert result["name"] == "train_step"
-    assert set(result["sides"]) == {"stock_hf", "twin", "ours", "ours_default", "retro_pytorch"}
+    assert set(result["sides"]) == {
+        "stock_hf",
+        "twin",
+        "ours",
+        "ours_default",
+        "retro_pytorch",
+        "retro_pytorch_allocator",
+    }
     assert "make bench-peers" in result["sides"]["retro_pytorch"]["absent"]
     assert result["config"]["rounds"] == 2
     assert any(text.startswith("retro_pytorch") for text in result["config"]["skipped"])
