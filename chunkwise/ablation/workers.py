@@ -35,12 +35,10 @@ from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.store import Artefact, Store
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-
-
 ALLOCATOR = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 """GLIBC_TUNABLES for processes that train on a CPU; glibc reads it when a process starts, other systems do not.
 
-torch aligns its tensors, and for each of them glibc (before 2.38) leaves a few dozen bytes to its caches of small
+torch aligns its tensors, and for each of them glibc (2.36 as measured) leaves a few dozen bytes to its caches of small
 blocks. Whoever gets them keeps a freed tensor's place from ever holding one of the same size again, so that memory is
 full of holes: without these caches a training step takes a twelfth less, and no longer (docs/log.md).
 """

@@ -39,7 +39,11 @@ class _SummedCrossEntropy(torch.autograd.Function):
         states, weight = states_ND.to(in_type), weight_VD.to(in_type)
         sums = torch.promote_types(in_type, torch.float32)
         grad_states = torch.empty_like(states) if with_gradients and ctx.needs_input_grad[0] else None
-        grad_weight = torch.empty_like(weight_VD) if with_gradients and ctx.needs_input_grad[1] else None
+        grad_weight = None
+        if with_gradients and ctx.needs_input_grad[1]:  # of its own type the first block writes it whole
+            grad_weight = (torch.empty_like if in_type == weight_VD.dtype and len(states) else torch.zeros_like)(
+                weight_VD
+            )
         grad_bias = torch.zeros_like(bias_V) if with_gradients and ctx.needs_input_grad[2] else None
         loss = torch.zeros((), dtype=sums, device=states.device)
         logit_bytes = sums.itemsize + (in_type.itemsize if in_type != sums else 0)
@@ -69,16 +73,10 @@ class _SummedCrossEntropy(torch.autograd.Function):
                     grad_states[place] = torch.mm(grad, weight).to(sums) / total
                 if grad_weight is not None:
                     scaled = (states[place].to(sums) / total).to(in_type)
-                    if start == 0 and grad_weight.dtype == in_type:
-                        torch.mm(grad.t(), scaled, out=grad_weight)
-                    elif grad_weight.dtype == in_type:
-                        grad_weight.addmm_(grad.t(), scaled)
-                    elif start == 0:
-                        grad_weight.copy_(grad.t() @ scaled)
+                    if grad_weight.dtype == in_type:
+                        grad_weight.addmm_(grad.t(), scaled, beta=int(start > 0))
                     else:
                         grad_weight += grad.t() @ scaled
-        if grad_weight is not None and not len(states):
-            grad_weight.zero_()
         ctx.gradients = (None if grad_states is None else grad_states.to(states_ND.dtype), grad_weight, grad_bias)
         return loss
 

@@ -2,8 +2,8 @@
 
     down_proj(act_fn(gate_proj(x)) * up_proj(x))
 
-Gate and up are kept; the activated gate and the product, which cost two passes over memory, are made anew. Of a Llama's
-activations that is about a third. Nothing changes in the results, bit for bit.
+Gate and up are kept; the activated gate and the product, which cost two passes over memory, are made anew. Of a small
+Llama's activations that is more than a quarter. Nothing changes in the results, bit for bit.
 
 It is done to modules whose forward is that formula, to the letter (Llama, Mistral, Qwen, Gemma, OLMo, SmolLM ...).
 Running a module would not tell: dropout does not show in evaluation, nor a factor that starts at one, nor a clamp.
