@@ -64,3 +64,17 @@ def test_the_weights_are_not_kept():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         biased_attention(query, key, value, bias, mask, null).sum().backward()
     assert kept and not [part for part in kept if part.numel() == N * H * L * S]
+
+
+def test_autocast_is_the_same_forward_and_backward():
+    """The backward pass runs without autocast, and makes the weights anew: of the same rounded parts."""
+    results = []
+    for rounded_before in (True, False):
+        parts, mask = given(torch.float32)
+        query, key, value = (part.bfloat16() if rounded_before else part for part in parts[:3])
+        with torch.autocast("cpu", torch.bfloat16):
+            read = biased_attention(query, key, value, parts[3], mask, parts[4])
+        read.float().square().sum().backward()
+        results.append([read.detach(), *(part.grad for part in parts)])
+    for got, expected in zip(*results, strict=True):
+        assert torch.equal(got, expected)
