@@ -186,3 +186,28 @@ def oracle_neighbours(
     if continued:
         tokens[:, :-1, 0, chunk_tokens:], mask[:, :-1, 0, chunk_tokens:] = chunk[:, 1:], there[:, 1:]
     return tokens, mask
+
+
+def next_chunk_windows(
+    rows_Sn: np.ndarray, lengths_S: np.ndarray, offset_SC: np.ndarray, chunk_tokens: int, pad: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each chunk u a window of 2 m tokens of the row's own text that holds chunk u + 1, which is predicted next.
+
+    The window begins `offset` tokens before chunk u + 1. At offset m it is the oracle neighbour; below m all of chunk
+    u + 1 is in it, at a place that only its content tells if offsets vary.
+
+    Args:
+        rows_Sn: token rows, n a whole number of chunks. lengths_S: real tokens of each row.
+        offset_SC: int [S, C], each from 0 to m.
+
+    Returns:
+        (tokens int64 [S, C, 2 m], mask bool of the same shape). Nothing is there for a chunk without a next one.
+    """
+    S, n = rows_Sn.shape
+    C, m = n // chunk_tokens, chunk_tokens
+    next_C = np.arange(1, C + 1) * m
+    place_SCr = (next_C - offset_SC)[..., None] + np.arange(2 * m)
+    lengths_S11 = np.asarray(lengths_S, np.int64)[:, None, None]
+    mask = (place_SCr < lengths_S11) & (next_C[:, None] < lengths_S11)
+    tokens = np.asarray(rows_Sn)[np.arange(S)[:, None, None], np.minimum(place_SCr, n - 1)].astype(np.int64)
+    return np.where(mask, tokens, pad), mask

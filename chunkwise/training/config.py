@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from chunkwise.core.config import Config
+from chunkwise.core.errors import ConfigError
 from chunkwise.core.knobs import Knob, PaperValue
 from chunkwise.core.precision import resolve_dtype
 from chunkwise.datastore.config import ViewConfig
@@ -241,6 +242,131 @@ class BaseConfig(Config):
     train: TrainOptions
 
 
+class MadeNeighboursConfig(Config):
+    """A curriculum that teaches a fresh encoder to be read; off by default. A departure of training from the papers.
+
+    RETRO's encoder and cross-attention start from random numbers, and found neighbours alone teach them nothing in any
+    budget that was tried (docs/results/onset). So training begins with made neighbours: windows of 2m tokens of the
+    row's own text that contain the chunk which is predicted next. Four phases follow one another:
+
+        aligned    the window begins with the next chunk, so that reading by position is enough
+        widening   it begins up to w tokens earlier, w growing from 0 to m - 1: its content has to be matched
+        hold       full width
+        fall       fewer and fewer chunks get a made neighbour, until only found ones are left
+
+    Made neighbours exist in training alone: no evaluation, validation curve or neighbour table holds one. Control arms
+    (`neighbour_source` other than found) get none. A step with them costs less than one without, since a made
+    neighbour is the only one of its chunk.
+    """
+
+    share: Annotated[
+        float,
+        Knob(
+            component="training.made_neighbours",
+            title="made neighbours in training",
+            aliases=("made neighbours", "curriculum of made neighbours", "curriculum"),
+            paper=PaperValue(0.0, None, RETRO),
+            stage="retrofit",
+            remove=0.0,
+        ),
+    ] = Field(0.0, ge=0, le=1, description="of the chunks, until the fall; 0: no curriculum")
+    aligned_steps: Annotated[
+        int,
+        Knob(
+            component="training.made_neighbours.aligned",
+            title="aligned phase of the made neighbours",
+            aliases=("aligned phase", "aligned steps"),
+            unit="steps",
+            stage="retrofit",
+            remove=0,
+        ),
+    ] = Field(100, ge=0)
+    widening_steps: Annotated[
+        int,
+        Knob(
+            component="training.made_neighbours.widening",
+            title="widening of the made neighbours",
+            aliases=("widening phase", "widening steps"),
+            unit="steps",
+            stage="retrofit",
+            remove=0,
+        ),
+    ] = Field(450, ge=0, description="0: full width from the end of the aligned phase on")
+    hold_steps: int | None = Field(0, ge=0, description="at full width and share; None: to the end, without a fall")
+    fall_steps: Annotated[
+        int,
+        Knob(
+            component="training.made_neighbours.fall",
+            title="fall of the share of made neighbours",
+            aliases=("fall of the made neighbours", "fall steps"),
+            unit="steps",
+            stage="retrofit",
+            remove=0,
+        ),
+    ] = Field(450, ge=0, description="0: all at once")
+    replaced_tokens: Annotated[
+        float,
+        Knob(
+            component="training.made_neighbours.replaced_tokens",
+            title="replaced tokens in made neighbours",
+            aliases=("noise in made neighbours", "replaced tokens"),
+            stage="retrofit",
+            remove=0.0,
+        ),
+    ] = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of a window's tokens that random ones of the training text replace, after the aligned phase",
+    )
+
+    @property
+    def last_step(self) -> int | None:
+        """Steps after which no made neighbour is read; None: they are read to the end."""
+        if not self.share:
+            return 0
+        if self.hold_steps is None:
+            return None
+        return self.aligned_steps + self.widening_steps + self.hold_steps + self.fall_steps
+
+    def require_within(self, steps: int) -> None:
+        """Refuse a curriculum that a training of so many steps does not finish.
+
+        Raises:
+            ConfigError: the training ends before the curriculum.
+        """
+        if self.last_step is not None and self.last_step > steps:
+            raise ConfigError(
+                f"made_neighbours needs {self.last_step} steps (aligned {self.aligned_steps}, widening "
+                f"{self.widening_steps}, hold {self.hold_steps}, fall {self.fall_steps}), and the training has {steps}",
+                hint="train longer, shorten the phases, or set hold_steps: null to read made neighbours to the end",
+            )
+
+    def at(self, step: int, chunk_tokens: int) -> tuple[float, int]:
+        """What step 0, 1, ... reads: (share of the chunks with a made neighbour, widest offset in tokens).
+
+        Args:
+            chunk_tokens: m; offsets are drawn from 0 to the widest one, which is at most m - 1.
+        """
+        widening = step - self.aligned_steps
+        if widening < 0:
+            widest = 0
+        elif widening < self.widening_steps:
+            widest = round((chunk_tokens - 1) * (widening + 1) / self.widening_steps)
+        else:
+            widest = chunk_tokens - 1
+        if self.hold_steps is None:
+            return self.share, widest
+        falling = step - (self.aligned_steps + self.widening_steps + self.hold_steps)
+        if falling < 0:
+            return self.share, widest
+        left = 1 - (falling + 1) / self.fall_steps if falling < self.fall_steps else 0.0
+        return self.share * max(0.0, left), widest
+
+
+ValidationCondition = Literal["off", "random", "oracle", "shifted_oracle"]
+
+
 class RetrofitConfig(Config):
     """Give a trained decoder retrieval, and train on with it.
 
@@ -315,13 +441,40 @@ class RetrofitConfig(Config):
             "to leave alone what does not fit"
         ),
     )
+    made_neighbours: MadeNeighboursConfig = MadeNeighboursConfig()
+    validation_conditions: tuple[ValidationCondition, ...] = Field(
+        (),
+        description=(
+            "further losses of each validation point, to see when a model begins to read: off (gate at 0), random "
+            "(random chunks), oracle (the true continuation), shifted_oracle (it too, at a random place of its window, "
+            "so that it has to be found by its content)"
+        ),
+    )
     view: ViewConfig | None = Field(None, description="the part of the datastore that is read; None: all of it")
     train: TrainOptions
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         _refuse_frozen_lora(self.freeze_backbone, self.lora)
+        if self.train.steps is not None:
+            self.made_neighbours.require_within(self.train.steps)
         return self
+
+    def used(self, steps: int) -> Self:
+        """This training of so many steps, without the settings that it does not use: they must not make equal
+        trainings look different.
+
+        Raises:
+            ConfigError: the training ends before its curriculum.
+        """
+        changes: dict[str, Any] = {}
+        if self.neighbour_source != "found":  # a control is not mixed with another one
+            changes = {"random_neighbours": 0.0, "made_neighbours": MadeNeighboursConfig()}
+        elif not self.made_neighbours.share:
+            changes = {"made_neighbours": MadeNeighboursConfig()}
+        else:
+            self.made_neighbours.require_within(steps)
+        return self.model_copy(update=changes)
 
 
 class TwinConfig(Config):

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -25,13 +26,25 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import InputError, MismatchError, ShapeError
 from chunkwise.core.io import load_npy, read_json
 from chunkwise.datastore.reader import Datastore
-from chunkwise.neighbours.controls import oracle_neighbours
+from chunkwise.neighbours.controls import next_chunk_windows, oracle_neighbours
 from chunkwise.neighbours.in_prompt import IGNORED, lay_out_in_prompt
 
+if TYPE_CHECKING:
+    from chunkwise.training.made_neighbours import MadeNeighbours
+
 Batch = dict[str, Tensor]
-Collate = Callable[[Sequence[int]], Batch]
-"""Row numbers -> the model's inputs, with `labels` as Hugging Face shifts them: the token itself, IGNORED where it is
-not predicted."""
+
+
+class Collate(Protocol):
+    """Row numbers -> the model's inputs."""
+
+    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
+        """The batch, with `labels` as Hugging Face shifts them: the token itself, IGNORED where it is not predicted.
+
+        Args:
+            entries: places of the rows in the training's endless list, which decide what is drawn for them. None
+                outside training: nothing is drawn.
+        """
 
 
 def keyed_seed(*key: object) -> int:
@@ -58,7 +71,7 @@ def rows_of_step(replicate: int, step: int, *, batch: int, rows: int) -> np.ndar
 
 
 class RowOrder(torch.utils.data.Dataset):
-    """The endless list up to its last step, for a loader that reads it front to back: entry -> row number."""
+    """The endless list up to its last step, for a loader that reads it front to back: entry -> (row number, entry)."""
 
     def __init__(self, replicate: int, *, rows: int, batch: int, steps: int) -> None:
         self.replicate, self.rows, self.length = replicate, rows, batch * steps
@@ -66,9 +79,9 @@ class RowOrder(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, entry: int) -> int:
+    def __getitem__(self, entry: int) -> tuple[int, int]:
         epoch, place = divmod(entry, self.rows)
-        return int(epoch_order(self.replicate, epoch, self.rows)[place])
+        return int(epoch_order(self.replicate, epoch, self.rows)[place]), entry
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ class PlainBatches:
     def __init__(self, sequences: SequenceTable) -> None:
         self.sequences = sequences
 
-    def __call__(self, rows: Sequence[int]) -> Batch:
+    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
         """`input_ids` and `labels`, both [B, n]."""
         table, chosen = self.sequences, np.asarray(rows)
         input_ids = table.tokens_Sn[chosen].astype(np.int64)
@@ -149,37 +162,63 @@ class Retrieved:
         return self.datastore.gather(self.ids_SCk[np.asarray(rows)])
 
 
-class OwnChunks:
-    """Each chunk as its own neighbour, without a continuation: the control with all the parameters and no retrieval.
+class OwnText:
+    """Neighbours that are made of the text itself: the controls `own` and `oracle`. Only the first of the k is there.
 
     Args:
-        chunk_tokens: m. k: neighbours of a chunk; all but the first are missing.
+        chunk_tokens: m.
+        part: chunk (the chunk itself, which has been read already: all the parameters and no retrieval), oracle (the
+            chunk and what truly follows it), shifted_oracle (a window of 2m tokens that holds what follows, from a
+            place on that is drawn for each chunk: reading it by position is not enough).
     """
 
-    def __init__(self, sequences: SequenceTable, chunk_tokens: int, k: int) -> None:
-        self.sequences, self.chunk_tokens, self.k = sequences, chunk_tokens, k
+    def __init__(self, sequences: SequenceTable, chunk_tokens: int, k: int, part: str = "chunk") -> None:
+        self.sequences, self.chunk_tokens, self.k, self.part = sequences, chunk_tokens, k, part
 
     def __call__(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids int64 and mask bool, both [B, C, k, r]."""
-        table, chosen = self.sequences, np.asarray(rows)
-        tokens_Bn, lengths_B = table.tokens_Sn[chosen], table.lengths_S[chosen]
-        return oracle_neighbours(tokens_Bn, lengths_B, self.chunk_tokens, self.k, table.pad, continued=False)
+        table, m = self.sequences, self.chunk_tokens
+        tokens_Bn, lengths_B = table.tokens_Sn[np.asarray(rows)], table.lengths_S[np.asarray(rows)]
+        if self.part != "shifted_oracle":
+            continued = self.part == "oracle"
+            return oracle_neighbours(tokens_Bn, lengths_B, m, self.k, table.pad, continued=continued)
+        chunks = table.sequence_tokens // m
+        drawn = [np.random.Philox(key=keyed_seed("shifted oracle", row)).random_raw(chunks) for row in rows]
+        offset_BC = (np.stack(drawn) % np.uint64(m)).astype(np.int64)
+        tokens_BCr, mask_BCr = next_chunk_windows(tokens_Bn, lengths_B, offset_BC, m, table.pad)
+        tokens = np.full((*tokens_BCr.shape[:2], self.k, 2 * m), table.pad, np.int64)
+        mask = np.zeros(tokens.shape, bool)
+        tokens[:, :, 0], mask[:, :, 0] = tokens_BCr, mask_BCr
+        return tokens, mask
 
 
-Neighbours = Retrieved | OwnChunks
+Neighbours = Retrieved | OwnText
 """Row numbers -> token ids and mask of the chunks' neighbours."""
 
 
 class RetroBatches(PlainBatches):
-    """Text with its neighbours beside it."""
+    """Text with its neighbours beside it.
 
-    def __init__(self, sequences: SequenceTable, retrieved: Neighbours) -> None:
+    The neighbours of a row's last chunk are masked: they are read from its last token on, after which the row predicts
+    nothing, so encoding them would change no loss.
+
+    Args:
+        made: what chunks read in training instead of what was found; None: always what was found.
+    """
+
+    def __init__(self, sequences: SequenceTable, retrieved: Neighbours, made: MadeNeighbours | None = None) -> None:
         super().__init__(sequences)
-        self.retrieved = retrieved
+        self.retrieved, self.made = retrieved, made
 
-    def __call__(self, rows: Sequence[int]) -> Batch:
+    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
         """Besides those of PlainBatches: `neighbour_ids` and `neighbour_mask`, both [B, C, k, r]."""
         ids, mask = self.retrieved(rows)
+        if self.made is not None and entries is not None:
+            chosen_BC, made_ids_BCr, made_mask_BCr = self.made(rows, entries)
+            ids[chosen_BC], mask[chosen_BC] = self.sequences.pad, False  # a made neighbour is the only one
+            ids[chosen_BC, 0], mask[chosen_BC, 0] = made_ids_BCr[chosen_BC], made_mask_BCr[chosen_BC]
+        last_B = (self.sequences.lengths_S[np.asarray(rows)] - 1) // (ids.shape[3] // 2)
+        mask &= (np.arange(ids.shape[1]) < last_B[:, None])[:, :, None, None]
         return {
             **super().__call__(rows),
             "neighbour_ids": torch.from_numpy(ids),
@@ -193,7 +232,7 @@ class InPromptBatches:
     def __init__(self, sequences: SequenceTable, retrieved: Retrieved) -> None:
         self.sequences, self.retrieved = sequences, retrieved
 
-    def __call__(self, rows: Sequence[int]) -> Batch:
+    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
         """`input_ids` and `labels`, both [B, L]."""
         table, chosen = self.sequences, np.asarray(rows)
         laid_out = lay_out_in_prompt(
@@ -228,7 +267,7 @@ class InstructBatches:
     ) -> None:
         self.examples, self.chunk_tokens, self.pad, self.datastore = examples, chunk_tokens, pad, datastore
 
-    def __call__(self, rows: Sequence[int]) -> Batch:
+    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
         """`input_ids`, `attention_mask`, `labels` [B, L]; with a datastore also neighbours of the prompt's last chunk.
 
         L = the longest prompt in whole chunks + the longest answer, the latter too in whole chunks.

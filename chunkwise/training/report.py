@@ -37,7 +37,7 @@ def count_parameters(
 
 
 def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
-    """Operations of the mean row's forward pass, and of the whole training. Every chunk counts as having neighbours."""
+    """Operations of the mean row's forward pass, and of the whole training."""
     config = job.model.config.decoder if job.retrieval_names else job.model.config
     rows = job.options.steps * job.options.batch_sequences
     # Every term is linear or quadratic in the length, so the means of L and L^2 give the mean row exactly.
@@ -50,8 +50,9 @@ def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
     terms["logits"] = at_one["logits"] * curves.predicted_tokens / rows
     decoder, retrieval, updates = sum(terms.values()), 0.0, 0.0
     if job.retrieval_names and job.forward.get("gate") != 0:
-        chunks = 1 if "gate" in job.forward else None  # tuning: the prompt's last chunk alone has neighbours
-        added = retrieval_flops(job.model.config, job.row_tokens, job.model.config.neighbours, chunks=chunks)
+        # Of text all chunks but the last have neighbours that something predicted reads, of a prompt the last alone.
+        chunks = 1 if "gate" in job.forward else max(1, job.row_tokens // job.model.config.chunk_tokens - 1)
+        added = retrieval_flops(job.model.config, job.row_tokens, curves.neighbours / (rows * chunks), chunks=chunks)
         terms |= added
         retrieval = sum(added.values())
     others = job.retrieval_names

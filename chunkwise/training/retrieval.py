@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from chunkwise.core.artefact import Artefact
@@ -11,8 +12,17 @@ from chunkwise.datastore.reader import Datastore
 from chunkwise.datastore.views import members, view_facts
 from chunkwise.neighbours.controls import partly_random, shuffled_neighbours
 from chunkwise.neighbours.table import NeighbourTable
-from chunkwise.training.config import TrainOptions
-from chunkwise.training.data import Neighbours, OwnChunks, Retrieved, SequenceTable, keyed_seed
+from chunkwise.training.config import TrainOptions, ValidationCondition
+from chunkwise.training.data import (
+    Collate,
+    Neighbours,
+    OwnText,
+    PlainBatches,
+    Retrieved,
+    RetroBatches,
+    SequenceTable,
+    keyed_seed,
+)
 
 
 class Retrieval:
@@ -36,7 +46,7 @@ class Retrieval:
             source: found, or a control: random, shuffled, own (see `RetrofitConfig.neighbour_source`).
         """
         if source == "own":
-            return OwnChunks(table, self.datastore.chunk_tokens, self.k), {"neighbours": {"k": self.k, "source": "own"}}
+            return OwnText(table, self.datastore.chunk_tokens, self.k), {"neighbours": {"k": self.k, "source": "own"}}
         found = NeighbourTable.open(neighbours, self.artefact)
         chunks = table.sequence_tokens // self.datastore.chunk_tokens
         if len(found) != len(table) * chunks:
@@ -88,3 +98,21 @@ class Retrieval:
         table = SequenceTable.open(validation)
         retrieved, _ = self.of(neighbours, table, source=source)
         return table.spread(options.validation_sequences), kind(table, retrieved)
+
+    def conditions(
+        self, validation: Artefact | None, neighbours: Artefact | None, wanted: Sequence[ValidationCondition]
+    ) -> dict[str, Collate]:
+        """Batches of the validation text as each condition reads it (`RetrofitConfig.validation_conditions`)."""
+        if validation is None:
+            return {}
+        table = SequenceTable.open(validation)
+        collates: dict[str, Collate] = {}
+        for condition in wanted:
+            if condition == "off":
+                collates[condition] = PlainBatches(table)
+            elif condition == "random":
+                collates[condition] = RetroBatches(table, self.of(neighbours, table, source="random")[0])
+            else:
+                own_text = OwnText(table, self.datastore.chunk_tokens, self.k, condition)
+                collates[condition] = RetroBatches(table, own_text)
+        return collates

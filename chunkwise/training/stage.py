@@ -20,6 +20,7 @@ All processes of a launch call the stage; they train together (`processes`), and
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,8 @@ if TYPE_CHECKING:  # torch and transformers take seconds to import; a plan that 
     from chunkwise.training.trackers import Tracking
     from chunkwise.training.trainer import Job
 
-VERSION = 2
-"""2: the loss rounds differently."""
+VERSION = 3
+"""3: neighbours that no predicted token reads are not encoded."""
 
 
 def train_base(
@@ -187,13 +188,13 @@ def train_retrofit(
         serve. AttachError: a decoder that cannot carry retrieval.
     """
     from chunkwise.training.data import RetroBatches, SequenceTable
+    from chunkwise.training.made_neighbours import MadeNeighbours
     from chunkwise.training.retrieval import Retrieval
 
     table = SequenceTable.open(sequences)
     config = _resolve(config, table.sequence_tokens, retrieval=True)
+    config = config.used(config.train.steps)
     options = config.retro
-    if config.neighbour_source != "found":  # a control is not mixed with another one
-        config = config.model_copy(update={"random_neighbours": 0.0})
     if not options.neighbours:
         raise ConfigError("a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead")
     retrieval = Retrieval(config.view, replicate, options.neighbours, options.chunk_tokens, datastore)
@@ -205,9 +206,15 @@ def train_retrofit(
 
         retrieved, facts = retrieval.of(neighbours, table, config.random_neighbours, config.neighbour_source)
         curve = retrieval.held(validation, validation_neighbours, config.train, RetroBatches, config.neighbour_source)
+        made = None
+        if config.made_neighbours.share:
+            batch = config.train.batch_sequences
+            made = MadeNeighbours(config.made_neighbours, table, options.chunk_tokens, replicate, batch)
         model = new_retrofit(_load(base), options, replicate)
         model.freeze_backbone(config.freeze_backbone)
-        job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved), curve, config.lora)
+        job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved, made), curve, config.lora)
+        conditions = retrieval.conditions(validation, validation_neighbours, config.validation_conditions)
+        job = dataclasses.replace(job, conditions=conditions)
         facts["tokenizer_digest"] = table.tokenizer_digest
         return _run(job, folder, scratch, f"retrofit, replicate {replicate}", tracking, facts)
 

@@ -24,7 +24,7 @@ import contextlib
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,11 @@ class Curves:
 
     Attributes:
         loss: points {step, tokens, loss}: mean loss of the steps since the last point, in nats.
-        validation: points {step, tokens, nll, predicted_tokens}.
+        validation: points {step, tokens, nll, predicted_tokens}, with conditions also {conditions: {name: nll}}.
         recent: losses of the steps since the last point.
         predicted_tokens: tokens that losses were taken of.
         decoder_tokens, decoder_squares: sums of L and L^2 over the rows that the decoder ran, L tokens long.
+        neighbours: that were encoded.
     """
 
     loss: list[dict[str, Any]] = field(default_factory=list)
@@ -69,6 +70,7 @@ class Curves:
     predicted_tokens: int = 0
     decoder_tokens: int = 0
     decoder_squares: int = 0
+    neighbours: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,12 @@ class Job:
         options: resolved.
         rows: S, rows that there are.
         row_tokens: tokens that a row counts as in curves (n, whatever the layout makes of it).
-        collate: row numbers -> batch.
+        collate: row numbers and their places in the order -> batch.
         retrieval_names: parameters that take the retrieval learning rate.
         validation: (row numbers, collate) of the validation curve; None for no curve.
         forward: further arguments of the model's forward, such as the gate.
         updates: low-rank ones that are trained instead of the decoder's weights.
+        conditions: other ways to lay out the same validation rows, by name; each is a further loss of every point.
     """
 
     model: PreTrainedModel
@@ -97,6 +100,7 @@ class Job:
     validation: tuple[Sequence[int], Collate] | None = None
     forward: dict[str, Any] = field(default_factory=dict)
     updates: Updates | None = None
+    conditions: Mapping[str, Collate] = field(default_factory=dict)
 
 
 def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | None = None) -> Curves:
@@ -153,7 +157,7 @@ class OrderedTrainer(Trainer):
         super().__init__(
             model=job.model,
             args=arguments,
-            data_collator=job.collate,
+            data_collator=self.collate_entries,
             train_dataset=RowOrder(
                 job.replicate, rows=job.rows, batch=job.options.batch_sequences, steps=job.options.steps
             ),
@@ -161,7 +165,8 @@ class OrderedTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # prints to stdout, which belongs to results
         self.step_losses: list[Tensor] = []
-        self.step_counts = [0, 0, 0]  # of this process, in this step: tokens predicted, tokens read, their squares
+        # Of this process, in this step: tokens predicted, tokens read, their squares, neighbours read.
+        self.step_counts = [0, 0, 0, 0]
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Rows front to back, in this process: gathering neighbours is cheap beside a step."""
@@ -173,6 +178,11 @@ class OrderedTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory,
         )
         return self.accelerator.prepare(loader)
+
+    def collate_entries(self, entries: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """The batch of some places in the order of rows, as RowOrder hands them out."""
+        rows, places = zip(*entries, strict=True)
+        return self.job.collate(rows, places)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with up to four groups: {backbone, retrieval} x {matrices, the rest}."""
@@ -214,8 +224,9 @@ class OrderedTrainer(Trainer):
         """Mean loss over the predicted tokens of the whole step, of which this batch may be a part."""
         labels = inputs.pop("labels")
         rows, length = inputs["input_ids"].shape
+        there = inputs["neighbour_mask"].any(-1).sum() if "neighbour_mask" in inputs else 0
         loss_sum, predicted = model(inputs, labels)
-        counts = (int(predicted), rows * length, rows * length * length)
+        counts = (int(predicted), rows * length, rows * length * length, int(there))
         self.step_counts = [before + count for before, count in zip(self.step_counts, counts, strict=True)]
         loss = loss_sum / (predicted if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -230,11 +241,12 @@ class OrderedTrainer(Trainer):
         step_loss = sum(float(loss) for loss in self.step_losses) / world_size()  # see compute_loss
         loss, *counts = self.of_all_processes(step_loss, *self.step_counts)
         self.step_losses.clear()
-        self.step_counts = [0, 0, 0]
+        self.step_counts = [0, 0, 0, 0]
         self.curves.recent.append(loss)
         self.curves.predicted_tokens += int(counts[0])
         self.curves.decoder_tokens += int(counts[1])
         self.curves.decoder_squares += int(counts[2])
+        self.curves.neighbours += int(counts[3])
         options = self.job.options
         if step % options.log_steps == 0 or step == options.steps:
             mean = sum(self.curves.recent) / len(self.curves.recent)
@@ -267,15 +279,22 @@ class OrderedTrainer(Trainer):
         if self.job.validation is None:
             return
         rows, collate = self.job.validation
+        nll, predicted = self.validation_nll(rows, collate)
+        point = {"step": step, "tokens": self.tokens_after(step), "nll": nll, "predicted_tokens": predicted}
+        conditions = {name: self.validation_nll(rows, other)[0] for name, other in self.job.conditions.items()}
+        if conditions:
+            point["conditions"] = conditions
+        self.curves.validation.append(point)
+        if self.args.report_to:
+            self.log({"validation_nll": nll} | {f"validation_nll_{name}": value for name, value in conditions.items()})
+
+    def validation_nll(self, rows: Sequence[int], collate: Collate) -> tuple[float, int]:
+        """Mean loss of some rows in nats per token, and the number of tokens."""
         batch, dtype = self.args.per_device_train_batch_size, self.job.options.dtype
         loss, predicted = self.of_all_processes(
             *validation_loss(self.step_module, rows, collate, batch=batch, dtype=dtype, device=self.args.device)
         )
-        nll = loss / max(1, predicted)
-        point = {"step": step, "tokens": self.tokens_after(step), "nll": nll, "predicted_tokens": int(predicted)}
-        self.curves.validation.append(point)
-        if self.args.report_to:
-            self.log({"validation_nll": nll})
+        return loss / max(1, predicted), int(predicted)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Nothing: a checkpoint's weights stand beside the optimiser's state."""

@@ -35,7 +35,8 @@ def test_every_epoch_reads_every_row_once(replicate, rows, batch, steps):
     read = np.concatenate([rows_of_step(replicate, step, batch=batch, rows=rows) for step in range(steps)])
     for start in range(0, len(read) - rows + 1, rows):
         assert sorted(read[start : start + rows]) == list(range(rows))
-    assert [RowOrder(replicate, rows=rows, batch=batch, steps=steps)[i] for i in range(len(read))] == read.tolist()
+    order = RowOrder(replicate, rows=rows, batch=batch, steps=steps)
+    assert [order[entry] for entry in range(len(read))] == [(row, entry) for entry, row in enumerate(read.tolist())]
 
 
 def test_a_step_does_not_depend_on_the_steps_before_it():
