@@ -170,6 +170,7 @@ def _miniature(profile: Profile, folder: Path) -> Profile:
         "questions.instructions": 200,
         "datastore.splits": ["train", "held"],
         "view": {}, "replicates": 1,
+        "retrofit.made_neighbours.share": 0.0,  # a curriculum is longer than these few steps
     }  # fmt: skip
     for section in ("base", "retrofit", "instruct"):
         if getattr(profile, section) is not None:

@@ -28,7 +28,9 @@ from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConf
 from chunkwise.training.config import BaseConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
 
 Mechanism = Literal["cross-attention", "in_prompt", "wider", "none"]
-Status = Literal["resolved", "partly", "not-applicable", "infeasible", "unresolved"]
+Status = Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
+HARMLESS: tuple[Status, ...] = ("not-applicable", "left-out")
+"""What asks for nothing, or for what the profile says beforehand that it does not run, is no fault of a plan."""
 
 HANDED_DOWN = (
     "retrofit.view", "instruct.view", "instruct.chunk_tokens", "instruct.neighbours",
@@ -36,6 +38,17 @@ HANDED_DOWN = (
     "qa.cell", "qa.evidence", "qa.encoder_reads", "qa.k", "qa.view", "qa.view_seed", "qa.placebo_seed",
 )  # fmt: skip
 """Fields of stages that arm and replicate decide; a profile that sets one of them is refused."""
+
+
+class LeftOut(Config):
+    """An arm that a profile does not run, because it has no time for it or cannot tell anything by it."""
+
+    setting: str
+    """Dotted path of the field that the arm would change."""
+    value: JsonValue = None
+    """The value that is left out; None: every value but the profile's own."""
+    because: str
+    """The reason, and where the arm is run instead; stands in the dry run and in the report."""
 
 
 class Profile(Config):
@@ -117,6 +130,8 @@ class Profile(Config):
     thresholds: dict[str, float] = Field(default_factory=dict)
     """Smallest difference that matters, by metric id, in nats or shares. Default: 0.01 nat, 0.01 = 1 point."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
+    leaves_out: tuple[LeftOut, ...] = ()
+    """Arms that belong to another profile; a plan that asks for one is told so, and the rest of it is run."""
     limits: tuple[str, ...] = ()
     """What a reader must know about this profile; stands among the report's limits."""
     expected_datastore_chunks: int | None = Field(None, ge=1)
@@ -137,9 +152,14 @@ class Profile(Config):
                 f"training_text.sequence_tokens {self.training_text.sequence_tokens} is not a multiple of "
                 f"datastore.chunk_tokens {chunk_tokens}"
             )
+        # A training that is given in tokens has a number of steps only with the rows: say it now, not in the run.
+        steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
+        self.retrofit.made_neighbours.require_within(steps)
         for metric in (*self.metrics, *self.thresholds):
             if metric not in METRICS:
                 raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+        for left_out in self.leaves_out:
+            self.value(left_out.setting)
         for path in HANDED_DOWN:
             section, field = path.split(".")
             config = getattr(self, section)
@@ -200,6 +220,12 @@ class Profile(Config):
 
     def retrofit_config(self, view: ViewConfig | None = None) -> RetrofitConfig:
         return self.retrofit.model_copy(update={"view": view or self.whole_view})
+
+    @property
+    def used(self) -> "Profile":
+        """The profile without the settings of the retrofit that its training does not use: equal where results are."""
+        steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
+        return self.model_copy(update={"retrofit": self.retrofit.used(steps)})
 
     def twin_config(self) -> TwinConfig:
         retrofit = self.retrofit
@@ -399,7 +425,7 @@ class Resolution(Config):
         """0 everything resolved, 3 some of it, 2 nothing."""
         if not any(arm.role == "arm" for arm in self.arms.values()):
             return 2
-        return 0 if all(entry.status in ("resolved", "not-applicable") for entry in self.entries) else 3
+        return 0 if all(entry.status in ("resolved", *HARMLESS) for entry in self.entries) else 3
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -408,7 +434,17 @@ class Resolution(Config):
             f"{entry.name}: {replacement.words!r} is {replacement.status}: {replacement.message}"
             for entry in self.entries
             for replacement in entry.replacements
-            if replacement.status not in ("resolved", "not-applicable")
+            if replacement.status not in ("resolved", *HARMLESS)
+        )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """One sentence for each arm that the profile leaves to another one."""
+        return tuple(
+            f"{replacement.words!r} of {entry.name!r}: {replacement.message}"
+            for entry in self.entries
+            for replacement in entry.replacements
+            if replacement.status == "left-out"
         )
 
     @property

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chunkwise.ablation.config import (
+    HARMLESS,
     Arm,
     EntryResolution,
     MetricResolution,
@@ -271,6 +272,13 @@ class _Resolver:
         if not changes:
             return None
         changes = self._fitting(changes, wish)
+        for left_out in self.profile.leaves_out:
+            value = changes.get(left_out.setting)
+            if left_out.setting in changes and left_out.value in (None, value):
+                raise Unclear(f"profile {self.profile.name} leaves it out: {left_out.because}", "left-out")
+        if self.profile.changed(changes).used == self.profile.used:
+            paths = " and ".join(changes)
+            raise Unclear(f"the baseline does not use {paths}, so this would change nothing", "not-applicable")
         knob, kind = wish.field.knob, field_kind(wish.field)
         removed = knob.remove is not None and changes.get(wish.field.path) == knob.remove
         sections = [path for path in knob.consequences if isinstance(self.profile.value(path), Mapping)]
@@ -390,8 +398,12 @@ def _view_problem(arm: Arm, profile: Profile, facts: DatastoreFacts) -> str | No
 
 def _entry_status(rows: Iterable[ReplacementResolution]) -> Status:
     kinds = {row.status for row in rows}
+    if not kinds <= set(HARMLESS):  # what asks for nothing takes nothing away from the rest
+        kinds -= set(HARMLESS)
     if len(kinds) == 1:
         return kinds.pop()
+    if kinds <= set(HARMLESS):
+        return "left-out"
     return "partly" if "resolved" in kinds else "unresolved"
 
 

@@ -63,7 +63,7 @@ class ResolutionRow(Config):
 
     entry: str
     words: str
-    status: Literal["resolved", "partly", "not-applicable", "infeasible", "unresolved"]
+    status: Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
     component: str | None = None
     score: float | None = None
     runner_up: str | None = None

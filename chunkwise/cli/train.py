@@ -93,8 +93,8 @@ def retrofit(
     """Give a trained decoder a neighbour encoder and cross-attention, and train on with retrieval.
 
     BASE is a model of ours, or a folder with config.json and safetensors whose tokenizer the datastore was built
-    with. Settings: retro (cca_layers, neighbours, ...), freeze_backbone, lora, view, text, search,
-    train.
+    with. Settings: retro (cca_layers, neighbours, ...), freeze_backbone, lora, made_neighbours (share, ...),
+    validation_conditions, view, text, search, train.
 
     \b
     Example:
@@ -123,6 +123,7 @@ def retrofit(
         },
     )
     _require_packages(chosen)
+    chosen.used(chosen.train.steps_for(chosen.text.sequence_tokens))  # refuses before neighbours are searched
     tracking = _tracking(kept, tracker, track_dir)
     tokens, _ = lineage.resolve_text(kept, datastore)
     decoder = lineage.resolve_decoder(kept, model, tokens)

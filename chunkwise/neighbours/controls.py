@@ -198,7 +198,7 @@ def next_chunk_windows(
 
     Args:
         rows_Sn: token rows, n a whole number of chunks. lengths_S: real tokens of each row.
-        offset_SC: int [S, C], each from 0 to m.
+        offset_SC: int [S, C], each from 0 to m; from m to 2 m only a part of chunk u + 1 is in the window.
 
     Returns:
         (tokens int64 [S, C, 2 m], mask bool of the same shape). Nothing is there for a chunk without a next one.
@@ -208,6 +208,6 @@ def next_chunk_windows(
     next_C = np.arange(1, C + 1) * m
     place_SCr = (next_C - offset_SC)[..., None] + np.arange(2 * m)
     lengths_S11 = np.asarray(lengths_S, np.int64)[:, None, None]
-    mask = (place_SCr < lengths_S11) & (next_C[:, None] < lengths_S11)
-    tokens = np.asarray(rows_Sn)[np.arange(S)[:, None, None], np.minimum(place_SCr, n - 1)].astype(np.int64)
+    mask = (place_SCr >= 0) & (place_SCr < lengths_S11) & (next_C[:, None] < lengths_S11)
+    tokens = np.asarray(rows_Sn)[np.arange(S)[:, None, None], np.clip(place_SCr, 0, n - 1)].astype(np.int64)
     return np.where(mask, tokens, pad), mask

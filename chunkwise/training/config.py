@@ -70,6 +70,10 @@ class TrainOptions(Config):
     weight_decay: float = Field(0.1, ge=0, description="on matrices; never on biases and norms")
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = Field(1.0, gt=0)
+    clip: Literal["together", "apart"] = Field(
+        "together",
+        description="max_grad_norm bounds one norm of all gradients, or the decoder's and retrieval's each",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="where the decoder has places for it, during training only")
     dropout_seed: int = Field(0, ge=0, description="which dropout; another seed changes the run and nothing else")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -102,6 +106,10 @@ class TrainOptions(Config):
             raise ValueError(f"give warmup_steps={self.warmup_steps} or warmup_share={self.warmup_share}, not both")
         return self
 
+    def steps_for(self, sequence_tokens: int) -> int:
+        """Optimiser steps, with rows of so many tokens."""
+        return self.steps or math.ceil(self.tokens / (self.batch_sequences * sequence_tokens))
+
     def resolved(self, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False) -> Self:
         """The same training with nothing left open: a number of steps, a dtype, two learning rates, an attention.
 
@@ -114,7 +122,7 @@ class TrainOptions(Config):
         Raises:
             MachineError: float16 on a CPU, bfloat16 on a GPU without it.
         """
-        steps = self.steps or math.ceil(self.tokens / (self.batch_sequences * sequence_tokens))
+        steps = self.steps_for(sequence_tokens)
         warmup = self.warmup_steps
         if self.warmup_share:
             warmup = max(1, round(self.warmup_share * steps))
@@ -134,6 +142,7 @@ class TrainOptions(Config):
                 },
                 "dtype": dtype,
                 "retrieval_learning_rate": (self.retrieval_learning_rate or self.learning_rate) if retrieval else None,
+                "clip": self.clip if retrieval else fields["clip"].default,
                 "microbatch_sequences": self.microbatch_sequences or self.batch_sequences,
                 "attention": resolve_attention(self.attention, dtype, longest_row or sequence_tokens),
                 "validation_steps": self.validation_steps or steps,
@@ -249,7 +258,8 @@ class MadeNeighboursConfig(Config):
     budget that was tried (docs/results/onset). So training begins with made neighbours: windows of 2m tokens of the
     row's own text that contain the chunk which is predicted next. Four phases follow one another:
 
-        aligned    the window begins with the next chunk, so that reading by position is enough
+        aligned    the window begins with the next chunk, so that reading by position is enough (a model that reads
+                   continuations alone has it begin there)
         widening   it begins up to w tokens earlier, w growing from 0 to m - 1: its content has to be matched
         hold       full width
         fall       fewer and fewer chunks get a made neighbour, until only found ones are left
@@ -535,6 +545,10 @@ class InstructConfig(Config):
             aliases=("gate in instruction tuning",),
             paper=PaperValue(0, None, INSTRUCTRETRO),
             stage="instruct",
+            options={
+                "gate on": (1, ("1", "on", "gate open", "tuning with the gate on")),
+                "gate off": (0, ("0", "off", "gate shut", "tuning with the gate off")),
+            },
         ),
     ] = 0
     lora: AnyLora = Field(None, description="tune low-rank updates of the decoder; None: its weights")

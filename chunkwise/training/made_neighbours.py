@@ -26,13 +26,21 @@ class MadeNeighbours:
             as frequent as in text and none is unknown to the tokenizer.
         chunk_tokens: m.
         batch: rows of an optimiser step.
+        first_read: first token of a neighbour that the model reads, so where an aligned window has the next chunk: m
+            for one that reads continuations alone, else 0.
     """
 
     def __init__(
-        self, config: MadeNeighboursConfig, sequences: SequenceTable, chunk_tokens: int, replicate: int, batch: int
+        self,
+        config: MadeNeighboursConfig,
+        sequences: SequenceTable,
+        chunk_tokens: int,
+        replicate: int,
+        batch: int,
+        first_read: int = 0,
     ) -> None:
         self.config, self.sequences, self.chunk_tokens = config, sequences, chunk_tokens
-        self.replicate, self.batch = replicate, batch
+        self.replicate, self.batch, self.first_read = replicate, batch, first_read
 
     def __call__(self, rows: Sequence[int], entries: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the rows read instead of what was found.
@@ -50,7 +58,7 @@ class MadeNeighbours:
             uniform, np.cumsum([C, C, C * r, C * r]), axis=1
         )
         share_B, widest_B = np.array([self.config.at(entry // self.batch, m) for entry in entries]).T
-        offset_BC = np.floor(place_BC * (widest_B[:, None] + 1)).astype(np.int64)
+        offset_BC = self.first_read + np.floor(place_BC * (widest_B[:, None] + 1)).astype(np.int64)
         tokens_Bn, lengths_B = table.tokens_Sn[np.asarray(rows)], table.lengths_S[np.asarray(rows)]
         tokens_BCr, mask_BCr = next_chunk_windows(tokens_Bn, lengths_B, offset_BC, m, table.pad)
         chosen_BC = (choice_BC < share_B[:, None]) & mask_BCr.any(-1)

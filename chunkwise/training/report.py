@@ -9,7 +9,8 @@ parameters         total = decoder + retrieval (tied weights once), as the model
                    also `lora`, their size, which is in `trainable` alone
 flops              forward_per_row, term by term, of the mean row; forward_per_token; training (`flops`)
 loss               [{step, tokens, loss}]: mean since the point before, in nats per token
-validation         [{step, tokens, nll, predicted_tokens}], from step 0 on, with retrieval where the arm retrieves
+validation         [{step, tokens, nll, predicted_tokens}], from step 0 on, with retrieval where the arm retrieves; with
+                   `validation_conditions` also conditions: {name: nll} of the same rows
 and what the stage adds: tokenizer_digest, neighbours, view, ...
 """
 

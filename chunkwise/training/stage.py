@@ -209,7 +209,9 @@ def train_retrofit(
         made = None
         if config.made_neighbours.share:
             batch = config.train.batch_sequences
-            made = MadeNeighbours(config.made_neighbours, table, options.chunk_tokens, replicate, batch)
+            m = options.chunk_tokens
+            first_read = m if options.continuation == "continuation" else 0
+            made = MadeNeighbours(config.made_neighbours, table, m, replicate, batch, first_read)
         model = new_retrofit(_load(base), options, replicate)
         model.freeze_backbone(config.freeze_backbone)
         job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved, made), curve, config.lora)

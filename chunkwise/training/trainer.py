@@ -7,6 +7,7 @@ What is overridden, and why:
     create_scheduler       the curve of TrainOptions
     _wrap_model            what is called in a step is the loss (`processes.StepModule`), sharded over the processes
     training_step          reseeds torch by (replicate, dropout seed, step, part), so dropout depends on nothing else
+    _clip_grad_norm        decoder and retrieval may be clipped each by its own norm
     compute_loss           loss over the tokens that are predicted, and logits for those only, some at a time
     save_model, _save_..., _load_...   checkpoints of our own form (`checkpoint`): sharded, no pickle
     floating_point_ops     nothing: `flops` counts by formula, once (Trainer's own walks all modules each step)
@@ -61,7 +62,7 @@ class Curves:
         recent: losses of the steps since the last point.
         predicted_tokens: tokens that losses were taken of.
         decoder_tokens, decoder_squares: sums of L and L^2 over the rows that the decoder ran, L tokens long.
-        neighbours: that were encoded.
+        neighbours: that were read.
     """
 
     loss: list[dict[str, Any]] = field(default_factory=list)
@@ -232,6 +233,21 @@ class OrderedTrainer(Trainer):
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes later
         return (loss, None) if return_outputs else loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """One norm of all gradients, or with `clip: apart` one of the decoder's and one of retrieval's."""
+        if self.job.options.clip == "together":
+            return super()._clip_grad_norm(model)
+        parts: dict[bool, list[Tensor]] = {False: [], True: []}
+        for name, parameter in self.job.model.named_parameters():
+            if parameter.requires_grad:
+                parts[name in self.job.retrieval_names].append(parameter)
+        norms = [
+            self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
+            for parameters in parts.values()
+            if parameters
+        ]
+        return torch.linalg.vector_norm(torch.stack([torch.as_tensor(norm) for norm in norms]))
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0

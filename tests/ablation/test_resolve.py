@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from chunkwise.ablation.calibrate import _miniature
 from chunkwise.ablation.config import Arm, Profile, Resolution, load_paper
 from chunkwise.ablation.interpret import EntryOverride, Overrides
 from chunkwise.ablation.plan import check, parse
@@ -331,6 +332,29 @@ def test_a_profile_that_does_not_fit_together_is_refused():
         make_profile(pretrained="packaged")
     with pytest.raises(ConfigError, match="unknown metric 'smell'"):
         make_profile(thresholds={"smell": 1.0})
+
+
+def test_a_curriculum_longer_than_the_training_is_refused_before_anything_runs():
+    curriculum = {"share": 0.5, "aligned_steps": 1, "widening_steps": 2, "hold_steps": 3, "fall_steps": 4}
+
+    def profile(**train):
+        retrofit = {"made_neighbours": curriculum, "train": {"batch_sequences": 8} | train}
+        return make_profile(retrofit=retrofit, training_text={"sequence_tokens": 128})
+
+    problem = r"needs 10 steps \(aligned 1, widening 2, hold 3, fall 4\), and the training has 9"
+    for train in ({"steps": 9}, {"tokens": 9 * 8 * 128}):
+        with pytest.raises(ConfigError, match=problem):
+            profile(**train)
+    for train in ({"steps": 10}, {"tokens": 9 * 8 * 128 + 1}):  # rounded up to whole steps
+        assert profile(**train).retrofit.made_neighbours.last_step == 10
+
+
+def test_the_miniature_of_the_calibration_has_no_curriculum(tmp_path):
+    curriculum = {"share": 0.5, "hold_steps": 3, "aligned_steps": 7}
+    whole = make_profile(retrofit={"made_neighbours": curriculum, "train": {"steps": 1000}})
+    small = _miniature(whole, tmp_path)
+    assert small.retrofit.train.steps < 10 and small.retrofit.made_neighbours.last_step == 0
+    assert small.retrofit.made_neighbours == whole.retrofit.made_neighbours.model_copy(update={"share": 0.0})
 
 
 def test_stages_are_given_what_they_must_agree_on():

@@ -63,6 +63,51 @@ def test_the_lab_knows_the_variant(part, replacement, expected):
         arm.profile(make_profile())  # the values fit together
 
 
+MADE = "retrofit.made_neighbours"
+CURRICULUM = [
+    ("made neighbours in training", None, {f"{MADE}.share": 0.0}),
+    ("curriculum of made neighbours", None, {f"{MADE}.share": 0.0}),
+    ("made neighbours in training", "0.3", {f"{MADE}.share": 0.3}),
+    ("aligned phase", None, {f"{MADE}.aligned_steps": 0}),
+    ("widening phase", None, {f"{MADE}.widening_steps": 0}),
+    ("fall of the made neighbours", None, {f"{MADE}.fall_steps": 0}),
+    ("aligned phase", "50 steps", {f"{MADE}.aligned_steps": 50}),
+    ("replaced tokens in made neighbours", None, {f"{MADE}.replaced_tokens": 0.0}),
+    ("random neighbours in training", "0.15", {"retrofit.random_neighbours": 0.15}),
+]
+
+
+@pytest.mark.parametrize(("part", "replacement", "expected"), CURRICULUM, ids=lambda value: str(value))
+def test_the_lab_knows_the_curriculum_of_made_neighbours(part, replacement, expected):
+    profile = make_profile(retrofit={"made_neighbours": {"share": 0.7}, "train": {"steps": 1000}})
+    given = () if replacement is None else (replacement,)
+    entry = resolve_one(part, *given, action="REPLACE" if given else "REMOVE", profile=profile)
+    assert entry.status == "resolved" and changes(entry) == [expected]
+    assert [row.path for row in entry.replacements] == list(expected)
+    changed = entry.arms[0].profile(profile)
+    assert changed.used != profile.used
+    assert changed.twin_config() == profile.twin_config() and entry.arms[0].unused == ()
+
+
+@pytest.mark.parametrize(
+    "part", ["aligned phase", "widening phase", "fall steps", "replaced tokens in made neighbours"]
+)
+@pytest.mark.parametrize("retrofit", [{}, {"made_neighbours": {"share": 0.7}, "neighbour_source": "random"}])
+def test_a_phase_of_a_curriculum_that_is_not_used_is_no_arm(part, retrofit):
+    profile = make_profile(retrofit=retrofit | {"train": {"steps": 1000}})
+    entry = resolve_one(part, action="REMOVE", profile=profile)
+    assert (entry.status, entry.arms) == ("not-applicable", ())
+    assert "the baseline does not use retrofit.made_neighbours." in entry.replacements[0].message
+    assert resolve_one("made neighbours in training", action="REMOVE").status == "not-applicable"
+
+
+def test_a_curriculum_that_does_not_fit_into_the_training_is_no_arm():
+    profile = make_profile(retrofit={"made_neighbours": {"share": 0.7}, "train": {"steps": 1000}})
+    (row,) = resolve_one("aligned phase", "101 steps", profile=profile).replacements
+    assert (row.status, row.arm) == ("unresolved", None)
+    assert "needs 1001 steps" in row.message and "the training has 1000" in row.message
+
+
 ARMS = ["the chunk's own text", "random neighbours", "shuffled neighbours", "wider MLP"]
 SETTINGS = {
     "neighbours at evaluation": ["1 neighbour", "0 neighbours"],

@@ -40,6 +40,20 @@ def test_a_preset_stands_below_everything_else_that_is_said(tmp_path):
     assert read(file=file).warmup_steps == 0 and read().warmup_steps == 30
 
 
+def test_made_neighbours_are_settings_of_the_retrofit(cli, world, tmp_path):
+    curriculum = ("--set", "made_neighbours.share=1", "--set", "made_neighbours.aligned_steps=1")
+    curriculum += ("--set", "made_neighbours.widening_steps=1", "--set", "made_neighbours.fall_steps=1")
+    curriculum += ("--set", "validation_conditions=[off, oracle]")
+    command = ("train", "retrofit", world.base, world.datastore, *TINY, *ROWS, "--store", world.store, *curriculum)
+    assert cli(*command, "--steps", 3, "--out", tmp_path / "retrofit").code == 0
+    told = json.loads((tmp_path / "retrofit" / "training.json").read_text())
+    assert all(point["conditions"].keys() == {"off", "oracle"} for point in told["validation"])
+    for short in (("--steps", 2), ("--set", "train.tokens=256")):  # two steps of two rows of 64 tokens
+        refused = cli(*command, *short)
+        assert refused.code == 2 and "made_neighbours needs 3 steps" in refused.complaint[0]
+        assert "hold_steps: null" in refused.complaint[1]
+
+
 def test_an_unknown_preset_is_a_misuse(cli, world):
     result = cli("train", "base", world.datastore, "--set", "train.preset=retro-fix", "--store", world.store)
     assert result.code == 2

@@ -5,9 +5,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from chunkwise.core.config import parse_yaml
+from chunkwise.training.config import MadeNeighboursConfig, RetrofitConfig, ValidationCondition
 from chunkwise.training.presets import presets
 from tests.cli.conftest import call
 from tests.docs.test_tutorial import commands, made_small
@@ -58,6 +61,18 @@ def test_the_commands_with_a_launcher_work(tmp_path, monkeypatch):
     assert len(ran) == 11
     for name in ("retrofit", "twin"):
         assert (tmp_path / "runs" / name / "model" / "model.safetensors").exists()
+
+
+def test_the_made_neighbours_of_the_page_are_a_training():
+    page = PAGE.read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    training = RetrofitConfig.parse(parse_yaml(example, "the page"))
+    assert training.made_neighbours.last_step == 1000 and training.train.steps == 1500
+    assert set(training.validation_conditions) == set(get_args(ValidationCondition))
+    defaults = dict(re.findall(r"^\|[^`\n]*`made_neighbours\.(\w+)` \| ([\d.]+) \|", page, re.MULTILINE))
+    assert defaults == {name: str(value) for name, value in MadeNeighboursConfig().model_dump().items()}
+    conditions = page.partition("| condition |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| (\w+) \|", conditions, re.MULTILINE) == list(training.validation_conditions)
 
 
 def test_the_table_is_what_the_presets_are():

@@ -1,5 +1,7 @@
 """Parameter groups, parts of a batch, checkpoints."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from chunkwise.core.errors import ConfigError
 from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.data import PlainBatches, SequenceTable
 from chunkwise.training.initialise import new_decoder, new_retrofit
-from chunkwise.training.trainer import Job, loss_of_batch, parameter_groups, train
+from chunkwise.training.trainer import Curves, Job, OrderedTrainer, loss_of_batch, parameter_groups, train
 from tests.training.world import DECODER, OPTIONS, VOCABULARY, options
 
 
@@ -113,3 +115,27 @@ def test_nothing_is_printed_to_stdout(tmp_path, capsys):
     assert captured.out == ""
     assert "quiet" in captured.err
     assert "Writing model" not in captured.err
+
+
+@pytest.mark.parametrize(("clip", "decoder_norm", "retrieval_norm"), [("together", 0.6, 0.8), ("apart", 1.0, 1.0)])
+def test_gradients_are_clipped_together_or_apart(tmp_path, clip, decoder_norm, retrieval_norm):
+    model = new_retrofit(decoder(), OPTIONS, 0)
+    names = frozenset(model.retrieval_parameter_names())
+    settings = options(clip=clip, max_grad_norm=1.0).resolved(16, retrieval=True)
+    one = dataclasses.replace(job(model), options=settings, retrieval_names=names)
+    trainer = OrderedTrainer(one, Curves(), tmp_path, lambda steps: None, None)
+    parts = {
+        kind: [parameter for name, parameter in model.named_parameters() if (name in names) == kind]
+        for kind in (False, True)
+    }
+    for kind, norm in ((False, 3.0), (True, 4.0)):
+        size = sum(parameter.numel() for parameter in parts[kind])
+        for parameter in parts[kind]:
+            parameter.grad = torch.full_like(parameter, norm / size**0.5)
+    assert float(trainer._clip_grad_norm(trainer.step_module)) == pytest.approx(5.0, rel=1e-4)
+    norms = [torch.nn.utils.get_total_norm([p.grad for p in parts[kind]]) for kind in (False, True)]
+    assert [float(norm) for norm in norms] == pytest.approx([decoder_norm, retrieval_norm], rel=1e-4)
+
+
+def test_without_retrieval_there_is_one_way_to_clip():
+    assert options(clip="apart").resolved(16).clip == "together"

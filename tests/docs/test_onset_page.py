@@ -1,0 +1,176 @@
+"""The experiment on the onset of reading: where something sets in, its variants, and the page made of its records."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments import onset, onset_page
+
+RESULTS = Path(__file__).parent.parent.parent / "docs" / "results" / "onset"
+
+
+def curve_of(**losses):
+    """Points 20 steps and 40,960 tokens apart; a loss that is not given is 3 nats."""
+    names = ("found", "off", "random", "oracle", "shifted_oracle", "twin")
+    [count] = {len(values) for values in losses.values()}
+    return [
+        {"step": 20 * at, "tokens": 40_960 * at} | {name: losses.get(name, [3.0] * count)[at] for name in names}
+        for at in range(count)
+    ]
+
+
+def record(variant="curriculum", replicate=0, found=2.9, size="1.4m", steps=40):
+    run = onset.Run(size, "python", variant, replicate, steps)
+    settings = onset.settings_of(onset.config_of(size, variant, steps))
+    return {
+        "id": run.id, "size": size, "corpus": "python", "variant": variant, "replicate": replicate,
+        "settings": settings, "dtype": "float32", "tokens": 81_920, "seconds": 10.0, "flops": 1,
+        "parameters": {"decoder": 1_400_000, "retrieval": 700_000, "total": 2_100_000, "trainable": 2_100_000},
+        "curve": curve_of(found=[3.0, 3.1, found], shifted_oracle=[3.0, 2.8, 1.5]),
+        "twin": {"curve": curve_of(twin=[3.0, 2.99, 2.98]), "seconds": 5.0, "flops": 1},
+        "final": {"found": found, "off": 3.0, "random": 3.1, "oracle": 1.5, "twin": 2.98},
+        "overlap": [
+            {"above": 0.0, "at_most": 0.125, "chunks": 2, "tokens": 90, "found": 3.01, "off": 3.0, "twin": 3.0},
+            {"above": 0.125, "at_most": 1.0, "chunks": 0, "tokens": 0, "found": None, "off": None, "twin": None},
+        ],
+    }  # fmt: skip
+
+
+def page_of(runs, tmp_path):
+    (tmp_path / "runs.json").write_text(json.dumps(runs), encoding="utf-8")
+    onset.render(tmp_path)
+    return (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+# --- onset
+
+
+def test_something_holds_for_good_from_the_first_point_of_the_last_unbroken_stretch():
+    assert onset_page.first_for_good([False, True, False, True, True]) == 3
+    assert onset_page.first_for_good([True, True]) == 0
+    assert onset_page.first_for_good([True, False]) is None
+    assert onset_page.first_for_good([]) is None
+
+
+def test_copying_sets_in_between_two_validation_points():
+    curve = curve_of(shifted_oracle=[3.0, 2.95, 2.89, 1.0])
+    assert str(onset_page.copying_onset(curve)) == "between step 20 and 40 (0.04M to 0.08M tokens)"
+
+
+def test_copying_that_is_lost_again_has_not_set_in():
+    assert onset_page.copying_onset(curve_of(shifted_oracle=[3.0, 2.0, 2.95])) is None
+    assert onset_page.copying_onset(curve_of(shifted_oracle=[3.0, 2.0, 2.95, 2.0])).step == 60
+
+
+def test_reading_is_measured_against_the_gate_at_the_same_point():
+    curve = curve_of(found=[3.0, 2.9, 2.8], off=[3.0, 2.9, 2.82])
+    found = onset_page.reading_onset(curve, curve_of(twin=[3.0, 2.95, 2.9]))
+    assert (found.after_step, found.step) == (20, 40)
+
+
+def test_no_reading_without_a_gain_on_the_twin():
+    curve = curve_of(found=[3.0, 2.9, 2.8], off=[3.0, 3.0, 3.0])
+    assert onset_page.reading_onset(curve, curve_of(twin=[3.0, 2.9, 2.8])) is None
+
+
+# --- variants
+
+
+@pytest.mark.parametrize("steps", [6, 400, 1000])
+@pytest.mark.parametrize("size", onset.SIZES)
+def test_every_variant_is_a_training_of_its_own_that_fits_its_steps(size, steps):
+    configs = [onset.config_of(size, variant, steps) for variant in onset.VARIANTS]
+    assert all(config.train.steps == steps for config in configs)
+    if steps >= 400:  # below, phases of no step make some variants equal
+        assert len({config.model_dump_json() for config in configs}) == len(configs)
+
+
+def test_phases_keep_their_share_of_the_steps():
+    made, longer = (onset.config_of("1.4m", "curriculum", steps).made_neighbours for steps in (400, 800))
+    for phase in onset_page.PHASES:
+        assert getattr(longer, phase) == 2 * getattr(made, phase)
+
+
+@pytest.mark.parametrize("variant", ["random offsets from the start", "no aligned phase", "no widening"])
+def test_without_a_phase_the_fall_keeps_its_place(variant):
+    made, changed = (onset.config_of("1.4m", name, 400).made_neighbours for name in ("curriculum", variant))
+    assert changed.last_step == made.last_step
+
+
+def test_shares_cover_all_runs_once():
+    parser = [onset.share_of(f"{part}/3") for part in (1, 2, 3)]
+    assert sorted(run for part, parts in parser for run in list(range(10))[part - 1 :: parts]) == list(range(10))
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b"])
+def test_a_share_that_is_none_is_refused(text):
+    with pytest.raises(Exception, match="expected I/N"):
+        onset.share_of(text)
+
+
+# --- records and page
+
+
+def test_records_of_other_processes_stay_and_those_of_other_settings_go(tmp_path):
+    stale = record("no fall")
+    stale["settings"] = stale["settings"] | {"learning_rate": 1.0}
+    for one in (record(replicate=1), record("found only"), record(replicate=0, found=2.8)):
+        onset.merge(tmp_path, one)
+    (tmp_path / "runs.json").write_text(json.dumps([*onset.read_runs(tmp_path), stale]), encoding="utf-8")
+    onset.merge(tmp_path, record(replicate=0, found=2.7))  # the same run again
+    runs = onset.read_runs(tmp_path)
+    assert [(run["variant"], run["replicate"]) for run in runs] == [
+        ("curriculum", 0), ("curriculum", 1), ("found only", 0)
+    ]  # fmt: skip
+    assert runs[0]["final"]["found"] == 2.7
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.json"]  # no lock, nothing partial
+
+
+def test_the_page_says_what_the_records_say(tmp_path):
+    runs = [record(replicate=number, found=found) for number, found in enumerate((2.88, 2.9, 2.92))]
+    text = page_of([*runs, record("found only", found=3.0), record("no fall", found=3.2)], tmp_path)
+    place = "| 1.4m, python, 40 steps"
+    interval = "between step 0 and 20 (0.00M to 0.04M tokens)"
+    assert f"{place} | curriculum | 0 | {interval} | between step 20 and 40 (0.04M to 0.08M tokens) |" in text
+    assert f"{place} | found only | 0 | {interval} | never |" in text
+    assert "| 2.900 | 3.000 | 3.100 | 1.500 | 2.980 | -0.080 | -7.7% |" in text
+    # t with 2 degrees of freedom: 4.303 * 0.02 / sqrt(3) = 0.0497 on each side
+    assert "-0.080 [-0.130, -0.030]" in text
+    assert "| no fall | 0 to 20 | never | 3.200 |" in text
+    assert f"{place} | 0.0% to 12.5% | 90 | -0.010 (-0.010 to -0.010) |" in text
+    assert f"{place} | 12.5% to 100.0% | 0 | – | – |" in text
+
+
+def test_the_page_lists_what_is_missing(tmp_path):
+    text = page_of([record(), record("share 0.5")], tmp_path)
+    [line] = [line for line in text.splitlines() if "not run:" in line]
+    names = line.partition("not run: ")[2].rstrip(".").split(", ")
+    assert names == [name for name in onset.VARIANTS if name not in ("curriculum", "share 0.5")]
+    assert "curriculum has 1 of 3 replicates" in text
+    assert "1.4m on docs" in text
+    assert "1.4m on python" not in text
+
+
+def test_without_records_there_is_a_page_that_says_so(tmp_path):
+    assert "(0 runs)" in page_of([], tmp_path)
+    assert not list(tmp_path.glob("*.svg"))
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    places = [tmp_path / "one", tmp_path / "two"]
+    for place in places:
+        place.mkdir()
+        page_of([record(), record("no fall", size="5m")], place)
+    for name in ("README.md", "curves.svg", "variants.svg"):
+        first, second = ((place / name).read_bytes() for place in places)
+        assert first == second
+
+
+def test_the_page_in_the_documentation_is_made_of_its_records(tmp_path):
+    if not (RESULTS / "runs.json").exists():
+        pytest.skip("docs/results/onset/runs.json is not there: the experiment has not been run")
+    shutil.copyfile(RESULTS / "runs.json", tmp_path / "runs.json")
+    onset.render(tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == (RESULTS / "README.md").read_text(encoding="utf-8")
