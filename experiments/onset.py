@@ -57,13 +57,13 @@ from experiments import base_model, onset_page
 # --- what may be tuned --------------------------------------------------------------------------------------------
 
 SETTINGS = RetrofitConfig(
-    random_neighbours=0.2,
+    random_neighbours=0.5,
     made_neighbours=MadeNeighboursConfig(
-        share=1.0, aligned_steps=60, widening_steps=200, hold_steps=40, fall_steps=40, replaced_tokens=0.1
+        share=0.75, aligned_steps=60, widening_steps=200, hold_steps=20, fall_steps=40, replaced_tokens=0.1
     ),
     validation_conditions=("off", "random", "oracle", "shifted_oracle"),
     train=TrainOptions(
-        steps=400,
+        steps=520,
         batch_sequences=8,
         learning_rate=5e-4,
         retrieval_learning_rate=6e-3,
@@ -71,10 +71,10 @@ SETTINGS = RetrofitConfig(
         decay_share=0.3,
         final_share=0.05,
         warmup_steps=20,
-        validation_steps=20,
+        validation_steps=40,
         validation_sequences=32,
         log_steps=20,
-        checkpoint_steps=100,
+        checkpoint_steps=130,
     ),
 )
 """The baseline, `curriculum`. Another number of steps stretches its phases and the validation's interval (`scaled`)."""
@@ -85,6 +85,10 @@ SIZES = {
 }
 CCA_LAYERS = {4: (2, 3, 4), 6: (2, 4, 6)}
 """Layers of a decoder -> layers with cross-attention; RETRO's rule starts at 6 and would leave none of four."""
+
+COPYING = load_profile("laptop-copying").retrofit
+COPYING_FORM = COPYING.retro
+"""With its own layers, which are the upper half of a decoder of four."""
 
 CORPORA: dict[str, tuple[str, ...]] = {
     "python": (),
@@ -117,6 +121,11 @@ def retro(config: RetrofitConfig, **changes: Any) -> RetrofitConfig:
     return config.model_copy(update={"retro": config.retro.model_copy(update=changes)})
 
 
+def found_only(config: RetrofitConfig) -> RetrofitConfig:
+    """Training as published: neither made nor random neighbours."""
+    return made(config, share=0.0).model_copy(update={"random_neighbours": 0.0})
+
+
 def without(config: RetrofitConfig, *phases: str) -> RetrofitConfig:
     """No such phases; full width is held as much longer, so that the fall keeps its place and only offsets differ."""
     settings = config.made_neighbours
@@ -141,10 +150,7 @@ class Variant:
 
 VARIANTS = {
     "curriculum": Variant("The baseline: all four phases.", lambda config: config),
-    "found only": Variant(
-        "Training as published: neither made nor random neighbours.",
-        lambda config: made(config, share=0.0).model_copy(update={"random_neighbours": 0.0}),
-    ),
+    "found only": Variant("Training as published: neither made nor random neighbours.", found_only),
     "random offsets from the start": Variant(
         "Full width from the first step; the fall begins at the same step as in the baseline.",
         lambda config: without(config, "aligned_steps", "widening_steps"),
@@ -164,9 +170,7 @@ VARIANTS = {
     "share 0.5": Variant(
         "Half of the chunks get a made neighbour until the fall.", lambda config: made(config, share=0.5)
     ),
-    "share 0.8": Variant(
-        "80 % of the chunks get a made neighbour until the fall.", lambda config: made(config, share=0.8)
-    ),
+    "share 1": Variant("Every chunk gets a made neighbour until the fall.", lambda config: made(config, share=1.0)),
     "no replaced tokens": Variant(
         "Made neighbours are exact copies.", lambda config: made(config, replaced_tokens=0.0)
     ),
@@ -189,9 +193,32 @@ VARIANTS = {
         "A chunk without a made neighbour reads what was found for it.",
         lambda config: config.model_copy(update={"random_neighbours": 0.0}),
     ),
-    "random neighbours 0.4": Variant(
-        "Random chunks instead of found ones for 40 % of the chunks.",
-        lambda config: config.model_copy(update={"random_neighbours": 0.4}),
+    "random neighbours 0.25": Variant(
+        "Random chunks instead of found ones for 25 % of the chunks.",
+        lambda config: config.model_copy(update={"random_neighbours": 0.25}),
+    ),
+    "4 neighbours": Variant("Twice as many for each chunk.", lambda config: retro(config, neighbours=4)),
+    "copied encoder": Variant(
+        "The encoder starts as a causal copy of the decoder's first layers, without query conditioning.",
+        lambda config: retro(config, encoder="decoder", query_conditioning=False),
+    ),
+    "copied encoder without curriculum": Variant(
+        "The same, without made and random neighbours.",
+        lambda config: retro(found_only(config), encoder="decoder", query_conditioning=False),
+    ),
+    "copying form": Variant(
+        "The four departures of the profile laptop-copying, through the curriculum.",
+        lambda config: config.model_copy(update={"retro": COPYING_FORM}),
+    ),
+    "copying form without curriculum": Variant(
+        "The same, without made neighbours, and with the profile's share of random ones.",
+        lambda config: made(config, share=0.0).model_copy(
+            update={"retro": COPYING_FORM, "random_neighbours": COPYING.random_neighbours}
+        ),
+    ),
+    "clipped apart": Variant(
+        "Gradients of decoder and retrieval are clipped each by their own norm.",
+        lambda config: config.model_copy(update={"train": config.train.model_copy(update={"clip": "apart"})}),
     ),
 }
 REPLICATED = ("curriculum", "found only")
@@ -222,7 +249,7 @@ def settings_of(config: RetrofitConfig) -> dict[str, Any]:
     """What a record says of its settings; of the model what differs from the published form."""
     train = config.train.model_dump(mode="json")
     names = ("steps", "batch_sequences", "learning_rate", "retrieval_learning_rate", "schedule", "warmup_steps",
-             "decay_share", "final_share", "validation_steps", "validation_sequences")  # fmt: skip
+             "decay_share", "final_share", "clip", "validation_steps", "validation_sequences")  # fmt: skip
     return {name: train[name] for name in names} | {
         "random_neighbours": config.random_neighbours,
         "freeze_backbone": config.freeze_backbone,

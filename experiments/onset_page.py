@@ -363,7 +363,7 @@ def missing_section(groups: Mapping[Group, list[Record]], plan: Plan) -> list[st
     for group, runs in groups.items():
         missing = [name for name in plan.variants if not of_variant(runs, name)]
         if missing:
-            lines.append(f"- {label_of(group)}: not run: {', '.join(missing)}.")
+            lines.append(f"- {label_of(group)}: not run: {'; '.join(missing)}.")
         for name in plan.replicated:
             count = len(of_variant(runs, name))
             if 0 < count < plan.replicates:

@@ -88,7 +88,7 @@ def test_every_variant_is_a_training_of_its_own_that_fits_its_steps(size, steps)
 
 
 def test_phases_keep_their_share_of_the_steps():
-    made, longer = (onset.config_of("1.4m", "curriculum", steps).made_neighbours for steps in (400, 800))
+    made, longer = (onset.config_of("1.4m", "curriculum", steps).made_neighbours for steps in (520, 1040))
     for phase in onset_page.PHASES:
         assert getattr(longer, phase) == 2 * getattr(made, phase)
 
@@ -146,7 +146,7 @@ def test_the_page_says_what_the_records_say(tmp_path):
 def test_the_page_lists_what_is_missing(tmp_path):
     text = page_of([record(), record("share 0.5")], tmp_path)
     [line] = [line for line in text.splitlines() if "not run:" in line]
-    names = line.partition("not run: ")[2].rstrip(".").split(", ")
+    names = line.partition("not run: ")[2].rstrip(".").split("; ")
     assert names == [name for name in onset.VARIANTS if name not in ("curriculum", "share 0.5")]
     assert "curriculum has 1 of 3 replicates" in text
     assert "1.4m on docs" in text
