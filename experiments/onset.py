@@ -102,7 +102,7 @@ WIKIPEDIA_STRIDE = 8
 
 TRAINING_TEXT = SequencesConfig(split="train", layout="documents", sequence_tokens=256)
 EVALUATION_TEXT = SequencesConfig(
-    split="valid", layout="documents", sequence_tokens=256, max_tokens=100_000, max_rows_per_document=6
+    split="valid", layout="documents", sequence_tokens=256, max_tokens=150_000, max_rows_per_document=6
 )
 NEIGHBOURS = NeighboursConfig(K=20)
 REPLICATES = 3

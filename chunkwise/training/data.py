@@ -218,7 +218,7 @@ class RetroBatches(PlainBatches):
             ids[chosen_BC], mask[chosen_BC] = self.sequences.pad, False  # a made neighbour is the only one
             ids[chosen_BC, 0], mask[chosen_BC, 0] = made_ids_BCr[chosen_BC], made_mask_BCr[chosen_BC]
         last_B = (self.sequences.lengths_S[np.asarray(rows)] - 1) // (ids.shape[3] // 2)
-        mask &= (np.arange(ids.shape[1]) < last_B[:, None])[:, :, None, None]
+        mask = mask & (np.arange(ids.shape[1]) < last_B[:, None])[:, :, None, None]
         return {
             **super().__call__(rows),
             "neighbour_ids": torch.from_numpy(ids),

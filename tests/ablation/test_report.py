@@ -130,14 +130,18 @@ def test_an_almost_empty_study_shows_what_it_has(tmp_path):
     study = StudyResults(
         title="t", source_digest="d", profile="laptop", replicates=1,
         entries=(PlanEntry(name="e", ablated_part="x", action="REMOVE"),),
-        resolution=(ResolutionRow(entry="e", words="x", status="unresolved"),),
+        resolution=(
+            ResolutionRow(entry="e", words="x", status="unresolved"),
+            ResolutionRow(entry="e", words="y", status="left-out", warnings=("profile laptop leaves it out: slow",)),
+        ),
         runs=(Run(arm="a", replicate=0, status="failed", failure="divergence: loss is not finite at step 12"),),
         checks=(Check(name="same examples in all arms", passed=False, detail="2 digests"),),
     )  # fmt: skip
     write_report(study, made_log(), tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert re.findall(r'<section id="([a-z]+)"', html) == ["resolution", "runs", "integrity", "reproduce"]
-    for banner in ("an anecdote", "is unresolved", "1 of 1 runs failed", "Check failed: same examples in all arms"):
+    for banner in ("an anecdote", "is unresolved", "1 of 1 runs failed", "Check failed: same examples in all arms",
+                   "profile laptop leaves it out: slow."):  # fmt: skip
         assert banner in html
 
 

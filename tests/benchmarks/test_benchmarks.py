@@ -143,6 +143,7 @@ def test_train_step_prints_its_object_and_nothing_else():
         "stock_hf",
         "twin",
         "ours",
+        "ours_made",
         "ours_default",
         "retro_pytorch",
         "retro_pytorch_allocator",
@@ -157,6 +158,8 @@ def test_train_step_prints_its_object_and_nothing_else():
     for label in ("retro_pytorch_over_ours", "retro_pytorch_over_ours_default", "ours_over_retro_pytorch_memory"):
         assert ratios[label] is None
     assert ratios["ours_over_twin_flops"] == (result["sides"]["ours"]["flops"] / result["sides"]["twin"]["flops"])
+    assert 1 < ratios["ours_made_over_twin_flops"] < ratios["ours_over_twin_flops"]
+    assert ratios["ours_made_over_twin_time"] is not None
 
 
 def test_generate_measures_every_context_against_the_decoder():
