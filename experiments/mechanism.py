@@ -8,11 +8,12 @@ another as news and books do not, gives the text to train on and the datastore (
 retrieval in seven ways, three times each, and measured on pages of neither half. About two hours of CPU; interrupted,
 the same call goes on.
 
-Two forms of Retro, because the published one, whose neighbour encoder starts from random numbers, learns to read in
-billions of tokens and not in the sixth of a million of this budget: `copying` has the four departures of the laptop
-profile (docs/decisions.md), one head, no conditioning, no positions, and random neighbours for 30 % of the chunks, and
-takes what can be asked of any form; `published` has the package's defaults (RETRO's cross-attention and conditioning,
-InstructRetro's width, embeddings and trained backbone), and takes the rest.
+Two forms of Retro, because the published one, whose neighbour encoder starts from random numbers, learns nothing from
+found neighbours in the sixth of a million tokens of this budget (experiments/onset.py has what teaches it). `copying`
+has the four departures of the profile laptop-copying (docs/decisions.md), one head, no conditioning, no positions, and
+random neighbours for 30 % of the chunks, and takes what can be asked of any form; `published` has the package's
+defaults (RETRO's cross-attention and conditioning, InstructRetro's width, embeddings and trained backbone), and takes
+the rest.
 
 Writes OUT/copying.json and OUT/published.json (the studies' reports, whole), and OUT/README.md and OUT/summary.json,
 which are made from them alone (what stands beside RETRO's table 13, Kendall's tau); --render makes these two again.
@@ -61,11 +62,19 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 LIMITS = {
     "copying": (
-        "Settings of retrieval are the laptop profile's, chosen on another corpus, but for the layers and for random "
-        "neighbours (30 % of the chunks, there 40), which were set after a look at another corpus; no arm was tuned."
+        "Settings of retrieval are those of the profile laptop-copying, chosen on another corpus, but for the layers "
+        "and for random neighbours (30 % of the chunks, there 40), which were set after a look at another corpus; no "
+        "arm was tuned."
     ),
     "published": "Settings of retrieval are the package's defaults; nothing was tuned.",
 }
+SINCE = {
+    "published": (
+        " It read found neighbours alone; with made neighbours the same form learns to read\n"
+        "([onset](../onset/README.md))."
+    )
+}
+"""What is known by now and was not when the studies were made."""
 PLANS = {
     "copying": {
         "Cross-attention": ("REMOVE", "chunk-wise cross-attention", None),
@@ -230,7 +239,7 @@ def page(summary: dict[str, Any]) -> str:
             f"## The {form} form",
             "",
             f"{n} replicates; {retro['parameters'] / 1e6:.1f} million parameters with retrieval, "
-            f"{retro['steps']} steps, {retro['train_tokens']:,} tokens.",
+            f"{retro['steps']} steps, {retro['train_tokens']:,} tokens.{SINCE.get(form, '')}",
             "",
             "| evaluated with | perplexity | against the twin |",
             "|---|---:|---|",
