@@ -72,7 +72,7 @@ SETTINGS = RetrofitConfig(
         final_share=0.05,
         warmup_steps=20,
         validation_steps=40,
-        validation_sequences=32,
+        validation_sequences=24,
         log_steps=20,
         checkpoint_steps=130,
     ),
