@@ -45,10 +45,14 @@ class LeftOut(Config):
 
     setting: str
     """Dotted path of the field that the arm would change."""
-    value: JsonValue = None
-    """The value that is left out; None: every value but the profile's own."""
+    values: tuple[JsonValue, ...] | None = None
+    """The values that are left out, as the profile would write them; None: every value but the profile's own."""
     because: str
-    """The reason, and where the arm is run instead; stands in the dry run and in the report."""
+    """The reason, and where the arm is run instead; stands in the dry run and in the report. Without a full stop."""
+
+    def means(self, value: Any) -> bool:
+        """Whether an arm with this value of the setting is left out."""
+        return self.values is None or any(type(one) is type(value) and one == value for one in self.values)
 
 
 class Profile(Config):
@@ -158,8 +162,6 @@ class Profile(Config):
         for metric in (*self.metrics, *self.thresholds):
             if metric not in METRICS:
                 raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
-        for left_out in self.leaves_out:
-            self.value(left_out.setting)
         for path in HANDED_DOWN:
             section, field = path.split(".")
             config = getattr(self, section)
@@ -440,11 +442,19 @@ class Resolution(Config):
     @property
     def left_out(self) -> tuple[str, ...]:
         """One sentence for each arm that the profile leaves to another one."""
+        return self._sentences("left-out")
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """One sentence for each change that would change nothing here."""
+        return self._sentences("not-applicable")
+
+    def _sentences(self, status: Status) -> tuple[str, ...]:
         return tuple(
             f"{replacement.words!r} of {entry.name!r}: {replacement.message}"
             for entry in self.entries
             for replacement in entry.replacements
-            if replacement.status == "left-out"
+            if replacement.status == status
         )
 
     @property
@@ -463,9 +473,10 @@ class Resolution(Config):
         Raises:
             PlanError: something is unresolved or infeasible.
         """
-        if self.problems:
+        not_run = self.problems + self.left_out
+        if not_run:
             raise PlanError(
-                f"{len(self.problems)} of the plan's wishes cannot be run: {'; '.join(self.problems)}",
+                f"{len(not_run)} of the plan's wishes cannot be run: {'; '.join(not_run)}",
                 hint="fix them in an overrides file, or run without --strict",
             )
 

@@ -79,5 +79,7 @@ def _print_arms(console: Console, study: Study) -> None:
         console.print(f"not run: {problem}", markup=False)
     for arm in study.resolution.left_out:
         console.print(f"left out: {arm}", markup=False)
+    for arm in study.resolution.without_effect:
+        console.print(f"nothing to run: {arm}", markup=False)
     names = ", ".join(study.trained)
     console.print(f"Trained: {names}. Views: {', '.join(view for view in study.views if view != FULL) or 'none'}.")

@@ -152,7 +152,8 @@ def _banners(study: StudyResults, analysis: Analysis) -> list[str]:
         if row.status in ("unresolved", "infeasible", "partly"):
             found.append(f"Not run as written: {row.words!r} of {row.entry!r} is {row.status}.")
         if row.status == "left-out":
-            found.append(f"Not run here: {row.words!r} of {row.entry!r}; {'; '.join(row.warnings)}.")
+            reason = row.warnings[0] if row.warnings else "the profile leaves it out"  # its own message comes first
+            found.append(f"Not run here: {row.words!r} of {row.entry!r}; {reason}.")
     failed = sum(run.status == "failed" for run in study.runs)
     if failed:
         found.append(f"{failed} of {len(study.runs)} runs failed; only complete pairs are compared.")

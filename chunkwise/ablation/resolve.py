@@ -131,6 +131,7 @@ def _not_varied(title: str) -> str:
 class _Resolver:
     def __init__(self, profile: Profile, paper: Paper | None, registry: Registry) -> None:
         self.profile, self.registry = profile, registry
+        _require_leaves_out(profile, registry)
         self.words = Interpreter(profile, paper, registry)
         self.metrics = NameIndex(_METRIC_NAMES)
 
@@ -248,6 +249,8 @@ class _Resolver:
             if entry.action == "REMOVE" and arms and second in self.registry.components:
                 words = f"REMOVE {entry.ablated_part}"
                 row, arm = self._row(words, self.words.removal(words, (second,)), (second,))
+                if row.status == "left-out":
+                    warnings.append(f"{row.words} has a second meaning that is not run: {row.message}")
                 if arm:
                     arms[arm.id] = arm.model_copy(update={"label": row.words, "done": done, "role": "second-meaning"})
                     warnings.append(f"{row.words} has a second meaning, {arm.id}: {done}; it is shown beside the first")
@@ -273,8 +276,7 @@ class _Resolver:
             return None
         changes = self._fitting(changes, wish)
         for left_out in self.profile.leaves_out:
-            value = changes.get(left_out.setting)
-            if left_out.setting in changes and left_out.value in (None, value):
+            if left_out.setting in changes and left_out.means(changes[left_out.setting]):
                 raise Unclear(f"profile {self.profile.name} leaves it out: {left_out.because}", "left-out")
         if self.profile.changed(changes).used == self.profile.used:
             paths = " and ".join(changes)
@@ -330,6 +332,24 @@ class _Resolver:
             nearest = () if metric else tuple(score.owner for score in ranking[:2])
             found.append(MetricResolution(words=words, id=metric, nearest=nearest))
         return tuple(found)
+
+
+def _require_leaves_out(profile: Profile, registry: Registry) -> None:
+    """Refuse what a profile leaves out and no arm could ever ask for.
+
+    Raises:
+        ConfigError: a setting that no plan can vary, or the profile's own value.
+    """
+    for left_out in profile.leaves_out:
+        where = f"profile {profile.name} leaves out {left_out.setting!r}"
+        if left_out.setting not in registry.fields:
+            raise ConfigError(f"{where}, which is no setting that a plan can vary")
+        for value in left_out.values or ():
+            written = profile.changed({left_out.setting: value}, where=where).value(left_out.setting)
+            if written == profile.value(left_out.setting):
+                raise ConfigError(f"{where}={value!r}, which is its own value")
+            if not left_out.means(written):
+                raise ConfigError(f"{where}={value!r}, which is written {written!r}")
 
 
 def check_hygiene(arm: Arm, components: Iterable[str], registry: Registry) -> None:
@@ -398,6 +418,8 @@ def _view_problem(arm: Arm, profile: Profile, facts: DatastoreFacts) -> str | No
 
 def _entry_status(rows: Iterable[ReplacementResolution]) -> Status:
     kinds = {row.status for row in rows}
+    if not kinds:
+        return "unresolved"
     if not kinds <= set(HARMLESS):  # what asks for nothing takes nothing away from the rest
         kinds -= set(HARMLESS)
     if len(kinds) == 1:

@@ -158,7 +158,8 @@ def _require_some(resolution: Resolution, strict: bool) -> None:
     if strict:
         resolution.require_all()
     if resolution.exit_code == 2:
-        reasons = "; ".join(resolution.problems) or "every value is the baseline's"
+        reasons = "; ".join((*resolution.problems, *resolution.left_out, *resolution.without_effect))
+        reasons = reasons or "every value is the baseline's"
         raise PlanError(
             f"nothing of the plan can be run: {reasons}", hint="`chunkwise plan check FILE` shows how the plan is read"
         )

@@ -439,6 +439,12 @@ MEGATRON = RetroOptions(
 """InstructRetro as Megatron-LM computes it (with RoPE, SwiGLU and no linear biases, as in the published commands)."""
 
 
+def tokens_read(continuation: str, chunk_tokens: int) -> slice:
+    """Which tokens of [neighbour, continuation] a model reads, by `RetroOptions.continuation`."""
+    m = chunk_tokens
+    return {"both": slice(0, 2 * m), "neighbour": slice(0, m), "continuation": slice(m, 2 * m)}[continuation]
+
+
 def cca_layer_numbers(rule: str | tuple[int, ...] | list[int], layers: int) -> tuple[int, ...]:
     """Layer numbers from 1 that carry CCA in a decoder of `layers` layers.
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from chunkwise.core.errors import MismatchError, ShapeError
 from chunkwise.model.cache import RetroState, Row
 from chunkwise.model.chunked_attention import ChunkedCrossAttention
+from chunkwise.model.config import tokens_read
 from chunkwise.model.encoder import QueryChunks
 from chunkwise.model.grid import Grid, take
 from chunkwise.model.retro_config import RetroConfig
@@ -126,8 +127,8 @@ class RetrievalContext:
             )
         if not self.windows or not ids.shape[2]:
             return None
-        read = {"both": slice(0, 2 * m), "neighbour": slice(0, m), "continuation": slice(m, 2 * m)}
-        ids, mask = (self._new_windows(part[..., read[self.config.continuation]]) for part in (ids, mask.bool()))
+        read = tokens_read(self.config.continuation, m)
+        ids, mask = (self._new_windows(part[..., read]) for part in (ids, mask.bool()))
         return self._compact(ids, mask)
 
     def _new_windows(self, given_BCkr: Tensor) -> Tensor:
@@ -355,7 +356,7 @@ class RetrievalContext:
         return self.found.ids_Xr.shape[1] if self.found is not None else self.carried.neighbour_tokens
 
     def _bias(self, layer: ChunkedCrossAttention, slots: slice, k: int) -> Tensor | None:
-        first_token = self.config.chunk_tokens if self.config.continuation == "continuation" else 0
+        first_token = tokens_read(self.config.continuation, self.config.chunk_tokens).start
         bias_HLS = layer.bias(slots, k, self._neighbour_tokens, first_token)
         return None if bias_HLS is None else bias_HLS[None]
 

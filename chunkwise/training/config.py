@@ -352,6 +352,20 @@ class MadeNeighboursConfig(Config):
                 hint="train longer, shorten the phases, or set hold_steps: null to read made neighbours to the end",
             )
 
+    def used(self, steps: int) -> Self:
+        """This curriculum in a training of so many steps, without the settings that it does not use.
+
+        Raises:
+            ConfigError: the training ends before the curriculum.
+        """
+        if not self.share:
+            return type(self)()
+        self.require_within(steps)
+        if self.hold_steps is None:
+            return self.model_copy(update={"fall_steps": type(self).model_fields["fall_steps"].default})
+        # A fall of one step reaches nothing in its first step, as no fall does.
+        return self.model_copy(update={"fall_steps": 0}) if self.fall_steps == 1 else self
+
     def at(self, step: int, chunk_tokens: int) -> tuple[float, int]:
         """What step 0, 1, ... reads: (share of the chunks with a made neighbour, widest offset in tokens).
 
@@ -470,9 +484,12 @@ class RetrofitConfig(Config):
             self.made_neighbours.require_within(self.train.steps)
         return self
 
-    def used(self, steps: int) -> Self:
+    def used(self, steps: int, *, validated: bool = True) -> Self:
         """This training of so many steps, without the settings that it does not use: they must not make equal
         trainings look different.
+
+        Args:
+            validated: whether there is text to validate on.
 
         Raises:
             ConfigError: the training ends before its curriculum.
@@ -480,10 +497,12 @@ class RetrofitConfig(Config):
         changes: dict[str, Any] = {}
         if self.neighbour_source != "found":  # a control is not mixed with another one
             changes = {"random_neighbours": 0.0, "made_neighbours": MadeNeighboursConfig()}
-        elif not self.made_neighbours.share:
-            changes = {"made_neighbours": MadeNeighboursConfig()}
         else:
-            self.made_neighbours.require_within(steps)
+            changes = {"made_neighbours": self.made_neighbours.used(steps)}
+        if not (validated and self.train.validation_sequences):
+            changes["validation_conditions"] = ()
+        if self.freeze_backbone:  # one group of gradients
+            changes["train"] = self.train.model_copy(update={"clip": TrainOptions.model_fields["clip"].default})
         return self.model_copy(update=changes)
 
 

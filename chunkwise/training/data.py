@@ -170,10 +170,15 @@ class OwnText:
         part: chunk (the chunk itself, which has been read already: all the parameters and no retrieval), oracle (the
             chunk and what truly follows it), shifted_oracle (a window of 2m tokens that holds what follows, from a
             place on that is drawn for each chunk: reading it by position is not enough).
+        first_read: shifted_oracle: the first token of a neighbour that the model reads (`RetroOptions.continuation`);
+            what follows begins there or behind it.
     """
 
-    def __init__(self, sequences: SequenceTable, chunk_tokens: int, k: int, part: str = "chunk") -> None:
+    def __init__(
+        self, sequences: SequenceTable, chunk_tokens: int, k: int, part: str = "chunk", first_read: int = 0
+    ) -> None:
         self.sequences, self.chunk_tokens, self.k, self.part = sequences, chunk_tokens, k, part
+        self.first_read = first_read
 
     def __call__(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids int64 and mask bool, both [B, C, k, r]."""
@@ -184,7 +189,7 @@ class OwnText:
             return oracle_neighbours(tokens_Bn, lengths_B, m, self.k, table.pad, continued=continued)
         chunks = table.sequence_tokens // m
         drawn = [np.random.Philox(key=keyed_seed("shifted oracle", row)).random_raw(chunks) for row in rows]
-        offset_BC = (np.stack(drawn) % np.uint64(m)).astype(np.int64)
+        offset_BC = self.first_read + (np.stack(drawn) % np.uint64(m)).astype(np.int64)
         tokens_BCr, mask_BCr = next_chunk_windows(tokens_Bn, lengths_B, offset_BC, m, table.pad)
         tokens = np.full((*tokens_BCr.shape[:2], self.k, 2 * m), table.pad, np.int64)
         mask = np.zeros(tokens.shape, bool)

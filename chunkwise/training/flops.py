@@ -61,13 +61,13 @@ def _layer_flops(text: Any, L: int, layers: int, executed: bool) -> dict[str, in
 
 
 def retrieval_flops(
-    config: RetroConfig, tokens: int, k: float, *, chunks: int | None = None, executed: bool = False
+    config: RetroConfig, tokens: int, k: float, *, chunks: float | None = None, executed: bool = False
 ) -> dict[str, float]:
     """What retrieval adds to one row of `tokens` tokens, every chunk with k neighbours.
 
     Args:
-        k: may be a mean; every term is linear in it.
-        chunks: C, the chunks that have neighbours; None for all whole chunks of the row.
+        k: of each chunk that has any; may be a mean over such chunks.
+        chunks: C, the chunks that have neighbours, or their mean number; None for all whole chunks of the row.
 
     Returns:
         term -> operations, summed over layers.
@@ -95,7 +95,7 @@ def retrieval_flops(
     }
 
 
-def _encoder_flops(config: RetroConfig, C: int, k: float, r: int) -> dict[str, float]:
+def _encoder_flops(config: RetroConfig, C: float, k: float, r: int) -> dict[str, float]:
     """The bidirectional encoder over C k neighbours of r tokens, with query conditioning in layer 1."""
     m, D = config.chunk_tokens, config.decoder.get_text_config().hidden_size
     E, X, layers = config.encoder_width or D, C * k * r, config.encoder_layers

@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 from chunkwise.core.errors import ChunkwiseError, ConfigError
 from chunkwise.core.progress import note
 from chunkwise.core.team import Team, rank, world_size
+from chunkwise.model.config import tokens_read
 from chunkwise.neighbours.in_prompt import IGNORED
 
 Batch = dict[str, Tensor]
@@ -108,8 +109,9 @@ class StepModule(nn.Module):
 
     def forward(self, inputs: Batch, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As Loss."""
-        if self.training or self.sharded:
-            inputs, labels = always_reading(inputs, labels)
+        if "neighbour_mask" in inputs and (self.training or self.sharded):
+            config = self.model.config
+            inputs, labels = always_reading(inputs, labels, tokens_read(config.continuation, config.chunk_tokens))
         return self.loss(self.model, inputs, labels)
 
     @property
@@ -127,16 +129,15 @@ class StepModule(nn.Module):
             self.set_requires_gradient_sync(True)
 
 
-def always_reading(inputs: Batch, labels: Tensor) -> tuple[Batch, Tensor]:
-    """The batch, with one row more where it has places for neighbours and not a single neighbour.
+def always_reading(inputs: Batch, labels: Tensor, read: slice) -> tuple[Batch, Tensor]:
+    """The batch, with one row more where no neighbour has a token that the model reads (those of `read`).
 
     Sharded weights are gathered, and their gradients summed, by all processes at the same time. A process whose rows
     happen to have no neighbours would leave out encoder and cross-attention, and the others would wait for it for ever.
     The row that is added repeats the last one with a made-up neighbour and predicts nothing, so that what it adds to
     any gradient is zero. One process alone does the same, for the same optimiser step: a gradient of zero is not none.
     """
-    mask = inputs.get("neighbour_mask")
-    if mask is None or bool(mask.any()):
+    if bool(inputs["neighbour_mask"][..., read].any()):
         return inputs, labels
     more = {name: torch.cat([values, values[-1:]]) for name, values in inputs.items()}
     more["neighbour_mask"][-1, 0, 0] = True

@@ -50,10 +50,9 @@ def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
         terms[name] = (value - quadratic) * mean + quadratic * mean_square
     terms["logits"] = at_one["logits"] * curves.predicted_tokens / rows
     decoder, retrieval, updates = sum(terms.values()), 0.0, 0.0
-    if job.retrieval_names and job.forward.get("gate") != 0:
-        # Of text all chunks but the last have neighbours that something predicted reads, of a prompt the last alone.
-        chunks = 1 if "gate" in job.forward else max(1, job.row_tokens // job.model.config.chunk_tokens - 1)
-        added = retrieval_flops(job.model.config, job.row_tokens, curves.neighbours / (rows * chunks), chunks=chunks)
+    if curves.neighbours and job.forward.get("gate") != 0:
+        neighbours, chunks = curves.neighbours / curves.reading_chunks, curves.reading_chunks / rows
+        added = retrieval_flops(job.model.config, job.row_tokens, neighbours, chunks=chunks)
         terms |= added
         retrieval = sum(added.values())
     others = job.retrieval_names

@@ -100,9 +100,17 @@ class Retrieval:
         return table.spread(options.validation_sequences), kind(table, retrieved)
 
     def conditions(
-        self, validation: Artefact | None, neighbours: Artefact | None, wanted: Sequence[ValidationCondition]
+        self,
+        validation: Artefact | None,
+        neighbours: Artefact | None,
+        wanted: Sequence[ValidationCondition],
+        first_read: int,
     ) -> dict[str, Collate]:
-        """Batches of the validation text as each condition reads it (`RetrofitConfig.validation_conditions`)."""
+        """Batches of the validation text as each condition reads it (`RetrofitConfig.validation_conditions`).
+
+        Args:
+            first_read: see OwnText.
+        """
         if validation is None:
             return {}
         table = SequenceTable.open(validation)
@@ -113,6 +121,6 @@ class Retrieval:
             elif condition == "random":
                 collates[condition] = RetroBatches(table, self.of(neighbours, table, source="random")[0])
             else:
-                own_text = OwnText(table, self.datastore.chunk_tokens, self.k, condition)
+                own_text = OwnText(table, self.datastore.chunk_tokens, self.k, condition, first_read)
                 collates[condition] = RetroBatches(table, own_text)
         return collates

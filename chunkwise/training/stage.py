@@ -193,29 +193,36 @@ def train_retrofit(
 
     table = SequenceTable.open(sequences)
     config = _resolve(config, table.sequence_tokens, retrieval=True)
-    config = config.used(config.train.steps)
+    config = config.used(config.train.steps, validated=validation is not None)
     options = config.retro
     if not options.neighbours:
         raise ConfigError("a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead")
+    longest = int(table.lengths_S.max())
+    if longest <= options.chunk_tokens:
+        raise ConfigError(
+            f"the longest row has {longest} tokens, and neighbours are read from the end of a chunk of "
+            f"{options.chunk_tokens} on: nothing would be read",
+            hint="train on rows of two chunks or more (text.sequence_tokens)",
+        )
     retrieval = Retrieval(config.view, replicate, options.neighbours, options.chunk_tokens, datastore)
     _require_tokenizer(base, table, retrieval.datastore)
     retrieval.require_pair(validation, validation_neighbours)
 
     def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
+        from chunkwise.model.config import tokens_read
         from chunkwise.training.initialise import new_retrofit
 
         retrieved, facts = retrieval.of(neighbours, table, config.random_neighbours, config.neighbour_source)
         curve = retrieval.held(validation, validation_neighbours, config.train, RetroBatches, config.neighbour_source)
+        first_read = tokens_read(options.continuation, options.chunk_tokens).start
         made = None
         if config.made_neighbours.share:
             batch = config.train.batch_sequences
-            m = options.chunk_tokens
-            first_read = m if options.continuation == "continuation" else 0
-            made = MadeNeighbours(config.made_neighbours, table, m, replicate, batch, first_read)
+            made = MadeNeighbours(config.made_neighbours, table, options.chunk_tokens, replicate, batch, first_read)
         model = new_retrofit(_load(base), options, replicate)
         model.freeze_backbone(config.freeze_backbone)
         job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved, made), curve, config.lora)
-        conditions = retrieval.conditions(validation, validation_neighbours, config.validation_conditions)
+        conditions = retrieval.conditions(validation, validation_neighbours, config.validation_conditions, first_read)
         job = dataclasses.replace(job, conditions=conditions)
         facts["tokenizer_digest"] = table.tokenizer_digest
         return _run(job, folder, scratch, f"retrofit, replicate {replicate}", tracking, facts)

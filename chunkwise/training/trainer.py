@@ -39,6 +39,7 @@ from chunkwise.core.errors import ChunkwiseError, ConfigError
 from chunkwise.core.io import machine_errors, read_json, write_json
 from chunkwise.core.progress import note, track
 from chunkwise.core.team import rank, world_size
+from chunkwise.model.config import tokens_read
 from chunkwise.model.loss import plain_head, states_of, summed_cross_entropy
 from chunkwise.neighbours.in_prompt import IGNORED
 from chunkwise.training import checkpoint as checkpoints
@@ -62,7 +63,7 @@ class Curves:
         recent: losses of the steps since the last point.
         predicted_tokens: tokens that losses were taken of.
         decoder_tokens, decoder_squares: sums of L and L^2 over the rows that the decoder ran, L tokens long.
-        neighbours: that were read.
+        reading_chunks, neighbours: chunks that had a neighbour, and neighbours that were read.
     """
 
     loss: list[dict[str, Any]] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Curves:
     predicted_tokens: int = 0
     decoder_tokens: int = 0
     decoder_squares: int = 0
+    reading_chunks: int = 0
     neighbours: int = 0
 
 
@@ -166,8 +168,8 @@ class OrderedTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # prints to stdout, which belongs to results
         self.step_losses: list[Tensor] = []
-        # Of this process, in this step: tokens predicted, tokens read, their squares, neighbours read.
-        self.step_counts = [0, 0, 0, 0]
+        # Of this process, in this step: tokens predicted, tokens read, their squares, reading chunks, neighbours.
+        self.step_counts = [0, 0, 0, 0, 0]
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Rows front to back, in this process: gathering neighbours is cheap beside a step."""
@@ -225,9 +227,9 @@ class OrderedTrainer(Trainer):
         """Mean loss over the predicted tokens of the whole step, of which this batch may be a part."""
         labels = inputs.pop("labels")
         rows, length = inputs["input_ids"].shape
-        there = inputs["neighbour_mask"].any(-1).sum() if "neighbour_mask" in inputs else 0
+        reading = neighbours_read(inputs, self.job.model)
         loss_sum, predicted = model(inputs, labels)
-        counts = (int(predicted), rows * length, rows * length * length, int(there))
+        counts = (int(predicted), rows * length, rows * length * length, *reading)
         self.step_counts = [before + count for before, count in zip(self.step_counts, counts, strict=True)]
         loss = loss_sum / (predicted if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -257,12 +259,13 @@ class OrderedTrainer(Trainer):
         step_loss = sum(float(loss) for loss in self.step_losses) / world_size()  # see compute_loss
         loss, *counts = self.of_all_processes(step_loss, *self.step_counts)
         self.step_losses.clear()
-        self.step_counts = [0, 0, 0, 0]
+        self.step_counts = [0, 0, 0, 0, 0]
         self.curves.recent.append(loss)
         self.curves.predicted_tokens += int(counts[0])
         self.curves.decoder_tokens += int(counts[1])
         self.curves.decoder_squares += int(counts[2])
-        self.curves.neighbours += int(counts[3])
+        self.curves.reading_chunks += int(counts[3])
+        self.curves.neighbours += int(counts[4])
         options = self.job.options
         if step % options.log_steps == 0 or step == options.steps:
             mean = sum(self.curves.recent) / len(self.curves.recent)
@@ -439,6 +442,15 @@ def loss_of_batch(
     states = states_of(model, **inputs, use_cache=False, **forward)
     head = model.get_output_embeddings()
     return summed_cross_entropy(states[there], head.weight, head.bias, targets[there]), predicted
+
+
+def neighbours_read(inputs: dict[str, Any], model: PreTrainedModel) -> tuple[int, int]:
+    """(chunks of a batch that have a neighbour, neighbours): those with a token that the model reads."""
+    if "neighbour_mask" not in inputs:
+        return 0, 0
+    read = tokens_read(model.config.continuation, model.config.chunk_tokens)
+    there_BCk = inputs["neighbour_mask"][..., read].any(-1)
+    return int(there_BCk.any(-1).sum()), int(there_BCk.sum())
 
 
 def validation_loss(

@@ -2,11 +2,12 @@
 
 import pytest
 
+from chunkwise.ablation import plan as plans
 from chunkwise.ablation.config import load_profile
 from chunkwise.ablation.resolve import resolve
-from chunkwise.ablation.run import read_plan
+from chunkwise.ablation.run import ablate, read_plan
 from chunkwise.ablation.study import plan_study
-from chunkwise.core.errors import ConfigError
+from chunkwise.core.errors import ConfigError, PlanError
 from chunkwise.model.config import RetroOptions
 
 FORM = "Form of chunk-wise cross-attention"
@@ -48,7 +49,9 @@ def test_the_laptop_leaves_its_slow_arms_to_the_evening_and_runs_the_rest():
 
 def test_what_is_left_out_is_one_value_or_every_other_one():
     profile = load_profile("laptop")
-    part_left_out = profile.changed({"leaves_out": [{"setting": "mechanism", "value": "in_prompt", "because": "slow"}]})
+    part_left_out = profile.changed(
+        {"leaves_out": [{"setting": "mechanism", "values": ["in_prompt"], "because": "slow"}]}
+    )
     resolution = resolution_of("instructretro", part_left_out)
     form = next(entry for entry in resolution.entries if entry.name == FORM)
     assert form.status == "resolved"  # the other arm of the entry is run
@@ -56,6 +59,65 @@ def test_what_is_left_out_is_one_value_or_every_other_one():
     assert "twin" in resolution.arms  # another value of the same setting
 
 
-def test_a_setting_that_does_not_exist_cannot_be_left_out():
-    with pytest.raises(ConfigError, match="no field 'retrofit.retro.layers'"):
-        load_profile("laptop").changed({"leaves_out": [{"setting": "retrofit.retro.layers", "because": "slow"}]})
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [
+        ({"setting": "retrofit.retro.layers"}, "leaves out 'retrofit.retro.layers', which is no setting that a plan"),
+        ({"setting": "retrofit.retro"}, "no setting that a plan can vary"),
+        ({"setting": "mechanism", "values": ["twin"]}, "mechanism"),
+        ({"setting": "mechanism", "values": ["cross-attention"]}, "which is its own value"),
+        ({"setting": "retrofit.retro.neighbours", "values": ["1"]}, "'1', which is written 1"),
+        ({"setting": "retrofit.retro.query_conditioning", "values": [0]}, "0, which is written False"),
+    ],
+)
+def test_what_no_arm_could_ask_for_cannot_be_left_out(left_out, message):
+    profile = load_profile("laptop").changed({"leaves_out": [left_out | {"because": "slow"}]})
+    with pytest.raises(ConfigError, match=message):
+        resolution_of("instructretro", profile)
+
+
+def plan_of(*entries):
+    lines = ["# A plan", "## Ablation Plan"]
+    for part, action, replacement in entries:
+        lines += [f"### {part}", f"- **Ablated Part**: {part}", f"- **Action**: {action}"]
+        lines += [f"- **Replacement**: {replacement}"] if replacement else []
+        lines += ["- **Metrics**: perplexity"]
+    return plans.parse("\n".join(lines) + "\n")
+
+
+def test_a_plan_of_which_all_is_left_out_is_told_why(tmp_path):
+    profile = load_profile("laptop")
+    file = tmp_path / "plan.md"
+    file.write_text(
+        "# A plan\n## Ablation Plan\n### Layers\n- **Ablated Part**: CCA layers\n- **Action**: REPLACE\n"
+        "- **Replacement**: one mid layer\n- **Metrics**: perplexity\n"
+    )
+    with pytest.raises(PlanError, match=r"'one mid layer' of 'Layers': profile laptop leaves it out: .*evening"):
+        ablate(file, profile, tmp_path / "out", dry_run=True)
+
+
+def test_strict_refuses_what_is_left_out():
+    with pytest.raises(PlanError, match="2 of the plan's wishes cannot be run: 'one mid layer'"):
+        resolution_of("instructretro", load_profile("laptop")).require_all()
+
+
+def test_a_second_meaning_that_is_left_out_is_told():
+    left_out = {"setting": "retrofit.retro.gate", "because": "slow"}
+    resolution = resolution_of("instructretro", load_profile("laptop").changed({"leaves_out": [left_out]}))
+    [removal] = [entry for entry in resolution.entries if entry.action == "REMOVE"]
+    assert [arm.id for arm in removal.arms] == ["twin"]
+    assert any(
+        "second meaning that is not run: profile laptop leaves it out: slow" in text for text in removal.warnings
+    )
+
+
+def test_an_empty_list_of_replacements_is_not_resolved():
+    [entry] = resolve(plan_of(("encoder depth", "REPLACE", "[]")), load_profile("laptop")).entries
+    assert entry.status == "unresolved"
+
+
+def test_a_fall_that_never_comes_cannot_be_varied():
+    profile = load_profile("evening").changed({"retrofit.made_neighbours.hold_steps": None})
+    [entry] = resolve(plan_of(("fall of the made neighbours", "REMOVE", None)), profile).entries
+    assert (entry.status, entry.arms) == ("not-applicable", ())
+    assert "this would change nothing" in entry.replacements[0].message

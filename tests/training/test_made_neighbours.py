@@ -30,6 +30,7 @@ from chunkwise.training.made_neighbours import MadeNeighbours
 from chunkwise.training.report import count_flops
 from chunkwise.training.stage import train_base, train_retrofit
 from chunkwise.training.trainer import Curves, Job, loss_of_batch
+from tests.datastore.building import make_sequences
 from tests.evaluation import building
 from tests.training.test_stage import report, retrofit, twin
 from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, base, make_world, options
@@ -337,6 +338,13 @@ def test_the_shifted_oracle_is_one_window_of_the_next_chunk_whatever_the_batch()
     np.testing.assert_array_equal(oracle, oracle_neighbours(TEXT.tokens_Sn[:1], [M * C], M, 3, PAD)[0])
 
 
+def test_the_shifted_oracle_begins_in_the_part_that_the_model_reads():
+    ids, _ = OwnText(TEXT, M, 1, "shifted_oracle", first_read=M)([0])
+    plain, _ = OwnText(TEXT, M, 1, "shifted_oracle")([0])
+    # The second half of the one is the first half of the other: the same offset, counted from where reading begins.
+    np.testing.assert_array_equal(ids[:, :-1, 0, M:], plain[:, :-1, 0, :M])
+
+
 # --- neighbours that nothing predicted reads ------------------------------------------------------------------------
 
 
@@ -382,13 +390,30 @@ def test_flops_count_the_neighbours_that_were_read():
     names = frozenset(model.retrieval_parameter_names())
     job = Job(model, train, 0, 10, 16, PlainBatches(TEXT), names)
     seen = {"predicted_tokens": 6 * 15, "decoder_tokens": 6 * 16, "decoder_squares": 6 * 256}
-    terms = count_flops(job, Curves(**seen, neighbours=6 * 4))["forward_per_row"]  # 4 a row
+    # Three chunks of a row read four neighbours.
+    terms = count_flops(job, Curves(**seen, reading_chunks=6 * 3, neighbours=6 * 4))["forward_per_row"]
     assert terms["encoder_query_key_value"] == 2 * (4 * 8) * 16 * 48
     assert terms["cca_key_value"] == 2 * (4 * 8) * 16 * 32
     assert terms["cca_query"] == 2 * (3 * 4) * 16 * 16
     assert terms["cca_attention"] == 4 * 12 * (4 / 3) * 8 * 16
+    few = count_flops(job, Curves(**seen, reading_chunks=3, neighbours=6))["forward_per_row"]
+    assert few["cca_query"] == 2 * (4 / 2) * 16 * 16  # half a chunk of four tokens a row
+    assert few["encoder_query_key_value"] == 2 * (1 * 8) * 16 * 48
     none = count_flops(job, Curves(**seen))["forward_per_row"]
-    assert none["encoder_query_key_value"] == none["cca_key_value"] == none["cca_attention"] == 0
+    assert not [name for name in none if name.startswith(("encoder", "cca"))]
+
+
+def test_what_counts_as_read_has_a_token_in_the_part_that_the_model_reads():
+    mask = torch.zeros(1, 3, 2, 8, dtype=torch.bool)
+    mask[0, 0, 0, :4] = True  # a neighbour without a continuation
+    mask[0, 1, :, 4:] = True
+    counted = {}
+    for continuation in ("both", "neighbour", "continuation"):
+        decoder = new_decoder(DECODER, vocabulary_size=64, eos=0, pad=0, replicate=0)
+        model = new_retrofit(decoder, OPTIONS.model_copy(update={"continuation": continuation}), 0)
+        counted[continuation] = trainer.neighbours_read({"neighbour_mask": mask}, model)
+    assert counted == {"both": (2, 3), "neighbour": (1, 1), "continuation": (1, 2)}
+    assert trainer.neighbours_read({}, model) == (0, 0)
 
 
 def test_a_training_counts_what_it_read(world):
@@ -583,6 +608,39 @@ def test_settings_that_are_not_used_make_no_other_artefact(world):
     assert retrofit(world, start, made_neighbours=CURRICULUM).key != plain.key
     control = retrofit(world, start, neighbour_source="random")
     assert retrofit(world, start, neighbour_source="random", made_neighbours=CURRICULUM).key == control.key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"hold_steps": None, "fall_steps": 3}, {"hold_steps": None, "fall_steps": 450}),  # a fall that never comes
+        ({"fall_steps": 0}, {"fall_steps": 1}),
+    ],
+)
+def test_curricula_that_read_the_same_make_one_artefact(world, one, other):
+    start = base(world)
+    both = [retrofit(world, start, made_neighbours=CURRICULUM.model_copy(update=changes)) for changes in (one, other)]
+    assert both[0].key == both[1].key
+
+
+def test_conditions_without_rows_and_clipping_of_one_group_make_no_other_artefact(world):
+    start = base(world)
+    plain = retrofit(world, start)
+    assert retrofit(world, start, validation_conditions=("off",)).key == plain.key  # no validation text
+    nothing = retrofit(world, start, validation_sequences=0, validate=True)
+    asked = retrofit(world, start, validation_sequences=0, validate=True, validation_conditions=("off",))
+    assert asked.key == nothing.key
+    frozen = [retrofit(world, start, freeze_backbone=True, clip=clip).key for clip in ("together", "apart")]
+    assert frozen[0] == frozen[1]
+
+
+def test_rows_of_which_nothing_reads_a_neighbour_are_refused(world, tmp_path):
+    rows = [[1, 2, 3, 4], [5, 6, 7, 8]]
+    sequences = make_sequences(world.store, world.tokens, rows, [(0, 0), (1, 1)], CHUNK_TOKENS)
+    found = find_neighbours(NeighboursConfig(K=5, overlap_tokens=None), world.datastore, sequences, world.store)
+    config = RetrofitConfig(retro=OPTIONS, train=options())
+    with pytest.raises(ConfigError, match="longest row has 4 tokens.*a chunk of 4 on: nothing would be read"):
+        train_retrofit(config, base(world), sequences, found, world.datastore, world.store, 0)
 
 
 def test_a_curriculum_longer_than_the_training_is_refused(world):

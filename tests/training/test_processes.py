@@ -83,10 +83,17 @@ def test_a_batch_without_neighbours_reads_one_and_changes_nothing_by_it():
 
 def test_a_batch_with_a_neighbour_is_left_alone():
     inputs, labels = batch(present=[(1, 2)])
-    more, same = always_reading(inputs, labels)
+    more, same = always_reading(inputs, labels, slice(0, 8))
     assert more is inputs and same is labels
-    plain = {"input_ids": inputs["input_ids"]}
-    assert always_reading(plain, labels)[0] is plain
+
+
+def test_a_neighbour_without_a_token_that_is_read_is_none():
+    inputs, labels = batch(present=[(1, 2)])
+    inputs["neighbour_mask"][..., 4:] = False  # no continuation
+    assert always_reading(inputs, labels, slice(0, 4))[0] is inputs
+    more, _ = always_reading(inputs, labels, slice(4, 8))
+    assert len(more["input_ids"]) == len(inputs["input_ids"]) + 1
+    assert more["neighbour_mask"][-1, 0, 0].all()
 
 
 def test_units_are_the_layers_of_decoder_and_encoder():
