@@ -252,7 +252,7 @@ class BaseConfig(Config):
 
 
 class MadeNeighboursConfig(Config):
-    """A curriculum that teaches a fresh encoder to be read; off by default. A departure of training from the papers.
+    """A curriculum that teaches a fresh encoder to be read; off by default. It departs from the papers in training.
 
     RETRO's encoder and cross-attention start from random numbers, and found neighbours alone teach them nothing in any
     budget that was tried (docs/results/onset). So training begins with made neighbours: windows of 2m tokens of the
