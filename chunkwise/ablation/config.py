@@ -159,6 +159,7 @@ class Profile(Config):
         # A training that is given in tokens has a number of steps only with the rows: say it now, not in the run.
         steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
         self.retrofit.made_neighbours.require_within(steps)
+        self.retrofit.require_reading(self.training_text.sequence_tokens)
         for metric in (*self.metrics, *self.thresholds):
             if metric not in METRICS:
                 raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")

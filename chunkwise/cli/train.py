@@ -123,7 +123,9 @@ def retrofit(
         },
     )
     _require_packages(chosen)
-    chosen.used(chosen.train.steps_for(chosen.text.sequence_tokens))  # refuses before neighbours are searched
+    row_tokens = chosen.text.sequence_tokens
+    chosen.require_reading(row_tokens)  # here, before neighbours are searched
+    chosen.used(chosen.train.steps_for(row_tokens))
     tracking = _tracking(kept, tracker, track_dir)
     tokens, _ = lineage.resolve_text(kept, datastore)
     decoder = lineage.resolve_decoder(kept, model, tokens)

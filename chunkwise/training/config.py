@@ -484,6 +484,22 @@ class RetrofitConfig(Config):
             self.made_neighbours.require_within(self.train.steps)
         return self
 
+    def require_reading(self, longest_row: int) -> None:
+        """Refuse rows of which nothing predicted could read a neighbour.
+
+        Args:
+            longest_row: tokens of the longest row.
+
+        Raises:
+            ConfigError: no row is longer than a chunk.
+        """
+        if longest_row <= self.retro.chunk_tokens:
+            raise ConfigError(
+                f"the longest row has {longest_row} tokens, and neighbours are read from the end of a chunk of "
+                f"{self.retro.chunk_tokens} on: nothing would be read",
+                hint="train on rows of two chunks or more (sequence_tokens of the training text)",
+            )
+
     def used(self, steps: int, *, validated: bool = True) -> Self:
         """This training of so many steps, without the settings that it does not use: they must not make equal
         trainings look different.

@@ -197,13 +197,7 @@ def train_retrofit(
     options = config.retro
     if not options.neighbours:
         raise ConfigError("a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead")
-    longest = int(table.lengths_S.max())
-    if longest <= options.chunk_tokens:
-        raise ConfigError(
-            f"the longest row has {longest} tokens, and neighbours are read from the end of a chunk of "
-            f"{options.chunk_tokens} on: nothing would be read",
-            hint="train on rows of two chunks or more (text.sequence_tokens)",
-        )
+    config.require_reading(int(table.lengths_S.max()))
     retrieval = Retrieval(config.view, replicate, options.neighbours, options.chunk_tokens, datastore)
     _require_tokenizer(base, table, retrieval.datastore)
     retrieval.require_pair(validation, validation_neighbours)

@@ -17,7 +17,7 @@ from tests.docs.test_tutorial import commands, made_small
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "training.md"
 LAUNCHERS = ("torchrun ", "accelerate ")
-SMALL = " --set train.validation_sequences=2 --set text.sequence_tokens=64 --set train.batch_sequences=2"
+SMALL = " --set train.validation_sequences=2 --set text.sequence_tokens=128 --set train.batch_sequences=2"
 SMALL += " --set train.microbatch_sequences=1"
 
 
