@@ -59,7 +59,7 @@ from experiments import base_model, onset_page
 SETTINGS = RetrofitConfig(
     random_neighbours=0.5,
     made_neighbours=MadeNeighboursConfig(
-        share=0.75, aligned_steps=60, widening_steps=200, hold_steps=20, fall_steps=40, replaced_tokens=0.1
+        share=1.0, aligned_steps=60, widening_steps=200, hold_steps=60, fall_steps=40, replaced_tokens=0.1
     ),
     validation_conditions=("off", "random", "oracle", "shifted_oracle"),
     train=TrainOptions(
@@ -170,7 +170,9 @@ VARIANTS = {
     "share 0.5": Variant(
         "Half of the chunks get a made neighbour until the fall.", lambda config: made(config, share=0.5)
     ),
-    "share 1": Variant("Every chunk gets a made neighbour until the fall.", lambda config: made(config, share=1.0)),
+    "share 0.75": Variant(
+        "Three quarters of the chunks get a made neighbour until the fall.", lambda config: made(config, share=0.75)
+    ),
     "no replaced tokens": Variant(
         "Made neighbours are exact copies.", lambda config: made(config, replaced_tokens=0.0)
     ),
