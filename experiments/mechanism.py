@@ -71,7 +71,7 @@ LIMITS = {
 SINCE = {
     "published": (
         " It read found neighbours alone; with made neighbours the same form learns to read\n"
-        "([onset](../onset/README.md))."
+        "([log](../../log.md))."
     )
 }
 """What is known by now and was not when the studies were made."""

@@ -255,7 +255,7 @@ class MadeNeighboursConfig(Config):
     """A curriculum that teaches a fresh encoder to be read; off by default. It departs from the papers in training.
 
     RETRO's encoder and cross-attention start from random numbers, and found neighbours alone teach them nothing in any
-    budget that was tried (docs/results/onset). So training begins with made neighbours: windows of 2m tokens of the
+    budget that was tried (docs/log.md). So training begins with made neighbours: windows of 2m tokens of the
     row's own text that contain the chunk which is predicted next. Four phases follow one another:
 
         aligned    the window begins with the next chunk, so that reading by position is enough (a model that reads
