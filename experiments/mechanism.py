@@ -70,8 +70,7 @@ LIMITS = {
 }
 SINCE = {
     "published": (
-        " It read found neighbours alone; with made neighbours the same form learns to read\n"
-        "([log](../../log.md))."
+        " It read found neighbours alone; with made neighbours the same form learns to read\n([log](../../log.md))."
     )
 }
 """What is known by now and was not when the studies were made."""
