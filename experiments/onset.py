@@ -1,8 +1,9 @@
 """When does RETRO's published form begin to read, and which part of the curriculum of made neighbours matters?
 
-    python experiments/onset.py --data DIR --out docs/results/onset
-    python experiments/onset.py --data DIR --out docs/results/onset --share 1/2    (and 2/2 beside it, on two cores)
-    python experiments/onset.py --out docs/results/onset --render
+    python experiments/onset.py --data DIR --workers 2
+    python experiments/onset.py --render
+    python experiments/onset.py --data DIR --pack onset.tar.xz --corpora python mix     (for a machine without the data)
+    bash experiments/onset_gpu.sh onset.tar.xz OUT
 
 RETRO's encoder and cross-attention start from random numbers. Found neighbours alone teach them nothing in the budgets
 that were tried; a curriculum of made neighbours does (`MadeNeighboursConfig`). Each run gives a small trained decoder
@@ -13,6 +14,9 @@ retrieval: same decoder, rows, order, steps. Both are then measured on the same 
 Cost: about five minutes a run on one core at 1.4m and 400 steps, half of that again for each replicate's twin. Results
 meet in the store, so a process that was killed goes on when it is called again, and several may share the runs.
 
+A pack holds what the runs of its corpora read (text, found neighbours, chunks), without the search index; decoders
+that do not ship are trained where it is unpacked.
+
 Writes OUT/runs.json (a record a run; what other processes wrote there stays), and OUT/README.md and two SVG files,
 which are made from it alone: --render makes these again.
 """
@@ -20,11 +24,15 @@ which are made from it alone: --render makes these again.
 import argparse
 import fcntl
 import json
+import lzma
 import os
 import sys
-from collections.abc import Callable, Iterator
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +40,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from chunkwise.ablation.config import load_profile
 from chunkwise.ablation.jobs import PACKAGED, base_folder
 from chunkwise.ablation.study_data import tokenizer_config
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import RECORD, Artefact, read_artefact
+from chunkwise.core.errors import DivergedError
 from chunkwise.core.io import atomic_file, read_json
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
@@ -51,7 +60,7 @@ from chunkwise.training.config import (
     TrainOptions,
     TwinConfig,
 )
-from chunkwise.training.stage import adopt_base, train_retrofit, train_twin
+from chunkwise.training.stage import adopt_base, train_base, train_retrofit, train_twin
 from experiments import base_model, onset_page
 
 # --- what may be tuned --------------------------------------------------------------------------------------------
@@ -79,23 +88,59 @@ SETTINGS = RetrofitConfig(
 )
 """The baseline, `curriculum`. Another number of steps stretches its phases and the validation's interval (`scaled`)."""
 
+
+@dataclass(frozen=True)
+class Size:
+    """A decoder, and where its trainings differ from the smallest one's.
+
+    Attributes:
+        cca_layers: RETRO's rule starts at layer 6, and would leave none of four.
+        base: of the decoder's own training, before retrieval. retrofit: of the retrofit's and its twin's.
+    """
+
+    decoder: DecoderConfig
+    cca_layers: tuple[int, ...]
+    base: Mapping[str, Any]
+    retrofit: Mapping[str, Any]
+
+
 SIZES = {
-    "1.4m": base_model.BASE.decoder,
-    "5m": DecoderConfig(width=224, layers=6, heads=4, max_tokens=2048),
+    "1.4m": Size(base_model.BASE.decoder, (2, 3, 4), {}, {}),
+    "5m": Size(DecoderConfig(width=224, layers=6, heads=4, max_tokens=2048), (2, 4, 6), {}, {}),
+    "34m": Size(
+        DecoderConfig(width=512, layers=8, heads=8, feed_forward_width=1920, max_tokens=2048),
+        (4, 6, 8),
+        {"tokens": 8_192_000, "batch_sequences": 32, "learning_rate": 1e-3},
+        {"batch_sequences": 32, "learning_rate": 3e-4, "retrieval_learning_rate": 1e-3},
+    ),
+    "134m": Size(
+        DecoderConfig(width=1024, layers=10, heads=16, feed_forward_width=2848, max_tokens=2048),
+        (4, 7, 10),
+        {"tokens": 8_192_000, "batch_sequences": 32, "learning_rate": 6e-4},
+        {"batch_sequences": 32, "learning_rate": 2e-4, "retrieval_learning_rate": 7e-4},
+    ),
 }
-CCA_LAYERS = {4: (2, 3, 4), 6: (2, 4, 6)}
-"""Layers of a decoder -> layers with cross-attention; RETRO's rule starts at 6 and would leave none of four."""
+"""Parameters of the decoder -> how it is trained. The two larger ones ask for a GPU."""
 
 COPYING = load_profile("laptop-copying").retrofit
 COPYING_FORM = COPYING.retro
 """With its own layers, which are the upper half of a decoder of four."""
 
-CORPORA: dict[str, tuple[str, ...]] = {
-    "python": (),
-    "docs": ("docs",),
-    "mix": ("docs", "news", "books", "papers", "wikipedia"),
+
+@dataclass(frozen=True)
+class Corpus:
+    """Files of the data folder (none: the laptop profile's corpus), and tokens of a chunk."""
+
+    files: tuple[str, ...] = ()
+    chunk_tokens: int = 64
+
+
+CORPORA = {
+    "python": Corpus(),
+    "python, chunks of 32": Corpus(chunk_tokens=32),
+    "docs": Corpus(("docs",)),
+    "mix": Corpus(("docs", "news", "books", "papers", "wikipedia")),
 }
-"""Corpus -> files of the data folder; python is the laptop profile's corpus, which needs none."""
 
 WIKIPEDIA_STRIDE = 8
 """Every eighth article is read, about 15 MB of text: as much as any other source of the mix."""
@@ -104,7 +149,10 @@ TRAINING_TEXT = SequencesConfig(split="train", layout="documents", sequence_toke
 EVALUATION_TEXT = SequencesConfig(
     split="valid", layout="documents", sequence_tokens=256, max_tokens=150_000, max_rows_per_document=6
 )
-NEIGHBOURS = NeighboursConfig(K=20)
+TRAINING_NEIGHBOURS = NeighboursConfig(K=4)
+"""As many as any variant reads."""
+EVALUATION_NEIGHBOURS = NeighboursConfig(K=20)
+"""Enough for RETRO's overlap too."""
 REPLICATES = 3
 
 
@@ -134,10 +182,26 @@ def without(config: RetrofitConfig, *phases: str) -> RetrofitConfig:
     return made(config, hold_steps=settings.hold_steps + freed, **dict.fromkeys(phases, 0))
 
 
+def train_options(config: RetrofitConfig, **changes: Any) -> RetrofitConfig:
+    """Another length, rate or order of the training."""
+    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
+
+
 def retrieval_rate(config: RetrofitConfig, factor: float) -> RetrofitConfig:
     """Another learning rate of encoder and cross-attention."""
-    rate = factor * config.train.retrieval_learning_rate
-    return config.model_copy(update={"train": config.train.model_copy(update={"retrieval_learning_rate": rate})})
+    return train_options(config, retrieval_learning_rate=factor * config.train.retrieval_learning_rate)
+
+
+def longer(config: RetrofitConfig, factor: int) -> RetrofitConfig:
+    """More steps with found neighbours behind the same curriculum; validated as many times."""
+    train = config.train
+    return train_options(config, steps=factor * train.steps, validation_steps=factor * train.validation_steps)
+
+
+def copying(config: RetrofitConfig) -> RetrofitConfig:
+    """The model form of the profile laptop-copying."""
+    form = COPYING_FORM.model_copy(update={"chunk_tokens": config.retro.chunk_tokens})
+    return config.model_copy(update={"retro": form})
 
 
 @dataclass(frozen=True)
@@ -210,18 +274,42 @@ VARIANTS = {
     ),
     "copying form": Variant(
         "The four departures of the profile laptop-copying, through the curriculum.",
-        lambda config: config.model_copy(update={"retro": COPYING_FORM}),
+        copying,
     ),
     "copying form without curriculum": Variant(
         "The same, without made neighbours, and with the profile's share of random ones.",
-        lambda config: made(config, share=0.0).model_copy(
-            update={"retro": COPYING_FORM, "random_neighbours": COPYING.random_neighbours}
+        lambda config: copying(made(config, share=0.0)).model_copy(
+            update={"random_neighbours": COPYING.random_neighbours}
         ),
     ),
     "clipped apart": Variant(
         "Gradients of decoder and retrieval are clipped each by their own norm.",
-        lambda config: config.model_copy(update={"train": config.train.model_copy(update={"clip": "apart"})}),
+        lambda config: train_options(config, clip="apart"),
     ),
+    "twice as long": Variant("Twice the steps; the curriculum takes as many as before.", lambda c: longer(c, 2)),
+    "4 times as long": Variant("Four times the steps, likewise.", lambda c: longer(c, 4)),
+    "4 times as long, share 0.5": Variant(
+        "The same with a made neighbour for half of the chunks.", lambda c: made(longer(c, 4), share=0.5)
+    ),
+    "4 times as long, share 0.75": Variant(
+        "The same with a made neighbour for three quarters of the chunks.", lambda c: made(longer(c, 4), share=0.75)
+    ),
+    "4 times as long, slow": Variant(
+        "Four times the steps, and every phase of the curriculum twice as long.",
+        lambda c: made(longer(c, 4), **{phase: 2 * getattr(c.made_neighbours, phase) for phase in onset_page.PHASES}),
+    ),
+    "4 times as long, no random neighbours": Variant(
+        "Four times the steps, and no random neighbour in any.",
+        lambda c: longer(c, 4).model_copy(update={"random_neighbours": 0.0}),
+    ),
+    "4 times as long, clipped apart": Variant(
+        "Four times the steps, each group of gradients clipped by its own norm.",
+        lambda c: train_options(longer(c, 4), clip="apart"),
+    ),
+    "4 times as long, found only": Variant(
+        "Training as published, for four times the steps.", lambda c: found_only(longer(c, 4))
+    ),
+    "16 times as long": Variant("Sixteen times the steps.", lambda c: longer(c, 16)),
 }
 REPLICATED = ("curriculum", "found only")
 """Variants that get every replicate; the others get replicate 0 unless --all-replicates."""
@@ -240,9 +328,11 @@ def scaled(config: RetrofitConfig, steps: int) -> RetrofitConfig:
     return made(config, **phases).model_copy(update={"train": train.model_copy(update=changes)})
 
 
-def config_of(size: str, variant: str, steps: int) -> RetrofitConfig:
+def config_of(size: str, corpus: str, variant: str, steps: int) -> RetrofitConfig:
     """What a run trains, checked once more after all changes."""
-    config = retro(scaled(SETTINGS, steps), cca_layers=CCA_LAYERS[SIZES[size].layers])
+    place = {"cca_layers": SIZES[size].cca_layers, "chunk_tokens": CORPORA[corpus].chunk_tokens}
+    config = retro(scaled(SETTINGS, steps), **place)
+    config = train_options(config, **SIZES[size].retrofit)
     changed = VARIANTS[variant].change(config)
     return RetrofitConfig.parse(changed.model_dump(mode="json"), where=f"variant {variant}")
 
@@ -265,14 +355,16 @@ def settings_of(config: RetrofitConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Material:
-    """What the runs of one size and corpus start from, train on and are measured with."""
+    """What the runs on a corpus train on and are measured with, whatever their size."""
 
-    base: Artefact
+    base_text: Artefact
     text: Artefact
     text_neighbours: Artefact
     evaluation: Artefact
     evaluation_neighbours: Artefact
     datastore: Artefact
+    packaged: Artefact | None
+    """The decoder that ships with the package, where its tokenizer made the text."""
 
 
 def every_nth(source: Path, out: Path, stride: int) -> Path:
@@ -290,11 +382,11 @@ def every_nth(source: Path, out: Path, stride: int) -> Path:
 
 def corpus_of(corpus: str, data: Path | None, work: Path) -> CorpusConfig:
     """3 % of the documents are measured; of the others about half stand in the datastore alone."""
-    if corpus == "python":
+    if not CORPORA[corpus].files:
         return load_profile("laptop").corpus
     assert data is not None  # `main` refuses such a call
     sources = []
-    for name in CORPORA[corpus]:
+    for name in CORPORA[corpus].files:
         path = data / f"{name}.train.jsonl.zst"
         if name == "wikipedia":
             path = every_nth(path, work / f"{name}.{WIKIPEDIA_STRIDE}.jsonl", WIKIPEDIA_STRIDE)
@@ -302,34 +394,78 @@ def corpus_of(corpus: str, data: Path | None, work: Path) -> CorpusConfig:
     return CorpusConfig(sources=tuple(sources), valid_fraction=0.03, held_fraction=0.45)
 
 
-def prepare(size: str, corpus: str, data: Path | None, work: Path, store: Store, threads: int | None) -> Material:
-    """Everything before the runs; what is in the store is found there.
-
-    The packaged decoder is taken where it fits, and another is trained by its recipe elsewhere.
-    """
-    packaged = (size, corpus) == ("1.4m", "python")
-    corpus_config = corpus_of(corpus, data, work)
-    documents = build_corpus(corpus_config, store)
+def prepare(corpus: str, data: Path | None, work: Path, store: Store) -> Material:
+    """Everything before the trainings; what is in the store is found there."""
+    documents = build_corpus(corpus_of(corpus, data, work), store)
+    packaged = not CORPORA[corpus].files
     tokenizer = train_tokenizer(
         tokenizer_config(load_profile("laptop")) if packaged else base_model.TOKENIZER, documents, store
     )
     tokens = tokenize(TokensConfig(), documents, tokenizer, store)
-    if packaged:
-        base = adopt_base(base_folder(PACKAGED), tokens, store)
-    else:
-        recipe = base_model.BASE.model_copy(update={"decoder": SIZES[size]})
-        base = base_model.train(recipe, corpus_config, store, work / f"base-{size}-{corpus}")
     text = pack_sequences(TRAINING_TEXT, tokens, store)
     evaluation = pack_sequences(EVALUATION_TEXT, tokens, store)
-    datastore = build_datastore(DatastoreConfig(), tokens, store)
+    datastore = build_datastore(DatastoreConfig(chunk_tokens=CORPORA[corpus].chunk_tokens), tokens, store)
     return Material(
-        base=base,
+        base_text=pack_sequences(SequencesConfig(split="train", sequence_tokens=256), tokens, store),
         text=text,
-        text_neighbours=find_neighbours(NEIGHBOURS, datastore, text, store, threads=threads),
+        text_neighbours=find_neighbours(TRAINING_NEIGHBOURS, datastore, text, store),
         evaluation=evaluation,
-        evaluation_neighbours=find_neighbours(NEIGHBOURS, datastore, evaluation, store, threads=threads),
+        evaluation_neighbours=find_neighbours(EVALUATION_NEIGHBOURS, datastore, evaluation, store),
         datastore=datastore,
+        packaged=adopt_base(base_folder(PACKAGED), tokens, store) if packaged else None,
     )
+
+
+def base_of(size: str, material: Material, store: Store) -> Artefact:
+    """The packaged decoder where it fits; elsewhere one of this size is trained by its recipe."""
+    if size == "1.4m" and material.packaged is not None:
+        return material.packaged
+    recipe = base_model.BASE
+    train = recipe.train.model_copy(update=dict(SIZES[size].base))
+    return train_base(recipe.model_copy(update={"decoder": SIZES[size].decoder, "train": train}),
+                      material.base_text, store, 0)  # fmt: skip
+
+
+INDEX = "bm25/"
+"""Of a datastore; no training reads it."""
+
+
+def pack(materials: Mapping[str, Material], file: Path) -> None:
+    """Write materials into one compressed file: CORPUS/NAME/..., each an artefact's folder without a search index."""
+    # Text stands in it three times (rows, queries, chunks); a dictionary that reaches back that far keeps it once.
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**28}]
+    with (
+        atomic_file(file) as raw,
+        lzma.open(raw, "wb", filters=filters) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as archive,
+    ):
+        for corpus, material in materials.items():
+            for name, artefact in vars(material).items():
+                if artefact is None:
+                    continue
+                for inside in (RECORD, *artefact.record.files):
+                    if not inside.startswith(INDEX):
+                        archive.add(artefact.path / inside, f"{corpus}/{name}/{inside}")
+    note(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+
+
+def unpack(file: Path, work: Path) -> dict[str, Material]:
+    """What `pack` wrote, in a folder of `work`; unpacked once, whichever process comes first."""
+    folder = work / f"{file.stem}-{file.stat().st_size}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        if not (folder / "complete").exists():
+            with tarfile.open(file) as archive:
+                archive.extractall(folder, filter="data")
+            (folder / "complete").touch()
+    names = [field.name for field in fields(Material)]
+    return {
+        corpus.name: Material(
+            **{name: read_artefact(corpus / name) if (corpus / name).exists() else None for name in names}
+        )
+        for corpus in sorted(folder.iterdir())
+        if corpus.is_dir()
+    }
 
 
 # --- a run --------------------------------------------------------------------------------------------------------
@@ -349,9 +485,19 @@ class Run:
     def id(self) -> str:
         return f"{self.size}/{self.corpus}/{self.steps}/{self.variant}/{self.replicate}"
 
+    @classmethod
+    def parse(cls, text: str) -> "Run":
+        """The run of an id."""
+        size, corpus, steps, variant, replicate = text.split("/")
+        if size not in SIZES or corpus not in CORPORA or variant not in VARIANTS:
+            raise ValueError(f"no size, corpus or variant of this name: {text}")
+        return cls(size, corpus, variant, int(replicate), int(steps))
+
 
 def planned(options: argparse.Namespace) -> list[Run]:
     """All runs in the order of their weight: baseline and published training first."""
+    if options.runs:
+        return [Run.parse(line) for line in options.runs.read_text().splitlines() if line]
     runs = []
     for size in options.sizes:
         for corpus in options.corpora:
@@ -362,23 +508,44 @@ def planned(options: argparse.Namespace) -> list[Run]:
     return runs
 
 
+def machine() -> str:
+    """The GPU's name, or "CPU"."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
 def perform(run: Run, material: Material, store: Store) -> dict[str, Any]:
     """Train, measure, and return the record; what is in the store is found there."""
-    config = config_of(run.size, run.variant, run.steps)
-    # The retrofit first: where processes share the runs of a replicate, its twin is then less often waited for.
-    retrofit = train_retrofit(
-        config,
-        material.base,
-        material.text,
-        material.text_neighbours,
-        material.datastore,
-        store,
-        run.replicate,
-        validation=material.evaluation,
-        validation_neighbours=material.evaluation_neighbours,
-    )
+    config = config_of(run.size, run.corpus, run.variant, run.steps)
+    base = base_of(run.size, material, store)
+    about: dict[str, Any] = {
+        "id": run.id,
+        "size": run.size,
+        "corpus": run.corpus,
+        "variant": run.variant,
+        "replicate": run.replicate,
+        "steps": run.steps,
+        "settings": settings_of(config),
+        "machine": machine(),
+    }
+    # The retrofit first: where runs of a replicate go on beside each other, its twin is then less often waited for.
+    try:
+        retrofit = train_retrofit(
+            config,
+            base,
+            material.text,
+            material.text_neighbours,
+            material.datastore,
+            store,
+            run.replicate,
+            validation=material.evaluation,
+            validation_neighbours=material.evaluation_neighbours,
+        )
+    except DivergedError as error:
+        return about | {"failed": str(error)}
     twin = train_twin(
-        TwinConfig(train=config.train), material.base, material.text, store, run.replicate,
+        TwinConfig(train=config.train), base, material.text, store, run.replicate,
         validation=material.evaluation,
     )  # fmt: skip
 
@@ -397,13 +564,7 @@ def perform(run: Run, material: Material, store: Store) -> dict[str, Any]:
     off = measure(retrofit, "off", overlap=True)
     without_retrieval = measure(twin, "none", overlap=True)
     training, twin_training = (read_json(model.file("training.json")) for model in (retrofit, twin))
-    return {
-        "id": run.id,
-        "size": run.size,
-        "corpus": run.corpus,
-        "variant": run.variant,
-        "replicate": run.replicate,
-        "settings": settings_of(config),
+    return about | {
         "dtype": training["dtype"],
         "tokens": training["tokens"],
         "parameters": training["parameters"],
@@ -464,9 +625,9 @@ def read_runs(out: Path) -> list[dict[str, Any]]:
 def is_current(record: dict[str, Any]) -> bool:
     """Whether this script would still train the run with these settings."""
     size, variant = record["size"], record["variant"]
-    if size not in SIZES or variant not in VARIANTS:
+    if size not in SIZES or variant not in VARIANTS or record["corpus"] not in CORPORA:
         return False
-    return record["settings"] == settings_of(config_of(size, variant, record["settings"]["steps"]))
+    return record["settings"] == settings_of(config_of(size, record["corpus"], variant, record["steps"]))
 
 
 def merge(out: Path, record: dict[str, Any]) -> None:
@@ -477,7 +638,7 @@ def merge(out: Path, record: dict[str, Any]) -> None:
     order = {name: place for place, name in enumerate(VARIANTS)}
 
     def place(one: dict[str, Any]) -> tuple:
-        return one["size"], one["corpus"], one["settings"]["steps"], order[one["variant"]], one["replicate"]
+        return one["size"], one["corpus"], one["steps"], order[one["variant"]], one["replicate"]
 
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
@@ -511,62 +672,73 @@ def describe(runs: list[Run], out: Path) -> str:
     lines = []
     for run in runs:
         alike = [one for one in records if (one["size"], one["corpus"]) == (run.size, run.corpus)]
-        rates = [one["seconds"] / one["settings"]["steps"] for one in alike]
-        time = f", about {run.steps * sum(rates) / len(rates):,.0f} s" if rates else ""
+        rates = [one["seconds"] / one["settings"]["steps"] for one in alike if "failed" not in one]
+        config = config_of(run.size, run.corpus, run.variant, run.steps)
+        steps = config.train.steps
+        time = f", about {steps * sum(rates) / len(rates):,.0f} s" if rates else ""
         state = "recorded" if any(one["id"] == run.id for one in alike) else "to do"
-        config = config_of(run.size, run.variant, run.steps)
-        tokens = run.steps * config.train.batch_sequences * TRAINING_TEXT.sequence_tokens
-        lines.append(f"{run.id}: {state}; {run.steps} steps, {tokens:,} tokens{time}")
+        tokens = steps * config.train.batch_sequences * TRAINING_TEXT.sequence_tokens
+        lines.append(f"{run.id}: {state}; {steps} steps, {tokens:,} tokens{time}")
     return "\n".join(lines)
 
 
-def share_of(text: str) -> tuple[int, int]:
-    """ "1/2" as (1, 2)."""
-    part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, such as 1/2; came {text!r}")
-    return int(part), int(parts)
+def perform_all(runs: Sequence[Run], materials: Mapping[str, Material], options: argparse.Namespace) -> None:
+    """Every run, several at a time; each is recorded as it ends. They take their models from the store, or each other's
+    from there: two runs that want the same twin do not train it twice."""
+    with ProcessPoolExecutor(options.workers, get_context("spawn"), limit_threads, (options.workers,)) as pool:
+        waiting = {pool.submit(perform, run, materials[run.corpus], Store()): run for run in runs}
+        for number, done in enumerate(as_completed(waiting), 1):
+            merge(options.out, done.result())
+            note(f"run {number} of {len(runs)} recorded: {waiting[done].id}")
+
+
+def limit_threads(workers: int) -> None:
+    """An equal part of the cores for each worker; OMP_NUM_THREADS may ask for fewer."""
+    import torch
+
+    torch.set_num_threads(max(1, min((os.cpu_count() or 1) // workers, torch.get_num_threads())))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with docs.train.jsonl.zst and so on; python needs none")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/onset"), help="trained bases, and a part of wikipedia")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/onset"))
+    parser.add_argument("--pack", type=Path, metavar="FILE", help="train nothing: write what runs on --corpora read")
+    parser.add_argument("--packed", type=Path, metavar="FILE", help="read a pack instead of --data")
+    parser.add_argument("--work", type=Path, default=Path("runs/onset"), help="a part of wikipedia; what a pack holds")
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["1.4m"])
     parser.add_argument("--corpora", nargs="+", choices=list(CORPORA), default=["python", "docs"])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--replicates", type=int, default=REPLICATES)
     parser.add_argument("--all-replicates", action="store_true", help="of every variant")
     parser.add_argument("--steps", type=int, default=SETTINGS.train.steps, help="of each run; phases stretch with it")
-    parser.add_argument("--share", type=share_of, default=(1, 1), metavar="I/N", help="every N-th run, from the I-th")
+    parser.add_argument(
+        "--runs", type=Path, metavar="FILE", help="these runs in this order: an id a line, as --dry-run"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument("--dry-run", action="store_true", help="what would be trained, and how long")
     parser.add_argument("--render", action="store_true", help="train nothing: the page again, from runs.json")
     options = parser.parse_args()
     if options.render:
         render(options.out)
         return
-    part, parts = options.share
-    runs = planned(options)[part - 1 :: parts]
+    runs = planned(options)
     if options.dry_run:
         print(describe(runs, options.out))
         return
-    if options.data is None and any(CORPORA[corpus] for corpus in options.corpora):
+    wanted = sorted({run.corpus for run in runs}, key=list(CORPORA).index)
+    if options.packed is None and options.data is None and any(CORPORA[corpus].files for corpus in wanted):
         parser.error("--data: name the folder with the sources, or choose --corpora python")
-    threads = None
-    if parts > 1:
-        import torch
-
-        threads = max(1, (os.cpu_count() or 1) // parts)
-        torch.set_num_threads(min(threads, torch.get_num_threads()))  # OMP_NUM_THREADS may ask for fewer
-    store = Store()
-    materials: dict[tuple[str, str], Material] = {}
-    for number, run in enumerate(runs, 1):
-        place = run.size, run.corpus
-        if place not in materials:
-            materials[place] = prepare(*place, options.data, options.work, store, threads)
-        note(f"run {number} of {len(runs)}: {run.id}")
-        merge(options.out, perform(run, materials[place], store))
+    if options.packed is None:
+        materials = {corpus: prepare(corpus, options.data, options.work, Store()) for corpus in wanted}
+    else:
+        materials = unpack(options.packed, options.work)
+        if missing := [corpus for corpus in wanted if corpus not in materials]:
+            parser.error(f"--packed: {options.packed} has {', '.join(materials)}; missing: {', '.join(missing)}")
+    if options.pack:
+        pack(materials, options.pack)
+        return
+    perform_all(runs, materials, options)
     render(options.out)
 
 

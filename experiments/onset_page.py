@@ -137,7 +137,7 @@ def grouped(runs: Sequence[Record]) -> dict[Group, list[Record]]:
     """Group -> its runs, both in order."""
     groups: dict[Group, list[Record]] = {}
     for run in runs:
-        groups.setdefault((run["size"], run["corpus"], run["settings"]["steps"]), []).append(run)
+        groups.setdefault((run["size"], run["corpus"], run["steps"]), []).append(run)
     return dict(sorted(groups.items()))
 
 
@@ -372,14 +372,29 @@ def missing_section(groups: Mapping[Group, list[Record]], plan: Plan) -> list[st
         if single:
             lines.append(f"- {label_of(group)}: one replicate only of {len(single)} of the other variants.")
     run_at = {(size, corpus) for size, corpus, _ in groups}
-    places = [f"{size} on {corpus}" for size in plan.sizes for corpus in plan.corpora if (size, corpus) not in run_at]
-    if places:
-        lines.append(f"- Not run at all: {', '.join(places)}.")
+    for size in plan.sizes:
+        corpora = [corpus for corpus in plan.corpora if (size, corpus) not in run_at]
+        if corpora:
+            lines.append(f"- {size}: nothing was run on {'; '.join(corpora)}.")
     return ["## Not run yet", "", *(lines or ["Nothing is missing."]), ""]
 
 
-def page(runs: Sequence[Record], plan: Plan) -> str:
+def failures_section(failed: Sequence[Record]) -> list[str]:
+    """Trainings that came to no end."""
+    if not failed:
+        return []
+    lines = [
+        f"- {label_of((run['size'], run['corpus'], run['steps']))}, {run['variant']}, replicate {run['replicate']}: "
+        f"{run['failed']}."
+        for run in failed
+    ]
+    return ["## What failed", "", *lines, ""]
+
+
+def page(records: Sequence[Record], plan: Plan) -> str:
     """README.md, of the records alone."""
+    failed = [record for record in records if "failed" in record]
+    runs = [record for record in records if "failed" not in record]
     groups = grouped(runs)
     lines = introduction(len(runs))
     if of_variant(runs, BASELINE):
@@ -391,7 +406,8 @@ def page(runs: Sequence[Record], plan: Plan) -> str:
     if runs:
         lines += ["![Found less off during training, for each variant](variants.svg)", ""]
     lines += overlap_section(groups)
-    lines += missing_section(groups, plan)
+    lines += failures_section(failed)
+    lines += missing_section(grouped(records), plan)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
@@ -399,6 +415,7 @@ def write(out: Path, runs: Sequence[Record], plan: Plan) -> None:
     """README.md, curves.svg and variants.svg."""
     out.mkdir(parents=True, exist_ok=True)
     files = {"README.md": page(runs, plan)}
+    runs = [run for run in runs if "failed" not in run]
     if of_variant(runs, BASELINE):
         files["curves.svg"] = curves_figure(runs)
     if runs:

@@ -71,3 +71,7 @@ class AttachError(ChunkwiseError):
 
 class MachineError(ChunkwiseError):
     """The machine lacks something: disk space, an optional package, a dtype, an accelerator."""
+
+
+class DivergedError(ChunkwiseError):
+    """A training went to a loss that is no number."""

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from chunkwise.core.errors import ChunkwiseError, ConfigError
+from chunkwise.core.errors import ConfigError, DivergedError
 from chunkwise.core.io import machine_errors, read_json, write_json
 from chunkwise.core.progress import note, track
 from chunkwise.core.team import rank, world_size
@@ -118,7 +118,7 @@ def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | Non
         The curves; the model is trained in place, and in evaluation mode. Of several processes the first has it whole.
 
     Raises:
-        ChunkwiseError: the loss is not a number. ConfigError: dropout without a place for it. MachineError: disk full.
+        DivergedError: the loss is not a number. ConfigError: dropout without a place for it. MachineError: disk full.
     """
     keep_freed_memory()
     folder = scratch / "checkpoints"
@@ -270,7 +270,7 @@ class OrderedTrainer(Trainer):
         if step % options.log_steps == 0 or step == options.steps:
             mean = sum(self.curves.recent) / len(self.curves.recent)
             if not math.isfinite(mean):
-                raise ChunkwiseError(
+                raise DivergedError(
                     f"the loss became {mean} by step {step} of {options.steps}",
                     hint="lower learning_rate (and retrieval_learning_rate), or raise warmup_steps",
                 )

@@ -1,11 +1,13 @@
 """The experiment on the onset of reading: where something sets in, its variants, and the page made of its records."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from chunkwise.core.store import Store
 from experiments import onset, onset_page
 
 RESULTS = Path(__file__).parent.parent.parent / "docs" / "results" / "onset"
@@ -23,10 +25,11 @@ def curve_of(**losses):
 
 def record(variant="curriculum", replicate=0, found=2.9, size="1.4m", steps=40):
     run = onset.Run(size, "python", variant, replicate, steps)
-    settings = onset.settings_of(onset.config_of(size, variant, steps))
+    settings = onset.settings_of(onset.config_of(size, "python", variant, steps))
     return {
         "id": run.id, "size": size, "corpus": "python", "variant": variant, "replicate": replicate,
-        "settings": settings, "dtype": "float32", "tokens": 81_920, "seconds": 10.0, "flops": 1,
+        "steps": steps, "settings": settings, "machine": "CPU", "dtype": "float32",
+        "tokens": 81_920, "seconds": 10.0, "flops": 1,
         "parameters": {"decoder": 1_400_000, "retrieval": 700_000, "total": 2_100_000, "trainable": 2_100_000},
         "curve": curve_of(found=[3.0, 3.1, found], shifted_oracle=[3.0, 2.8, 1.5]),
         "twin": {"curve": curve_of(twin=[3.0, 2.99, 2.98]), "seconds": 5.0, "flops": 1},
@@ -78,36 +81,66 @@ def test_no_reading_without_a_gain_on_the_twin():
 # --- variants
 
 
+@pytest.mark.parametrize("corpus", ["python", "python, chunks of 32"])
 @pytest.mark.parametrize("steps", [6, 400, 1000])
 @pytest.mark.parametrize("size", onset.SIZES)
-def test_every_variant_is_a_training_of_its_own_that_fits_its_steps(size, steps):
-    configs = [onset.config_of(size, variant, steps) for variant in onset.VARIANTS]
-    assert all(config.train.steps == steps for config in configs)
+def test_every_variant_is_a_training_of_its_own_that_fits_its_steps(size, steps, corpus):
+    configs = {name: onset.config_of(size, corpus, name, steps) for name in onset.VARIANTS}
+    for name, config in configs.items():
+        times = {"twice": 2, "4": 4, "16": 16}[name.split()[0]] if "as long" in name else 1
+        assert config.train.steps == times * steps
+        assert config.retro.chunk_tokens == onset.CORPORA[corpus].chunk_tokens
     if steps >= 400:  # below, phases of no step make some variants equal
-        assert len({config.model_dump_json() for config in configs}) == len(configs)
+        assert len({config.model_dump_json() for config in configs.values()}) == len(configs)
 
 
 def test_phases_keep_their_share_of_the_steps():
-    made, longer = (onset.config_of("1.4m", "curriculum", steps).made_neighbours for steps in (520, 1040))
+    made, longer = (onset.config_of("1.4m", "python", "curriculum", steps).made_neighbours for steps in (520, 1040))
     for phase in onset_page.PHASES:
         assert getattr(longer, phase) == 2 * getattr(made, phase)
 
 
 @pytest.mark.parametrize("variant", ["random offsets from the start", "no aligned phase", "no widening"])
 def test_without_a_phase_the_fall_keeps_its_place(variant):
-    made, changed = (onset.config_of("1.4m", name, 400).made_neighbours for name in ("curriculum", variant))
+    made, changed = (onset.config_of("1.4m", "python", name, 400).made_neighbours for name in ("curriculum", variant))
     assert changed.last_step == made.last_step
 
 
-def test_shares_cover_all_runs_once():
-    parser = [onset.share_of(f"{part}/3") for part in (1, 2, 3)]
-    assert sorted(run for part, parts in parser for run in list(range(10))[part - 1 :: parts]) == list(range(10))
+def test_an_id_names_its_run():
+    run = onset.Run("5m", "python, chunks of 32", "4 times as long, share 0.5", 2, 520)
+    assert onset.Run.parse(run.id) == run
 
 
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b"])
-def test_a_share_that_is_none_is_refused(text):
-    with pytest.raises(Exception, match="expected I/N"):
-        onset.share_of(text)
+@pytest.mark.parametrize("text", ["2m/python/520/curriculum/0", "5m/python/520/curricula/0", "5m/python/520"])
+def test_an_id_of_no_run_is_refused(text):
+    with pytest.raises(ValueError):
+        onset.Run.parse(text)
+
+
+def test_a_pack_holds_what_the_runs_read_without_the_search_index(tmp_path):
+    store = Store(tmp_path / "store")
+
+    def artefact(name, *files):
+        def build(folder, scratch):
+            for file in files:
+                (folder / file).parent.mkdir(exist_ok=True)
+                (folder / file).write_text(f"{name} {file}")
+            return {}
+
+        return store.make(name, 1, {}, {}, build)
+
+    names = [field.name for field in dataclasses.fields(onset.Material) if field.name != "packaged"]
+    material = onset.Material(**{name: artefact(name, "a.npy", "bm25/b.npy") for name in names}, packaged=None)
+    onset.pack({"docs": material}, tmp_path / "one.tar.xz")
+    for _ in range(2):  # a second process finds it unpacked
+        [(corpus, unpacked)] = onset.unpack(tmp_path / "one.tar.xz", tmp_path / "work").items()
+    assert corpus == "docs"
+    assert unpacked.packaged is None
+    for name in names:
+        copied = getattr(unpacked, name)
+        assert copied.digest == getattr(material, name).digest
+        assert copied.file("a.npy").read_text() == f"{name} a.npy"
+        assert not copied.file("bm25/b.npy").exists()
 
 
 # --- records and page
@@ -143,14 +176,31 @@ def test_the_page_says_what_the_records_say(tmp_path):
     assert f"{place} | 12.5% to 100.0% | 0 | – | – |" in text
 
 
+def test_a_longer_training_stays_in_the_group_of_its_baseline(tmp_path):
+    longer = record("4 times as long", found=2.7)
+    for one in (record(), longer):
+        onset.merge(tmp_path, one)
+    assert [run["id"] for run in onset.read_runs(tmp_path)] == [record()["id"], longer["id"]]
+    assert "| 4 times as long | 0 to 20 | 20 to 40 | 2.700 |" in page_of(onset.read_runs(tmp_path), tmp_path)
+
+
+def test_a_training_that_diverged_is_recorded_and_shown(tmp_path):
+    failed = {name: value for name, value in record("no fall").items() if name in
+              ("id", "size", "corpus", "variant", "replicate", "steps", "settings", "machine")}  # fmt: skip
+    failed["failed"] = "the loss became nan by step 20 of 40"
+    text = page_of([record(), failed], tmp_path)
+    assert "- 1.4m, python, 40 steps, no fall, replicate 0: the loss became nan by step 20 of 40." in text
+    assert "no fall;" not in text.partition("not run:")[2]
+
+
 def test_the_page_lists_what_is_missing(tmp_path):
     text = page_of([record(), record("share 0.5")], tmp_path)
     [line] = [line for line in text.splitlines() if "not run:" in line]
     names = line.partition("not run: ")[2].rstrip(".").split("; ")
     assert names == [name for name in onset.VARIANTS if name not in ("curriculum", "share 0.5")]
     assert "curriculum has 1 of 3 replicates" in text
-    assert "1.4m on docs" in text
-    assert "1.4m on python" not in text
+    assert "- 1.4m: nothing was run on python, chunks of 32; docs; mix." in text
+    assert "- 5m: nothing was run on python; python, chunks of 32; docs; mix." in text
 
 
 def test_without_records_there_is_a_page_that_says_so(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from chunkwise.core.errors import ChunkwiseError, ConfigError, MismatchError
+from chunkwise.core.errors import ConfigError, DivergedError, MismatchError
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.evaluation.perplexity import token_losses  # noqa: F401 - the sibling that reads what is written here
 from chunkwise.model.weights import load
@@ -165,7 +165,7 @@ def test_dropout_has_a_stream_of_its_own(world):
 
 
 def test_a_loss_that_is_no_number_stops_the_training(world):
-    with pytest.raises(ChunkwiseError, match="the loss became nan by step") as caught:
+    with pytest.raises(DivergedError, match="the loss became nan by step") as caught:
         base(world, learning_rate=1e18, steps=40, max_grad_norm=1e9)
     assert "learning_rate" in caught.value.hint
 
