@@ -264,6 +264,9 @@ VARIANTS = {
         lambda config: config.model_copy(update={"random_neighbours": 0.25}),
     ),
     "4 neighbours": Variant("Twice as many for each chunk.", lambda config: retro(config, neighbours=4)),
+    "4 neighbours without curriculum": Variant(
+        "The same, without made and random neighbours.", lambda config: retro(found_only(config), neighbours=4)
+    ),
     "copied encoder": Variant(
         "The encoder starts as a causal copy of the decoder's first layers, without query conditioning.",
         lambda config: retro(config, encoder="decoder", query_conditioning=False),
