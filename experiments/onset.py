@@ -17,7 +17,7 @@ meet in the store, so a process that was killed goes on when it is called again,
 A pack holds what the runs of its corpora read (text, found neighbours, chunks), without the search index; decoders
 that do not ship are trained where it is unpacked.
 
-Writes OUT/runs.json (a record a run; what other processes wrote there stays), and OUT/README.md and two SVG files,
+Writes OUT/runs.json (a record a run; what other processes wrote there stays), and OUT/README.md and three SVG files,
 which are made from it alone: --render makes these again.
 """
 
@@ -41,7 +41,7 @@ from chunkwise.ablation.config import load_profile
 from chunkwise.ablation.jobs import PACKAGED, base_folder
 from chunkwise.ablation.study_data import tokenizer_config
 from chunkwise.core.artefact import RECORD, Artefact, read_artefact
-from chunkwise.core.errors import DivergedError
+from chunkwise.core.errors import ChunkwiseError, DivergedError
 from chunkwise.core.io import atomic_file, read_json
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
@@ -149,8 +149,8 @@ TRAINING_TEXT = SequencesConfig(split="train", layout="documents", sequence_toke
 EVALUATION_TEXT = SequencesConfig(
     split="valid", layout="documents", sequence_tokens=256, max_tokens=150_000, max_rows_per_document=6
 )
-TRAINING_NEIGHBOURS = NeighboursConfig(K=4)
-"""As many as any variant reads."""
+TRAINING_NEIGHBOURS = NeighboursConfig(K=10)
+"""Enough to read 4 after those that stand in the row's own document, or repeat its text, are dropped."""
 EVALUATION_NEIGHBOURS = NeighboursConfig(K=20)
 """Enough for RETRO's overlap too."""
 REPLICATES = 3
@@ -187,9 +187,22 @@ def train_options(config: RetrofitConfig, **changes: Any) -> RetrofitConfig:
     return config.model_copy(update={"train": config.train.model_copy(update=changes)})
 
 
-def retrieval_rate(config: RetrofitConfig, factor: float) -> RetrofitConfig:
-    """Another learning rate of encoder and cross-attention."""
-    return train_options(config, retrieval_learning_rate=factor * config.train.retrieval_learning_rate)
+def rates(config: RetrofitConfig, *, decoder: float = 1, retrieval: float = 1) -> RetrofitConfig:
+    """Other learning rates, as factors."""
+    train = config.train
+    return train_options(
+        config,
+        learning_rate=decoder * train.learning_rate,
+        retrieval_learning_rate=retrieval * train.retrieval_learning_rate,
+    )
+
+
+def shorter(config: RetrofitConfig, **changes: Any) -> RetrofitConfig:
+    """Two thirds of the aligned phase, less of the next two: what the baseline's 60, 200 and 60 steps become."""
+    phases = {"aligned_steps": (2, 3), "widening_steps": (3, 5), "hold_steps": (1, 3)}
+    curriculum = config.made_neighbours
+    shares = {name: getattr(curriculum, name) * part // whole for name, (part, whole) in phases.items()}
+    return made(config, **shares, **changes)
 
 
 def longer(config: RetrofitConfig, factor: int) -> RetrofitConfig:
@@ -241,10 +254,19 @@ VARIANTS = {
         "Made neighbours are exact copies.", lambda config: made(config, replaced_tokens=0.0)
     ),
     "half the retrieval rate": Variant(
-        "Encoder and cross-attention learn half as fast.", lambda config: retrieval_rate(config, 0.5)
+        "Encoder and cross-attention learn half as fast.", lambda config: rates(config, retrieval=0.5)
     ),
     "twice the retrieval rate": Variant(
-        "Encoder and cross-attention learn twice as fast.", lambda config: retrieval_rate(config, 2.0)
+        "Encoder and cross-attention learn twice as fast.", lambda config: rates(config, retrieval=2)
+    ),
+    "higher decoder rate": Variant("The decoder learns faster, by 5/3.", lambda config: rates(config, decoder=5 / 3)),
+    "higher decoder rate, twice the retrieval rate": Variant(
+        "The decoder learns faster, by 5/3, and retrieval twice as fast.",
+        lambda config: rates(config, decoder=5 / 3, retrieval=2),
+    ),
+    "higher decoder rate, 4 times the retrieval rate": Variant(
+        "The decoder learns faster, by 5/3, and retrieval four times as fast.",
+        lambda config: rates(config, decoder=5 / 3, retrieval=4),
     ),
     "frozen backbone": Variant(
         "The decoder keeps its weights, as in RETRO's retrofit: off is the decoder as it was; the twin is trained.",
@@ -289,6 +311,21 @@ VARIANTS = {
         "Gradients of decoder and retrieval are clipped each by their own norm.",
         lambda config: train_options(config, clip="apart"),
     ),
+    "decoder kept until the fall": Variant(
+        "The decoder keeps its weights while every chunk reads a made neighbour.",
+        lambda config: made(config, decoder_rate=0.0),
+    ),
+    "decoder kept until the fall, clipped apart": Variant(
+        "The same, and each group of gradients clipped by its own norm.",
+        lambda config: train_options(made(config, decoder_rate=0.0), clip="apart"),
+    ),
+    "shorter curriculum": Variant(
+        "Aligned, widening and hold take 40, 120 and 20 of 520 steps instead of 60, 200 and 60.", shorter
+    ),
+    "shorter curriculum, decoder kept until the fall": Variant(
+        "The same, and the decoder keeps its weights meanwhile.",
+        lambda config: shorter(config, decoder_rate=0.0),
+    ),
     "twice as long": Variant("Twice the steps; the curriculum takes as many as before.", lambda c: longer(c, 2)),
     "4 times as long": Variant("Four times the steps, likewise.", lambda c: longer(c, 4)),
     "4 times as long, share 0.5": Variant(
@@ -314,6 +351,13 @@ VARIANTS = {
     ),
     "16 times as long": Variant("Sixteen times the steps.", lambda c: longer(c, 16)),
 }
+FORMS = {
+    "as published": ("found only", "curriculum"),
+    "4 neighbours": ("4 neighbours without curriculum", "4 neighbours"),
+    "copied encoder": ("copied encoder without curriculum", "copied encoder"),
+    "copying form": ("copying form without curriculum", "copying form"),
+}
+"""Form of the model -> its variants without and with the curriculum."""
 REPLICATED = ("curriculum", "found only")
 """Variants that get every replicate; the others get replicate 0 unless --all-replicates."""
 
@@ -665,6 +709,7 @@ def render(out: Path) -> None:
         replicates=REPLICATES,
         sizes=tuple(SIZES),
         corpora=tuple(CORPORA),
+        forms=FORMS,
     )
     onset_page.write(out, read_runs(out), plan)
 
@@ -685,14 +730,26 @@ def describe(runs: list[Run], out: Path) -> str:
     return "\n".join(lines)
 
 
-def perform_all(runs: Sequence[Run], materials: Mapping[str, Material], options: argparse.Namespace) -> None:
+def perform_all(runs: Sequence[Run], materials: Mapping[str, Material], options: argparse.Namespace) -> list[str]:
     """Every run, several at a time; each is recorded as it ends. They take their models from the store, or each other's
-    from there: two runs that want the same twin do not train it twice."""
+    from there: two runs that want the same twin do not train it twice.
+
+    Returns:
+        Errors; one stops no other run.
+    """
+    errors = []
     with ProcessPoolExecutor(options.workers, get_context("spawn"), limit_threads, (options.workers,)) as pool:
         waiting = {pool.submit(perform, run, materials[run.corpus], Store()): run for run in runs}
         for number, done in enumerate(as_completed(waiting), 1):
-            merge(options.out, done.result())
-            note(f"run {number} of {len(runs)} recorded: {waiting[done].id}")
+            run = waiting[done].id
+            try:
+                merge(options.out, done.result())
+            except ChunkwiseError as error:
+                errors.append(f"{run}: {error}")
+                note(errors[-1])
+            else:
+                note(f"run {number} of {len(runs)} recorded: {run}")
+    return errors
 
 
 def limit_threads(workers: int) -> None:
@@ -741,8 +798,10 @@ def main() -> None:
     if options.pack:
         pack(materials, options.pack)
         return
-    perform_all(runs, materials, options)
+    errors = perform_all(runs, materials, options)
     render(options.out)
+    if errors:
+        sys.exit("\n".join(errors))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ class Plan:
     replicates: int
     sizes: Sequence[str]
     corpora: Sequence[str]
+    forms: Mapping[str, tuple[str, str]]
+    """Form of the model -> its variants without and with the curriculum."""
 
 
 # --- onset --------------------------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ def grouped(runs: Sequence[Record]) -> dict[Group, list[Record]]:
     groups: dict[Group, list[Record]] = {}
     for run in runs:
         groups.setdefault((run["size"], run["corpus"], run["steps"]), []).append(run)
-    return dict(sorted(groups.items()))
+    return dict(sorted(groups.items(), key=lambda item: (float(item[0][0].removesuffix("m")), *item[0])))
 
 
 def of_variant(runs: Sequence[Record], variant: str) -> list[Record]:
@@ -201,20 +203,20 @@ def settings_section(groups: Mapping[Group, list[Record]]) -> list[str]:
                 f"{made['share']:g}",
                 f"{made['replaced_tokens']:g}",
                 f"{settings['random_neighbours']:g}",
-                run["dtype"],
+                ", ".join(sorted({f"{one['machine']}, {one['dtype']}" for one in runs})),
                 f"{mean(one['seconds'] for one in baseline):,.0f}",
             ]
         )
     if not rows:
         return []
-    head = "baseline | weights | tokens | rates | phases | made | replaced | random | dtype | seconds"
+    head = "baseline | weights | tokens | rates | phases | made | replaced | random | trained on | seconds"
     return [
         "## What was trained",
         "",
         "Weights of decoder and retrieval; learning rates of the two; steps of the aligned, widening, held and falling",
         "phase; the share of chunks with a made neighbour until the fall, of its tokens that random ones replace, and",
-        "of other chunks that read random neighbours. Seconds are a run's, on a shared machine; where a run was",
-        "resumed, those since.",
+        "of other chunks that read random neighbours. The machines of all of a group's runs. Seconds are a baseline's,",
+        "on a machine that it shared with other runs; where a run was resumed, those since.",
         *table(head, rows),
     ]
 
@@ -318,6 +320,31 @@ def variants_section(groups: Mapping[Group, list[Record]], plan: Plan) -> list[s
     ]
 
 
+def forms_section(groups: Mapping[Group, list[Record]], plan: Plan) -> list[str]:
+    """What the curriculum does for other forms of the model."""
+    pairs = (("found", "twin"), ("oracle", "twin"), ("random", "twin"))
+    rows = []
+    for group, runs in groups.items():
+        present = {form: [of_variant(runs, name) for name in names] for form, names in plan.forms.items()}
+        whole = {form: both for form, both in present.items() if all(both)}
+        for form, both in whole.items():
+            cells = [
+                nats(mean(run["final"][one] - run["final"][other] for run in members))
+                for one, other in pairs
+                for members in both
+            ]
+            rows.append([label_of(group), form, *cells])
+    if not rows:
+        return []
+    head = " | ".join(f"{one} − {other}, without | with" for one, other in pairs)
+    return [
+        "## Other forms of the model",
+        "",
+        "Each form trained without the curriculum and with it; means over what replicates there are.",
+        *table(f"group | form | {head}", rows, left=2),
+    ]
+
+
 def order(plan: Plan, variant: str) -> int:
     names = list(plan.variants)
     return names.index(variant) if variant in names else len(names)
@@ -361,8 +388,11 @@ def missing_section(groups: Mapping[Group, list[Record]], plan: Plan) -> list[st
     """What the plan has and the records have not."""
     lines = []
     for group, runs in groups.items():
-        missing = [name for name in plan.variants if not of_variant(runs, name)]
-        if missing:
+        present = sorted({run["variant"] for run in runs}, key=lambda name: order(plan, name))
+        missing = [name for name in plan.variants if name not in present]
+        if set(present) <= set(plan.replicated):
+            lines.append(f"- {label_of(group)}: nothing but {' and '.join(present)}.")
+        elif missing:
             lines.append(f"- {label_of(group)}: not run: {'; '.join(missing)}.")
         for name in plan.replicated:
             count = len(of_variant(runs, name))
@@ -405,6 +435,7 @@ def page(records: Sequence[Record], plan: Plan) -> str:
     lines += variants_section(groups, plan)
     if runs:
         lines += ["![Found less off during training, for each variant](variants.svg)", ""]
+    lines += forms_section(groups, plan)
     lines += overlap_section(groups)
     lines += failures_section(failed)
     lines += missing_section(grouped(records), plan)
@@ -412,12 +443,13 @@ def page(records: Sequence[Record], plan: Plan) -> str:
 
 
 def write(out: Path, runs: Sequence[Record], plan: Plan) -> None:
-    """README.md, curves.svg and variants.svg."""
+    """README.md, curves.svg, variants.svg, and onset.svg: the curves of the group with the most replicates alone."""
     out.mkdir(parents=True, exist_ok=True)
     files = {"README.md": page(runs, plan)}
     runs = [run for run in runs if "failed" not in run]
     if of_variant(runs, BASELINE):
         files["curves.svg"] = curves_figure(runs)
+        files["onset.svg"] = curves_figure(max(grouped(of_variant(runs, BASELINE)).values(), key=len))
     if runs:
         files["variants.svg"] = variants_figure(runs, plan)
     for name, text in files.items():
@@ -441,7 +473,7 @@ STYLES = {
 GROUP_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#e69f00", "#56b4e9")
 LINEAR_NATS = 0.2
 """Differences are drawn to scale within this, and on a logarithmic scale beyond: early ones are nats, late ones not."""
-DIFFERENCE_TICKS = (-1, -0.5, -0.2, -0.1, 0, 0.1, 0.2, 1, 5)
+DIFFERENCE_TICKS = (-1, -0.5, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
 def draw(name: str, height: float, plot: Callable[["Figure"], None]) -> str:
@@ -493,7 +525,7 @@ def shade_phases(axes: "Axes", run: Record, *, names: bool) -> None:
 def difference_axis(axes: "Axes", values: Sequence[float]) -> None:
     """A symmetric logarithmic axis that holds all values."""
     axes.axhline(0, color=MUTED, lw=0.8)
-    axes.set_yscale("symlog", linthresh=LINEAR_NATS, linscale=2)
+    axes.set_yscale("symlog", linthresh=LINEAR_NATS, linscale=0.8)
     low, high = min(-0.02, *values) * 1.15, max(0.02, *values) * 1.15
     ticks = [tick for tick in DIFFERENCE_TICKS if low <= tick <= high]
     axes.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
@@ -537,7 +569,7 @@ def curves_figure(runs: Sequence[Record]) -> str:
                         right.plot(tokens, values, **style)
                         differences += values
             left.set_title(f"{label_of(group)}: nats per token", pad=14)
-            right.set_title("less the twin: nats per token", pad=14)
+            right.set_title("less the twin (logarithmic beyond 0.2)", pad=14)
             difference_axis(right, differences or [0.0])
         handles = [Line2D([], [], color=colour, ls=line, lw=1.6) for colour, line, _ in STYLES.values()]
         names = [name.replace("_", " ") for name in STYLES]
@@ -547,7 +579,7 @@ def curves_figure(runs: Sequence[Record]) -> str:
 
 
 def variants_figure(runs: Sequence[Record], plan: Plan) -> str:
-    """Found less off against tokens: a panel a variant, a colour a group, the baseline thin behind it."""
+    """Found less off against steps: a panel a variant, a colour a group, the group's baseline thin behind it."""
     firsts = [run for run in runs if run["replicate"] == 0]
     variants = sorted({run["variant"] for run in firsts}, key=lambda name: order(plan, name))
     groups = grouped(firsts)
@@ -557,25 +589,26 @@ def variants_figure(runs: Sequence[Record], plan: Plan) -> str:
     def gain(run: Record) -> list[float]:
         return [point["found"] - point["off"] for point in run["curve"]]
 
+    def steps(run: Record) -> list[int]:
+        return [point["step"] for point in run["curve"]]
+
     def plot(figure: "Figure") -> None:
         from matplotlib.lines import Line2D
 
-        grid = figure.subplots(rows, 4, squeeze=False, sharex=len({run["tokens"] for run in firsts}) == 1, sharey=True)
+        grid = figure.subplots(rows, 4, squeeze=False, sharey=True)
         every = [value for run in firsts for value in gain(run)]
         for axes, variant in zip(grid.flat, variants, strict=False):
             for group, members in groups.items():
-                for run in of_variant(members, BASELINE):
-                    axes.plot(millions(run["curve"]), gain(run), color=colours[group], lw=1.0, ls=":")
                 for run in of_variant(members, variant):
-                    axes.plot(millions(run["curve"]), gain(run), color=colours[group], lw=1.4)
+                    for baseline in of_variant(members, BASELINE):
+                        axes.plot(steps(baseline), gain(baseline), color=colours[group], lw=1.0, ls=":")
+                    axes.plot(steps(run), gain(run), color=colours[group], lw=1.4)
             axes.set_title(variant, fontsize=7.5)
             axes.margins(x=0)
             difference_axis(axes, every)
         for axes in grid.flat[len(variants) :]:
             axes.set_visible(False)
-        for axes in grid.flat[max(0, len(variants) - 4) : len(variants)]:
-            axes.tick_params(labelbottom=True)  # shared axes name the ticks of the last row alone, which may have gaps
-        figure.supxlabel("tokens, millions", fontsize=8)
+        figure.supxlabel("steps", fontsize=8)
         figure.supylabel("found less off, nats per token", fontsize=8)
         handles = [Line2D([], [], color=colour, lw=1.6) for colour in colours.values()]
         handles.append(Line2D([], [], color=MUTED, lw=1.0, ls=":"))

@@ -255,7 +255,7 @@ class MadeNeighboursConfig(Config):
     """A curriculum that teaches a fresh encoder to be read; off by default. It departs from the papers in training.
 
     RETRO's encoder and cross-attention start from random numbers, and found neighbours alone teach them nothing in any
-    budget that was tried (docs/log.md). So training begins with made neighbours: windows of 2m tokens of the
+    budget that was tried (docs/results/onset). So training begins with made neighbours: windows of 2m tokens of the
     row's own text that contain the chunk which is predicted next. Four phases follow one another:
 
         aligned    the window begins with the next chunk, so that reading by position is enough (a model that reads
@@ -329,6 +329,23 @@ class MadeNeighboursConfig(Config):
         lt=1,
         description="share of a window's tokens that random ones of the training text replace, after the aligned phase",
     )
+    decoder_rate: Annotated[
+        float,
+        Knob(
+            component="training.made_neighbours.decoder_rate",
+            title="learning rate of the decoder while made neighbours are read",
+            aliases=("decoder's rate while made neighbours are read",),
+            stage="retrofit",
+        ),
+    ] = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description=(
+            "factor on the decoder's learning rate until the fall, in which it rises to 1; 0: what reads learns first, "
+            "and the decoder keeps its weights meanwhile"
+        ),
+    )
 
     @property
     def last_step(self) -> int | None:
@@ -386,6 +403,17 @@ class MadeNeighboursConfig(Config):
             return self.share, widest
         left = 1 - (falling + 1) / self.fall_steps if falling < self.fall_steps else 0.0
         return self.share * max(0.0, left), widest
+
+    def decoder_rate_at(self, step: int) -> float:
+        """Factor on the decoder's learning rate in step 0, 1, ...: `decoder_rate` until the fall, 1 after it.
+
+        A decoder that reads made neighbours is taught to copy and little else, and unlearns some of what it knew
+        without them.
+        """
+        if not self.share:
+            return 1.0
+        share, _ = self.at(step, chunk_tokens=1)
+        return 1 - (1 - self.decoder_rate) * share / self.share
 
 
 ValidationCondition = Literal["off", "random", "oracle", "shifted_oracle"]
@@ -517,7 +545,9 @@ class RetrofitConfig(Config):
             changes = {"made_neighbours": self.made_neighbours.used(steps)}
         if not (validated and self.train.validation_sequences):
             changes["validation_conditions"] = ()
-        if self.freeze_backbone:  # one group of gradients
+        if self.freeze_backbone:  # one group of gradients, and one rate
+            decoder_rate = MadeNeighboursConfig.model_fields["decoder_rate"].default
+            changes["made_neighbours"] = changes["made_neighbours"].model_copy(update={"decoder_rate": decoder_rate})
             changes["train"] = self.train.model_copy(update={"clip": TrainOptions.model_fields["clip"].default})
         return self.model_copy(update=changes)
 

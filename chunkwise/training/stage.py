@@ -217,7 +217,7 @@ def train_retrofit(
         model.freeze_backbone(config.freeze_backbone)
         job = _job(model, config.train, replicate, table, RetroBatches(table, retrieved, made), curve, config.lora)
         conditions = retrieval.conditions(validation, validation_neighbours, config.validation_conditions, first_read)
-        job = dataclasses.replace(job, conditions=conditions)
+        job = dataclasses.replace(job, conditions=conditions, decoder_rate=config.made_neighbours.decoder_rate_at)
         facts["tokenizer_digest"] = table.tokenizer_digest
         return _run(job, folder, scratch, f"retrofit, replicate {replicate}", tracking, facts)
 

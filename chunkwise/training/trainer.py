@@ -91,6 +91,7 @@ class Job:
         forward: further arguments of the model's forward, such as the gate.
         updates: low-rank ones that are trained instead of the decoder's weights.
         conditions: other ways to lay out the same validation rows, by name; each is a further loss of every point.
+        decoder_rate: step 0, 1, ... -> a further factor on the learning rate of all but what retrieval added.
     """
 
     model: PreTrainedModel
@@ -104,6 +105,7 @@ class Job:
     forward: dict[str, Any] = field(default_factory=dict)
     updates: Updates | None = None
     conditions: Mapping[str, Collate] = field(default_factory=dict)
+    decoder_rate: Callable[[int], float] | None = None
 
 
 def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | None = None) -> Curves:
@@ -196,7 +198,7 @@ class OrderedTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Every group follows the same curve below its own peak."""
+        """Every group follows the same curve below its own peak; the decoder's may be held back."""
         if self.lr_scheduler is None:
             self.lr_scheduler = self._follow_rates(optimizer or self.optimizer, done=0)
             self._created_lr_scheduler = True
@@ -204,8 +206,13 @@ class OrderedTrainer(Trainer):
 
     def _follow_rates(self, optimizer: torch.optim.Optimizer, done: int) -> Any:
         """The learning rates of a training of which some steps are done; sets the next step's."""
-        share = self.job.options.learning_rate_share
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, share, last_epoch=done - 1)
+        share, decoder_rate = self.job.options.learning_rate_share, self.job.decoder_rate
+
+        def held_back(step: int) -> float:
+            return share(step) * (1.0 if decoder_rate is None else decoder_rate(step))
+
+        curves = [share if group["retrieval"] else held_back for group in optimizer.param_groups]
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, curves, last_epoch=done - 1)
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         """Accelerate adds autocast and leaves the rest as it is."""
@@ -415,7 +422,12 @@ def parameter_groups(
             groups.setdefault((name in retrieval_names, decays), []).append(parameter)
     rates = {False: options.learning_rate, True: options.retrieval_learning_rate}
     return [
-        {"params": parameters, "lr": rates[retrieval], "weight_decay": options.weight_decay if decays else 0.0}
+        {
+            "params": parameters,
+            "lr": rates[retrieval],
+            "weight_decay": options.weight_decay if decays else 0.0,
+            "retrieval": retrieval,
+        }
         for (retrieval, decays), parameters in sorted(groups.items())
     ]
 

@@ -193,12 +193,29 @@ def test_a_training_that_diverged_is_recorded_and_shown(tmp_path):
     assert "no fall;" not in text.partition("not run:")[2]
 
 
+def test_forms_are_shown_where_both_trainings_are_there(tmp_path):
+    runs = [record(), record("found only", found=3.0), record("copying form", found=2.5)]
+    text = page_of([*runs, record("copying form without curriculum", found=2.95)], tmp_path)
+    # found, oracle and random less the twin, each without and with the curriculum
+    assert "| copying form | -0.030 | -0.480 | -1.480 | -1.480 | +0.120 | +0.120 |" in text
+    assert "| as published | +0.020 | -0.080 |" in text
+    assert "| copying form |" not in page_of(runs, tmp_path).partition("## Other forms")[2].partition("## By")[0]
+
+
+def test_groups_come_by_size(tmp_path):
+    text = page_of([record(size=size) for size in ("134m", "5m", "1.4m", "34m")], tmp_path)
+    places = [text.index(f"| {size}, python, 40 steps |") for size in ("1.4m", "5m", "34m", "134m")]
+    assert places == sorted(places)
+
+
 def test_the_page_lists_what_is_missing(tmp_path):
     text = page_of([record(), record("share 0.5")], tmp_path)
     [line] = [line for line in text.splitlines() if "not run:" in line]
     names = line.partition("not run: ")[2].rstrip(".").split("; ")
     assert names == [name for name in onset.VARIANTS if name not in ("curriculum", "share 0.5")]
     assert "curriculum has 1 of 3 replicates" in text
+    few = page_of([record(), record("found only")], tmp_path)
+    assert "- 1.4m, python, 40 steps: nothing but curriculum and found only." in few
     assert "- 1.4m: nothing was run on python, chunks of 32; docs; mix." in text
     assert "- 5m: nothing was run on python; python, chunks of 32; docs; mix." in text
 
@@ -213,7 +230,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
     for place in places:
         place.mkdir()
         page_of([record(), record("no fall", size="5m")], place)
-    for name in ("README.md", "curves.svg", "variants.svg"):
+    for name in ("README.md", "curves.svg", "onset.svg", "variants.svg"):
         first, second = ((place / name).read_bytes() for place in places)
         assert first == second
 

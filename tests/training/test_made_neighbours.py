@@ -128,6 +128,16 @@ def test_phases_that_are_left_out():
     assert at(one, 3, chunk_tokens=1)[1] == [0, 0, 0]
 
 
+def test_the_decoders_rate_rises_as_the_share_falls():
+    config = MadeNeighboursConfig(share=0.8, aligned_steps=2, widening_steps=4, hold_steps=1, fall_steps=4)
+    held = config.model_copy(update={"decoder_rate": 0.2})
+    assert [held.decoder_rate_at(step) for step in range(13)] == pytest.approx([0.2] * 7 + [0.4, 0.6, 0.8, 1, 1, 1])
+    assert {config.decoder_rate_at(step) for step in range(13)} == {1.0}
+    assert MadeNeighboursConfig(decoder_rate=0.2).decoder_rate_at(0) == 1.0  # no curriculum
+    endless = MadeNeighboursConfig(share=1, hold_steps=None, decoder_rate=0.0)
+    assert endless.decoder_rate_at(10_000) == 0.0
+
+
 PHASE = st.integers(0, 12)
 
 
@@ -440,7 +450,8 @@ def test_twin_and_retrofit_read_the_same_tokens(world):
 
 
 def test_stopped_twice_and_resumed_equals_undisturbed(world, tmp_path, monkeypatch):
-    settings = {"made_neighbours": CURRICULUM, "checkpoint_steps": 2, "dropout": 0.1, "validate": True}
+    held_back = CURRICULUM.model_copy(update={"decoder_rate": 0.3})
+    settings = {"made_neighbours": held_back, "checkpoint_steps": 2, "dropout": 0.1, "validate": True}
     settings |= {"microbatch_sequences": 2, "validation_conditions": ("random", "shifted_oracle")}
     undisturbed = retrofit(world, base(world), **settings)
     again = make_world(tmp_path)
@@ -463,6 +474,23 @@ def test_stopped_twice_and_resumed_equals_undisturbed(world, tmp_path, monkeypat
     resumed = retrofit(again, start, **settings)
     assert steps == [7, 8, 9, 10]  # it goes on from its checkpoint
     assert resumed.digest == undisturbed.digest and report(resumed) == report(undisturbed)
+
+
+def test_a_decoder_that_is_held_back_keeps_its_weights_until_the_fall(world):
+    start = base(world)
+    held = CURRICULUM.model_copy(update={"decoder_rate": 0.0, "hold_steps": None})
+    before = load(start.file("model")).state_dict()
+    for curriculum, kept in ((held, True), (held.model_copy(update={"hold_steps": 1}), False)):
+        after = load(retrofit(world, start, made_neighbours=curriculum).file("model"))
+        added = set(after.retrieval_parameter_names())
+        same = [
+            torch.equal(values, before[name.removeprefix("decoder.")])
+            for name, values in after.state_dict().items()
+            if name not in added and name.removeprefix("decoder.") in before
+        ]
+        assert len(same) >= len(before) - 1  # tied embeddings may be listed once
+        assert all(same) if kept else not any(same)
+        assert any(values.abs().sum() > 0 for name, values in after.named_parameters() if "cca.output" in name)
 
 
 def test_parts_of_a_step_give_the_same_loss(world):
@@ -632,6 +660,9 @@ def test_conditions_without_rows_and_clipping_of_one_group_make_no_other_artefac
     assert asked.key == nothing.key
     frozen = [retrofit(world, start, freeze_backbone=True, clip=clip).key for clip in ("together", "apart")]
     assert frozen[0] == frozen[1]
+    held_back = CURRICULUM.model_copy(update={"decoder_rate": 0.3})
+    frozen = [retrofit(world, start, freeze_backbone=True, made_neighbours=one).key for one in (CURRICULUM, held_back)]
+    assert frozen[0] == frozen[1]
 
 
 def test_rows_of_which_nothing_reads_a_neighbour_are_refused(world, tmp_path):
@@ -659,6 +690,14 @@ def test_a_curriculum_longer_than_the_training_is_refused(world):
 
 
 def test_nonsense_is_refused():
-    for wrong in ({"share": 1.1}, {"share": -0.1}, {"aligned_steps": -1}, {"replaced_tokens": 1.0}, {"hold": 3}):
+    for wrong in (
+        {"share": 1.1},
+        {"share": -0.1},
+        {"decoder_rate": 1.1},
+        {"decoder_rate": -0.1},
+        {"aligned_steps": -1},
+        {"replaced_tokens": 1.0},
+        {"hold": 3},
+    ):
         with pytest.raises(ConfigError):
             MadeNeighboursConfig.parse(wrong)
