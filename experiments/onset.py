@@ -106,7 +106,12 @@ class Size:
 
 SIZES = {
     "1.4m": Size(base_model.BASE.decoder, (2, 3, 4), {}, {}),
-    "5m": Size(DecoderConfig(width=224, layers=6, heads=4, max_tokens=2048), (2, 4, 6), {}, {}),
+    "5m": Size(
+        DecoderConfig(width=224, layers=6, heads=4, max_tokens=2048),
+        (2, 4, 6),
+        {},
+        {"retrieval_learning_rate": 3e-3},
+    ),
     "34m": Size(
         DecoderConfig(width=512, layers=8, heads=8, feed_forward_width=1920, max_tokens=2048),
         (4, 6, 8),
