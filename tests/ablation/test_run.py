@@ -1,5 +1,6 @@
 """A study from plan to report: what it writes and shares, and what a kill, a failure or more workers change."""
 
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chunkwise.ablation.jobs import CALLS
 from chunkwise.ablation.run import ablate
 from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, MismatchError, PlanError
 from chunkwise.core.store import Store
@@ -18,6 +20,8 @@ from tests.ablation.test_study import FOUNDING
 from tests.ablation.tiny_study import tiny_profile, write_corpus
 
 DATE = "2026-01-01 00:00"
+RECIPES = Path(__file__).with_name("recipes.json")
+"""Stage -> a digest for each of its jobs in the tiny study, of everything that makes its key but input contents."""
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,28 @@ def test_study_json_names_the_key_of_every_job(finished):
         assert store.resolve(job["key"]).digest == job["digest"]
 
 
+def test_the_recipe_of_every_job_stays(finished, corpus):
+    """What a refactoring must not change: else every store would be built again. A change that is meant is written with
+
+    CHUNKWISE_WRITE_RECIPES=1 pytest tests/ablation/test_run.py -k recipe
+    """
+    folder = finished[0]
+    study = json.loads((folder / "out" / "study.json").read_text())
+    store = Store(folder / "store")
+    recipes = {}
+    for job in study["jobs"]:
+        record = store.resolve(job["key"]).record
+        # Which inputs, and not their contents: weights differ in their last bits from one processor to another.
+        recipe = {"version": record.version, "params": record.params, "inputs": sorted(record.inputs)}
+        text = json.dumps(recipe | {"seeds": record.seeds}, sort_keys=True).replace(str(corpus), "CORPUS")
+        recipes.setdefault(job["stage"], []).append(hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
+    recipes = {stage: sorted(digests) for stage, digests in sorted(recipes.items())}
+    assert set(CALLS) - set(recipes) == {"in-prompt"}  # this plan asks for every other stage
+    if os.environ.get("CHUNKWISE_WRITE_RECIPES"):
+        RECIPES.write_text(json.dumps(recipes, indent=1) + "\n")
+    assert recipes == json.loads(RECIPES.read_text())
+
+
 def test_running_again_builds_nothing_and_says_the_same(finished, corpus):
     folder, plan, _, _ = finished
     before = results_of(folder / "out")
@@ -118,6 +144,7 @@ def test_running_again_builds_nothing_and_says_the_same(finished, corpus):
 SCRIPT = """
 import sys
 from pathlib import Path
+from chunkwise.ablation.jobs import CALLS
 from chunkwise.ablation.run import ablate
 from chunkwise.core.store import Store
 from tests.ablation.tiny_study import tiny_profile
