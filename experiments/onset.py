@@ -2,8 +2,8 @@
 
     python experiments/onset.py --data DIR --workers 2
     python experiments/onset.py --render
-    python experiments/onset.py --data DIR --pack onset.tar.xz --corpora python mix     (for a machine without the data)
-    bash experiments/onset_gpu.sh onset.tar.xz OUT
+    python experiments/onset.py --data DIR --pack onset.tar.xz --runs experiments/onset_gpu.txt
+    bash experiments/onset_gpu.sh onset.tar.xz OUT              (on a machine with a GPU, which needs no DIR)
 
 RETRO's encoder and cross-attention start from random numbers. Found neighbours alone teach them nothing in the budgets
 that were tried; a curriculum of made neighbours does (`MadeNeighboursConfig`). Each run gives a small trained decoder
@@ -11,8 +11,8 @@ retrieval in the published form (`RetroOptions()` but for the layers) and trains
 losses, from which `onset_page` reads between which steps copying and reading set in. A twin trains on without
 retrieval: same decoder, rows, order, steps. Both are then measured on the same documents, by overlap too.
 
-Cost: about five minutes a run on one core at 1.4m and 400 steps, half of that again for each replicate's twin. Results
-meet in the store, so a process that was killed goes on when it is called again, and several may share the runs.
+Cost: six to ten minutes a run on one core without bfloat16 at 1.4m and 520 steps, half of that again for each
+replicate's twin. Results meet in the store, so a process that was killed goes on when it is called again.
 
 A pack holds what the runs of its corpora read (text, found neighbours, chunks), without the search index; decoders
 that do not ship are trained where it is unpacked.
@@ -41,7 +41,7 @@ from chunkwise.ablation.config import load_profile
 from chunkwise.ablation.jobs import PACKAGED, base_folder
 from chunkwise.ablation.study_data import tokenizer_config
 from chunkwise.core.artefact import RECORD, Artefact, read_artefact
-from chunkwise.core.errors import ChunkwiseError, DivergedError
+from chunkwise.core.errors import DivergedError
 from chunkwise.core.io import atomic_file, read_json
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
@@ -539,17 +539,24 @@ class Run:
 
     @classmethod
     def parse(cls, text: str) -> "Run":
-        """The run of an id."""
-        size, corpus, steps, variant, replicate = text.split("/")
-        if size not in SIZES or corpus not in CORPORA or variant not in VARIANTS:
-            raise ValueError(f"no size, corpus or variant of this name: {text}")
-        return cls(size, corpus, variant, int(replicate), int(steps))
+        """The run of an id.
+
+        Raises:
+            ValueError: it is none.
+        """
+        parts = text.split("/")
+        if len(parts) == 5:
+            size, corpus, steps, variant, replicate = parts
+            known = size in SIZES and corpus in CORPORA and variant in VARIANTS
+            if known and steps.isdecimal() and replicate.isdecimal():
+                return cls(size, corpus, variant, int(replicate), int(steps))
+        raise ValueError(f"expected SIZE/CORPUS/STEPS/VARIANT/REPLICATE of names that there are, got {text!r}")
 
 
 def planned(options: argparse.Namespace) -> list[Run]:
     """All runs in the order of their weight: baseline and published training first."""
     if options.runs:
-        return [Run.parse(line) for line in options.runs.read_text().splitlines() if line]
+        return list(dict.fromkeys(Run.parse(line) for line in options.runs.read_text().splitlines() if line.strip()))
     runs = []
     for size in options.sizes:
         for corpus in options.corpora:
@@ -676,38 +683,37 @@ def read_runs(out: Path) -> list[dict[str, Any]]:
 
 def is_current(record: dict[str, Any]) -> bool:
     """Whether this script would still train the run with these settings."""
-    size, variant = record["size"], record["variant"]
-    if size not in SIZES or variant not in VARIANTS or record["corpus"] not in CORPORA:
+    try:
+        run = Run.parse(record["id"])
+    except ValueError:
         return False
-    return record["settings"] == settings_of(config_of(size, record["corpus"], variant, record["steps"]))
+    config = config_of(run.size, run.corpus, run.variant, run.steps)
+    settings = dict(record["settings"])
+    # A setting that is younger than the record had its default then.
+    made_neighbours = MadeNeighboursConfig(**settings.pop("made_neighbours"))
+    expected = settings_of(config)
+    del expected["made_neighbours"]
+    return settings == expected and made_neighbours == config.made_neighbours
 
 
 def merge(out: Path, record: dict[str, Any]) -> None:
-    """Put a record into runs.json beside those of other processes; records of other settings go.
-
-    One page must not mix two baselines. What goes is still in the store, and comes back with its settings.
-    """
+    """Put a record into runs.json beside those of other processes and machines, of which none is taken out."""
     order = {name: place for place, name in enumerate(VARIANTS)}
 
     def place(one: dict[str, Any]) -> tuple:
-        return one["size"], one["corpus"], one["steps"], order[one["variant"]], one["replicate"]
+        return one["size"], one["corpus"], one["steps"], order.get(one["variant"], len(order)), one["replicate"]
 
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
         runs = {one["id"]: one for one in read_runs(out)}
-        stale = [name for name, one in runs.items() if not is_current(one)]
-        for name in stale:
-            del runs[name]
         runs[record["id"]] = record
         text = json.dumps(sorted(runs.values(), key=place), indent=1, ensure_ascii=False, allow_nan=False)
         with atomic_file(out / "runs.json") as file:
             file.write(text.encode() + b"\n")
-    if stale:
-        note(f"runs.json: took out {len(stale)} runs of other settings: {', '.join(stale)}")
 
 
 def render(out: Path) -> None:
-    """README.md and the figures, from runs.json alone."""
+    """README.md and the figures, from runs.json alone; records of other settings are kept there, and not shown."""
     plan = onset_page.Plan(
         variants={name: variant.sentence for name, variant in VARIANTS.items()},
         replicated=REPLICATED,
@@ -716,7 +722,11 @@ def render(out: Path) -> None:
         corpora=tuple(CORPORA),
         forms=FORMS,
     )
-    onset_page.write(out, read_runs(out), plan)
+    records = read_runs(out)
+    current = [record for record in records if is_current(record)]
+    if len(current) < len(records):
+        note(f"runs.json: {len(records) - len(current)} runs of other settings are not shown")
+    onset_page.write(out, current, plan)
 
 
 def describe(runs: list[Run], out: Path) -> str:
@@ -745,15 +755,19 @@ def perform_all(runs: Sequence[Run], materials: Mapping[str, Material], options:
     errors = []
     with ProcessPoolExecutor(options.workers, get_context("spawn"), limit_threads, (options.workers,)) as pool:
         waiting = {pool.submit(perform, run, materials[run.corpus], Store()): run for run in runs}
-        for number, done in enumerate(as_completed(waiting), 1):
-            run = waiting[done].id
-            try:
-                merge(options.out, done.result())
-            except ChunkwiseError as error:
-                errors.append(f"{run}: {error}")
-                note(errors[-1])
-            else:
-                note(f"run {number} of {len(runs)} recorded: {run}")
+        try:
+            for number, done in enumerate(as_completed(waiting), 1):
+                run = waiting[done].id
+                try:
+                    merge(options.out, done.result())
+                except Exception as error:  # of whatever kind: the other runs are worth as much without this one
+                    errors.append(f"{run}: {type(error).__name__}: {error}")
+                    note(errors[-1])
+                else:
+                    note(f"run {number} of {len(runs)} recorded: {run}")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return errors
 
 
@@ -787,7 +801,16 @@ def main() -> None:
     if options.render:
         render(options.out)
         return
-    runs = planned(options)
+    if options.workers < 1:
+        parser.error(f"--workers: expected 1 or more, got {options.workers}")
+    if options.packed is not None and not options.packed.is_file():
+        parser.error(f"--packed: there is no file {options.packed}")
+    try:
+        runs = planned(options)
+    except (OSError, ValueError) as error:
+        parser.error(f"--runs: {error}")
+    if not runs:
+        parser.error("--runs: the file names no run")
     if options.dry_run:
         print(describe(runs, options.out))
         return

@@ -1,4 +1,4 @@
-"""The page of `experiments/onset.py`: where copying and reading set in, tables, and two figures, from records alone.
+"""The page of `experiments/onset.py`: where copying and reading set in, tables, and figures, from records alone.
 
 A point of a curve is {step, tokens, found, off, random, oracle, shifted_oracle}, losses in nats per token; of the
 twin's {step, tokens, twin}. A group is what runs share that may be compared: (size, corpus, steps).
@@ -302,8 +302,8 @@ def variants_section(groups: Mapping[Group, list[Record]], plan: Plan) -> list[s
             steps = [f"{found.after_step} to {found.step}" if found else "never" for found in onsets(run)]
             losses = [f"{run['final'][name]:.3f}" for name in LOSSES]
             [difference] = gains([run], "twin")
-            rows.append([run["variant"], *steps, *losses, nats(difference), percent(difference)])
-        head = f"variant | copying | reading | {' | '.join(LOSSES)} | found − twin | perplexity"
+            rows.append([run["variant"], *steps, *losses, nats(difference), percent(difference), run["machine"]])
+        head = f"variant | copying | reading | {' | '.join(LOSSES)} | found − twin | perplexity | on"
         lines += [f"### {label_of(group)}", *table(head, rows)]
     if not lines:
         return []
@@ -387,10 +387,11 @@ def spread(values: Sequence[float]) -> str:
 def missing_section(groups: Mapping[Group, list[Record]], plan: Plan) -> list[str]:
     """What the plan has and the records have not."""
     lines = []
+    fullest = max((len({run["variant"] for run in runs}) for runs in groups.values()), default=0)
     for group, runs in groups.items():
         present = sorted({run["variant"] for run in runs}, key=lambda name: order(plan, name))
         missing = [name for name in plan.variants if name not in present]
-        if set(present) <= set(plan.replicated):
+        if set(present) <= set(plan.replicated) or len(present) < fullest:
             lines.append(f"- {label_of(group)}: nothing but {' and '.join(present)}.")
         elif missing:
             lines.append(f"- {label_of(group)}: not run: {'; '.join(missing)}.")

@@ -329,15 +329,7 @@ class MadeNeighboursConfig(Config):
         lt=1,
         description="share of a window's tokens that random ones of the training text replace, after the aligned phase",
     )
-    decoder_rate: Annotated[
-        float,
-        Knob(
-            component="training.made_neighbours.decoder_rate",
-            title="learning rate of the decoder while made neighbours are read",
-            aliases=("decoder's rate while made neighbours are read",),
-            stage="retrofit",
-        ),
-    ] = Field(
+    decoder_rate: float = Field(
         1.0,
         ge=0,
         le=1,
@@ -346,6 +338,15 @@ class MadeNeighboursConfig(Config):
             "and the decoder keeps its weights meanwhile"
         ),
     )
+
+    @model_validator(mode="after")
+    def _trains_the_decoder(self) -> Self:
+        if self.share and self.hold_steps is None and not self.decoder_rate:
+            raise ValueError(
+                "decoder_rate=0 lasts until the fall, and hold_steps: null has none, so the decoder would never be "
+                "trained; expected hold_steps, or freeze_backbone: true of the retrofit"
+            )
+        return self
 
     @property
     def last_step(self) -> int | None:
@@ -405,11 +406,7 @@ class MadeNeighboursConfig(Config):
         return self.share * max(0.0, left), widest
 
     def decoder_rate_at(self, step: int) -> float:
-        """Factor on the decoder's learning rate in step 0, 1, ...: `decoder_rate` until the fall, 1 after it.
-
-        A decoder that reads made neighbours is taught to copy and little else, and unlearns some of what it knew
-        without them.
-        """
+        """Factor on the decoder's learning rate in step 0, 1, ...: `decoder_rate` until the fall, 1 after it."""
         if not self.share:
             return 1.0
         share, _ = self.at(step, chunk_tokens=1)

@@ -1,5 +1,6 @@
 """The experiment on the onset of reading: where something sets in, its variants, and the page made of its records."""
 
+import argparse
 import dataclasses
 import json
 import shutil
@@ -111,9 +112,12 @@ def test_an_id_names_its_run():
     assert onset.Run.parse(run.id) == run
 
 
-@pytest.mark.parametrize("text", ["2m/python/520/curriculum/0", "5m/python/520/curricula/0", "5m/python/520"])
+@pytest.mark.parametrize(
+    "text",
+    ["2m/python/520/curriculum/0", "5m/python/520/curricula/0", "5m/python/520", "# 5m", "5m/python/x/curriculum/0"],
+)
 def test_an_id_of_no_run_is_refused(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="expected SIZE/CORPUS/STEPS/VARIANT/REPLICATE"):
         onset.Run.parse(text)
 
 
@@ -146,19 +150,46 @@ def test_a_pack_holds_what_the_runs_read_without_the_search_index(tmp_path):
 # --- records and page
 
 
-def test_records_of_other_processes_stay_and_those_of_other_settings_go(tmp_path):
-    stale = record("no fall")
-    stale["settings"] = stale["settings"] | {"learning_rate": 1.0}
-    for one in (record(replicate=1), record("found only"), record(replicate=0, found=2.8)):
+def test_records_stay_and_those_of_other_settings_are_not_shown(tmp_path):
+    other = record("no fall", found=2.123)
+    other["settings"] = other["settings"] | {"learning_rate": 1.0}
+    unknown = record("share 0.5", found=2.345) | {"id": "1.4m/python/40/a variant that was/0"}
+    for one in (record(replicate=1), record("found only"), record(replicate=0, found=2.8), other, unknown):
         onset.merge(tmp_path, one)
-    (tmp_path / "runs.json").write_text(json.dumps([*onset.read_runs(tmp_path), stale]), encoding="utf-8")
     onset.merge(tmp_path, record(replicate=0, found=2.7))  # the same run again
     runs = onset.read_runs(tmp_path)
     assert [(run["variant"], run["replicate"]) for run in runs] == [
-        ("curriculum", 0), ("curriculum", 1), ("found only", 0)
+        ("curriculum", 0), ("curriculum", 1), ("found only", 0), ("no fall", 0), ("share 0.5", 0)
     ]  # fmt: skip
     assert runs[0]["final"]["found"] == 2.7
     assert [path.name for path in tmp_path.iterdir()] == ["runs.json"]  # no lock, nothing partial
+    onset.render(tmp_path)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "(3 runs)" in text and "2.123" not in text and "2.345" not in text
+
+
+def test_a_setting_that_is_younger_than_a_record_had_its_default():
+    old = record()
+    del old["settings"]["made_neighbours"]["decoder_rate"]
+    assert onset.is_current(old)
+    assert not onset.is_current(old | {"settings": old["settings"] | {"made_neighbours": {"share": 0.9}}})
+
+
+def broken(run, material, store):
+    """What `perform` does for a run that goes wrong in a way that nobody foresaw."""
+    if run.replicate:
+        raise AttributeError("nobody foresaw this")
+    return record(run.variant)
+
+
+def test_an_error_in_one_run_stops_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(onset, "perform", broken)
+    runs = [
+        onset.Run("1.4m", "python", name, replicate, 40) for name in ("no fall", "share 0.5") for replicate in (1, 0)
+    ]
+    errors = onset.perform_all(runs, {"python": None}, argparse.Namespace(workers=1, out=tmp_path))
+    assert errors == [f"{run.id}: AttributeError: nobody foresaw this" for run in runs if run.replicate]
+    assert [run["variant"] for run in onset.read_runs(tmp_path)] == ["no fall", "share 0.5"]
 
 
 def test_the_page_says_what_the_records_say(tmp_path):
@@ -172,6 +203,7 @@ def test_the_page_says_what_the_records_say(tmp_path):
     # t with 2 degrees of freedom: 4.303 * 0.02 / sqrt(3) = 0.0497 on each side
     assert "-0.080 [-0.130, -0.030]" in text
     assert "| no fall | 0 to 20 | never | 3.200 |" in text
+    assert "| +0.220 | +24.6% | CPU |" in text
     assert f"{place} | 0.0% to 12.5% | 90 | -0.010 (-0.010 to -0.010) |" in text
     assert f"{place} | 12.5% to 100.0% | 0 | – | – |" in text
 

@@ -134,8 +134,10 @@ def test_the_decoders_rate_rises_as_the_share_falls():
     assert [held.decoder_rate_at(step) for step in range(13)] == pytest.approx([0.2] * 7 + [0.4, 0.6, 0.8, 1, 1, 1])
     assert {config.decoder_rate_at(step) for step in range(13)} == {1.0}
     assert MadeNeighboursConfig(decoder_rate=0.2).decoder_rate_at(0) == 1.0  # no curriculum
-    endless = MadeNeighboursConfig(share=1, hold_steps=None, decoder_rate=0.0)
-    assert endless.decoder_rate_at(10_000) == 0.0
+    endless = MadeNeighboursConfig(share=1, hold_steps=None, decoder_rate=0.1)
+    assert endless.decoder_rate_at(10_000) == pytest.approx(0.1)
+    with pytest.raises(ConfigError, match="never be trained; expected hold_steps, or freeze_backbone"):
+        MadeNeighboursConfig.parse({"share": 1, "hold_steps": None, "decoder_rate": 0.0})
 
 
 PHASE = st.integers(0, 12)
@@ -478,7 +480,7 @@ def test_stopped_twice_and_resumed_equals_undisturbed(world, tmp_path, monkeypat
 
 def test_a_decoder_that_is_held_back_keeps_its_weights_until_the_fall(world):
     start = base(world)
-    held = CURRICULUM.model_copy(update={"decoder_rate": 0.0, "hold_steps": None})
+    held = CURRICULUM.model_copy(update={"decoder_rate": 0.0, "hold_steps": 5, "fall_steps": 0})  # ten steps
     before = load(start.file("model")).state_dict()
     for curriculum, kept in ((held, True), (held.model_copy(update={"hold_steps": 1}), False)):
         after = load(retrofit(world, start, made_neighbours=curriculum).file("model"))
