@@ -262,11 +262,12 @@ def ledger_of(outcome: Outcome) -> Iterator[Arm]:
                 "trainable_parameters": sizes["trainable"],
                 "train_tokens": report.get("tokens"),
                 "steps": report.get("steps"),
+                "epochs": report.get("epochs"),
                 "train_flops": flops.get("training"),
                 "eval_flops_per_token": flops.get("forward_per_token"),
             }
             if trained.id == BASE or done.stage in ("base",):  # its own training is not part of the comparison
-                facts |= {"train_tokens": 0, "steps": 0, "train_flops": 0.0}
+                facts |= {"train_tokens": 0, "steps": 0, "epochs": None, "train_flops": 0.0}
         implied = () if trained.id == RETRO else _LEDGER if trained.id == BASE else _COST
         yield Arm(
             id=trained.id,

@@ -129,6 +129,7 @@ class Arm(Config):
     trainable_parameters: int | None = None
     train_tokens: int | None = None
     steps: int | None = None
+    epochs: float | None = None  # times that it read its training text
     train_flops: float | None = None
     eval_flops_per_token: float | None = None
     implied: tuple[str, ...] = ()  # ledger fields that the arm's change of config makes differ

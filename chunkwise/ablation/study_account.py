@@ -223,6 +223,13 @@ def limits_of(study: Study, arms: Sequence[Arm], views: Sequence[ViewRow]) -> tu
     """What a reader must not take from this study."""
     profile = study.profile
     found = [_scale(study, arms, views)]
+    epochs = max((arm.epochs or 0 for arm in arms), default=0)
+    if epochs > 1:
+        # max_tokens counts text before rows of a document are cut off, so this may be more than was planned.
+        found.append(
+            f"The training text is short: it is read {epochs:.2f} times, and text that is read again teaches less than "
+            "new text."
+        )
     rates = profile.retrofit.train
     found.append(
         f"Arms were not re-tuned: one learning rate for all ({rates.learning_rate:g}"

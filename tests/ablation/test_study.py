@@ -9,8 +9,10 @@ from chunkwise.ablation import plan
 from chunkwise.ablation.config import Profile
 from chunkwise.ablation.resolve import mark_infeasible, resolve
 from chunkwise.ablation.results import FULL, Selector
+from chunkwise.ablation.results import Arm as LedgerArm
 from chunkwise.ablation.run import read_plan
 from chunkwise.ablation.study import Study, plan_study
+from chunkwise.ablation.study_account import limits_of
 from chunkwise.core.errors import ConfigError
 from tests.ablation.tiny_study import tiny_profile
 
@@ -183,3 +185,12 @@ def test_one_infeasible_size_leaves_the_others():
     assert [arm.id for arm in left.entries[0].arms] == ["fraction-1-2", "fraction-1-4"]
     assert left.entries[0].status == "partly"
     assert "fraction-1-8" not in plan_study(settings, left).views
+
+
+def test_a_text_that_is_read_again_stands_among_the_limits():
+    study = study_of(FOUNDING, profile())
+    once, again = (
+        " ".join(limits_of(study, [LedgerArm(id="retro", label="Retro", epochs=epochs)], [])) for epochs in (0.9, 3.04)
+    )
+    assert "it is read 3.04 times" in again
+    assert "times" not in once
