@@ -6,6 +6,7 @@ twin's {step, tokens, twin}. A group is what runs share that may be compared: (s
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
@@ -471,7 +472,7 @@ STYLES = {
     "twin": ("#1f2933", ":", 1.6),
 }
 """Loss -> colour, line, width. Most colour-blind readers tell the colours apart (Okabe and Ito); lines differ too."""
-GROUP_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#e69f00", "#56b4e9")
+GROUP_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#e69f00", "#56b4e9", "#332288", "#882255", "#999933")
 LINEAR_NATS = 0.2
 """Differences are drawn to scale within this, and on a logarithmic scale beyond: early ones are nats, late ones not."""
 DIFFERENCE_TICKS = (-1, -0.5, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -604,7 +605,7 @@ def variants_figure(runs: Sequence[Record], plan: Plan) -> str:
                     for baseline in of_variant(members, BASELINE):
                         axes.plot(steps(baseline), gain(baseline), color=colours[group], lw=1.0, ls=":")
                     axes.plot(steps(run), gain(run), color=colours[group], lw=1.4)
-            axes.set_title(variant, fontsize=7.5)
+            axes.set_title(textwrap.fill(variant, 30), fontsize=7.5)
             axes.margins(x=0)
             difference_axis(axes, every)
         for axes in grid.flat[len(variants) :]:
