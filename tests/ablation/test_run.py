@@ -144,7 +144,6 @@ def test_running_again_builds_nothing_and_says_the_same(finished, corpus):
 SCRIPT = """
 import sys
 from pathlib import Path
-from chunkwise.ablation.jobs import CALLS
 from chunkwise.ablation.run import ablate
 from chunkwise.core.store import Store
 from tests.ablation.tiny_study import tiny_profile
