@@ -173,7 +173,7 @@ def made_up_datastore(sizes: Sizes, words: Callable[[int], Any]) -> Any:
     from chunkwise.datastore.config import DatastoreConfig
     from chunkwise.datastore.reader import Datastore
     from chunkwise.datastore.retriever import Bm25Retriever
-    from chunkwise.datastore.stage import build_datastore
+    from chunkwise.datastore.stages import DATASTORE
 
     documents, length = -(-sizes.search_chunks // 10), 10 * sizes.chunk_tokens
 
@@ -200,7 +200,7 @@ def made_up_datastore(sizes: Sizes, words: Callable[[int], Any]) -> Any:
     atexit.register(folder.cleanup)
     store = Store(Path(folder.name))
     config = DatastoreConfig(chunk_tokens=sizes.chunk_tokens)
-    data = build_datastore(config, store.make("tokens", 1, {"words": documents}, {}, build), store)
+    data = store.get_or_build(DATASTORE, config, {"tokens": store.make("tokens", 1, {"words": documents}, {}, build)})
     return Bm25Retriever(Datastore.open(data), threads=1)
 
 

@@ -207,8 +207,8 @@ def measure(
 
 
 def our_allocator() -> dict[str, str]:
-    """How memory is given out in a study's workers (`chunkwise.ablation.workers`)."""
-    from chunkwise.ablation.workers import worker_environment
+    """How memory is given out in a study's workers (`chunkwise.graph.workers`)."""
+    from chunkwise.graph.workers import worker_environment
 
     return {"GLIBC_TUNABLES": worker_environment()["GLIBC_TUNABLES"]}
 

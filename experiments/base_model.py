@@ -15,12 +15,12 @@ from chunkwise.ablation.config import load_profile
 from chunkwise.core.artefact import Artefact
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SequencesConfig, TokenizerConfig, TokensConfig
-from chunkwise.corpus.stage import build_corpus, pack_sequences, tokenize, train_tokenizer
+from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
 from chunkwise.training.config import BaseConfig, DecoderConfig, TrainOptions
-from chunkwise.training.stage import train_base
+from chunkwise.training.stages import BASE
 
-TOKENIZER = TokenizerConfig(vocabulary_size=4096)
-BASE = BaseConfig(
+TOKENIZER_CONFIG = TokenizerConfig(vocabulary_size=4096)
+BASE_CONFIG = BaseConfig(
     decoder=DecoderConfig(width=128, layers=4, heads=4, max_tokens=2048),
     train=TrainOptions(
         tokens=4_096_000,
@@ -39,12 +39,12 @@ BASE = BaseConfig(
 
 def train(config: BaseConfig, corpus_config: CorpusConfig, store: Store, out: Path) -> Artefact:
     """Train a decoder on the split `train` of a corpus; write it and its tokenizer, and return the artefact."""
-    corpus = build_corpus(corpus_config, store)
-    tokenizer = train_tokenizer(TOKENIZER, corpus, store)
-    tokens = tokenize(TokensConfig(), corpus, tokenizer, store)
-    sequences = pack_sequences(SequencesConfig(split="train", sequence_tokens=256), tokens, store)
-    validation = pack_sequences(SequencesConfig(split="valid", sequence_tokens=256), tokens, store)
-    base = train_base(config, sequences, store, 0, validation=validation)
+    corpus = store.get_or_build(CORPUS, corpus_config)
+    tokenizer = store.get_or_build(TOKENIZER, TOKENIZER_CONFIG, {"corpus": corpus})
+    tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
+    sequences = store.get_or_build(SEQUENCES, SequencesConfig(split="train", sequence_tokens=256), {"tokens": tokens})
+    validation = store.get_or_build(SEQUENCES, SequencesConfig(split="valid", sequence_tokens=256), {"tokens": tokens})
+    base = store.get_or_build(BASE, config, {"sequences": sequences, "validation": validation}, seed=0)
     out.mkdir(parents=True, exist_ok=True)
     for file in (*(base.path / "model").iterdir(), *map(tokenizer.file, ("tokenizer.json", "tokenizer_config.json"))):
         shutil.copyfile(file, out / file.name)
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     out: Path = parser.parse_args().out
-    base = train(BASE, load_profile("laptop").corpus, Store(), out)
+    base = train(BASE_CONFIG, load_profile("laptop").corpus, Store(), out)
     (out / "record").mkdir(exist_ok=True)
     for name in ("training.json", "record.json"):
         shutil.copyfile(base.file(name), out / "record" / name)

@@ -41,7 +41,7 @@ SOURCES = ("docs", "news", "books", "papers")
 STUDIED = ("docs",)
 BASE = BaseConfig(
     decoder=DecoderConfig(width=192, layers=6, heads=6, max_tokens=1024, feed_forward_width=512),
-    train=base_model.BASE.train.model_copy(update={"tokens": 3_276_800, "log_steps": 25}),
+    train=base_model.BASE_CONFIG.train.model_copy(update={"tokens": 3_276_800, "log_steps": 25}),
 )
 THREE = [2, 4, 6]
 FORMS: dict[str, dict[str, Any]] = {
@@ -122,7 +122,7 @@ def profile_of(form: str, corpus: CorpusConfig, base: Path, replicates: int, ste
         {
             "name": f"mechanism-{form}",
             "corpus": corpus.model_dump(mode="json"),
-            "tokenizer": base_model.TOKENIZER.model_dump(mode="json"),
+            "tokenizer": base_model.TOKENIZER_CONFIG.model_dump(mode="json"),
             "training_text": {"layout": "documents", "max_rows_per_document": 8},
             "evaluation_text": {
                 "split": "valid", "layout": "documents", "max_rows_per_document": 6, "max_tokens": 50_000,

@@ -38,7 +38,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from chunkwise.ablation.config import load_profile
-from chunkwise.ablation.jobs import PACKAGED, base_folder
 from chunkwise.ablation.study_data import tokenizer_config
 from chunkwise.core.artefact import RECORD, Artefact, read_artefact
 from chunkwise.core.errors import DivergedError
@@ -46,21 +45,23 @@ from chunkwise.core.io import atomic_file, read_json
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokensConfig
-from chunkwise.corpus.stage import build_corpus, pack_sequences, tokenize, train_tokenizer
+from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
 from chunkwise.datastore.config import DatastoreConfig
-from chunkwise.datastore.stage import build_datastore
+from chunkwise.datastore.stages import DATASTORE
 from chunkwise.evaluation.config import PerplexityConfig
-from chunkwise.evaluation.stage import evaluate_perplexity
+from chunkwise.evaluation.stages import PERPLEXITY
 from chunkwise.neighbours.config import NeighboursConfig
-from chunkwise.neighbours.stage import find_neighbours
+from chunkwise.neighbours.stages import NEIGHBOURS
 from chunkwise.training.config import (
+    PACKAGED,
+    AdoptedBase,
     DecoderConfig,
     MadeNeighboursConfig,
     RetrofitConfig,
     TrainOptions,
     TwinConfig,
 )
-from chunkwise.training.stage import adopt_base, train_base, train_retrofit, train_twin
+from chunkwise.training.stages import ADOPTED_BASE, BASE, RETROFIT, TWIN
 from experiments import base_model, onset_page
 
 # --- what may be tuned --------------------------------------------------------------------------------------------
@@ -105,7 +106,7 @@ class Size:
 
 
 SIZES = {
-    "1.4m": Size(base_model.BASE.decoder, (2, 3, 4), {}, {}),
+    "1.4m": Size(base_model.BASE_CONFIG.decoder, (2, 3, 4), {}, {}),
     "5m": Size(
         DecoderConfig(width=224, layers=6, heads=4, max_tokens=2048),
         (2, 4, 6),
@@ -445,23 +446,33 @@ def corpus_of(corpus: str, data: Path | None, work: Path) -> CorpusConfig:
 
 def prepare(corpus: str, data: Path | None, work: Path, store: Store) -> Material:
     """Everything before the trainings; what is in the store is found there."""
-    documents = build_corpus(corpus_of(corpus, data, work), store)
+    documents = store.get_or_build(CORPUS, corpus_of(corpus, data, work))
     packaged = not CORPORA[corpus].files
-    tokenizer = train_tokenizer(
-        tokenizer_config(load_profile("laptop")) if packaged else base_model.TOKENIZER, documents, store
+    tokenizer = store.get_or_build(
+        TOKENIZER,
+        tokenizer_config(load_profile("laptop")) if packaged else base_model.TOKENIZER_CONFIG,
+        {"corpus": documents},
     )
-    tokens = tokenize(TokensConfig(), documents, tokenizer, store)
-    text = pack_sequences(TRAINING_TEXT, tokens, store)
-    evaluation = pack_sequences(EVALUATION_TEXT, tokens, store)
-    datastore = build_datastore(DatastoreConfig(chunk_tokens=CORPORA[corpus].chunk_tokens), tokens, store)
+    tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": documents, "tokenizer": tokenizer})
+    text = store.get_or_build(SEQUENCES, TRAINING_TEXT, {"tokens": tokens})
+    evaluation = store.get_or_build(SEQUENCES, EVALUATION_TEXT, {"tokens": tokens})
+    datastore = store.get_or_build(
+        DATASTORE, DatastoreConfig(chunk_tokens=CORPORA[corpus].chunk_tokens), {"tokens": tokens}
+    )
     return Material(
-        base_text=pack_sequences(SequencesConfig(split="train", sequence_tokens=256), tokens, store),
+        base_text=store.get_or_build(
+            SEQUENCES, SequencesConfig(split="train", sequence_tokens=256), {"tokens": tokens}
+        ),
         text=text,
-        text_neighbours=find_neighbours(TRAINING_NEIGHBOURS, datastore, text, store),
+        text_neighbours=store.get_or_build(
+            NEIGHBOURS, TRAINING_NEIGHBOURS, {"datastore": datastore, "sequences": text}
+        ),
         evaluation=evaluation,
-        evaluation_neighbours=find_neighbours(EVALUATION_NEIGHBOURS, datastore, evaluation, store),
+        evaluation_neighbours=store.get_or_build(
+            NEIGHBOURS, EVALUATION_NEIGHBOURS, {"datastore": datastore, "sequences": evaluation}
+        ),
         datastore=datastore,
-        packaged=adopt_base(base_folder(PACKAGED), tokens, store) if packaged else None,
+        packaged=store.get_or_build(ADOPTED_BASE, AdoptedBase(name=PACKAGED), {"tokens": tokens}) if packaged else None,
     )
 
 
@@ -469,10 +480,10 @@ def base_of(size: str, material: Material, store: Store) -> Artefact:
     """The packaged decoder where it fits; elsewhere one of this size is trained by its recipe."""
     if size == "1.4m" and material.packaged is not None:
         return material.packaged
-    recipe = base_model.BASE
+    recipe = base_model.BASE_CONFIG
     train = recipe.train.model_copy(update=dict(SIZES[size].base))
-    return train_base(recipe.model_copy(update={"decoder": SIZES[size].decoder, "train": train}),
-                      material.base_text, store, 0)  # fmt: skip
+    config = recipe.model_copy(update={"decoder": SIZES[size].decoder, "train": train})
+    return store.get_or_build(BASE, config, {"sequences": material.base_text}, seed=0)
 
 
 INDEX = "bm25/"
@@ -578,23 +589,23 @@ def perform(run: Run, material: Material, store: Store) -> dict[str, Any]:
     about = {"id": run.id, **asdict(run), "settings": settings_of(config), "machine": machine()}
     # The retrofit first: where runs of a replicate go on beside each other, its twin is then less often waited for.
     try:
-        retrofit = train_retrofit(
+        retrofit = store.get_or_build(
+            RETROFIT,
             config,
-            base,
-            material.text,
-            material.text_neighbours,
-            material.datastore,
-            store,
-            run.replicate,
-            validation=material.evaluation,
-            validation_neighbours=material.evaluation_neighbours,
+            {
+                "base": base,
+                "sequences": material.text,
+                "neighbours": material.text_neighbours,
+                "datastore": material.datastore,
+                "validation": material.evaluation,
+                "validation_neighbours": material.evaluation_neighbours,
+            },
+            seed=run.replicate,
         )
     except DivergedError as error:
         return about | {"failed": str(error)}
-    twin = train_twin(
-        TwinConfig(train=config.train), base, material.text, store, run.replicate,
-        validation=material.evaluation,
-    )  # fmt: skip
+    twin_inputs = {"base": base, "sequences": material.text, "validation": material.evaluation}
+    twin = store.get_or_build(TWIN, TwinConfig(train=config.train), twin_inputs, seed=run.replicate)
 
     def measure(model: Artefact, condition: Any, *, overlap: bool = False) -> dict[str, Any]:
         settings = PerplexityConfig(
@@ -604,8 +615,13 @@ def perform(run: Run, material: Material, store: Store) -> dict[str, Any]:
             overlap_neighbours=10 if overlap else 0,  # RETRO's number
             dtype="auto",
         )
-        inputs = material.evaluation, material.evaluation_neighbours, material.datastore
-        return read_json(evaluate_perplexity(settings.used(), model, *inputs, store).file("metrics.json"))
+        inputs = {
+            "model": model,
+            "sequences": material.evaluation,
+            "neighbours": material.evaluation_neighbours,
+            "datastore": material.datastore,
+        }
+        return read_json(store.get_or_build(PERPLEXITY, settings, inputs).file("metrics.json"))
 
     found = measure(retrofit, "on", overlap=True)
     off = measure(retrofit, "off", overlap=True)

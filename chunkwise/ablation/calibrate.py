@@ -18,14 +18,19 @@ from pathlib import Path
 
 from chunkwise.ablation.config import Profile
 from chunkwise.ablation.costs import Costs, costs_of
-from chunkwise.ablation.jobs import AdoptedBase, Job, Jobs
-from chunkwise.ablation.schedule import Schedule
 from chunkwise.ablation.study_data import Data, prepare, tokenizer_config
-from chunkwise.ablation.workers import Workers
 from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.io import write_jsonl
 from chunkwise.core.progress import display
 from chunkwise.core.store import Store
+from chunkwise.corpus.stages import SEQUENCES
+from chunkwise.evaluation.stages import PERPLEXITY, QA
+from chunkwise.graph.jobs import Job, Jobs
+from chunkwise.graph.schedule import Schedule
+from chunkwise.graph.workers import Workers
+from chunkwise.neighbours.stages import NEIGHBOURS
+from chunkwise.training.config import AdoptedBase
+from chunkwise.training.stages import ADOPTED_BASE, BASE, IN_PROMPT, INSTRUCT, RETROFIT, TWIN
 
 SHORT_STEPS, LONG_STEPS = 2, 7
 SHORT_BATCHES, LONG_BATCHES = 1, 3
@@ -42,7 +47,7 @@ def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Cos
         (costs of the study with measured rates, a sentence on how they were measured).
     """
     started = time.monotonic()
-    stages = {job.stage for job in to_do}
+    stages = {job.stage.name for job in to_do}
     costs = costs_of(profile)
     with tempfile.TemporaryDirectory(prefix="chunkwise-calibration-") as folder:
         _write_text(Path(folder))
@@ -62,7 +67,7 @@ def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Cos
             at = [costs, costs]
             if text:  # evaluations read as much as their own text holds
                 at = [replace(costs, text_tokens=schedule.artefacts[source.id].counts["tokens"]) for source in text]
-            known = rates.setdefault(short.stage, [0.0, 0.0])
+            known = rates.setdefault(short.stage.name, [0.0, 0.0])
             known[0] += at[1].work(long) - at[0].work(short)
             known[1] += seconds
     costs = costs_of(profile)
@@ -93,15 +98,15 @@ def _probes(profile: Profile, folder: Path, workers: int, stages: set[str]) -> t
             probes.append((base, _longer(jobs, base), None))
         plain = {"base": base, "sequences": data.text}
         read = plain | {"neighbours": data.text_neighbours, "datastore": data.datastore}
-        retrofit = jobs.add("retrofit", small.retrofit_config(), read, seed=worker)
-        trainings = [retrofit, jobs.add("twin", small.twin_config(), plain, seed=worker)]
+        retrofit = jobs.add(RETROFIT, small.retrofit_config(), read, seed=worker)
+        trainings = [retrofit, jobs.add(TWIN, small.twin_config(), plain, seed=worker)]
         if "in-prompt" in stages:
-            trainings.append(jobs.add("in-prompt", small.in_prompt_config(), read, seed=worker))
+            trainings.append(jobs.add(IN_PROMPT, small.in_prompt_config(), read, seed=worker))
         tuning = small.instruct_config()
         if "instruct" in stages and tuning is not None:
             inputs = {"model": retrofit, "instructions": data.questions, "tokens": data.tokens}
-            trainings.append(jobs.add("instruct", tuning, inputs | {"datastore": data.datastore}, seed=worker))
-        probes += [(job, _longer(jobs, job), None) for job in trainings if job.stage in stages]
+            trainings.append(jobs.add(INSTRUCT, tuning, inputs | {"datastore": data.datastore}, seed=worker))
+        probes += [(job, _longer(jobs, job), None) for job in trainings if job.stage.name in stages]
         if "perplexity" in stages:
             probes.append(_text_probe(jobs, small, data, retrofit))
         if "qa" in stages:
@@ -111,8 +116,8 @@ def _probes(profile: Profile, folder: Path, workers: int, stages: set[str]) -> t
 
 def _base(jobs: Jobs, small: Profile, data: Data, worker: int) -> Job:
     if small.base is None:
-        return jobs.add("adopted-base", AdoptedBase(name=str(small.pretrained)), {"tokens": data.tokens})
-    return jobs.add("base", small.base, {"sequences": data.text}, seed=worker)
+        return jobs.add(ADOPTED_BASE, AdoptedBase(name=str(small.pretrained)), {"tokens": data.tokens})
+    return jobs.add(BASE, small.base, {"sequences": data.text}, seed=worker)
 
 
 def _longer(jobs: Jobs, job: Job) -> Job:
@@ -128,12 +133,12 @@ def _text_probe(jobs: Jobs, small: Profile, data: Data, model: Job) -> Probe:
     texts, pair = [], []
     for batches in (SHORT_BATCHES, LONG_BATCHES):
         tokens = batches * small.perplexity.batch_rows * small.evaluation_text.sequence_tokens
-        text = jobs.add("sequences", small.evaluation_text.model_copy(update={"max_tokens": tokens}),
+        text = jobs.add(SEQUENCES, small.evaluation_text.model_copy(update={"max_tokens": tokens}),
                         {"tokens": data.tokens})  # fmt: skip
-        table = jobs.add("neighbours", small.neighbours, {"datastore": data.datastore, "sequences": text})
+        table = jobs.add(NEIGHBOURS, small.neighbours, {"datastore": data.datastore, "sequences": text})
         config = small.perplexity.model_copy(update={"k": small.retrofit.retro.neighbours, "overlap_neighbours": 0})
         inputs = {"model": model, "sequences": text, "neighbours": table, "datastore": data.datastore}
-        pair.append(jobs.add("perplexity", config, inputs))
+        pair.append(jobs.add(PERPLEXITY, config, inputs))
         texts.append(text)
     return pair[0], pair[1], (texts[0], texts[1])
 
@@ -147,7 +152,7 @@ def _question_probe(jobs: Jobs, small: Profile, data: Data, model: Job) -> Probe
             update={"n_questions": batches * small.qa.batch_questions, "k": small.retrofit.retro.neighbours,
                     "n_generate": 0}
         )  # fmt: skip
-        pair.append(jobs.add("qa", config, inputs))
+        pair.append(jobs.add(QA, config, inputs))
     return pair[0], pair[1], None
 
 

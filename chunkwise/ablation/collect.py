@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from chunkwise.ablation.contrasts import Examples
-from chunkwise.ablation.jobs import Job
 from chunkwise.ablation.plan_document import PlanDocument
 from chunkwise.ablation.results import (
     FULL,
@@ -35,6 +34,7 @@ from chunkwise.ablation.study_account import checks_of, controls_of, grids_of, l
 from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.io import read_json, read_parquet
 from chunkwise.core.store import Artefact
+from chunkwise.graph.jobs import Job
 
 _COST = ("parameters", "trainable_parameters", "train_flops", "eval_flops_per_token")
 _LEDGER = (*_COST, "train_tokens", "steps")
@@ -199,14 +199,15 @@ def clustered_error(examples: Examples) -> float | None:
 
 def views_of(outcome: Outcome) -> Iterator[ViewRow]:
     """What each view held in each replicate. The realised share is of the baseline's tokens."""
-    from chunkwise.datastore.stage import document_table, members, view_facts
+    from chunkwise.datastore.reader import Datastore
+    from chunkwise.datastore.views import members, view_facts
 
     study = outcome.study
     data = study.trained[RETRO].data
     datastore, table = outcome.of(data.datastore), outcome.of(data.evaluation_neighbours)
     if datastore is None or table is None:
         return
-    documents = document_table(datastore)
+    documents = Datastore.open(datastore).documents
     searched = table.counts
     drops = {"same document": searched["dropped_same_document"], "overlap": searched["dropped_overlap"]}
     labels = {arm.id: arm for arm in study.resolution.arms.values()}
@@ -354,7 +355,7 @@ def _run(outcome: Outcome, name: str, replicate: int, jobs: Sequence[Job]) -> Ru
     for job in jobs:
         if job.id in outcome.failures:
             reason = str(outcome.failures[job.id]).splitlines()[0]
-            return Run(arm=name, replicate=replicate, status="failed", key=key, failure=f"{job.stage}: {reason}")
+            return Run(arm=name, replicate=replicate, status="failed", key=key, failure=f"{job.stage.name}: {reason}")
     if any(outcome.of(job) is None for job in jobs):
         cause = _first_failure(outcome, jobs)
         return Run(arm=name, replicate=replicate, status="skipped", key=key, failure=cause)

@@ -24,19 +24,20 @@ from chunkwise.core.knobs import Knob, PaperValue
 from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConfig, TokenizerConfig
 from chunkwise.datastore.config import DatastoreConfig, ViewConfig
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
+from chunkwise.evaluation.stages import PERPLEXITY, QA
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
 from chunkwise.training.config import BaseConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.stages import INSTRUCT, RETROFIT
 
 Mechanism = Literal["cross-attention", "in_prompt", "wider", "none"]
 Status = Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
 HARMLESS: tuple[Status, ...] = ("not-applicable", "left-out")
 """What asks for nothing, or for what the profile says beforehand that it does not run, is no fault of a plan."""
 
-HANDED_DOWN = (
-    "retrofit.view", "instruct.view", "instruct.chunk_tokens", "instruct.neighbours",
-    "perplexity.condition", "perplexity.k", "perplexity.view", "perplexity.view_seed", "perplexity.random_seed",
-    "qa.cell", "qa.evidence", "qa.encoder_reads", "qa.k", "qa.view", "qa.view_seed", "qa.placebo_seed",
-)  # fmt: skip
+SECTIONS = {"retrofit": RETROFIT, "instruct": INSTRUCT, "perplexity": PERPLEXITY, "qa": QA}
+"""Section of a profile -> the stage whose config it is, where the study decides some of its fields."""
+
+DECIDED_PER_CALL = tuple(f"{section}.{field}" for section, stage in SECTIONS.items() for field in stage.per_call)
 """Fields of stages that arm and replicate decide; a profile that sets one of them is refused."""
 
 
@@ -163,7 +164,7 @@ class Profile(Config):
         for metric in (*self.metrics, *self.thresholds):
             if metric not in METRICS:
                 raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
-        for path in HANDED_DOWN:
+        for path in DECIDED_PER_CALL:
             section, field = path.split(".")
             config = getattr(self, section)
             if config is not None and getattr(config, field) != type(config).model_fields[field].default:

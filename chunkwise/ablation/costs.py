@@ -7,14 +7,14 @@ which is enough for the order of jobs and for the time left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chunkwise.ablation.jobs import EVALUATIONS, TRAININGS, Job, Jobs
 from chunkwise.core.io import read_json
 from chunkwise.core.store import Artefact
+from chunkwise.graph.jobs import Job
 
+TRAININGS = ("base", "retrofit", "twin", "in-prompt", "instruct")
 FIRST_RATE = 3e10  # operations a second of one core: small models in bfloat16 on a CPU that has it
 OVERHEAD_SECONDS = 1.0  # loading a model, writing an artefact
 DATA_SECONDS = {
@@ -54,25 +54,25 @@ class Costs:
 
     def work(self, job: Job) -> float:
         """Operations that a job needs, about: 2 for each weight and token, three times as many in training."""
-        if job.stage in TRAININGS:
+        if job.stage.name in TRAININGS:
             train = job.config.train
             row = self.train_row_tokens
-            if job.stage == "instruct":
+            if job.stage.name == "instruct":
                 row = job.config.prompt_tokens + job.config.answer_tokens
             steps = train.steps or -(-train.tokens // (train.batch_sequences * row))
             rows = steps * train.batch_sequences
             retro = getattr(job.config, "retro", None)
             neighbours = retro.neighbours if retro else 0
-            if job.stage == "in-prompt":
+            if job.stage.name == "in-prompt":
                 row += (row // job.config.chunk_tokens) * job.config.neighbours * 2 * job.config.chunk_tokens
             return 3 * rows * (self._decoder(row) + (self._retrieval(row, neighbours, retro) if retro else 0))
-        if job.stage == "perplexity":
+        if job.stage.name == "perplexity":
             tokens, k = self.text_tokens, job.config.k
             if job.config.condition == "in_prompt":
                 return self._decoder(tokens * (1 + 2 * k))
             reads = job.config.reads_neighbours
             return self._decoder(tokens) + (self._retrieval(tokens, k, self.retro) if reads else 0)
-        if job.stage == "qa":
+        if job.stage.name == "qa":
             prompt = job.config.prompt_tokens if job.config.in_prompt else 64
             asked = min(job.config.n_questions or self.n_questions, self.n_questions)
             written = min(job.config.n_generate, asked) * job.config.max_answer_tokens * 8  # one token at a time
@@ -92,9 +92,9 @@ class Costs:
 
     def expected_seconds(self, job: Job) -> float:
         """How long the job will take on one worker."""
-        measured = self.rates.get(job.stage)
-        if job.stage in DATA_SECONDS:
-            return measured[1] / measured[0] if measured else DATA_SECONDS[job.stage]
+        measured = self.rates.get(job.stage.name)
+        if job.stage.name in DATA_SECONDS:
+            return measured[1] / measured[0] if measured else DATA_SECONDS[job.stage.name]
         if not measured:
             known = [rate for stage, rate in self.rates.items() if stage not in DATA_SECONDS]
             amount, seconds = (sum(column) for column in zip(*known, strict=True)) if known else (FIRST_RATE, 1.0)
@@ -104,19 +104,19 @@ class Costs:
 
     def learn(self, job: Job, seconds: float) -> None:
         """Take a finished job into account; one that came from the store says nothing."""
-        amount = 1.0 if job.stage in DATA_SECONDS else self.work(job)
-        busy = seconds if job.stage in DATA_SECONDS else max(0.05, seconds - OVERHEAD_SECONDS)
-        known = self.rates.setdefault(job.stage, [0.0, 0.0])
+        amount = 1.0 if job.stage.name in DATA_SECONDS else self.work(job)
+        busy = seconds if job.stage.name in DATA_SECONDS else max(0.05, seconds - OVERHEAD_SECONDS)
+        known = self.rates.setdefault(job.stage.name, [0.0, 0.0])
         known[0] += amount
         known[1] += busy
 
     def learn_sizes(self, job: Job, artefact: Artefact) -> None:
         """Take from a finished stage what the work of later ones depends on."""
-        if job.stage == "sequences" and job.detail == "evaluation":
+        if job.stage.name == "sequences" and job.detail == "evaluation":
             self.text_tokens = int(artefact.counts["tokens"])
-        elif job.stage == "questions":
+        elif job.stage.name == "questions":
             self.n_questions = int(artefact.counts["questions"])
-        elif job.stage in ("base", "adopted-base"):
+        elif job.stage.name in ("base", "adopted-base"):
             size = read_json(artefact.file("model/config.json"))
             width, layers = (size.get(ours, size.get(gpt2)) for ours, gpt2 in
                              (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer")))  # fmt: skip
@@ -139,33 +139,4 @@ def costs_of(profile: Any) -> Costs:
     )
 
 
-def time_needed(jobs: Jobs, seconds: Mapping[str, float], workers: int) -> float:
-    """Wall time of the jobs in `seconds` (id -> its own time, of jobs that are still to do) on so many workers.
-
-    Neither less than the longest chain, nor than all work spread evenly.
-    """
-    chain: dict[str, float] = {}
-    for job in jobs:  # inputs come first
-        before = max((chain[needed] for needed in job.inputs.values()), default=0.0)
-        chain[job.id] = before + seconds.get(job.id, 0.0)
-    return max(max(chain.values(), default=0.0), sum(seconds.values()) / max(1, workers))
-
-
-def longest_chains(jobs: Jobs, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Id -> seconds of the longest chain that begins with the job: what to start first."""
-    dependants = jobs.dependants
-    chains: dict[str, float] = {}
-    for job in reversed(list(jobs)):
-        chains[job.id] = seconds.get(job.id, 0.0) + max((chains[after] for after in dependants[job.id]), default=0.0)
-    return chains
-
-
-def by_stage(jobs: Iterable[Job]) -> dict[str, list[Job]]:
-    """Jobs by stage, in the order in which stages first appear."""
-    found: dict[str, list[Job]] = {}
-    for job in jobs:
-        found.setdefault(job.stage, []).append(job)
-    return found
-
-
-assert not set(DATA_SECONDS) & set(TRAININGS) and "qa" in EVALUATIONS
+assert not set(DATA_SECONDS) & set(TRAININGS)

@@ -13,19 +13,19 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from chunkwise.ablation.costs import DATA_SECONDS, by_stage, costs_of, time_needed
-from chunkwise.ablation.jobs import find_stored
+from chunkwise.ablation.costs import DATA_SECONDS, costs_of
 from chunkwise.ablation.results import FULL
-from chunkwise.ablation.schedule import duration_words
 from chunkwise.ablation.study import Study
 from chunkwise.core.store import Store
+from chunkwise.graph.jobs import by_stage
+from chunkwise.graph.schedule import duration_words, time_needed
 
 
 def print_dry_run(study: Study, store: Store, workers: int) -> None:
     """Print what a study would do, to stdout."""
     console = Console(highlight=False, soft_wrap=True)
     _print_arms(console, study)
-    stored = find_stored(study.jobs, store)
+    stored = study.jobs.stored(store)
     to_do = [job for job in study.jobs if job.id not in stored]
     costs, said = costs_of(study.profile), ""
     if to_do:
@@ -42,11 +42,11 @@ def print_dry_run(study: Study, store: Store, workers: int) -> None:
         return
     console.print(f"Estimated time: {duration_words(time_needed(study.jobs, seconds, workers))} on {workers} workers.")
     console.print(f"How it was estimated: {said}")
-    guessed = sorted({job.stage for job in to_do if job.stage in DATA_SECONDS and job.stage not in costs.rates})
+    guessed = sorted({job.stage.name for job in to_do if job.stage.name in DATA_SECONDS} - set(costs.rates))
     if guessed:
         console.print(
             f"Not measured, since the text has not been read: {', '.join(guessed)}; counted as "
-            f"{sum(seconds[job.id] for job in to_do if job.stage in guessed):.0f} s in all."
+            f"{sum(seconds[job.id] for job in to_do if job.stage.name in guessed):.0f} s in all."
         )
 
 

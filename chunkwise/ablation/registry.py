@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from chunkwise.ablation.config import HANDED_DOWN, Profile
+from chunkwise.ablation.config import DECIDED_PER_CALL, Profile
 from chunkwise.ablation.plan_text import fold
 from chunkwise.core.config import Config
 from chunkwise.core.knobs import KnobField, collect
@@ -132,8 +132,10 @@ class PartMatch:
 class Registry:
     """The components of a profile class."""
 
-    def __init__(self, config_class: type[Config] = Profile, handed_down: Iterable[str] = HANDED_DOWN) -> None:
-        hidden = tuple(handed_down)
+    def __init__(
+        self, config_class: type[Config] = Profile, decided_per_call: Iterable[str] = DECIDED_PER_CALL
+    ) -> None:
+        hidden = tuple(decided_per_call)
         fields = [
             knob_field
             for path, knob_field in collect(config_class).items()

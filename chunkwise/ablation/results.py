@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 from chunkwise.core.config import Config
+from chunkwise.graph.schedule import JobRow
 
 FULL = "full"
 
@@ -284,20 +285,6 @@ class StudyResults(Config):
             KeyError: no such metric was declared for the study.
         """
         return next((metric for metric in self.metrics if metric.id == id), None) or METRICS[id]
-
-
-class JobRow(Config):
-    """One job of the engine, as it went."""
-
-    stage: str
-    key: str
-    arm: str = ""
-    replicate: int | None = None
-    status: str = "done"
-    cached: bool = False
-    attempts: int = 1
-    seconds: float = 0.0
-    peak_memory_bytes: int | None = None
 
 
 class RunLog(Config):

@@ -28,19 +28,19 @@ from chunkwise.ablation.collect import Outcome, baseline_is_there, collect
 from chunkwise.ablation.config import Profile, Resolution
 from chunkwise.ablation.costs import costs_of
 from chunkwise.ablation.dry_run import print_dry_run
-from chunkwise.ablation.jobs import Jobs
 from chunkwise.ablation.plan_document import PlanDocument
 from chunkwise.ablation.report import write_report
 from chunkwise.ablation.resolve import load_overrides, mark_infeasible, resolve
 from chunkwise.ablation.results import FULL, RunLog
-from chunkwise.ablation.schedule import Schedule, duration_words
 from chunkwise.ablation.study import RETRO, Study, plan_study, retro_neighbours
-from chunkwise.ablation.workers import Workers, accelerators, available_cores, default_workers
 from chunkwise.core.errors import ArtefactError, ChunkwiseError, ConfigError, MismatchError, PlanError
 from chunkwise.core.io import machine_errors, read_json, write_json
 from chunkwise.core.progress import display, note
 from chunkwise.core.provenance import code_facts
 from chunkwise.core.store import Artefact, Store
+from chunkwise.graph.jobs import Jobs
+from chunkwise.graph.schedule import Schedule, duration_words
+from chunkwise.graph.workers import Workers, accelerators, available_cores, default_workers
 
 OURS = ("report.html", "report.md", "report.json", "figures", "resolution.json", "study.json")
 DONE, PARTLY = 0, 3
@@ -199,8 +199,9 @@ def check_views(
     Raises:
         ChunkwiseError: the baseline's own view cannot be served, or its data could not be made.
     """
-    from chunkwise.datastore.stage import check_view_serves, document_table, members
-    from chunkwise.neighbours.stage import NeighbourTable
+    from chunkwise.datastore.reader import Datastore
+    from chunkwise.datastore.views import check_view_serves, members
+    from chunkwise.neighbours.table import NeighbourTable
 
     data = study.trained[RETRO].data
     needed = [data.datastore, data.text_neighbours, data.evaluation_neighbours, data.question_neighbours]
@@ -208,7 +209,7 @@ def check_views(
         if job is not None and job.id not in artefacts:
             raise next(iter((failures or {}).values()))
     datastore = artefacts[data.datastore.id]
-    documents = document_table(datastore)
+    documents = Datastore.open(datastore).documents
     k = retro_neighbours(study.profile)
     tables = [(artefacts[data.evaluation_neighbours.id], k)]
     if data.question_neighbours is not None:
@@ -242,7 +243,7 @@ def _study_record(study: Study, schedule: Schedule) -> dict:
         status = "done" if artefact else "failed" if job.id in schedule.failures else "skipped"
         jobs.append(
             {
-                "id": job.id, "stage": job.stage, "arm": job.arm, "detail": job.detail, "replicate": job.replicate,
+                "id": job.id, "stage": job.stage.name, "arm": job.arm, "detail": job.detail, "replicate": job.replicate,
                 "inputs": dict(job.inputs), "status": status,
                 "key": artefact and artefact.key, "digest": artefact and artefact.digest,
             }

@@ -21,13 +21,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chunkwise.ablation.config import Arm, Profile, Resolution
-from chunkwise.ablation.jobs import PACKAGED, AdoptedBase, Job, Jobs, RebuildConfig
 from chunkwise.ablation.results import FULL, Comparison, Selector
 from chunkwise.ablation.study_data import DATA_STAGES, Data, prepare
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.evaluation.config import BagOfWordsConfig
+from chunkwise.evaluation.stages import BAG_OF_WORDS, GATE_OFF_CHECK, PERPLEXITY, QA
+from chunkwise.graph.jobs import Job, Jobs
+from chunkwise.graph.stage import Stage
+from chunkwise.neighbours.config import RebuildCheckConfig
+from chunkwise.neighbours.stages import REBUILD_CHECK
+from chunkwise.training import stages as trainings
+from chunkwise.training.config import PACKAGED, AdoptedBase
 
 QUESTION_METRICS = ("choice_accuracy", "exact_match", "f1", "answer_nll")
 WRITTEN_METRICS = ("exact_match", "f1")
@@ -136,21 +142,22 @@ class Study:
         about: dict[str, Any] = {"seed": replicate, "arm": trained.id}
         inputs = {"base": base, "sequences": data.text, "validation": data.validation}
         if trained.mechanism in ("none", "wider"):
-            return self.jobs.add("twin", profile.twin_config(), inputs, **about)
+            return self.jobs.add(trainings.TWIN, profile.twin_config(), inputs, **about)
         inputs |= {"neighbours": data.text_neighbours, "validation_neighbours": data.validation_neighbours}
         inputs |= {"datastore": data.datastore}
         if trained.mechanism == "in_prompt":
-            return self.jobs.add("in-prompt", profile.in_prompt_config(trained.view), inputs, **about)
-        return self.jobs.add("retrofit", profile.retrofit_config(trained.view), inputs, **about)
+            return self.jobs.add(trainings.IN_PROMPT, profile.in_prompt_config(trained.view), inputs, **about)
+        return self.jobs.add(trainings.RETROFIT, profile.retrofit_config(trained.view), inputs, **about)
 
     def base(self, profile: Profile, data: Data, replicate: int) -> Job:
         """The decoder that a replicate starts from."""
         if profile.base is None:
-            return self.jobs.add(
-                "adopted-base", AdoptedBase(name=profile.pretrained or PACKAGED), {"tokens": data.tokens}, arm=BASE
-            )
+            adopted = AdoptedBase(name=profile.pretrained or PACKAGED)
+            return self.jobs.add(trainings.ADOPTED_BASE, adopted, {"tokens": data.tokens}, arm=BASE)
         inputs = {"sequences": data.text, "validation": data.validation}
-        return self.jobs.add("base", profile.base, inputs, seed=0 if profile.share_base else replicate, arm=BASE)
+        return self.jobs.add(
+            trainings.BASE, profile.base, inputs, seed=0 if profile.share_base else replicate, arm=BASE
+        )
 
     def _tuned(self, trained: Trained, model: Job, replicate: int) -> Job:
         config = trained.profile.instruct_config(trained.view)
@@ -162,7 +169,7 @@ class Study:
         inputs = {"model": model, "instructions": data.questions, "tokens": data.tokens}
         if config.passages or config.gate:
             inputs["datastore"] = data.datastore
-        return self.jobs.add("instruct", config, inputs, seed=replicate, arm=trained.id)
+        return self.jobs.add(trainings.INSTRUCT, config, inputs, seed=replicate, arm=trained.id)
 
     def read_text(self, at: Selector, trained: Trained, *, model: Job | None = None) -> None:
         """Evaluate perplexity in every replicate; `at.condition` and `at.view` say how."""
@@ -180,7 +187,7 @@ class Study:
             )  # fmt: skip
             inputs = {"model": model or trained.models[replicate], "sequences": data.evaluation}
             inputs |= {"neighbours": data.evaluation_neighbours, "datastore": data.datastore}
-            self._evaluate("perplexity", config.used(), inputs, at, replicate)
+            self._evaluate(PERPLEXITY, config.used(), inputs, at, replicate)
 
     def ask(
         self, at: Selector, trained: Trained, *, cell: str | None = None, evidence: str = "found",
@@ -207,7 +214,7 @@ class Study:
                 config = config.model_copy(update={"n_generate": 0})
             inputs: dict[str, Job | None] = {"model": (models or trained.tuned)[replicate], "questions": data.questions}
             inputs |= {"question_neighbours": data.question_neighbours, "datastore": data.datastore}
-            self._evaluate("qa", config.used(), inputs | {"tokens": data.tokens}, at, replicate)
+            self._evaluate(QA, config.used(), inputs | {"tokens": data.tokens}, at, replicate)
 
     def count_words(self, at: Selector, trained: Trained, *, reads: Any, evidence: Any = "found") -> None:
         """The rival without a model, on the same questions and passages."""
@@ -219,7 +226,7 @@ class Study:
             config = BagOfWordsConfig(reads=reads, evidence=evidence, **same, **reading)
             inputs = {"questions": data.questions, "question_neighbours": data.question_neighbours}
             inputs |= {"datastore": data.datastore, "tokens": data.tokens}
-            self._evaluate("bag-of-words", config.used(), inputs, at, replicate)
+            self._evaluate(BAG_OF_WORDS, config.used(), inputs, at, replicate)
 
     def _reading(self, trained: Trained, at: Selector, replicate: int) -> dict:
         """What passages are drawn from."""
@@ -227,7 +234,7 @@ class Study:
         k = max(1, trained.profile.neighbours_read)
         return {"k": k, "view": view, "view_seed": replicate, "placebo_seed": replicate}
 
-    def _evaluate(self, stage: str, config, inputs: Mapping[str, Job | None], at: Selector, replicate: int) -> None:
+    def _evaluate(self, stage: Stage, config, inputs: Mapping[str, Job | None], at: Selector, replicate: int) -> None:
         view = "" if at.view == FULL else at.view
         detail = " ".join(part for part in (at.condition, view) if part)
         job = self.jobs.add(stage, config, inputs, replicate=replicate, arm=at.arm, detail=detail)
@@ -235,7 +242,7 @@ class Study:
 
     def data_jobs(self) -> Iterator[Job]:
         """The jobs that train and evaluate nothing."""
-        return (job for job in self.jobs if job.stage in DATA_STAGES)
+        return (job for job in self.jobs if job.stage.name in DATA_STAGES)
 
 
 def kind_of(arm: Arm, baseline: Profile) -> str:
@@ -305,13 +312,13 @@ def plan_study(profile: Profile, resolution: Resolution) -> Study:
             _view_arm(study, arm, retro)
     study.comparisons = tuple(_comparisons(study))
     read = {"model": retro.models[0], "sequences": data.evaluation}
-    study.gate_check = study.jobs.add("gate-off-check", Config(), read)
+    study.gate_check = study.jobs.add(GATE_OFF_CHECK, Config(), read)
     drawn = {view_id: view for view_id, view in study.views.items() if view_id != FULL}
     if drawn:
         smallest = min(drawn.values(), key=lambda view: (view.fraction is None, view.fraction or 1.0))
-        config = RebuildConfig(view=smallest, view_seed=0, k=retro_neighbours(profile))
+        config = RebuildCheckConfig(view=smallest, view_seed=0, k=retro_neighbours(profile))
         inputs = {"neighbours": data.evaluation_neighbours, "datastore": data.datastore}
-        study.rebuild_check = study.jobs.add("rebuild-check", config, inputs)
+        study.rebuild_check = study.jobs.add(REBUILD_CHECK, config, inputs)
     return study
 
 

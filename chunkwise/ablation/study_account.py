@@ -130,7 +130,8 @@ def checks_of(outcome: Outcome, views: Sequence[ViewRow]) -> Iterator[Check]:
 
 
 def _view_checks(outcome: Outcome) -> Iterator[Check]:
-    from chunkwise.datastore.stage import document_table, members
+    from chunkwise.datastore.reader import Datastore
+    from chunkwise.datastore.views import members
 
     study = outcome.study
     datastore = outcome.of(study.trained[RETRO].data.datastore)
@@ -140,7 +141,7 @@ def _view_checks(outcome: Outcome) -> Iterator[Check]:
     )
     if datastore is None or not fractions:
         return
-    documents = document_table(datastore)
+    documents = Datastore.open(datastore).documents
     nested, far, worst = True, [], 0.0
     for replicate in study.replicates:
         inside = {name: members(study.views[name], documents, replicate) for _, name in fractions}

@@ -10,8 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chunkwise.ablation.config import Profile
-from chunkwise.ablation.jobs import Job, Jobs, base_folder
 from chunkwise.corpus.config import TokenizerConfig, TokensConfig
+from chunkwise.corpus.stages import CORPUS, QUESTIONS, SEQUENCES, TOKENIZER, TOKENS
+from chunkwise.datastore.stages import DATASTORE
+from chunkwise.graph.jobs import Job, Jobs
+from chunkwise.neighbours.stages import NEIGHBOURS, QUESTION_NEIGHBOURS
+from chunkwise.training.pretrained import base_folder
 
 DATA_STAGES = ("corpus", "tokenizer", "tokens", "sequences", "questions", "datastore", "neighbours",
                "question-neighbours")  # fmt: skip
@@ -46,26 +50,26 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
     Args:
         questions: whether the study asks any.
     """
-    corpus = jobs.add("corpus", profile.corpus)
-    tokenizer = jobs.add("tokenizer", tokenizer_config(profile), {"corpus": corpus})
-    tokens = jobs.add("tokens", TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
-    text = jobs.add("sequences", profile.training_text, {"tokens": tokens}, detail="training")
-    evaluation = jobs.add("sequences", profile.evaluation_text, {"tokens": tokens}, detail="evaluation")
+    corpus = jobs.add(CORPUS, profile.corpus)
+    tokenizer = jobs.add(TOKENIZER, tokenizer_config(profile), {"corpus": corpus})
+    tokens = jobs.add(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
+    text = jobs.add(SEQUENCES, profile.training_text, {"tokens": tokens}, detail="training")
+    evaluation = jobs.add(SEQUENCES, profile.evaluation_text, {"tokens": tokens}, detail="evaluation")
     validation = None
     rows = profile.retrofit.train.validation_sequences
     if rows:  # curves read a few rows: no need to search neighbours for the whole split
         budget = 8 * rows * profile.training_text.sequence_tokens
         config = profile.validation_text.model_copy(update={"max_tokens": budget})
-        validation = jobs.add("sequences", config, {"tokens": tokens}, detail="validation")
-    asked = jobs.add("questions", profile.questions, {"corpus": corpus}) if questions else None
-    datastore = jobs.add("datastore", profile.datastore, {"tokens": tokens})
+        validation = jobs.add(SEQUENCES, config, {"tokens": tokens}, detail="validation")
+    asked = jobs.add(QUESTIONS, profile.questions, {"corpus": corpus}) if questions else None
+    datastore = jobs.add(DATASTORE, profile.datastore, {"tokens": tokens})
 
     def table(sequences: Job | None, detail: str) -> Job | None:
         inputs = {"datastore": datastore, "sequences": sequences}
-        return sequences and jobs.add("neighbours", profile.neighbours, inputs, detail=detail)
+        return sequences and jobs.add(NEIGHBOURS, profile.neighbours, inputs, detail=detail)
 
     found = asked and jobs.add(
-        "question-neighbours",
+        QUESTION_NEIGHBOURS,
         profile.question_neighbours,
         {"datastore": datastore, "questions": asked, "tokens": tokens},
     )

@@ -87,8 +87,8 @@ def build(
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
     from chunkwise.corpus.config import TokensConfig
-    from chunkwise.corpus.stage import build_corpus, tokenize, train_tokenizer
-    from chunkwise.datastore.stage import build_datastore
+    from chunkwise.corpus.stages import CORPUS, TOKENIZER, TOKENS
+    from chunkwise.datastore.stages import DATASTORE
 
     found = [source.model_dump(mode="json", exclude_unset=True) for source in _sources(sources or [], kind)]
     if not found and config is None:
@@ -109,10 +109,10 @@ def build(
     )
     kept = Store(store)
     with display():
-        corpus = build_corpus(chosen.corpus, kept)
-        words = train_tokenizer(chosen.tokenizer, corpus, kept)
-        tokens = tokenize(TokensConfig(), corpus, words, kept)
-        made = build_datastore(chosen.datastore, tokens, kept, out=out)
+        corpus = kept.get_or_build(CORPUS, chosen.corpus)
+        words = kept.get_or_build(TOKENIZER, chosen.tokenizer, {"corpus": corpus})
+        tokens = kept.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": words})
+        made = kept.get_or_build(DATASTORE, chosen.datastore, {"tokens": tokens}, out=out)
     print_artefact(made, out, _facts(made.counts), as_json)
 
 

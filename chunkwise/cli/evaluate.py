@@ -61,10 +61,10 @@ def perplexity(
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
-    from chunkwise.corpus.stage import pack_sequences
+    from chunkwise.corpus.stages import SEQUENCES
     from chunkwise.evaluation.config import PerplexityConfig
-    from chunkwise.evaluation.stage import evaluate_perplexity
-    from chunkwise.neighbours.stage import find_neighbours
+    from chunkwise.evaluation.stages import PERPLEXITY
+    from chunkwise.neighbours.stages import NEIGHBOURS
     from chunkwise.training.trainer import quiet_transformers
 
     kept = Store(store)
@@ -81,12 +81,19 @@ def perplexity(
     ]
     results = []
     with display(), quiet_transformers():
-        rows = pack_sequences(wanted[0].text, tokens, kept)
-        found = None if source is None else find_neighbours(wanted[0].search, source, rows, kept)
+        rows = kept.get_or_build(SEQUENCES, wanted[0].text, {"tokens": tokens})
+        found = (
+            None
+            if source is None
+            else kept.get_or_build(NEIGHBOURS, wanted[0].search, {"datastore": source, "sequences": rows})
+        )
         for one in wanted:
             place = None if out is None else out / one.condition
-            made = evaluate_perplexity(
-                stage_config(one, PerplexityConfig), measured, rows, found, source, kept, out=place
+            made = kept.get_or_build(
+                PERPLEXITY,
+                stage_config(one, PerplexityConfig),
+                {"model": measured, "sequences": rows, "neighbours": found, "datastore": source},
+                out=place,
             )
             metrics = read_json(made.file("metrics.json"))
             results.append({"condition": one.condition, **about(made, place), "metrics": metrics})
@@ -147,10 +154,10 @@ def questions(
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
-    from chunkwise.corpus.stage import make_questions
+    from chunkwise.corpus.stages import QUESTIONS
     from chunkwise.evaluation.config import QuestionsEvalConfig
-    from chunkwise.evaluation.stage import evaluate_questions
-    from chunkwise.neighbours.stage import find_question_neighbours
+    from chunkwise.evaluation.stages import QA
+    from chunkwise.neighbours.stages import QUESTION_NEIGHBOURS
     from chunkwise.training.trainer import quiet_transformers
 
     kept = Store(store)
@@ -167,14 +174,25 @@ def questions(
     results = []
     with display(), quiet_transformers():
         if asked is None:
-            made = make_questions(wanted[0].made, lineage.resolve_corpus(kept, tokens), kept)
+            made = kept.get_or_build(QUESTIONS, wanted[0].made, {"corpus": lineage.resolve_corpus(kept, tokens)})
         else:
             made = lineage.question_file(kept, asked, "questions")
-        found = find_question_neighbours(wanted[0].search, source, made, tokens, kept)
+        found = kept.get_or_build(
+            QUESTION_NEIGHBOURS, wanted[0].search, {"datastore": source, "questions": made, "tokens": tokens}
+        )
         for one in wanted:
             place = None if out is None else out / one.cell
-            answered = evaluate_questions(
-                stage_config(one, QuestionsEvalConfig), measured, made, found, source, tokens, kept, out=place
+            answered = kept.get_or_build(
+                QA,
+                stage_config(one, QuestionsEvalConfig),
+                {
+                    "model": measured,
+                    "questions": made,
+                    "question_neighbours": found,
+                    "datastore": source,
+                    "tokens": tokens,
+                },
+                out=place,
             )
             metrics = read_json(answered.file("metrics.json"))
             results.append({"cell": one.cell, **about(answered, place), "metrics": metrics})

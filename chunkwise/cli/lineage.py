@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from chunkwise.core.artefact import RECORD, Artefact, read_artefact
-from chunkwise.core.errors import ArtefactError, InputError, MismatchError
-from chunkwise.core.io import digest_file, read_json, write_jsonl
+from chunkwise.core.errors import ArtefactError, MismatchError
+from chunkwise.core.io import read_json
 from chunkwise.core.store import Store
-from chunkwise.corpus.config import SequencesConfig, TokenizerConfig
-from chunkwise.corpus.stage import pack_sequences, train_tokenizer
-
-MODEL_STAGES = ("base", "retrofit", "twin", "in-prompt", "instruct")
+from chunkwise.corpus.config import QuestionFileConfig, SequencesConfig, TokenizerConfig
+from chunkwise.corpus.stages import QUESTION_FILE, SEQUENCES, TOKENIZER
+from chunkwise.evaluation.stages import MODEL_INPUT
 
 
 def finished(store: Store) -> Iterator[tuple[Path, Artefact | ArtefactError]]:
@@ -55,7 +54,7 @@ def by_digest(store: Store, digest: str, stage: str) -> Artefact | None:
 def resolve_model(store: Store, reference: str) -> Artefact:
     """A trained model."""
     artefact = store.resolve(reference)
-    if artefact.stage not in MODEL_STAGES:
+    if artefact.stage not in MODEL_INPUT.kinds:
         raise ArtefactError(
             f"expected a model, came an artefact of stage {artefact.stage!r}: {artefact.path}",
             hint="models are made by chunkwise train base, retrofit, twin and instruct",
@@ -67,9 +66,10 @@ def resolve_decoder(store: Store, reference: str, tokens: Artefact) -> Artefact:
     """A model of ours, or a folder with config.json and safetensors, which is taken over as a base."""
     folder = Path(reference)
     if (folder / "config.json").is_file() and not (folder / RECORD).exists():
-        from chunkwise.training.stage import adopt_base
+        from chunkwise.training.config import AdoptedBase
+        from chunkwise.training.stages import ADOPTED_BASE
 
-        return adopt_base(folder, tokens, store)
+        return store.get_or_build(ADOPTED_BASE, AdoptedBase(name=str(folder)), {"tokens": tokens})
     return resolve_model(store, reference)
 
 
@@ -140,8 +140,7 @@ def tokenizer_folder(store: Store, digest: str, given: Path | None, of: str) -> 
 
 def adopt_tokenizer(store: Store, name: str) -> Artefact:
     """A tokenizer from a folder or hub name, as an artefact; no corpus is read for that."""
-    nothing: Any = None
-    return train_tokenizer(TokenizerConfig(pretrained=name), nothing, store)
+    return store.get_or_build(TOKENIZER, TokenizerConfig(pretrained=name))
 
 
 def tokenizer_digest(artefact: Artefact) -> str:
@@ -180,11 +179,11 @@ def row_tokens(datastore: Artefact | None) -> dict[str, int]:
 
 def training_rows(store: Store, text: SequencesConfig, tokens: Artefact) -> tuple[Artefact, Artefact | None]:
     """(training sequences, validation sequences of the same shape; None where the corpus has no split `valid`)."""
-    rows = pack_sequences(text, tokens, store)
+    rows = store.get_or_build(SEQUENCES, text, {"tokens": tokens})
     if not tokens.counts["splits"].get("valid"):
         return rows, None
     held = text.model_copy(update={"split": "valid", "layout": "packed", "max_tokens": None})
-    return rows, pack_sequences(held, tokens, store)
+    return rows, store.get_or_build(SEQUENCES, held, {"tokens": tokens})
 
 
 def question_file(store: Store, reference: str, kind: str) -> Artefact:
@@ -201,14 +200,5 @@ def question_file(store: Store, reference: str, kind: str) -> Artefact:
         artefact = store.resolve(reference, "questions")
         artefact.file(f"{kind}.jsonl")
         return artefact
-
-    def build(folder: Path, scratch: Path) -> dict[str, Any]:
-        from chunkwise.corpus.questions import read_instructions, read_questions
-
-        rows = (read_questions if kind == "questions" else read_instructions)(path)
-        if not rows:
-            raise InputError(f"{path}: expected a record a line, came none")
-        write_jsonl(folder / f"{kind}.jsonl", rows)
-        return {kind: len(rows)}
-
-    return store.make("questions", 1, {"read": kind}, {"file": digest_file(path)}, build)
+    config = QuestionFileConfig.parse({"path": reference, "kind": kind}, where="questions")
+    return store.get_or_build(QUESTION_FILE, config)

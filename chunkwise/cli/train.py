@@ -61,7 +61,7 @@ def base(
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
     from chunkwise.training.config import BaseConfig
-    from chunkwise.training.stage import train_base
+    from chunkwise.training.stages import BASE
 
     kept = Store(store)
     tokens, source = lineage.resolve_text(kept, text)
@@ -70,8 +70,13 @@ def base(
     tracking = _tracking(kept, tracker, track_dir)
     with display():
         rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        made = train_base(
-            stage_config(chosen, BaseConfig), rows, kept, replicate, validation=validation, out=out, tracking=tracking
+        made = kept.get_or_build(
+            BASE,
+            stage_config(chosen, BaseConfig),
+            {"sequences": rows, "validation": validation},
+            seed=replicate,
+            out=out,
+            tracking=tracking,
         )
     _print(made, out, as_json)
 
@@ -105,9 +110,9 @@ def retrofit(
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
-    from chunkwise.neighbours.stage import find_neighbours
+    from chunkwise.neighbours.stages import NEIGHBOURS
     from chunkwise.training.config import RetrofitConfig
-    from chunkwise.training.stage import train_retrofit
+    from chunkwise.training.stages import RETROFIT
 
     kept = Store(store)
     source = lineage.resolve_datastore(kept, datastore)
@@ -132,18 +137,24 @@ def retrofit(
     lineage.require_same_tokenizer(decoder, source)
     with display():
         rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        found = find_neighbours(chosen.search, source, rows, kept)
-        validation_found = None if validation is None else find_neighbours(chosen.search, source, validation, kept)
-        made = train_retrofit(
+        found = kept.get_or_build(NEIGHBOURS, chosen.search, {"datastore": source, "sequences": rows})
+        validation_found = (
+            None
+            if validation is None
+            else kept.get_or_build(NEIGHBOURS, chosen.search, {"datastore": source, "sequences": validation})
+        )
+        made = kept.get_or_build(
+            RETROFIT,
             stage_config(chosen, RetrofitConfig),
-            decoder,
-            rows,
-            found,
-            source,
-            kept,
-            replicate,
-            validation=validation,
-            validation_neighbours=validation_found,
+            {
+                "base": decoder,
+                "sequences": rows,
+                "neighbours": found,
+                "datastore": source,
+                "validation": validation,
+                "validation_neighbours": validation_found,
+            },
+            seed=replicate,
             out=out,
             tracking=tracking,
         )
@@ -177,7 +188,7 @@ def twin(
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
     from chunkwise.training.config import TwinConfig
-    from chunkwise.training.stage import train_twin
+    from chunkwise.training.stages import TWIN
 
     kept = Store(store)
     tokens, source = lineage.resolve_text(kept, text)
@@ -191,13 +202,11 @@ def twin(
     lineage.require_same_tokenizer(decoder, tokens)
     with display():
         rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        made = train_twin(
+        made = kept.get_or_build(
+            TWIN,
             stage_config(chosen, TwinConfig),
-            decoder,
-            rows,
-            kept,
-            replicate,
-            validation=validation,
+            {"base": decoder, "sequences": rows, "validation": validation},
+            seed=replicate,
             out=out,
             tracking=tracking,
         )
@@ -232,9 +241,9 @@ def in_prompt(
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
-    from chunkwise.neighbours.stage import find_neighbours
+    from chunkwise.neighbours.stages import NEIGHBOURS
     from chunkwise.training.config import InPromptConfig
-    from chunkwise.training.stage import train_in_prompt
+    from chunkwise.training.stages import IN_PROMPT
 
     kept = Store(store)
     source = lineage.resolve_datastore(kept, datastore)
@@ -249,18 +258,24 @@ def in_prompt(
     lineage.require_same_tokenizer(decoder, source)
     with display():
         rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        found = find_neighbours(chosen.search, source, rows, kept)
-        validation_found = None if validation is None else find_neighbours(chosen.search, source, validation, kept)
-        made = train_in_prompt(
+        found = kept.get_or_build(NEIGHBOURS, chosen.search, {"datastore": source, "sequences": rows})
+        validation_found = (
+            None
+            if validation is None
+            else kept.get_or_build(NEIGHBOURS, chosen.search, {"datastore": source, "sequences": validation})
+        )
+        made = kept.get_or_build(
+            IN_PROMPT,
             stage_config(chosen, InPromptConfig),
-            decoder,
-            rows,
-            found,
-            source,
-            kept,
-            replicate,
-            validation=validation,
-            validation_neighbours=validation_found,
+            {
+                "base": decoder,
+                "sequences": rows,
+                "neighbours": found,
+                "datastore": source,
+                "validation": validation,
+                "validation_neighbours": validation_found,
+            },
+            seed=replicate,
             out=out,
             tracking=tracking,
         )
@@ -301,9 +316,9 @@ def instruct(
     from chunkwise.cli.settings import INSTRUCT_STEPS, InstructSettings, read_training, stage_config
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
-    from chunkwise.corpus.stage import make_questions
+    from chunkwise.corpus.stages import QUESTIONS
     from chunkwise.training.config import InstructConfig
-    from chunkwise.training.stage import train_instruct
+    from chunkwise.training.stages import INSTRUCT
 
     kept = Store(store)
     tokens, source = lineage.resolve_text(kept, text)
@@ -320,12 +335,17 @@ def instruct(
     tracking = _tracking(kept, tracker, track_dir)
     with display():
         if instructions is None:
-            tasks = make_questions(chosen.questions, lineage.resolve_corpus(kept, tokens), kept)
+            tasks = kept.get_or_build(QUESTIONS, chosen.questions, {"corpus": lineage.resolve_corpus(kept, tokens)})
         else:
             tasks = lineage.question_file(kept, instructions, "instructions")
         tuning = stage_config(chosen, InstructConfig)
-        made = train_instruct(
-            tuning, untuned, tasks, tokens, kept, replicate, datastore=source, out=out, tracking=tracking
+        made = kept.get_or_build(
+            INSTRUCT,
+            tuning,
+            {"model": untuned, "instructions": tasks, "tokens": tokens, "datastore": source},
+            seed=replicate,
+            out=out,
+            tracking=tracking,
         )
     _print(made, out, as_json)
 

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from chunkwise.core.artefact import RECORD, Artefact, Record, open_artefact, plain_files, read_artefact
 from chunkwise.core.config import Config
@@ -37,7 +37,10 @@ from chunkwise.core.progress import note
 from chunkwise.core.provenance import code_facts, library_versions
 from chunkwise.core.team import Team, rank
 
-__all__ = ["Artefact", "Record", "Store"]
+if TYPE_CHECKING:
+    from chunkwise.graph.stage import Inputs, Stage
+
+__all__ = ["Artefact", "Record", "Store", "recipe_key"]
 
 FORMAT = 1
 _OWN_FOLDERS = ("scratch", "temporary", "locks", "tracking")
@@ -54,20 +57,72 @@ class Store:
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = Path(root or os.environ.get("CHUNKWISE_STORE") or ".chunkwise").absolute()
 
-    @staticmethod
-    def key(
-        stage: str,
-        version: int,
-        params: Config | Mapping[str, Any],
-        inputs: Mapping[str, Artefact | str],
-        seeds: Mapping[str, int] | None = None,
-    ) -> str:
-        """The key that `make` would use: 40 hexadecimal digits."""
-        return _key(_recipe(stage, version, params, inputs, seeds))
+    # --- a stage, called by its declaration ------------------------------------------------------
 
-    def find(self, stage: str, key: str) -> Artefact | None:
+    @staticmethod
+    def key(stage: "Stage", config: Config, inputs: "Inputs | None" = None, *, seed: int | None = None) -> str:
+        """The key of what this stage makes of these: 40 hexadecimal digits. Nothing is built."""
+        call = stage.call(config, inputs, seed=seed)
+        if isinstance(call, Artefact):
+            return call.key
+        return recipe_key(stage.kind, stage.version, call.params, call.inputs, call.seeds)
+
+    def find(
+        self, stage: "Stage", config: Config, inputs: "Inputs | None" = None, *, seed: int | None = None
+    ) -> Artefact | None:
+        """What is stored of this call, its sizes checked, or None. Nothing is built."""
+        call = stage.call(config, inputs, seed=seed)
+        if isinstance(call, Artefact):
+            return call
+        key = recipe_key(stage.kind, stage.version, call.params, call.inputs, call.seeds)
+        return self.stored(stage.kind, key)
+
+    def get_or_build(
+        self,
+        stage: "Stage",
+        config: Config,
+        inputs: "Inputs | None" = None,
+        *,
+        seed: int | None = None,
+        out: Path | str | None = None,
+        **running: Any,
+    ) -> Artefact:
+        """The artefact of this call, built where it is not stored.
+
+        Args:
+            stage: its declaration (`graph.stage`).
+            inputs: input name -> artefact, as the declaration names them.
+            seed: of a seeded stage.
+            out: see `make`.
+            running: threads, device, tracking; how it runs, which is no part of the identity.
+
+        Raises:
+            As `Stage.call` and `make`, and whatever the builder refuses.
+        """
+        call = stage.call(config, inputs, seed=seed)
+        if isinstance(call, Artefact):
+            return call
+
+        def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
+            return call.build(folder, scratch, **running)
+
+        return self.make(
+            stage.kind,
+            stage.version,
+            call.params,
+            call.inputs,
+            build,
+            out=out,
+            seeds=call.seeds,
+            team=call.team(),
+            code=lambda: code_facts(call.builder),
+        )
+
+    # --- what lies below -------------------------------------------------------------------------
+
+    def stored(self, kind: str, key: str) -> Artefact | None:
         """The finished artefact of this key, its sizes checked, or None."""
-        folder = self.root / stage / key
+        folder = self.root / kind / key
         return open_artefact(folder) if (folder / RECORD).exists() else None
 
     def make(
@@ -81,6 +136,7 @@ class Store:
         out: Path | str | None = None,
         seeds: Mapping[str, int] | None = None,
         team: Team | None = None,
+        code: Callable[[], dict[str, Any]] | None = None,
     ) -> Artefact:
         """Return the artefact of this recipe, building it when it is not there.
 
@@ -95,6 +151,7 @@ class Store:
                 the first that puts it there.
             seeds: the seeds that the stage uses, and no others.
             team: the processes that call `build` together, all of them or none; process 0 alone writes into `folder`.
+            code: gives the record's facts about the code, asked for after building; default, those of `build`.
 
         Raises:
             ArtefactError: `out` holds something else; what is stored is corrupted; `build` wrote no plain file.
@@ -115,11 +172,13 @@ class Store:
             with _telling(team) as tell:
                 if out is not None:
                     _check_out(out, key)
-                artefact = self.find(stage, key)
+                artefact = self.stored(stage, key)
                 if artefact is None:
                     waiting = None if team is None else lambda: tell(_WAIT)
                     with self._lock(stage, key, waiting):
-                        artefact = self.find(stage, key) or self._build(recipe, key, build, lambda: tell(_BUILD))
+                        artefact = self.stored(stage, key) or self._build(
+                            recipe, key, build, lambda: tell(_BUILD), code or (lambda: code_facts(build))
+                        )
                 if artefact.reused:
                     tell(_FOUND)
             if out is not None:
@@ -134,7 +193,7 @@ class Store:
             build(self.root / "temporary" / key, self.root / "scratch" / key)
         if word != _FAILED:
             with self._lock(stage, key):  # held by process 0 until it has committed, or died
-                artefact = self.find(stage, key)
+                artefact = self.stored(stage, key)
             if artefact is not None:
                 return replace(artefact, reused=word == _FOUND)
         raise ChunkwiseError(f"process 0 did not finish the {stage}; what it says itself is the reason")
@@ -181,7 +240,8 @@ class Store:
                 problems.append(f"{name}: content differs from what was built")
         if digest_tree(record.files) != record.digest:
             problems.append(f"{RECORD}: digest does not follow from its list of files")
-        if self.key(record.stage, record.version, record.params, record.inputs, record.seeds) != record.key:
+        recipe = record.stage, record.version, record.params, record.inputs, record.seeds
+        if recipe_key(*recipe) != record.key:
             problems.append(f"{RECORD}: key does not follow from its recipe")
         return problems
 
@@ -191,6 +251,7 @@ class Store:
         key: str,
         build: Callable[[Path, Path], Mapping[str, Any]],
         begin: Callable[[], None],
+        code: Callable[[], dict[str, Any]],
     ) -> Artefact:
         """Build under the lock: temporary folder, record last, one rename."""
         final = self.root / recipe["stage"] / key
@@ -221,7 +282,7 @@ class Store:
                 digest=digest_tree(files),
                 counts=json.loads(canonical_json(counts)),
                 seconds=round(time.monotonic() - started, 3),
-                code=code_facts(build),
+                code=code(),
                 versions=library_versions(),
             )
             write_json(folder / RECORD, asdict(record))
@@ -278,6 +339,17 @@ class Store:
         """All finished artefacts by stage and key; their files are not looked at (see `verify`)."""
         records = sorted(self.root.glob(f"*/*/{RECORD}"))
         return [read_artefact(path.parent) for path in records if path.parent.parent.name not in _OWN_FOLDERS]
+
+
+def recipe_key(
+    stage: str,
+    version: int,
+    params: Config | Mapping[str, Any],
+    inputs: Mapping[str, Artefact | str],
+    seeds: Mapping[str, int] | None = None,
+) -> str:
+    """The key that `Store.make` gives an artefact of this recipe: 40 hexadecimal digits."""
+    return _key(_recipe(stage, version, params, inputs, seeds))
 
 
 def _agree(stage: str, key: str, team: Team) -> None:

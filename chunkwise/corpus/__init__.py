@@ -1,16 +1,18 @@
 """Sources -> documents -> duplicates out, split, decontaminated -> tokens, sequences, questions.
 
 config.py          the settings of every stage here
-stage.py           build_corpus, train_tokenizer, tokenize, pack_sequences, make_questions
+stages.py          CORPUS, TOKENIZER, TOKENS, SEQUENCES, QUESTIONS, QUESTION_FILE
+collect.py         the stage corpus: read, clean, split
 readers.py         text, Markdown, JSONL, Parquet, source folders, Hugging Face data sets -> documents
 python_source.py   the Python that runs us -> documents of three kinds (code, docstrings, prose)
 ngrams.py          words and n-grams as 64-bit hashes, the ground of the next two and of questions
 deduplicate.py     exact and near-duplicate removal
 decontaminate.py   the 13-gram rule against the validation documents
 split.py           train, held, valid: by a hash of the document's group
+tokens.py          the stages tokenizer and tokens
 tokenizer.py       a byte-level BPE trained here, or any Hugging Face tokenizer
-sequences.py       flat tokens -> rows of equal length
-questions.py       four-way questions and instructions from docstrings
+sequences.py       the stage sequences: flat tokens -> rows of equal length
+questions.py       the stage questions: four-way questions and instructions from docstrings
 options.py         what may stand beside a right answer without giving it away
 chat_format.py     the only place where prompts are rendered
 """

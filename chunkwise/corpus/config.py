@@ -255,3 +255,10 @@ class QuestionsConfig(Config):
     per_document: int = Field(12, ge=1)
     """At most this many questions from one document, so that no module dominates."""
     seed: int = 0
+
+
+class QuestionFileConfig(Config):
+    """A user's own questions or instructions, JSON Lines (`corpus.questions` has the fields)."""
+
+    path: str
+    kind: Literal["questions", "instructions"]

@@ -1,4 +1,7 @@
-"""Four-way questions that only retrieval can answer, made by rule from docstrings; and instructions for tuning.
+"""The stage `questions`: four-way questions that only retrieval can answer, made by rule from docstrings; and
+instructions for tuning.
+
+    questions.jsonl, instructions.jsonl    a record a line, see `read_questions` and `read_instructions`
 
     What does the documentation of function http.client.parse_headers say?
       a) ...   b) ...   c) ...   d) ...
@@ -23,17 +26,22 @@ not needed, and without them there are five times as many; a sentence without a 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import InputError
-from chunkwise.corpus.config import QuestionsConfig
+from chunkwise.core.io import digest_file, write_jsonl
+from chunkwise.core.progress import track
+from chunkwise.corpus.collect import stored_documents
+from chunkwise.corpus.config import QuestionFileConfig, QuestionsConfig
 from chunkwise.corpus.ngrams import PhraseIndex, word_hashes
 from chunkwise.corpus.options import Candidate, TopicGuess, content_words, form_circles, gives_a_clue
 from chunkwise.corpus.readers import Document, read_json_lines
 from chunkwise.corpus.split import unit_hash
+from chunkwise.graph.stage import Resolved, Run
 
 KINDS = ("function", "class", "method")
 
@@ -63,6 +71,35 @@ class Made:
     questions: list[dict[str, Any]]
     instructions: list[dict[str, Any]]
     counts: dict[str, Any]
+
+
+def build(config: QuestionsConfig, run: Run, corpus: Artefact) -> Mapping[str, Any]:
+    """Write questions from split held and instructions from split train."""
+    with track("make questions", unit="questions") as advance:
+        made = make(config, stored_documents(corpus))
+        advance(len(made.questions))
+    write_jsonl(run.folder / "questions.jsonl", made.questions)
+    write_jsonl(run.folder / "instructions.jsonl", made.instructions)
+    return made.counts
+
+
+def resolve_file(config: QuestionFileConfig, seed: int) -> Resolved:
+    """A file counts by its content."""
+    return Resolved(config, params={"read": config.kind}, inputs={"file": digest_file(config.path)})
+
+
+def build_from_file(config: QuestionFileConfig, run: Run) -> Mapping[str, Any]:
+    """Check the records of a user's own file and take them over.
+
+    Raises:
+        InputError: no record, or one that lacks a field; the message names it.
+    """
+    read = read_questions if config.kind == "questions" else read_instructions
+    rows = read(config.path)
+    if not rows:
+        raise InputError(f"{config.path}: expected a record a line, came none")
+    write_jsonl(run.folder / f"{config.kind}.jsonl", rows)
+    return {config.kind: len(rows)}
 
 
 def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> Made:

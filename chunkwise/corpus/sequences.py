@@ -1,4 +1,7 @@
-"""Flat tokens -> rows of equal length.
+"""The stage `sequences`: flat tokens -> rows of equal length.
+
+    sequences.npy [S, n]; lengths, first_document, last_document, bytes .npy [S]; sequences.json
+    documents.parquet    document, document_id, source, first_row, rows (layout documents only)
 
 Two layouts. *packed* cuts one split's stream of documents anywhere, so every row but the last is full: for training.
 *documents* starts each document on a row of its own, so a row has one author and a document's loss is a sum over its
@@ -8,11 +11,17 @@ sample, and a larger budget only adds.
 Dimensions: S rows, n tokens a row.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from chunkwise.core.errors import InputError
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.errors import InputError, MismatchError
+from chunkwise.core.io import load_npy, read_json, read_parquet, save_npy, write_json, write_parquet
+from chunkwise.corpus.config import SequencesConfig
+from chunkwise.graph.stage import Run
 
 
 @dataclass(frozen=True)
@@ -117,3 +126,47 @@ def require_documents(count: int, split: str) -> None:
             f"split {split} of these tokens has no document",
             hint=f"raise the corpus's {split}_fraction, or add documents" if split != "train" else "add documents",
         )
+
+
+def build(config: SequencesConfig, run: Run, tokens: Artefact) -> Mapping[str, Any]:
+    """Write rows of `config.sequence_tokens` tokens from one split.
+
+    Raises:
+        InputError: no document in the split. MismatchError: a damaged tokens artefact.
+    """
+    facts = read_json(tokens.file("tokens.json"))
+    table = read_parquet(tokens.file("documents.parquet"))
+    of_split = np.flatnonzero(np.array(table["split"].to_pylist()) == config.split)
+    require_documents(len(of_split), config.split)
+    document_tokens = table["tokens"].to_numpy()[of_split]
+    taken = of_split[: take_documents(document_tokens, config.max_tokens)]
+    if not np.array_equal(taken, np.arange(taken[0], taken[0] + len(taken))):
+        raise MismatchError(f"{tokens.path}: documents of split {config.split} do not follow each other")
+    document_tokens = document_tokens[: len(taken)]
+    document_bytes = table["bytes"].to_numpy()[taken]
+    start = int(table["first_token"].to_numpy()[taken[0]])
+    flat = np.array(load_npy(tokens.file("tokens.npy"))[start : start + int(document_tokens.sum())])
+    first_token = np.cumsum(document_tokens) - document_tokens
+    exact = "token_bytes.npy" in tokens.record.files
+    sizes_table = load_npy(tokens.file("token_bytes.npy")) if exact else None
+    sizes = bytes_per_token(flat, sizes_table, document_tokens, document_bytes)
+    n, pad = config.sequence_tokens, facts["pad"]
+    counts: dict[str, Any] = {"documents": len(taken)}
+    if config.layout == "packed":
+        rows = pack(flat, first_token, taken, sizes, n, pad)
+    else:
+        rows, first_row, row_counts = window(flat, first_token, taken, sizes, n, pad, config.max_rows_per_document)
+        columns = {name: table[name].take(taken) for name in ("document", "document_id", "source")}
+        write_parquet(run.folder / "documents.parquet", columns | {"first_row": first_row, "rows": row_counts})
+    for name, array in {
+        "sequences": rows.sequences,
+        "lengths": rows.lengths,
+        "first_document": rows.first_document,
+        "last_document": rows.last_document,
+        "bytes": rows.row_bytes,
+    }.items():
+        save_npy(run.folder / f"{name}.npy", array)
+    facts |= {"sequence_tokens": n, "layout": config.layout, "row_bytes": "exact" if exact else "estimated"}
+    write_json(run.folder / "sequences.json", facts)
+    counts |= {"rows": len(rows.sequences), "tokens": int(rows.lengths.sum()), "bytes": int(rows.row_bytes.sum())}
+    return counts

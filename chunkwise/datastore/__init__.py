@@ -1,7 +1,8 @@
 """Tokens -> chunks -> BM25 index; views.
 
 config.py         the settings of every stage here, and of views
-stage.py          build_datastore
+stages.py         DATASTORE, DATASTORE_VIEW
+build.py          their builders
 chunks.py         documents -> chunks that never cross them
 bm25.py           the index: build, save, search
 bm25_kernels.py   its compiled loops

@@ -131,3 +131,9 @@ class ViewConfig(Config):
         of a query on code are mostly code: what of them lies in a part made of prose, no K foretells.
         """
         return self.sources is not None or self.match_sources is not None or self.tokens is not None
+
+
+class DatastoreViewConfig(DatastoreConfig):
+    """A view of a datastore that is built by itself, to be compared with filtering."""
+
+    view: ViewConfig

@@ -1,7 +1,11 @@
 """What a model makes of text and questions: perplexity, question answering, overlap, and a bag-of-words rival.
 
     config.py        what an evaluation is: PerplexityConfig, QuestionsEvalConfig, BagOfWordsConfig
-    stage.py         artefacts in, artefacts out; the comparison of two of them
+    stages.py        PERPLEXITY, QA, BAG_OF_WORDS, GATE_OFF_CHECK
+    resolve.py       what of a call makes its key
+    measure_perplexity.py   the builder of perplexity
+    answer_questions.py     the builders of qa and bag-of-words
+    bypass.py        the builder of gate-off-check
     inference.py     a model set up for reading only, Retro or plain
     perplexity.py    loss of every token, with retrieval on, off, random, oracle, or in the prompt
     overlap.py       longest run of tokens shared by a chunk and its neighbours; loss by overlap
@@ -14,5 +18,5 @@
     bag_of_words.py  the rival that only counts shared words
     compare.py       two evaluations side by side; one against chance
 
-Import from `stage` and `config`; importing them needs neither torch nor transformers.
+Importing `stages` and `config` needs neither torch nor transformers.
 """

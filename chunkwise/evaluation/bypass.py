@@ -1,4 +1,4 @@
-"""Is a Retro model with its gate at 0 really its decoder? The check behind every gate-off figure.
+"""The stage `gate-off-check`: is a Retro model with its gate at 0 really its decoder? Behind every gate-off figure.
 
 The decoder's weights are put into a decoder that retrieval was never attached to, and both read the same rows.
 """
@@ -6,45 +6,40 @@ The decoder's weights are put into a decoder that retrieval was never attached t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chunkwise.core.artefact import Artefact
+from chunkwise.core.config import Config
 from chunkwise.core.io import load_npy, write_json
-from chunkwise.core.store import Store
+from chunkwise.graph.stage import Run
 
-VERSION = 1
 ROWS = 4
 
 
-def check_gate_off(model: Artefact, sequences: Artefact, store: Store) -> Artefact:
-    """Compare the logits of a Retro model at gate 0 with those of its bare decoder.
+def build(config: Config, run: Run, model: Artefact, sequences: Artefact) -> Mapping[str, Any]:
+    """Compare the logits of a Retro model at gate 0 with those of its bare decoder: check.json.
 
     Args:
-        model: a Retro model. sequences: rows to read; the first few are used.
+        sequences: rows to read; the first few are used.
 
     Returns:
-        A "gate-off-check" artefact; check.json and counts: rows, largest_difference of any logit.
+        rows, largest_difference of any logit.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
 
-    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
-        import torch
-        from transformers import AutoModelForCausalLM
+    from chunkwise.model.weights import load
 
-        from chunkwise.model.weights import load
-
-        retro = load(model.file("model"))
-        added = {name.removeprefix("decoder.") for name in retro.retrieval_parameter_names()}
-        weights = {name: value for name, value in retro.decoder.state_dict().items() if name not in added}
-        bare = AutoModelForCausalLM.from_config(retro.config.decoder).eval()
-        bare.load_state_dict(weights)
-        rows = torch.from_numpy(np.array(load_npy(sequences.file("sequences.npy"))[:ROWS], np.int64))
-        with torch.inference_mode():
-            difference = (retro(input_ids=rows, gate=0.0).logits - bare(input_ids=rows).logits).abs().max()
-        facts = {"rows": len(rows), "largest_difference": float(difference)}
-        write_json(folder / "check.json", facts)
-        return facts
-
-    return store.make("gate-off-check", VERSION, {"rows": ROWS}, {"model": model, "sequences": sequences}, build)
+    retro = load(model.file("model"))
+    added = {name.removeprefix("decoder.") for name in retro.retrieval_parameter_names()}
+    weights = {name: value for name, value in retro.decoder.state_dict().items() if name not in added}
+    bare = AutoModelForCausalLM.from_config(retro.config.decoder).eval()
+    bare.load_state_dict(weights)
+    rows = torch.from_numpy(np.array(load_npy(sequences.file("sequences.npy"))[:ROWS], np.int64))
+    with torch.inference_mode():
+        difference = (retro(input_ids=rows, gate=0.0).logits - bare(input_ids=rows).logits).abs().max()
+    facts = {"rows": len(rows), "largest_difference": float(difference)}
+    write_json(run.folder / "check.json", facts)
+    return facts

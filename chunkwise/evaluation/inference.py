@@ -9,8 +9,20 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import ArtefactError, MismatchError
+from chunkwise.core.io import read_json
 from chunkwise.model.retro import RetroForCausalLM
+from chunkwise.model.weights import load
+
+
+def load_model(model: Artefact, device: str | None) -> PreTrainedModel:
+    """The weights of a model artefact.
+
+    Args:
+        device: None: a GPU where there is one.
+    """
+    return load(model.file("model"), device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @contextlib.contextmanager
@@ -73,4 +85,26 @@ def require(model: PreTrainedModel, *, retrieval: bool, what: str) -> None:
                 if retrieval
                 else "a Retro model has the conditions on, off, random, shuffled, own and oracle"
             ),
+        )
+
+
+def chunk_tokens_of(model: PreTrainedModel, datastore: Artefact | None) -> int:
+    """m, on which model and datastore must agree; 64 where neither has one."""
+    stored = None if datastore is None else int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
+    wanted = int(model.config.chunk_tokens) if has_retrieval(model) else None
+    if stored is not None and wanted is not None and stored != wanted:
+        raise MismatchError(
+            f"the model reads chunks of {wanted} tokens, the datastore holds chunks of {stored}",
+            hint=f"build a datastore with chunk_tokens={wanted}",
+        )
+    return stored or wanted or 64
+
+
+def require_vocabulary(model: PreTrainedModel, size: int) -> None:
+    """Refuse a model that lacks tokens of the text: MismatchError."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows < size:
+        raise MismatchError(
+            f"the model knows {rows} tokens, the tokenizer has {size}",
+            hint="use the tokenizer that the model was trained with",
         )

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from chunkwise.core.config import Config
 from chunkwise.core.knobs import Knob
+from chunkwise.datastore.config import ViewConfig
 
 
 class NeighboursConfig(Config):
@@ -36,3 +37,11 @@ class QuestionNeighboursConfig(Config):
     """Hits kept for each question; see NeighboursConfig.K."""
     max_question_tokens: int = Field(default=256, ge=1)
     """Only the last tokens of a longer question are searched for."""
+
+
+class RebuildCheckConfig(Config):
+    """One view that is built physically and compared with its filtered form."""
+
+    view: ViewConfig
+    view_seed: int
+    k: int

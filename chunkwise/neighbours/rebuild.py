@@ -9,10 +9,19 @@ Cost: indexing the view twice (3 microseconds a chunk), and two searches for eac
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.io import canonical_json, write_json
+from chunkwise.datastore.reader import Datastore
+from chunkwise.datastore.views import members as members_of
+from chunkwise.graph.stage import Run
+from chunkwise.neighbours.config import RebuildCheckConfig
 from chunkwise.neighbours.exact import search_exactly
 from chunkwise.neighbours.table import NeighbourTable
 
@@ -39,6 +48,15 @@ class RebuildCheck:
     def as_dict(self) -> dict[str, float]:
         """Plain values, for reports."""
         return asdict(self) | {"exact": self.exact}
+
+
+def build(config: RebuildCheckConfig, run: Run, neighbours: Artefact, datastore: Artefact) -> Mapping[str, Any]:
+    """The stage `rebuild-check`: check.json, with the counts of the record."""
+    documents = Datastore.open(datastore).documents
+    inside = members_of(config.view, documents, config.view_seed)
+    check = check_rebuild(NeighbourTable.open(neighbours, datastore), inside, config.k).as_dict()
+    write_json(run.folder / "check.json", check)
+    return json.loads(canonical_json(check))
 
 
 def check_rebuild(

@@ -1,10 +1,15 @@
 """Training through transformers' Trainer: base, retrofit, twin, in-prompt rival, instruction tuning.
 
     config.py       TrainOptions, and a config for each kind of training
-    stage.py        train_base, train_retrofit, ...: artefacts in, a model artefact out
+    stages.py       BASE, ADOPTED_BASE, RETROFIT, TWIN, IN_PROMPT, INSTRUCT: artefacts in, a model artefact out
+    resolve.py      what of a call makes its key
+    base.py         the builder of base
+    pretrained.py   the builder of adopted-base
+    continued.py    the builders of retrofit, twin and in-prompt
+    instruct.py     the builder of instruct: instructions -> token ids -> a model
+    running.py      what all builders share: a job for the trainer, a model artefact out
     data.py         which rows a step reads; batches for each kind
     retrieval.py    the view of a datastore that a training reads
-    instruct.py     instructions -> token ids
     initialise.py   initial weights, drawn by parameter name
     presets.py      how the papers trained, by name
     lora.py         low-rank updates instead of the decoder's weights
@@ -16,5 +21,5 @@
     flops.py        operations by formula
     report.py       training.json: curves, tokens, parameters, FLOPs
 
-Import from `stage` and `config`.
+Importing `stages` and `config` imports no torch.
 """

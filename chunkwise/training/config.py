@@ -620,3 +620,17 @@ class InstructConfig(Config):
     neighbours: int = Field(2, ge=1, description="gate 1: k, passages in the encoder")
     view: ViewConfig | None = None
     train: TrainOptions
+
+    @property
+    def reads_passages(self) -> bool:
+        """Whether instructions come with passages, in the prompt or in the encoder."""
+        return bool(self.passages or self.gate)
+
+
+PACKAGED = "packaged"
+
+
+class AdoptedBase(Config):
+    """A base that is taken as it is: a folder, a hub name, or `packaged`."""
+
+    name: str

@@ -1,4 +1,4 @@
-"""Instructions -> token ids of prompt and answer, with passages where they are asked for.
+"""The stage `instruct`: instructions -> token ids of prompt and answer, with passages where asked for -> a model.
 
 Prompt and answer are rendered by `corpus.chat_format` and tokenised apart, by the functions that question answering
 uses (`evaluation.prompts`), so that tuning and evaluation cannot differ by a byte.
@@ -6,19 +6,78 @@ uses (`evaluation.prompts`), so that tuning and evaluation cannot differ by a by
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from chunkwise.core.errors import InputError
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.errors import ConfigError, InputError
+from chunkwise.core.io import read_json
 from chunkwise.corpus.chat_format import render_instruction, render_question
 from chunkwise.corpus.questions import read_instructions
 from chunkwise.datastore.reader import Datastore
 from chunkwise.datastore.views import members
 from chunkwise.evaluation.evidence import passage_tokens
+from chunkwise.evaluation.inference import has_retrieval
 from chunkwise.evaluation.prompts import build_prompt, encode, encode_answer
+from chunkwise.graph.stage import Run
 from chunkwise.training.config import InstructConfig
-from chunkwise.training.data import Example
+from chunkwise.training.data import Example, InstructBatches
+from chunkwise.training.running import load_model, new_job, train_and_save
+
+
+def build(
+    config: InstructConfig,
+    run: Run,
+    model: Artefact,
+    instructions: Artefact,
+    tokens: Artefact,
+    datastore: Artefact | None = None,
+) -> Mapping[str, Any]:
+    """Tune a model on instructions; the loss is on the answers alone.
+
+    Args:
+        instructions: a `questions` artefact; its `instructions.jsonl` is used.
+        tokens: for its tokenizer.
+        datastore: searched for each instruction, where config.passages or config.gate ask for passages.
+
+    Raises:
+        ConfigError: gate 1 for a decoder without retrieval. InputError: no instruction that fits.
+    """
+    head = read_json(tokens.file("tokens.json"))
+    source = Datastore.open(datastore) if config.reads_passages else None
+    if source is not None:
+        source.require_tokenizer(head["tokenizer_digest"], "the tokens artefact")
+    examples, dropped = make_examples(
+        config, instructions.file("instructions.jsonl"), tokens.file("tokenizer"), head["eos"], source, run.seed
+    )
+    tuned = load_model(model)
+    forward: dict[str, Any] = {}
+    if has_retrieval(tuned):
+        forward = {"gate": float(config.gate)}
+        if config.gate == 0:  # neither read nor trained: as pretraining left them
+            for module in tuned.retrieval_modules():
+                module.requires_grad_(False)
+    elif config.gate:
+        raise ConfigError("gate=1 needs a model with retrieval, came a plain decoder", hint="tune the twin with gate=0")
+    collate = InstructBatches(
+        examples, chunk_tokens=config.chunk_tokens, pad=head["pad"], datastore=source if config.gate else None
+    )
+    job = new_job(
+        tuned,
+        config.train,
+        run.seed,
+        len(examples),
+        config.prompt_tokens + config.answer_tokens,
+        collate,
+        None,
+        forward,
+        config.lora,
+    )
+    facts = {"tokenizer_digest": head["tokenizer_digest"], "instructions": len(examples), "dropped": dropped}
+    return train_and_save(job, run, f"instruct, replicate {run.seed}", facts)
 
 
 def make_examples(

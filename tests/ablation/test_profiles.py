@@ -43,7 +43,7 @@ def test_the_laptop_leaves_its_slow_arms_to_the_evening_and_runs_the_rest():
     mid_layer, in_prompt = resolution.left_out
     assert mid_layer.startswith(f"'one mid layer' of {FORM!r}: profile laptop leaves it out") and "evening" in mid_layer
     assert in_prompt.startswith("'neighbours in the prompt at equal tokens'") and "evening" in in_prompt
-    trained = {job.stage for job in plan_study(profile, resolution).jobs}
+    trained = {job.stage.name for job in plan_study(profile, resolution).jobs}
     assert "retrofit" in trained and "in-prompt" not in trained
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from chunkwise.ablation.config import HANDED_DOWN, Profile, load_paper
+from chunkwise.ablation.config import DECIDED_PER_CALL, Profile, load_paper
 from chunkwise.ablation.registry import NameIndex, Registry, field_kind, is_integer, normalise
 from chunkwise.core.config import Config
 from chunkwise.core.knobs import Knob
@@ -24,7 +24,7 @@ class Root(Config):
     gate: Annotated[bool, Knob(component="net.gate", title="gate", remove=False)] = True
 
 
-REGISTRY = Registry(Root, handed_down=("copy_of_inner",))
+REGISTRY = Registry(Root, decided_per_call=("copy_of_inner",))
 
 
 def test_components_come_from_the_fields_that_carry_knobs():
@@ -104,7 +104,7 @@ def test_words_of_plans_find_the_components_of_the_profile(words, components):
 
 def test_what_arm_and_replicate_decide_is_no_component_of_its_own():
     paths = Registry().fields
-    assert not [path for path in paths if path.startswith(HANDED_DOWN)]
+    assert not [path for path in paths if path.startswith(DECIDED_PER_CALL)]
     assert "view.fraction" in paths and "retrofit.retro.cca_layers" in paths
 
 

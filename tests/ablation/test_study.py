@@ -39,7 +39,7 @@ def profile(**changes) -> Profile:
 
 
 def counts(study: Study) -> dict[str, int]:
-    return dict(Counter(job.stage for job in study.jobs))
+    return dict(Counter(job.stage.name for job in study.jobs))
 
 
 def test_the_founding_plan_shares_all_it_can():

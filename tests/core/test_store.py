@@ -13,7 +13,7 @@ from chunkwise.core import provenance
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, InputError, MachineError
 from chunkwise.core.io import read_json, write_json
-from chunkwise.core.store import Store
+from chunkwise.core.store import Store, recipe_key
 
 
 class Params(Config):
@@ -62,7 +62,7 @@ def test_a_miss_builds_and_a_hit_does_not(store):
     assert first.file("text.txt").read_text() == "hello" and first.file("sub").is_dir()
     assert first.counts == {"characters": 5}
     assert leftovers(store) == []
-    assert store.find("corpus", first.key) == first and store.find("tokens", first.key) is None
+    assert store.stored("corpus", first.key) == first and store.stored("tokens", first.key) is None
 
 
 def test_the_record_says_what_was_built_from_what(store):
@@ -83,7 +83,7 @@ def test_the_record_says_what_was_built_from_what(store):
 
 def test_every_part_of_the_recipe_counts_and_nothing_else(store, tmp_path):
     def key(stage="corpus", version=1, params=None, inputs=None, seeds=None):
-        return Store.key(stage, version, Params() if params is None else params, inputs or {"a": "1"}, seeds)
+        return recipe_key(stage, version, Params() if params is None else params, inputs or {"a": "1"}, seeds)
 
     keys = [
         key(),
@@ -136,7 +136,7 @@ def test_a_failing_builder_leaves_nothing_and_its_scratch_is_there_next_time(sto
 
     with pytest.raises(KeyboardInterrupt):
         store.make("corpus", 1, {}, {}, fails)
-    key = Store.key("corpus", 1, {}, {})
+    key = recipe_key("corpus", 1, {}, {})
     assert leftovers(store) == [f"scratch/{key}", f"scratch/{key}/checkpoint"]
     assert store.list() == []
     artefact = store.make("corpus", 1, {}, {}, resumes)
@@ -163,7 +163,7 @@ BUILDER = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from chunkwise.core.store import Store
+    from chunkwise.core.store import Store, recipe_key
 
     root, log = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -200,7 +200,7 @@ def test_a_killed_builder_leaves_its_scratch_and_the_next_one_sweeps_the_rest(st
     wait_for(log)
     process.send_signal(end)
     process.wait(timeout=30)
-    key = Store.key("corpus", 1, {}, {})
+    key = recipe_key("corpus", 1, {}, {})
     assert store.list() == []
     assert (store.root / "temporary" / key).exists() == (end == signal.SIGKILL)  # Ctrl-C cleans up after itself
     store.make("corpus", next_version, {}, {}, writes("whole"))
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_nothing_half_written(store):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "CHUNKWISE_STORE" in caught.value.hint
-    key = Store.key("corpus", 1, {}, {})
+    key = recipe_key("corpus", 1, {}, {})
     assert leftovers(store) == [f"scratch/{key}", f"scratch/{key}/checkpoint"]
     assert store.make("corpus", 1, {}, {}, big).file("big.bin").stat().st_size == 100_000
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from chunkwise.core.store import Artefact, Store
 from chunkwise.corpus.config import CorpusConfig, SourceConfig
-from chunkwise.corpus.stage import build_corpus
+from chunkwise.corpus.stages import CORPUS
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty", "knoll", "larch")
 
@@ -29,4 +29,4 @@ def small_corpus(folder: Path, documents: int = 60, **settings) -> tuple[Store, 
     path = write_jsonl(folder / "texts.jsonl", {f"d{n}": prose(n) for n in range(documents)})
     store = Store(folder / "store")
     config = CorpusConfig(sources=(SourceConfig(kind="jsonl", path=str(path)),), **settings)
-    return store, build_corpus(config, store)
+    return store, store.get_or_build(CORPUS, config)

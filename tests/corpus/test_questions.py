@@ -11,7 +11,7 @@ from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SourceConfig
 from chunkwise.corpus.options import Candidate, TopicGuess, content_words, form_circles, gives_a_clue, stems, too_alike
 from chunkwise.corpus.questions import make, opening_sentences
 from chunkwise.corpus.readers import Document
-from chunkwise.corpus.stage import build_corpus, make_questions
+from chunkwise.corpus.stages import CORPUS, QUESTIONS
 from tests.corpus.building import WORDS
 
 
@@ -178,8 +178,8 @@ def test_without_training_text_every_guess_is_a_tie():
 def test_questions_about_the_standard_library(tmp_path):
     store = Store(tmp_path / "store")
     source = SourceConfig(kind="python")
-    corpus = build_corpus(CorpusConfig(sources=(source,), held_fraction=0.4), store)
-    made = make_questions(QuestionsConfig(min_questions=100), corpus, store)
+    corpus = store.get_or_build(CORPUS, CorpusConfig(sources=(source,), held_fraction=0.4))
+    made = store.get_or_build(QUESTIONS, QuestionsConfig(min_questions=100), {"corpus": corpus})
     questions = read_jsonl(made.file("questions.jsonl"))
     assert len(questions) >= 100
     assert all(len(set(question["choices"])) == 4 for question in questions)

@@ -8,7 +8,7 @@ from chunkwise.core.errors import InputError
 from chunkwise.core.io import load_npy, read_json, read_parquet
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokenizerConfig, TokensConfig
-from chunkwise.corpus.stage import build_corpus, pack_sequences, tokenize, train_tokenizer
+from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
 from chunkwise.corpus.tokenizer import load_tokenizer
 from tests.corpus.building import prose, small_corpus, write_jsonl
 
@@ -16,8 +16,8 @@ from tests.corpus.building import prose, small_corpus, write_jsonl
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
     store, corpus = small_corpus(tmp_path_factory.mktemp("flow"), documents=80, valid_fraction=0.15)
-    tokenizer = train_tokenizer(TokenizerConfig(vocabulary_size=300), corpus, store)
-    tokens = tokenize(TokensConfig(), corpus, tokenizer, store)
+    tokenizer = store.get_or_build(TOKENIZER, TokenizerConfig(vocabulary_size=300), {"corpus": corpus})
+    tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
     return store, corpus, tokenizer, tokens
 
 
@@ -47,7 +47,7 @@ def test_a_group_shares_its_split(tmp_path):
     rows = [{"id": f"{n}{part}", "text": prose(2 * n + (part == "b")), "g": str(n)} for n in range(40) for part in "ab"]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source = SourceConfig(kind="jsonl", path=str(tmp_path / "x.jsonl"), group_field="g")
-    corpus = build_corpus(CorpusConfig(sources=(source,), valid_fraction=0.2), Store(tmp_path / "store"))
+    corpus = Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(source,), valid_fraction=0.2))
     table = read_parquet(corpus.file("documents.parquet")).to_pydict()
     splits = dict(zip(table["document_id"], table["split"], strict=True))
     assert all(splits[f"{n}a"] == splits[f"{n}b"] for n in range(40))
@@ -61,13 +61,13 @@ def test_a_copy_of_a_valid_document_is_in_neither_training_text_nor_datastore(tm
     source = SourceConfig(kind="jsonl", path=str(path))
     settings = {"sources": (source,), "valid_fraction": 0.2, "near_duplicate_jaccard": None}
     store = Store(tmp_path / "store")
-    clean = build_corpus(CorpusConfig(**settings), store)
+    clean = store.get_or_build(CORPUS, CorpusConfig(**settings))
     table = read_parquet(clean.file("documents.parquet")).to_pydict()
     valid = {name.removeprefix("copy").removeprefix("d") for name, split in _splits(table) if split == "valid"}
     others = {name.removeprefix("copy").removeprefix("d") for name, split in _splits(table) if split != "valid"}
     assert valid and not valid & others
     dropped = clean.counts["dropped"]
-    raw = build_corpus(CorpusConfig(**settings, decontaminate_jaccard=None), store)
+    raw = store.get_or_build(CORPUS, CorpusConfig(**settings, decontaminate_jaccard=None))
     assert 120 - dropped["contaminated_train"] - dropped["contaminated_held"] == len(table["split"])
     assert sum(facts["documents"] for facts in raw.counts["splits"].values()) == 120
 
@@ -79,7 +79,7 @@ def _splits(table):
 def test_duplicates_are_counted(tmp_path):
     texts = {f"d{n}": prose(n) for n in range(60)} | {"sub/exact": prose(3).upper(), "sub/near": prose(4) + " more"}
     source = SourceConfig(kind="jsonl", path=str(write_jsonl(tmp_path / "x.jsonl", texts)))
-    counts = build_corpus(CorpusConfig(sources=(source,)), Store(tmp_path / "store")).counts
+    counts = Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(source,))).counts
     assert (counts["read"], counts["dropped"]["exact_duplicate"], counts["dropped"]["near_duplicate"]) == (62, 1, 1)
 
 
@@ -95,7 +95,7 @@ def test_a_larger_budget_holds_a_smaller_one(tmp_path):
 def test_an_empty_corpus_says_what_was_dropped(tmp_path):
     source = SourceConfig(kind="jsonl", path=str(write_jsonl(tmp_path / "x.jsonl", {"a": "short", "b": "short too"})))
     with pytest.raises(InputError, match=r"empty corpus: 0 documents .*too_short 2") as caught:
-        build_corpus(CorpusConfig(sources=(source,)), Store(tmp_path / "store"))
+        Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(source,)))
     assert "text_field" in caught.value.hint
     assert not list((tmp_path / "store").glob("corpus/*"))
 
@@ -103,19 +103,19 @@ def test_an_empty_corpus_says_what_was_dropped(tmp_path):
 def test_a_corpus_too_small_for_its_splits_is_refused(tmp_path):
     source = SourceConfig(kind="jsonl", path=str(write_jsonl(tmp_path / "x.jsonl", {"a": prose(1)})))
     with pytest.raises(InputError, match="no document in split"):
-        build_corpus(CorpusConfig(sources=(source,)), Store(tmp_path / "store"))
+        Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(source,)))
     only_train = CorpusConfig(sources=(source,), valid_fraction=0, held_fraction=0)
-    assert build_corpus(only_train, Store(tmp_path / "store")).counts["splits"]["train"]["documents"] == 1
+    assert Store(tmp_path / "store").get_or_build(CORPUS, only_train).counts["splits"]["train"]["documents"] == 1
 
 
 def test_an_id_that_occurs_twice_is_refused(tmp_path):
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"id": "a", "text": prose(n)}) for n in range(2)))
     source = SourceConfig(kind="jsonl", path=str(tmp_path / "x.jsonl"))
     with pytest.raises(InputError, match="came 'a' twice"):
-        build_corpus(CorpusConfig(sources=(source,)), Store(tmp_path / "store"))
+        Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(source,)))
     other = SourceConfig(kind="jsonl", path=str(write_jsonl(tmp_path / "y.jsonl", {"b": prose(3)})))
     with pytest.raises(InputError, match=r"came 'b' twice \(in sources 0 and 1"):
-        build_corpus(CorpusConfig(sources=(other, other)), Store(tmp_path / "store"))
+        Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(other, other)))
 
 
 def test_fractions_that_leave_nothing_to_train_on_are_refused():
@@ -150,7 +150,9 @@ def test_merges_are_learnt_from_split_train_alone(tmp_path):
     train_bytes = sum(
         len(text.encode()) for text, split in zip(table["text"], table["split"], strict=True) if split == "train"
     )
-    tokenizer = train_tokenizer(TokenizerConfig(vocabulary_size=300, training_bytes=None), corpus, store)
+    tokenizer = store.get_or_build(
+        TOKENIZER, TokenizerConfig(vocabulary_size=300, training_bytes=None), {"corpus": corpus}
+    )
     assert tokenizer.counts["training_bytes"] == train_bytes
     assert tokenizer.counts["training_documents"] == table["split"].count("train")
 
@@ -158,11 +160,11 @@ def test_merges_are_learnt_from_split_train_alone(tmp_path):
 def test_an_existing_tokenizer_is_copied_and_known_by_its_content(flow, tmp_path):
     store, corpus, tokenizer, tokens = flow
     copies = [
-        train_tokenizer(TokenizerConfig(pretrained=str(folder)), corpus, store)
+        store.get_or_build(TOKENIZER, TokenizerConfig(pretrained=str(folder)), {"corpus": corpus})
         for folder in (tokenizer.path, tokens.path / "tokenizer")
     ]
     assert copies[0].key == copies[1].key
-    again = tokenize(TokensConfig(), corpus, copies[0], store)
+    again = store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": copies[0]})
     assert np.array_equal(load_npy(again.file("tokens.npy")), load_npy(tokens.file("tokens.npy")))
 
 
@@ -171,7 +173,7 @@ def test_an_existing_tokenizer_is_copied_and_known_by_its_content(flow, tmp_path
 
 def test_packed_rows_are_the_train_stream(flow):
     store, _, _, tokens = flow
-    made = pack_sequences(SequencesConfig(sequence_tokens=64), tokens, store)
+    made = store.get_or_build(SEQUENCES, SequencesConfig(sequence_tokens=64), {"tokens": tokens})
     table = read_parquet(tokens.file("documents.parquet")).to_pydict()
     train_tokens = sum(n for n, split in zip(table["tokens"], table["split"], strict=True) if split == "train")
     rows, lengths = (load_npy(made.file(f"{name}.npy")) for name in ("sequences", "lengths"))
@@ -185,7 +187,9 @@ def test_packed_rows_are_the_train_stream(flow):
 
 def test_document_rows_hold_the_bytes_of_their_documents(flow):
     store, _, _, tokens = flow
-    made = pack_sequences(SequencesConfig(split="valid", sequence_tokens=64, layout="documents"), tokens, store)
+    made = store.get_or_build(
+        SEQUENCES, SequencesConfig(split="valid", sequence_tokens=64, layout="documents"), {"tokens": tokens}
+    )
     rows = read_parquet(made.file("documents.parquet")).to_pydict()
     table = read_parquet(tokens.file("documents.parquet")).to_pydict()
     row_bytes = load_npy(made.file("bytes.npy"))
@@ -197,7 +201,9 @@ def test_document_rows_hold_the_bytes_of_their_documents(flow):
 
 def test_a_budget_takes_the_first_documents(flow):
     store, _, _, tokens = flow
-    few, more = (pack_sequences(SequencesConfig(max_tokens=budget), tokens, store) for budget in (500, 2000))
+    few, more = (
+        store.get_or_build(SEQUENCES, SequencesConfig(max_tokens=budget), {"tokens": tokens}) for budget in (500, 2000)
+    )
     assert 500 <= few.counts["tokens"] < more.counts["tokens"]
     a, b = (load_npy(made.file("sequences.npy")).reshape(-1) for made in (few, more))
     assert np.array_equal(a[: few.counts["tokens"]], b[: few.counts["tokens"]])
@@ -205,14 +211,19 @@ def test_a_budget_takes_the_first_documents(flow):
 
 def test_a_split_without_documents_is_refused(tmp_path):
     store, corpus = small_corpus(tmp_path, valid_fraction=0)
-    tokens = tokenize(
-        TokensConfig(), corpus, train_tokenizer(TokenizerConfig(vocabulary_size=300), corpus, store), store
+    tokens = store.get_or_build(
+        TOKENS,
+        TokensConfig(),
+        {
+            "corpus": corpus,
+            "tokenizer": store.get_or_build(TOKENIZER, TokenizerConfig(vocabulary_size=300), {"corpus": corpus}),
+        },
     )
     with pytest.raises(InputError, match="split valid of these tokens has no document"):
-        pack_sequences(SequencesConfig(split="valid"), tokens, store)
+        store.get_or_build(SEQUENCES, SequencesConfig(split="valid"), {"tokens": tokens})
 
 
 def test_nothing_is_built_twice(flow):
     store, corpus, tokenizer, tokens = flow
-    assert tokenize(TokensConfig(), corpus, tokenizer, store).reused
-    assert tokenize(TokensConfig(), corpus, tokenizer, store).key == tokens.key
+    assert store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer}).reused
+    assert store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer}).key == tokens.key

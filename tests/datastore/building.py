@@ -11,7 +11,7 @@ from chunkwise.core.store import Store
 from chunkwise.datastore.bm25 import Bm25Index, TermSpace
 from chunkwise.datastore.config import Bm25Config, DatastoreConfig
 from chunkwise.datastore.reader import Datastore
-from chunkwise.datastore.stage import build_datastore
+from chunkwise.datastore.stages import DATASTORE
 
 EOS = 0
 
@@ -80,7 +80,7 @@ def make_sequences(
 def open_datastore(store: Store, documents: list[Doc], **settings) -> Datastore:
     """A datastore of these documents; chunks of 4 tokens unless `settings` say otherwise."""
     config = DatastoreConfig(**({"chunk_tokens": 4, "min_chunk_tokens": 2} | settings))
-    return Datastore.open(build_datastore(config, make_tokens(store, documents), store))
+    return Datastore.open(store.get_or_build(DATASTORE, config, {"tokens": make_tokens(store, documents)}))
 
 
 def random_documents(seed: int, count: int, vocabulary: int = 64, longest: int = 40) -> list[Doc]:

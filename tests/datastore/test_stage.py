@@ -5,9 +5,9 @@ import pytest
 
 from chunkwise.core.errors import ArtefactError, InputError, MismatchError, ShapeError
 from chunkwise.core.store import Store
-from chunkwise.datastore.config import DatastoreConfig
+from chunkwise.datastore.config import DatastoreConfig, DatastoreViewConfig, ViewConfig
 from chunkwise.datastore.reader import Datastore
-from chunkwise.datastore.stage import build_datastore
+from chunkwise.datastore.stages import DATASTORE, DATASTORE_VIEW
 from tests.datastore.building import EOS, Doc, make_tokens, open_datastore
 
 
@@ -49,7 +49,7 @@ def test_chunks_lie_within_their_documents(store):
 
 def test_what_is_left_out_is_counted(store):
     config = DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2)
-    counts = build_datastore(config, make_tokens(store, HAND), store).counts
+    counts = store.get_or_build(DATASTORE, config, {"tokens": make_tokens(store, HAND)}).counts
     assert counts["chunks"] == 5
     assert counts["documents"] == 3
     assert counts["tokens"] == 17
@@ -92,20 +92,27 @@ def test_documents_are_excluded_by_ordinal_even_if_they_are_not_in_the_datastore
 def test_an_empty_datastore_is_refused(store):
     tokens = make_tokens(store, HAND)
     with pytest.raises(InputError, match="no chunk for the datastore: 4 documents in the splits train, held"):
-        build_datastore(DatastoreConfig(chunk_tokens=64, min_chunk_tokens=32), tokens, store)
+        store.get_or_build(DATASTORE, DatastoreConfig(chunk_tokens=64, min_chunk_tokens=32), {"tokens": tokens})
     with pytest.raises(InputError, match="no chunk"):
-        build_datastore(DatastoreConfig(), make_tokens(store, []), store)
+        store.get_or_build(DATASTORE, DatastoreConfig(), {"tokens": make_tokens(store, [])})
+
+
+def everything(config: DatastoreConfig) -> DatastoreViewConfig:
+    """The view of all documents."""
+    return DatastoreViewConfig(**config.model_dump(), view=ViewConfig())
 
 
 def test_statistics_of_another_tokenizer_are_refused(store):
     config = DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2)
-    full = build_datastore(config, make_tokens(store, HAND), store)
+    full = store.get_or_build(DATASTORE, config, {"tokens": make_tokens(store, HAND)})
     other = make_tokens(store, HAND, tokenizer="u" * 64)
     with pytest.raises(MismatchError, match="tokenizer uuuuuuuuuuuu, the datastore with tokenizer tttttttttttt"):
-        build_datastore(config, other, store, statistics=full)
+        store.get_or_build(DATASTORE_VIEW, everything(config), {"tokens": other, "statistics": full}, seed=0)
     bigrams = DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2, bm25={"terms": "bigrams"})
     with pytest.raises(MismatchError, match="statistics are about 64 terms"):
-        build_datastore(bigrams, make_tokens(store, HAND), store, statistics=full)
+        store.get_or_build(
+            DATASTORE_VIEW, everything(bigrams), {"tokens": make_tokens(store, HAND), "statistics": full}, seed=0
+        )
 
 
 def test_another_artefact_is_no_datastore(store):
@@ -115,8 +122,8 @@ def test_another_artefact_is_no_datastore(store):
 
 def test_a_second_call_builds_nothing_and_a_rebuild_has_the_same_bytes(store, tmp_path):
     config = DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2)
-    first = build_datastore(config, make_tokens(store, HAND), store)
-    again = build_datastore(config, make_tokens(store, HAND), store)
+    first = store.get_or_build(DATASTORE, config, {"tokens": make_tokens(store, HAND)})
+    again = store.get_or_build(DATASTORE, config, {"tokens": make_tokens(store, HAND)})
     assert again.reused and again.key == first.key
     other = Store(tmp_path / "other")
-    assert build_datastore(config, make_tokens(other, HAND), other).digest == first.digest
+    assert other.get_or_build(DATASTORE, config, {"tokens": make_tokens(other, HAND)}).digest == first.digest

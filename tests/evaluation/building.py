@@ -11,14 +11,14 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.io import read_parquet, write_jsonl
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokenizerConfig, TokensConfig
-from chunkwise.corpus.stage import build_corpus, pack_sequences, tokenize, train_tokenizer
+from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
 from chunkwise.datastore.config import DatastoreConfig
-from chunkwise.datastore.stage import build_datastore
+from chunkwise.datastore.stages import DATASTORE
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.retro import RetroForCausalLM
 from chunkwise.model.weights import save
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
-from chunkwise.neighbours.stage import find_neighbours, find_question_neighbours
+from chunkwise.neighbours.stages import NEIGHBOURS, QUESTION_NEIGHBOURS
 
 CHUNK_TOKENS = 16
 WORDS = [
@@ -52,7 +52,8 @@ def make_world(folder: Path) -> World:
     write_jsonl(folder / "documents.jsonl", rows)
     store = Store(folder / "store")
     source = SourceConfig(kind="jsonl", path=str(folder / "documents.jsonl"), source_field="kind")
-    corpus = build_corpus(
+    corpus = store.get_or_build(
+        CORPUS,
         CorpusConfig(
             sources=(source,),
             valid_fraction=0.2,
@@ -60,15 +61,24 @@ def make_world(folder: Path) -> World:
             near_duplicate_jaccard=None,
             decontaminate_jaccard=None,
         ),
-        store,
     )
-    tokenizer = train_tokenizer(TokenizerConfig(vocabulary_size=320), corpus, store)
-    tokens = tokenize(TokensConfig(), corpus, tokenizer, store)
-    sequences = pack_sequences(SequencesConfig(split="valid", sequence_tokens=64, layout="documents"), tokens, store)
-    datastore = build_datastore(DatastoreConfig(chunk_tokens=CHUNK_TOKENS, min_chunk_tokens=4), tokens, store)
-    neighbours = find_neighbours(NeighboursConfig(K=50, overlap_tokens=None), datastore, sequences, store)
+    tokenizer = store.get_or_build(TOKENIZER, TokenizerConfig(vocabulary_size=320), {"corpus": corpus})
+    tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
+    sequences = store.get_or_build(
+        SEQUENCES, SequencesConfig(split="valid", sequence_tokens=64, layout="documents"), {"tokens": tokens}
+    )
+    datastore = store.get_or_build(
+        DATASTORE, DatastoreConfig(chunk_tokens=CHUNK_TOKENS, min_chunk_tokens=4), {"tokens": tokens}
+    )
+    neighbours = store.get_or_build(
+        NEIGHBOURS, NeighboursConfig(K=50, overlap_tokens=None), {"datastore": datastore, "sequences": sequences}
+    )
     questions = make_questions_artefact(store, corpus)
-    found = find_question_neighbours(QuestionNeighboursConfig(K=50), datastore, questions, tokens, store)
+    found = store.get_or_build(
+        QUESTION_NEIGHBOURS,
+        QuestionNeighboursConfig(K=50),
+        {"datastore": datastore, "questions": questions, "tokens": tokens},
+    )
     return World(store, tokens, sequences, datastore, neighbours, questions, found)
 
 
@@ -135,10 +145,10 @@ def retro(seed: int = 0, **kwargs) -> RetroForCausalLM:
 
 
 def model_artefact(store: Store, model: PreTrainedModel, name: str) -> Artefact:
-    """A "model" artefact of these weights."""
+    """A model artefact of these weights."""
 
     def build(folder: Path, scratch: Path) -> dict:
         save(model, folder / "model")
         return {}
 
-    return store.make("model", 1, {"name": name}, {}, build)
+    return store.make("base", 1, {"name": name}, {}, build)

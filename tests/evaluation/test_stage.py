@@ -11,20 +11,14 @@ from chunkwise.core.errors import ConfigError, MismatchError
 from chunkwise.core.io import load_npy, read_json, read_parquet
 from chunkwise.core.precision import resolve_dtype
 from chunkwise.corpus.config import SequencesConfig
-from chunkwise.corpus.stage import pack_sequences
+from chunkwise.corpus.stages import SEQUENCES
 from chunkwise.datastore.config import DatastoreConfig, ViewConfig
-from chunkwise.datastore.stage import build_datastore
+from chunkwise.datastore.stages import DATASTORE
+from chunkwise.evaluation.compare import compare_perplexity
+from chunkwise.evaluation.config import BagOfWordsConfig, PerplexityConfig, QuestionsEvalConfig
 from chunkwise.evaluation.evidence import find_evidence, own_documents
 from chunkwise.evaluation.questions import own_chunks
-from chunkwise.evaluation.stage import (
-    BagOfWordsConfig,
-    PerplexityConfig,
-    QuestionsEvalConfig,
-    compare_perplexity,
-    evaluate_bag_of_words,
-    evaluate_perplexity,
-    evaluate_questions,
-)
+from chunkwise.evaluation.stages import BAG_OF_WORDS, PERPLEXITY, QA
 from chunkwise.neighbours.table import NeighbourTable
 from tests.evaluation.building import decoder, model_artefact, retro
 
@@ -35,20 +29,25 @@ def models(world):
 
 
 def perplexity(world, model, **config):
-    return evaluate_perplexity(
-        PerplexityConfig(**config), model, world.sequences, world.neighbours, world.datastore, world.store, device="cpu"
+    return world.store.get_or_build(
+        PERPLEXITY,
+        PerplexityConfig(**config),
+        {"model": model, "sequences": world.sequences, "neighbours": world.neighbours, "datastore": world.datastore},
+        device="cpu",
     )
 
 
 def questions(world, model, **config):
-    return evaluate_questions(
+    return world.store.get_or_build(
+        QA,
         QuestionsEvalConfig(**config),
-        model,
-        world.questions,
-        world.question_neighbours,
-        world.datastore,
-        world.tokens,
-        world.store,
+        {
+            "model": model,
+            "questions": world.questions,
+            "question_neighbours": world.question_neighbours,
+            "datastore": world.datastore,
+            "tokens": world.tokens,
+        },
         device="cpu",
     )
 
@@ -121,13 +120,15 @@ def test_what_auto_became_counts_and_not_that_it_was_asked_for(world, models):
 
 def test_the_same_evaluation_gives_the_same_bytes(world, models, tmp_path):
     first = perplexity(world, models[0], condition="on")
-    elsewhere = evaluate_perplexity(
+    elsewhere = type(world.store)(tmp_path).get_or_build(
+        PERPLEXITY,
         PerplexityConfig(condition="on"),
-        models[0],
-        world.sequences,
-        world.neighbours,
-        world.datastore,
-        type(world.store)(tmp_path),
+        {
+            "model": models[0],
+            "sequences": world.sequences,
+            "neighbours": world.neighbours,
+            "datastore": world.datastore,
+        },
         device="cpu",
     )
     assert elsewhere.key == first.key
@@ -143,8 +144,8 @@ def test_two_evaluations_compare(world, models):
 
 
 def test_without_a_table_there_is_no_overlap_but_a_loss(world, models):
-    artefact = evaluate_perplexity(
-        PerplexityConfig(condition="none"), models[1], world.sequences, None, None, world.store, device="cpu"
+    artefact = world.store.get_or_build(
+        PERPLEXITY, PerplexityConfig(condition="none"), {"model": models[1], "sequences": world.sequences}, device="cpu"
     )
     assert metrics_of(artefact)["by_overlap"] is None
     assert metrics_of(artefact)["nll"] == metrics_of(perplexity(world, models[1], condition="none"))["nll"]
@@ -161,17 +162,21 @@ def test_a_model_of_the_wrong_kind_is_refused(world, models):
 
 
 def test_inputs_that_do_not_belong_together_are_refused(world, models):
-    packed = pack_sequences(SequencesConfig(split="valid", sequence_tokens=64), world.tokens, world.store)
+    packed = world.store.get_or_build(
+        SEQUENCES, SequencesConfig(split="valid", sequence_tokens=64), {"tokens": world.tokens}
+    )
     with pytest.raises(MismatchError, match="layout 'packed'"):
         perplexity(replace(world, sequences=packed), models[0])
-    other = pack_sequences(
-        SequencesConfig(split="valid", sequence_tokens=32, layout="documents"), world.tokens, world.store
+    other = world.store.get_or_build(
+        SEQUENCES, SequencesConfig(split="valid", sequence_tokens=32, layout="documents"), {"tokens": world.tokens}
     )
     with pytest.raises(MismatchError, match="made for other sequences"):
         perplexity(replace(world, sequences=other), models[0])
     with pytest.raises(ConfigError, match="needs the neighbours"):
         perplexity(replace(world, neighbours=None), models[0])
-    small = build_datastore(DatastoreConfig(chunk_tokens=8, min_chunk_tokens=4), world.tokens, world.store)
+    small = world.store.get_or_build(
+        DATASTORE, DatastoreConfig(chunk_tokens=8, min_chunk_tokens=4), {"tokens": world.tokens}
+    )
     with pytest.raises(MismatchError, match="chunks of 16 tokens, the datastore holds chunks of 8"):
         perplexity(replace(world, datastore=small), models[0], condition="random")
     with pytest.raises(MismatchError, match="knows 300 tokens, the tokenizer has 320"):
@@ -232,20 +237,18 @@ def test_batches_make_no_difference_to_answers(world, models):
 
 
 def test_closed_needs_no_table_and_is_shared_by_all_views(world, models):
-    alone = evaluate_questions(
+    alone = world.store.get_or_build(
+        QA,
         QuestionsEvalConfig(cell="closed"),
-        models[1],
-        world.questions,
-        None,
-        None,
-        world.tokens,
-        world.store,
+        {"model": models[1], "questions": world.questions, "tokens": world.tokens},
         device="cpu",
     )
     assert questions(world, models[1], cell="closed", view=ViewConfig(fraction=0.5), view_seed=4).key == alone.key
     with pytest.raises(ConfigError, match="cell 'prompt' needs the neighbours"):
-        evaluate_questions(
-            QuestionsEvalConfig(cell="prompt"), models[1], world.questions, None, None, world.tokens, world.store
+        world.store.get_or_build(
+            QA,
+            QuestionsEvalConfig(cell="prompt"),
+            {"model": models[1], "questions": world.questions, "tokens": world.tokens},
         )
 
 
@@ -298,13 +301,15 @@ def test_a_chunk_is_shown_once_in_a_prompt(world):
 
 def test_the_bag_of_words_reads_passages_or_the_question(world):
     def bag(**config):
-        return evaluate_bag_of_words(
+        return world.store.get_or_build(
+            BAG_OF_WORDS,
             BagOfWordsConfig(**config),
-            world.questions,
-            world.question_neighbours,
-            world.datastore,
-            world.tokens,
-            world.store,
+            {
+                "questions": world.questions,
+                "question_neighbours": world.question_neighbours,
+                "datastore": world.datastore,
+                "tokens": world.tokens,
+            },
         )
 
     found, blind, placebo = bag(), bag(reads="question"), bag(evidence="placebo")
@@ -335,7 +340,10 @@ def test_float16_is_refused():
 
 
 def test_the_lab_can_plan_without_torch():
-    code = "import chunkwise.evaluation.stage, sys; print({'torch', 'transformers'} & set(sys.modules))"
+    code = (
+        "import chunkwise.ablation.study, chunkwise.graph.stage, sys; chunkwise.graph.stage.stages(); "
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -8,9 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chunkwise.core.store import Store
-from chunkwise.datastore.config import DatastoreConfig, ViewConfig
-from chunkwise.datastore.stage import Datastore, build_datastore, members
-from chunkwise.neighbours.stage import NeighboursConfig, NeighbourTable, check_rebuild, find_neighbours
+from chunkwise.datastore.config import DatastoreConfig, DatastoreViewConfig, ViewConfig
+from chunkwise.datastore.reader import Datastore
+from chunkwise.datastore.stages import DATASTORE, DATASTORE_VIEW
+from chunkwise.datastore.views import members
+from chunkwise.neighbours.config import NeighboursConfig
+from chunkwise.neighbours.rebuild import check_rebuild
+from chunkwise.neighbours.stages import NEIGHBOURS
+from chunkwise.neighbours.table import NeighbourTable
 from tests.datastore.building import Doc, make_sequences, make_tokens, random_documents
 
 CHUNK = 4
@@ -50,7 +55,7 @@ def test_a_filtered_table_equals_the_table_of_a_physical_rebuild(corpus, count, 
         documents = random_documents(corpus, count)
         tokens = make_tokens(store, documents)
         config = DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2, bm25={"terms": terms})
-        full = build_datastore(config, tokens, store)
+        full = store.get_or_build(DATASTORE, config, {"tokens": tokens})
         rows = [(document.tokens + documents[0].tokens)[:12] for document in documents]
         # Rows stand for packs of up to two documents, all of which are excluded.
         sequences = make_sequences(
@@ -60,11 +65,20 @@ def test_a_filtered_table_equals_the_table_of_a_physical_rebuild(corpus, count, 
         chosen = members(view, everything.documents, seed)
         if not everything.chunk_allowed(chosen).any():
             return  # a view of nothing cannot be built
-        part = build_datastore(config, tokens, store, view=view, view_seed=seed, statistics=full)
+        part = store.get_or_build(
+            DATASTORE_VIEW,
+            DatastoreViewConfig(**config.model_dump(), view=view),
+            {"tokens": tokens, "statistics": full},
+            seed=seed,
+        )
 
         neighbours = NeighboursConfig(K=len(everything), overlap_tokens=overlap)
-        filtered = NeighbourTable.open(find_neighbours(neighbours, full, sequences, store), full).select(chosen, k)
-        rebuilt = NeighbourTable.open(find_neighbours(neighbours, part, sequences, store), part).select(None, k)
+        filtered = NeighbourTable.open(
+            store.get_or_build(NEIGHBOURS, neighbours, {"datastore": full, "sequences": sequences}), full
+        ).select(chosen, k)
+        rebuilt = NeighbourTable.open(
+            store.get_or_build(NEIGHBOURS, neighbours, {"datastore": part, "sequences": sequences}), part
+        ).select(None, k)
 
         # The rebuild numbers its chunks anew; both keep the order of documents.
         full_id = np.append(np.flatnonzero(everything.chunk_allowed(chosen)), -1)
@@ -79,11 +93,16 @@ def test_with_a_small_K_every_row_that_is_not_cut_short_is_exact(corpus, seed, K
         store = Store(folder)
         documents = random_documents(corpus, 20)
         tokens = make_tokens(store, documents)
-        full = build_datastore(DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2), tokens, store)
+        full = store.get_or_build(
+            DATASTORE, DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2), {"tokens": tokens}
+        )
         rows = [document.tokens[:8] for document in documents]
         sequences = make_sequences(store, tokens, rows, [(i, i) for i in range(20)], width=8)
         table = NeighbourTable.open(
-            find_neighbours(NeighboursConfig(K=K, overlap_tokens=None), full, sequences, store), full
+            store.get_or_build(
+                NEIGHBOURS, NeighboursConfig(K=K, overlap_tokens=None), {"datastore": full, "sequences": sequences}
+            ),
+            full,
         )
         small, large = (
             members(ViewConfig(fraction=f), table.datastore.documents, seed) for f in (fraction / 2, fraction)
@@ -115,9 +134,14 @@ def test_the_rebuild_check_agrees_and_sees_a_table_that_lies(tmp_path):
     store = Store(tmp_path)
     documents = random_documents(7, 60)
     tokens = make_tokens(store, documents)
-    full = build_datastore(DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2), tokens, store)
+    full = store.get_or_build(DATASTORE, DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2), {"tokens": tokens})
     sequences = make_sequences(store, tokens, [d.tokens[:12] for d in documents], [(i, i) for i in range(60)], width=12)
-    table = NeighbourTable.open(find_neighbours(NeighboursConfig(K=40, overlap_tokens=3), full, sequences, store), full)
+    table = NeighbourTable.open(
+        store.get_or_build(
+            NEIGHBOURS, NeighboursConfig(K=40, overlap_tokens=3), {"datastore": full, "sequences": sequences}
+        ),
+        full,
+    )
     chosen = members(ViewConfig(fraction=0.4), table.datastore.documents, 1)
     check = check_rebuild(table, chosen, 2, sample_queries=100)
     assert check.rows > 80
@@ -133,9 +157,14 @@ def test_completing_a_view_obeys_the_overlap_rule(tmp_path):
     documents = [Doc([1, 2, 3, 4], source=("code", "prose")[i % 2]) for i in range(48)]
     documents += [Doc([1, 2, 3, 9], source="prose"), Doc([1, 2, 8, 9], source="prose")]
     tokens = make_tokens(store, documents)
-    full = build_datastore(DatastoreConfig(chunk_tokens=CHUNK), tokens, store)
+    full = store.get_or_build(DATASTORE, DatastoreConfig(chunk_tokens=CHUNK), {"tokens": tokens})
     sequences = make_sequences(store, tokens, [[1, 2, 3, 4]], [(0, 0)], width=4)
-    table = NeighbourTable.open(find_neighbours(NeighboursConfig(K=3, overlap_tokens=64), full, sequences, store), full)
+    table = NeighbourTable.open(
+        store.get_or_build(
+            NEIGHBOURS, NeighboursConfig(K=3, overlap_tokens=64), {"datastore": full, "sequences": sequences}
+        ),
+        full,
+    )
     assert table.counts["dropped_overlap"] == 3  # 64 tokens mean the whole chunk of 4
     prose = members(ViewConfig(sources=("prose",)), table.datastore.documents, 0)
     assert table.select(prose, 3, complete=True).ids.tolist() == [[48, 49, -1]]

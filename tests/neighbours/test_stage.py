@@ -7,19 +7,15 @@ from chunkwise.core.errors import ArtefactError, MismatchError, ShapeError
 from chunkwise.core.io import load_npy, write_jsonl
 from chunkwise.core.store import Store
 from chunkwise.datastore.config import DatastoreConfig
-from chunkwise.datastore.stage import Datastore, build_datastore
-from chunkwise.neighbours import stage
-from chunkwise.neighbours.stage import (
-    NeighboursConfig,
-    NeighbourTable,
-    QuestionNeighboursConfig,
-    find_neighbours,
-    find_question_neighbours,
-)
-from chunkwise.neighbours.table import first_allowed
+from chunkwise.datastore.reader import Datastore
+from chunkwise.datastore.stages import DATASTORE
+from chunkwise.neighbours import search as searching
+from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
+from chunkwise.neighbours.stages import NEIGHBOURS, QUESTION_NEIGHBOURS
+from chunkwise.neighbours.table import NeighbourTable, first_allowed
 from tests.datastore.building import Doc, make_sequences, make_tokens, random_documents
 
-DATASTORE = DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2)
+DATASTORE_CONFIG = DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2)
 
 HAND = [
     Doc([1, 2, 3, 4, 5, 6, 7, 8]),  # chunks 0, 1
@@ -37,11 +33,11 @@ def store(tmp_path):
 def hand_table(store, **settings):
     """Document 0 as one row of 3 chunks, of which the last is empty; and a short row of document 3."""
     tokens = make_tokens(store, HAND)
-    datastore = build_datastore(DATASTORE, tokens, store)
+    datastore = store.get_or_build(DATASTORE, DATASTORE_CONFIG, {"tokens": tokens})
     rows = [[1, 2, 3, 4, 5, 6, 7, 8], [40, 41]]
     sequences = make_sequences(store, tokens, rows, [(0, 0), (3, 3)], width=12)
     config = NeighboursConfig(**({"K": 3, "overlap_tokens": None} | settings))
-    table = find_neighbours(config, datastore, sequences, store)
+    table = store.get_or_build(NEIGHBOURS, config, {"datastore": datastore, "sequences": sequences})
     return table, datastore
 
 
@@ -77,34 +73,37 @@ def test_the_same_window_in_another_document_is_dropped_and_counted(store):
 
 def test_sequences_of_another_corpus_lose_no_document(store):
     tokens = make_tokens(store, HAND)
-    datastore = build_datastore(DATASTORE, tokens, store)
+    datastore = store.get_or_build(DATASTORE, DATASTORE_CONFIG, {"tokens": tokens})
     elsewhere = make_tokens(store, HAND[:1])
     sequences = make_sequences(store, elsewhere, [[1, 2, 3, 4]], [(0, 0)], width=4)
-    table = find_neighbours(NeighboursConfig(K=2, overlap_tokens=None), datastore, sequences, store)
+    table = store.get_or_build(
+        NEIGHBOURS, NeighboursConfig(K=2, overlap_tokens=None), {"datastore": datastore, "sequences": sequences}
+    )
     assert load_npy(table.file("ids.npy")).tolist() == [[0, 4]]
     assert table.counts["same_corpus"] is False
 
 
 def test_another_tokenizer_and_broken_chunks_are_refused(store):
     tokens = make_tokens(store, HAND)
-    datastore = build_datastore(DATASTORE, tokens, store)
+    datastore = store.get_or_build(DATASTORE, DATASTORE_CONFIG, {"tokens": tokens})
     other = make_sequences(store, tokens, [[1, 2]], [(0, 0)], width=4, tokenizer="u" * 64)
     with pytest.raises(MismatchError, match="the sequences artefact was made with tokenizer uuuuuuuuuuuu"):
-        find_neighbours(NeighboursConfig(), datastore, other, store)
+        store.get_or_build(NEIGHBOURS, NeighboursConfig(), {"datastore": datastore, "sequences": other})
     broken = make_sequences(store, tokens, [[1, 2]], [(0, 0)], width=6)
     with pytest.raises(MismatchError, match="6 tokens are not a whole number of chunks of 4"):
-        find_neighbours(NeighboursConfig(), datastore, broken, store)
+        store.get_or_build(NEIGHBOURS, NeighboursConfig(), {"datastore": datastore, "sequences": broken})
 
 
 def test_a_killed_search_goes_on_where_it_was(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "BLOCK_QUERIES", 8)
+    monkeypatch.setattr(searching, "BLOCK_QUERIES", 8)
     documents = random_documents(seed=5, count=30)
 
     def inputs(where):
         tokens = make_tokens(where, documents)
         rows = [(document.tokens + [1] * 12)[:12] for document in documents]
         sequences = make_sequences(where, tokens, rows, [(i, i) for i in range(30)], width=12)
-        return build_datastore(DATASTORE, tokens, where), sequences
+        datastore = where.get_or_build(DATASTORE, DATASTORE_CONFIG, {"tokens": tokens})
+        return {"datastore": datastore, "sequences": sequences}
 
     searched = []
     search = Datastore.search
@@ -117,13 +116,13 @@ def test_a_killed_search_goes_on_where_it_was(store, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Datastore, "search", failing)
     with pytest.raises(KeyboardInterrupt):
-        find_neighbours(NeighboursConfig(K=5), *inputs(store), store)
-    resumed = find_neighbours(NeighboursConfig(K=5), *inputs(store), store)
+        store.get_or_build(NEIGHBOURS, NeighboursConfig(K=5), inputs(store))
+    resumed = store.get_or_build(NEIGHBOURS, NeighboursConfig(K=5), inputs(store))
     assert len(searched) == 4 + 9  # 12 blocks, 3 of them done before the kill
     monkeypatch.setattr(Datastore, "search", search)
     other = Store(tmp_path / "other")
-    monkeypatch.setattr(stage, "BLOCK_QUERIES", 1000)
-    assert find_neighbours(NeighboursConfig(K=5), *inputs(other), other).digest == resumed.digest
+    monkeypatch.setattr(searching, "BLOCK_QUERIES", 1000)
+    assert other.get_or_build(NEIGHBOURS, NeighboursConfig(K=5), inputs(other)).digest == resumed.digest
 
 
 def test_a_view_is_a_filter(store):
@@ -155,7 +154,9 @@ def test_a_table_that_cannot_serve_the_view_is_refused_with_the_k_that_could(sto
 
 def test_tables_of_another_datastore_and_views_of_another_size_are_refused(store):
     artefact, datastore = hand_table(store)
-    other = build_datastore(DatastoreConfig(chunk_tokens=4, min_chunk_tokens=4), make_tokens(store, HAND), store)
+    other = store.get_or_build(
+        DATASTORE, DatastoreConfig(chunk_tokens=4, min_chunk_tokens=4), {"tokens": make_tokens(store, HAND)}
+    )
     with pytest.raises(MismatchError, match="neighbour table was made on datastore"):
         NeighbourTable.open(artefact, other)
     with pytest.raises(ArtefactError, match="expected a neighbour table"):
@@ -191,24 +192,36 @@ def test_questions_are_searched_by_their_words_and_exclude_nothing(store, tmp_pa
 
     tokens = store.make("tokens", 1, {"with": "tokenizer"}, {}, with_tokenizer)
     questions = store.make("questions", 1, {}, {}, two_questions)
-    datastore = build_datastore(DATASTORE, tokens, store)
-    found = find_question_neighbours(QuestionNeighboursConfig(K=3), datastore, questions, tokens, store)
+    datastore = store.get_or_build(DATASTORE, DATASTORE_CONFIG, {"tokens": tokens})
+    found = store.get_or_build(
+        QUESTION_NEIGHBOURS,
+        QuestionNeighboursConfig(K=3),
+        {"datastore": datastore, "questions": questions, "tokens": tokens},
+    )
     assert load_npy(found.file("ids.npy")).tolist() == [[6, -1, -1], [2, 5, 0]]  # chunks 0 and 4 tie
     assert found.counts["queries"] == 2
     last_two = QuestionNeighboursConfig(K=3, max_question_tokens=2)
-    shortened = find_question_neighbours(last_two, datastore, questions, tokens, store)
+    shortened = store.get_or_build(
+        QUESTION_NEIGHBOURS, last_two, {"datastore": datastore, "questions": questions, "tokens": tokens}
+    )
     assert load_npy(shortened.file("ids.npy"))[1].tolist() == [5, 2, -1]
     assert NeighbourTable.open(shortened, datastore).chunks_per_row == 1
     other = make_tokens(store, HAND, tokenizer="u" * 64)
     with pytest.raises(MismatchError, match="the tokens artefact was made with tokenizer uuuuuuuuuuuu"):
-        find_question_neighbours(QuestionNeighboursConfig(), datastore, questions, other, store)
+        store.get_or_build(
+            QUESTION_NEIGHBOURS,
+            QuestionNeighboursConfig(),
+            {"datastore": datastore, "questions": questions, "tokens": other},
+        )
 
 
 def test_all_documents_of_a_packed_row_are_excluded(store):
     tokens = make_tokens(store, HAND)
-    datastore = build_datastore(DATASTORE, tokens, store)
+    datastore = store.get_or_build(DATASTORE, DATASTORE_CONFIG, {"tokens": tokens})
     sequences = make_sequences(store, tokens, [[1, 2, 3, 4, 5, 6]] * 2, [(0, 1), (1, 3)], width=8)
-    table = find_neighbours(NeighboursConfig(K=3, overlap_tokens=None), datastore, sequences, store)
+    table = store.get_or_build(
+        NEIGHBOURS, NeighboursConfig(K=3, overlap_tokens=None), {"datastore": datastore, "sequences": sequences}
+    )
     assert load_npy(table.file("ids.npy")).tolist() == [[4, -1, -1], [-1, -1, -1], [0, -1, -1], [1, -1, -1]]
     assert load_npy(table.file("exclude.npy")).tolist() == [[0, 4], [0, 4], [2, 7], [2, 7]]
 

@@ -7,12 +7,13 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.io import write_jsonl
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokenizerConfig, TokensConfig
-from chunkwise.corpus.stage import build_corpus, pack_sequences, tokenize, train_tokenizer
+from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
 from chunkwise.datastore.config import DatastoreConfig
-from chunkwise.datastore.stage import build_datastore
-from chunkwise.neighbours.stage import NeighboursConfig, find_neighbours
+from chunkwise.datastore.stages import DATASTORE
+from chunkwise.neighbours.config import NeighboursConfig
+from chunkwise.neighbours.stages import NEIGHBOURS
 from chunkwise.training.config import BaseConfig, InstructConfig, RetrofitConfig
-from chunkwise.training.stage import train_base, train_instruct, train_retrofit
+from chunkwise.training.stages import BASE, INSTRUCT, RETROFIT
 from tests.training.world import DECODER, OPTIONS, options
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "islet", "jetty", "knoll", "larch"]
@@ -45,22 +46,32 @@ def make_setting(root: Path) -> Setting:
     config = CorpusConfig(
         sources=(source,), near_duplicate_jaccard=None, decontaminate_jaccard=None, held_fraction=0, valid_fraction=0
     )
-    corpus = build_corpus(config, store)
-    tokens = tokenize(
-        TokensConfig(), corpus, train_tokenizer(TokenizerConfig(vocabulary_size=320), corpus, store), store
+    corpus = store.get_or_build(CORPUS, config)
+    tokens = store.get_or_build(
+        TOKENS,
+        TokensConfig(),
+        {
+            "corpus": corpus,
+            "tokenizer": store.get_or_build(TOKENIZER, TokenizerConfig(vocabulary_size=320), {"corpus": corpus}),
+        },
     )
-    sequences = pack_sequences(SequencesConfig(sequence_tokens=16), tokens, store)
-    datastore = build_datastore(DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2), tokens, store)
-    neighbours = find_neighbours(NeighboursConfig(K=60, overlap_tokens=None), datastore, sequences, store)
+    sequences = store.get_or_build(SEQUENCES, SequencesConfig(sequence_tokens=16), {"tokens": tokens})
+    datastore = store.get_or_build(DATASTORE, DatastoreConfig(chunk_tokens=4, min_chunk_tokens=2), {"tokens": tokens})
+    neighbours = store.get_or_build(
+        NEIGHBOURS, NeighboursConfig(K=60, overlap_tokens=None), {"datastore": datastore, "sequences": sequences}
+    )
 
     def build(folder, scratch):
         write_jsonl(folder / "instructions.jsonl", INSTRUCTIONS)
         return {}
 
     instructions = store.make("questions", 1, {}, {"corpus": corpus}, build)
-    base = train_base(BaseConfig(decoder=DECODER, train=options()), sequences, store, 0)
-    retrofit = train_retrofit(
-        RetrofitConfig(retro=OPTIONS, train=options()), base, sequences, neighbours, datastore, store, 0
+    base = store.get_or_build(BASE, BaseConfig(decoder=DECODER, train=options()), {"sequences": sequences}, seed=0)
+    retrofit = store.get_or_build(
+        RETROFIT,
+        RetrofitConfig(retro=OPTIONS, train=options()),
+        {"base": base, "sequences": sequences, "neighbours": neighbours, "datastore": datastore},
+        seed=0,
     )
     return Setting(store, tokens, datastore, instructions, base, retrofit)
 
@@ -70,4 +81,9 @@ def instruct(setting: Setting, model: Artefact, **changes) -> Artefact:
     train = options(**changes.pop("train", {}))
     config = InstructConfig(**{"prompt_tokens": 64, "answer_tokens": 16, "chunk_tokens": 4, "train": train} | changes)
     datastore = setting.datastore if config.passages or config.gate else None
-    return train_instruct(config, model, setting.instructions, setting.tokens, setting.store, 0, datastore=datastore)
+    return setting.store.get_or_build(
+        INSTRUCT,
+        config,
+        {"model": model, "instructions": setting.instructions, "tokens": setting.tokens, "datastore": datastore},
+        seed=0,
+    )

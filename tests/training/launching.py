@@ -16,7 +16,7 @@ import numpy as np
 
 from chunkwise.core.io import save_npy
 from chunkwise.training.config import BaseConfig, InPromptConfig, RetrofitConfig, TwinConfig
-from chunkwise.training.stage import train_base, train_in_prompt, train_retrofit, train_twin
+from chunkwise.training.stages import BASE, IN_PROMPT, RETROFIT, TWIN
 from tests.training.instructions import instruct, make_setting
 from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, ROW_TOKENS, base, make_world, options
 
@@ -45,15 +45,26 @@ def few_neighbours(world):
 def _base(world, **changes):
     decoder = DECODER.model_copy(update=changes.pop("decoder", {}))
     config = BaseConfig(decoder=decoder, train=options(**STEPS, **changes))
-    return train_base(config, world.sequences, world.store, 0, validation=world.validation)
+    return world.store.get_or_build(
+        BASE, config, {"sequences": world.sequences, "validation": world.validation}, seed=0
+    )
 
 
 def _retrofit(world, *, start=None, retro=CONDITIONED, settings=None, **changes):
     config = RetrofitConfig(retro=retro, train=options(**STEPS | changes), **settings or {})
-    return train_retrofit(
-        config, start or base(world), world.sequences, few_neighbours(world), world.datastore, world.store, 0,
-        validation=world.validation, validation_neighbours=world.validation_neighbours,
-    )  # fmt: skip
+    return world.store.get_or_build(
+        RETROFIT,
+        config,
+        {
+            "base": start or base(world),
+            "sequences": world.sequences,
+            "neighbours": few_neighbours(world),
+            "datastore": world.datastore,
+            "validation": world.validation,
+            "validation_neighbours": world.validation_neighbours,
+        },
+        seed=0,
+    )
 
 
 @contextlib.contextmanager
@@ -83,15 +94,24 @@ def _instruct_gathered(setting):
 
 def _in_prompt(world):
     config = InPromptConfig(chunk_tokens=CHUNK_TOKENS, train=options(**STEPS, microbatch_sequences=2))
-    return train_in_prompt(
-        config, base(world), world.sequences, few_neighbours(world), world.datastore, world.store, 0,
-        validation=world.validation, validation_neighbours=world.validation_neighbours,
-    )  # fmt: skip
+    return world.store.get_or_build(
+        IN_PROMPT,
+        config,
+        {
+            "base": base(world),
+            "sequences": world.sequences,
+            "neighbours": few_neighbours(world),
+            "datastore": world.datastore,
+            "validation": world.validation,
+            "validation_neighbours": world.validation_neighbours,
+        },
+        seed=0,
+    )
 
 
 def _twin(world, *, settings=None, **changes):
     config = TwinConfig(train=options(**STEPS | changes), **settings or {})
-    return train_twin(config, base(world), world.sequences, world.store, 0)
+    return world.store.get_or_build(TWIN, config, {"base": base(world), "sequences": world.sequences}, seed=0)
 
 
 OTHER = {"encoder_feed_forward": "swiglu", "encoder_embeddings": "own", "norm": "layer", "learned_gate": "tanh"}

@@ -10,7 +10,7 @@ from chunkwise.datastore.reader import Datastore
 from chunkwise.model.weights import load
 from chunkwise.training.config import InstructConfig
 from chunkwise.training.instruct import make_examples
-from chunkwise.training.stage import train_instruct
+from chunkwise.training.stages import INSTRUCT
 from tests.training.instructions import instruct, make_setting
 from tests.training.world import options
 
@@ -78,7 +78,12 @@ def test_passages_stand_in_the_prompt_and_hold_the_answer(setting):
 def test_what_cannot_be_tuned_is_refused(setting):
     config = InstructConfig(chunk_tokens=4, passages=2, train=options())
     with pytest.raises(ConfigError, match="passages=2 and gate=0 need a datastore"):
-        train_instruct(config, setting.base, setting.instructions, setting.tokens, setting.store, 0)
+        setting.store.get_or_build(
+            INSTRUCT,
+            config,
+            {"model": setting.base, "instructions": setting.instructions, "tokens": setting.tokens},
+            seed=0,
+        )
     with pytest.raises(ConfigError, match="gate=1 needs a model with retrieval"):
         instruct(setting, setting.base, gate=1)
     with pytest.raises(InputError, match="of 24 instructions none fits into prompt_tokens=8"):

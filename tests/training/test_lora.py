@@ -11,7 +11,7 @@ from chunkwise.model.weights import load
 from chunkwise.training.config import LoraOptions, RetrofitConfig, TwinConfig
 from chunkwise.training.initialise import new_decoder, new_retrofit
 from chunkwise.training.lora import add_updates
-from chunkwise.training.stage import train_retrofit, train_twin
+from chunkwise.training.stages import RETROFIT, TWIN
 from tests.training.world import DECODER, OPTIONS, VOCABULARY, base, make_world, options
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -37,7 +37,12 @@ def report(artefact):
 
 def retrofit(world, start, lora, **changes):
     config = RetrofitConfig(retro=OPTIONS, lora=lora, train=options(**changes))
-    return train_retrofit(config, start, world.sequences, world.neighbours, world.datastore, world.store, 0)
+    return world.store.get_or_build(
+        RETROFIT,
+        config,
+        {"base": start, "sequences": world.sequences, "neighbours": world.neighbours, "datastore": world.datastore},
+        seed=0,
+    )
 
 
 def test_a_fresh_update_changes_nothing_and_sits_in_the_layers_matrices_alone():
@@ -117,7 +122,7 @@ def test_a_retrofit_trains_updates_and_all_that_retrieval_added(world):
 def test_the_twin_is_trained_by_updates_too(world):
     start = base(world)
     config = TwinConfig(lora={"rank": 2}, train=options(steps=60, log_steps=10))
-    made = train_twin(config, start, world.sequences, world.store, 0)
+    made = world.store.get_or_build(TWIN, config, {"base": start, "sequences": world.sequences}, seed=0)
     before, after = weights(start), weights(made)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if any(matrix in name for matrix in MATRICES)}

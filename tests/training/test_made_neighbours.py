@@ -14,13 +14,13 @@ import chunkwise
 from chunkwise.core.errors import ConfigError
 from chunkwise.datastore.reader import Datastore
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
-from chunkwise.evaluation.stage import evaluate_perplexity, evaluate_questions
+from chunkwise.evaluation.stages import PERPLEXITY, QA
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.weights import load
 from chunkwise.neighbours import controls
-from chunkwise.neighbours.config import QuestionNeighboursConfig
+from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
 from chunkwise.neighbours.controls import next_chunk_windows, oracle_neighbours
-from chunkwise.neighbours.stage import NeighboursConfig, find_neighbours, find_question_neighbours
+from chunkwise.neighbours.stages import NEIGHBOURS, QUESTION_NEIGHBOURS
 from chunkwise.neighbours.table import NeighbourTable
 from chunkwise.training import data, made_neighbours, trainer
 from chunkwise.training.config import BaseConfig, MadeNeighboursConfig, RetrofitConfig, TrainOptions
@@ -28,7 +28,7 @@ from chunkwise.training.data import OwnText, PlainBatches, Retrieved, RetroBatch
 from chunkwise.training.initialise import new_decoder, new_retrofit
 from chunkwise.training.made_neighbours import MadeNeighbours
 from chunkwise.training.report import count_flops
-from chunkwise.training.stage import train_base, train_retrofit
+from chunkwise.training.stages import BASE, RETROFIT
 from chunkwise.training.trainer import Curves, Job, loss_of_batch
 from tests.datastore.building import make_sequences
 from tests.evaluation import building
@@ -587,29 +587,51 @@ def test_no_evaluation_asks_for_made_neighbours(tmp_path, monkeypatch):
     """A model trained with nothing else is found neighbours for and evaluated, with all that makes them refused."""
     small = building.make_world(tmp_path)
     retro = RetroOptions(chunk_tokens=building.CHUNK_TOKENS, cca_layers=(2,), encoder_layers=1)
-    start = train_base(BaseConfig(decoder=DECODER, train=options(steps=1)), small.sequences, small.store, 0)
-    model = train_retrofit(
-        RetrofitConfig(retro=retro, made_neighbours=ALWAYS, train=options(steps=2)), start, small.sequences,
-        small.neighbours, small.datastore, small.store, 0,
-    )  # fmt: skip
+    start = small.store.get_or_build(
+        BASE, BaseConfig(decoder=DECODER, train=options(steps=1)), {"sequences": small.sequences}, seed=0
+    )
+    model = small.store.get_or_build(
+        RETROFIT,
+        RetrofitConfig(retro=retro, made_neighbours=ALWAYS, train=options(steps=2)),
+        {"base": start, "sequences": small.sequences, "neighbours": small.neighbours, "datastore": small.datastore},
+        seed=0,
+    )
     monkeypatch.setattr(MadeNeighbours, "__init__", refuse)
     monkeypatch.setattr(MadeNeighbours, "__call__", refuse)
     for module in (controls, data, made_neighbours):
         monkeypatch.setattr(module, "next_chunk_windows", refuse)
-    found = find_neighbours(NeighboursConfig(K=40, overlap_tokens=None), small.datastore, small.sequences, small.store)
+    found = small.store.get_or_build(
+        NEIGHBOURS,
+        NeighboursConfig(K=40, overlap_tokens=None),
+        {"datastore": small.datastore, "sequences": small.sequences},
+    )
     settings = QuestionNeighboursConfig(K=40)
-    asked = find_question_neighbours(settings, small.datastore, small.questions, small.tokens, small.store)
+    asked = small.store.get_or_build(
+        QUESTION_NEIGHBOURS,
+        settings,
+        {"datastore": small.datastore, "questions": small.questions, "tokens": small.tokens},
+    )
     assert not found.reused and not asked.reused
     for condition in ("on", "off", "random", "shuffled", "own", "oracle"):
-        made_here = evaluate_perplexity(
-            PerplexityConfig(condition=condition), model, small.sequences, found, small.datastore, small.store,
+        made_here = small.store.get_or_build(
+            PERPLEXITY,
+            PerplexityConfig(condition=condition),
+            {"model": model, "sequences": small.sequences, "neighbours": found, "datastore": small.datastore},
             device="cpu",
-        )  # fmt: skip
+        )
         assert not made_here.reused
-    answered = evaluate_questions(
-        QuestionsEvalConfig(n_generate=2, max_answer_tokens=2), model, small.questions, asked, small.datastore,
-        small.tokens, small.store, device="cpu",
-    )  # fmt: skip
+    answered = small.store.get_or_build(
+        QA,
+        QuestionsEvalConfig(n_generate=2, max_answer_tokens=2),
+        {
+            "model": model,
+            "questions": small.questions,
+            "question_neighbours": asked,
+            "datastore": small.datastore,
+            "tokens": small.tokens,
+        },
+        device="cpu",
+    )
     assert not answered.reused
 
 
@@ -620,7 +642,7 @@ def test_nothing_but_training_knows_of_them():
         for path in root.rglob("*.py")
         if "MadeNeighbours" in path.read_text() or "training.made_neighbours" in path.read_text()
     }
-    assert knows == {f"training/{name}.py" for name in ("config", "data", "made_neighbours", "stage")}
+    assert knows == {f"training/{name}.py" for name in ("config", "continued", "data", "made_neighbours")}
     for path in (*root.glob("evaluation/*.py"), *root.glob("neighbours/*.py")):
         assert "made_neighbours" not in path.read_text(), path
     for path in root.glob("evaluation/*.py"):
@@ -670,10 +692,17 @@ def test_conditions_without_rows_and_clipping_of_one_group_make_no_other_artefac
 def test_rows_of_which_nothing_reads_a_neighbour_are_refused(world, tmp_path):
     rows = [[1, 2, 3, 4], [5, 6, 7, 8]]
     sequences = make_sequences(world.store, world.tokens, rows, [(0, 0), (1, 1)], CHUNK_TOKENS)
-    found = find_neighbours(NeighboursConfig(K=5, overlap_tokens=None), world.datastore, sequences, world.store)
+    found = world.store.get_or_build(
+        NEIGHBOURS, NeighboursConfig(K=5, overlap_tokens=None), {"datastore": world.datastore, "sequences": sequences}
+    )
     config = RetrofitConfig(retro=OPTIONS, train=options())
     with pytest.raises(ConfigError, match="longest row has 4 tokens.*a chunk of 4 on: nothing would be read"):
-        train_retrofit(config, base(world), sequences, found, world.datastore, world.store, 0)
+        world.store.get_or_build(
+            RETROFIT,
+            config,
+            {"base": base(world), "sequences": sequences, "neighbours": found, "datastore": world.datastore},
+            seed=0,
+        )
 
 
 def test_a_curriculum_longer_than_the_training_is_refused(world):

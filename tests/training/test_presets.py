@@ -3,7 +3,7 @@
 import pytest
 
 from chunkwise.core.errors import ConfigError
-from chunkwise.core.store import Store
+from chunkwise.core.store import recipe_key
 from chunkwise.training.config import BaseConfig, TrainOptions
 from chunkwise.training.presets import presets
 
@@ -63,7 +63,7 @@ def test_a_preset_and_its_values_written_out_are_one_training():
         learning_rate=5e-6, schedule="constant", weight_decay=0.01, betas=(0.9, 0.98), batch_sequences=128, steps=10
     ).resolved(64)
     assert named == written
-    keys = {Store.key("base", 1, BaseConfig(train=train), {}) for train in (named, written)}
+    keys = {recipe_key("base", 1, BaseConfig(train=train), {}) for train in (named, written)}
     assert len(keys) == 1
     assert "preset" not in named.model_dump()
     shares = [TrainOptions(steps=100, warmup_share=0.05), TrainOptions(steps=100, warmup_steps=5)]

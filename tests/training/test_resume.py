@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 from chunkwise.training import trainer
 from chunkwise.training.config import RetrofitConfig
-from chunkwise.training.stage import train_retrofit
+from chunkwise.training.stages import RETROFIT
 from tests.training.world import OPTIONS, base, make_world, options
 
 root, slow = Path(sys.argv[1]), sys.argv[2] == "slow"
@@ -32,11 +32,12 @@ if slow:  # so slow that it is hit in the middle, at no cost to the figures
 world = make_world(root)
 settings = dict(steps={STEPS}, checkpoint_steps={CHECKPOINT_STEPS}, validation_steps=20, log_steps=4, dropout=0.1)
 start = base(world, microbatch_sequences=2, **settings)
-made = train_retrofit(
-    RetrofitConfig(retro=OPTIONS, train=options(microbatch_sequences=2, **settings)),
-    start, world.sequences, world.neighbours, world.datastore, world.store, 0,
+config = RetrofitConfig(retro=OPTIONS, train=options(microbatch_sequences=2, **settings))
+inputs = dict(
+    base=start, sequences=world.sequences, neighbours=world.neighbours, datastore=world.datastore,
     validation=world.validation, validation_neighbours=world.validation_neighbours,
 )
+made = world.store.get_or_build(RETROFIT, config, inputs, seed=0)
 print(start.path, made.path)
 """
 

@@ -9,8 +9,8 @@ from chunkwise.core.errors import ConfigError, DivergedError, MismatchError
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.evaluation.perplexity import token_losses  # noqa: F401 - the sibling that reads what is written here
 from chunkwise.model.weights import load
-from chunkwise.training.config import BaseConfig, InPromptConfig, RetrofitConfig, TwinConfig
-from chunkwise.training.stage import adopt_base, train_base, train_in_prompt, train_retrofit, train_twin
+from chunkwise.training.config import AdoptedBase, BaseConfig, InPromptConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.stages import ADOPTED_BASE, BASE, IN_PROMPT, RETROFIT, TWIN
 from tests.datastore.building import make_sequences
 from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, base, make_world, options
 
@@ -24,8 +24,17 @@ def retrofit(world, start, replicate=0, *, validate=False, retro=OPTIONS, **chan
     own = {name: changes.pop(name) for name in set(changes) & set(RetrofitConfig.model_fields)}
     config = RetrofitConfig(retro=retro, train=options(**changes), **own)
     held = {"validation": world.validation, "validation_neighbours": world.validation_neighbours} if validate else {}
-    return train_retrofit(
-        config, start, world.sequences, world.neighbours, world.datastore, world.store, replicate, **held
+    return world.store.get_or_build(
+        RETROFIT,
+        config,
+        {
+            "base": start,
+            "sequences": world.sequences,
+            "neighbours": world.neighbours,
+            "datastore": world.datastore,
+            **held,
+        },
+        seed=replicate,
     )
 
 
@@ -33,7 +42,7 @@ def twin(world, start, replicate=0, *, validate=False, **changes):
     held = {"validation": world.validation} if validate else {}
     own = {name: changes.pop(name) for name in set(changes) & set(TwinConfig.model_fields)}
     config = TwinConfig(train=options(**changes), **own)
-    return train_twin(config, start, world.sequences, world.store, replicate, **held)
+    return world.store.get_or_build(TWIN, config, {"base": start, "sequences": world.sequences, **held}, seed=replicate)
 
 
 def report(artefact):
@@ -45,12 +54,11 @@ def weights(artefact):
 
 
 def test_a_base_learns_and_reports(world):
-    made = train_base(
+    made = world.store.get_or_build(
+        BASE,
         BaseConfig(decoder=DECODER, train=options(steps=40, validation_steps=20)),
-        world.sequences,
-        world.store,
-        0,
-        validation=world.validation,
+        {"sequences": world.sequences, "validation": world.validation},
+        seed=0,
     )
     facts = report(made)
     assert [point["step"] for point in facts["validation"]] == [0, 20, 40]
@@ -109,7 +117,10 @@ def test_a_frozen_backbone_stays_and_its_twin_is_the_base(world):
     assert trained["decoder.model.layers.1.retro_cca.output.weight"].any()
     assert report(frozen)["parameters"]["trainable"] == report(frozen)["parameters"]["retrieval"]
     config = TwinConfig(freeze_backbone=True, train=options())
-    assert train_twin(config, start, world.sequences, world.store, 0).digest == start.digest
+    assert (
+        world.store.get_or_build(TWIN, config, {"base": start, "sequences": world.sequences}, seed=0).digest
+        == start.digest
+    )
 
 
 def test_retrieval_learns_to_copy_from_neighbours(world):
@@ -124,16 +135,18 @@ def test_retrieval_learns_to_copy_from_neighbours(world):
 def test_neighbours_in_the_prompt_predict_the_same_tokens_at_more_work(world):
     start = base(world)
     config = InPromptConfig(neighbours=2, chunk_tokens=CHUNK_TOKENS, train=options())
-    made = train_in_prompt(
+    made = world.store.get_or_build(
+        IN_PROMPT,
         config,
-        start,
-        world.sequences,
-        world.neighbours,
-        world.datastore,
-        world.store,
-        0,
-        validation=world.validation,
-        validation_neighbours=world.validation_neighbours,
+        {
+            "base": start,
+            "sequences": world.sequences,
+            "neighbours": world.neighbours,
+            "datastore": world.datastore,
+            "validation": world.validation,
+            "validation_neighbours": world.validation_neighbours,
+        },
+        seed=0,
     )
     facts, plain = report(made), report(twin(world, start, validate=True))
     assert facts["predicted_tokens"] == plain["predicted_tokens"]
@@ -174,33 +187,50 @@ def test_what_does_not_belong_together_is_refused(world):
     start = base(world)
     foreign = make_sequences(world.store, world.tokens, [[1, 2, 3, 4]], [(0, 0)], 16, tokenizer="x" * 64)
     with pytest.raises(MismatchError, match="sequences was made with tokenizer xxxx"):
-        train_twin(TwinConfig(train=options()), start, foreign, world.store, 0)
+        world.store.get_or_build(TWIN, TwinConfig(train=options()), {"base": start, "sequences": foreign}, seed=0)
     with pytest.raises(MismatchError, match="chunks of 8 tokens, the datastore holds"):
         retrofit(world, start, retro=OPTIONS.model_copy(update={"chunk_tokens": 8}))
     with pytest.raises(ConfigError, match="reads nothing"):
         retrofit(world, start, retro=OPTIONS.model_copy(update={"neighbours": 0}))
     with pytest.raises(ConfigError, match="go together"):
-        train_retrofit(
-            RetrofitConfig(retro=OPTIONS, train=options()), start, world.sequences, world.neighbours, world.datastore,
-            world.store, 0, validation=world.validation,
-        )  # fmt: skip
+        world.store.get_or_build(
+            RETROFIT,
+            RetrofitConfig(retro=OPTIONS, train=options()),
+            {
+                "base": start,
+                "sequences": world.sequences,
+                "neighbours": world.neighbours,
+                "datastore": world.datastore,
+                "validation": world.validation,
+            },
+            seed=0,
+        )
     with pytest.raises(MismatchError, match="8 rows of 4 chunks need 32 neighbour lists, came 128"):
-        train_retrofit(
-            RetrofitConfig(retro=OPTIONS, train=options()), start, world.validation, world.neighbours, world.datastore,
-            world.store, 0,
-        )  # fmt: skip
+        world.store.get_or_build(
+            RETROFIT,
+            RetrofitConfig(retro=OPTIONS, train=options()),
+            {
+                "base": start,
+                "sequences": world.validation,
+                "neighbours": world.neighbours,
+                "datastore": world.datastore,
+            },
+            seed=0,
+        )
     with pytest.raises(ConfigError, match="rows of 16 tokens do not fit a decoder that reads 8"):
-        train_base(
+        world.store.get_or_build(
+            BASE,
             BaseConfig(decoder=DECODER.model_copy(update={"max_tokens": 8}), train=options()),
-            world.sequences,
-            world.store,
-            0,
+            {"sequences": world.sequences},
+            seed=0,
         )
 
 
 def test_a_decoder_from_a_folder_becomes_a_base(world):
     start = base(world)
-    adopted = adopt_base(start.file("model/config.json").parent, world.tokens, world.store)
+    adopted = world.store.get_or_build(
+        ADOPTED_BASE, AdoptedBase(name=str(start.file("model/config.json").parent)), {"tokens": world.tokens}
+    )
     assert adopted.stage == "base"
     for name, parameter in weights(start).items():
         assert torch.equal(weights(adopted)[name], parameter)
@@ -210,7 +240,12 @@ def test_a_decoder_from_a_folder_becomes_a_base(world):
 def test_a_share_of_chunks_may_be_trained_with_random_neighbours(world):
     start = base(world)
     config = RetrofitConfig(retro=OPTIONS, random_neighbours=0.5, train=options())
-    made = train_retrofit(config, start, world.sequences, world.neighbours, world.datastore, world.store, 0)
+    made = world.store.get_or_build(
+        RETROFIT,
+        config,
+        {"base": start, "sequences": world.sequences, "neighbours": world.neighbours, "datastore": world.datastore},
+        seed=0,
+    )
     assert made.digest != retrofit(world, start).digest
     assert report(made)["tokens"] == report(retrofit(world, start))["tokens"]
 

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from chunkwise.core.errors import ConfigError, MachineError
 from chunkwise.training.config import BaseConfig
-from chunkwise.training.stage import train_base
+from chunkwise.training.stages import BASE
 from chunkwise.training.trackers import Tracking
 from chunkwise.training.trainer import training_arguments
 from tests.training.world import DECODER, make_world, options
@@ -21,7 +21,9 @@ def test_tensorboard_gets_the_curves_beside_the_artefact(tmp_path, capsys, monke
     world = make_world(tmp_path / "store")
     config = BaseConfig(decoder=DECODER, train=options(steps=6, log_steps=2, validation_steps=3, checkpoint_steps=3))
     tracking = Tracking(("tensorboard",), tmp_path / "curves")
-    made = train_base(config, world.sequences, world.store, 0, validation=world.validation, tracking=tracking)
+    made = world.store.get_or_build(
+        BASE, config, {"sequences": world.sequences, "validation": world.validation}, seed=0, tracking=tracking
+    )
     folder = tmp_path / "curves" / f"base-{made.key[:12]}"
     assert f"curves for tensorboard in {folder}" in capsys.readouterr().err
     events = EventAccumulator(str(folder))
@@ -34,7 +36,9 @@ def test_tensorboard_gets_the_curves_beside_the_artefact(tmp_path, capsys, monke
     assert [event.step for event in events.Scalars("train/learning_rate")] == [2, 4, 6]
     assert "TENSORBOARD_LOGGING_DIR" not in os.environ
     # What is tracked decides nothing: without it, the same artefact is found.
-    assert train_base(config, world.sequences, world.store, 0, validation=world.validation).reused
+    assert world.store.get_or_build(
+        BASE, config, {"sequences": world.sequences, "validation": world.validation}, seed=0
+    ).reused
 
 
 @pytest.mark.parametrize(("name", "callback"), [("trackio", "TrackioCallback"), ("wandb", "WandbCallback")])

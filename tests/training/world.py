@@ -8,11 +8,12 @@ import numpy as np
 from chunkwise.core.artefact import Artefact
 from chunkwise.core.store import Store
 from chunkwise.datastore.config import DatastoreConfig
-from chunkwise.datastore.stage import build_datastore
+from chunkwise.datastore.stages import DATASTORE
 from chunkwise.model.config import RetroOptions
-from chunkwise.neighbours.stage import NeighboursConfig, find_neighbours
+from chunkwise.neighbours.config import NeighboursConfig
+from chunkwise.neighbours.stages import NEIGHBOURS
 from chunkwise.training.config import BaseConfig, DecoderConfig, TrainOptions
-from chunkwise.training.stage import train_base
+from chunkwise.training.stages import BASE
 from tests.datastore.building import Doc, make_sequences, make_tokens
 
 CHUNK_TOKENS, ROW_TOKENS, VOCABULARY = 4, 16, 64
@@ -48,9 +49,12 @@ def make_world(root: Path, rows: int = 40) -> World:
 
     train, held = sequences(False), sequences(True)
     config = DatastoreConfig(chunk_tokens=CHUNK_TOKENS, min_chunk_tokens=2, splits=("train",))
-    datastore = build_datastore(config, tokens, store)
+    datastore = store.get_or_build(DATASTORE, config, {"tokens": tokens})
     settings = NeighboursConfig(K=60, overlap_tokens=None)
-    found = [find_neighbours(settings, datastore, artefact, store) for artefact in (train, held)]
+    found = [
+        store.get_or_build(NEIGHBOURS, settings, {"datastore": datastore, "sequences": artefact})
+        for artefact in (train, held)
+    ]
     return World(store, tokens, train, held, datastore, *found)
 
 
@@ -63,4 +67,6 @@ def options(**changes) -> TrainOptions:
 
 def base(world: World, **changes) -> Artefact:
     """A base of `options`."""
-    return train_base(BaseConfig(decoder=DECODER, train=options(**changes)), world.sequences, world.store, 0)
+    return world.store.get_or_build(
+        BASE, BaseConfig(decoder=DECODER, train=options(**changes)), {"sequences": world.sequences}, seed=0
+    )

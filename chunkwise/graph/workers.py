@@ -29,10 +29,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from chunkwise.ablation.jobs import Job, perform
 from chunkwise.core import progress
 from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.store import Artefact, Store
+from chunkwise.graph.jobs import Job
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 ALLOCATOR = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
@@ -233,7 +233,7 @@ def _work(pipe: Connection, root: str, number: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            artefact = perform(job, inputs, store, threads=threads)
+            artefact = job.perform(inputs, store, threads=threads)
             send("done", artefact, _peak_memory_bytes())
         except ChunkwiseError as error:
             send("failed", error, None, _peak_memory_bytes())

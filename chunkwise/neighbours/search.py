@@ -1,4 +1,4 @@
-"""The stage `neighbours`: the K best chunks of the full datastore for each chunk of the training or evaluation text.
+"""The stages `neighbours` and `question-neighbours`: the K best chunks of the full datastore for each query.
 
     ids.npy           int32 [rows, K], best first, -1 after the last; row = sequence * chunks a sequence + chunk
     scores.npy        float16 [rows, K], 0 after the last; to look at: the order is that of exact scores
@@ -10,6 +10,8 @@
 Order of operations: exclude the documents of the query's row -> top K -> drop overlapping windows. Views come
 later, by filtering (`table`); each of these steps looks at one (query, chunk) pair alone, so dropping and filtering
 may change places.
+
+Counts: queries (chunks with text), drops of the same document and of overlaps, mean neighbours.
 """
 
 from __future__ import annotations
@@ -23,53 +25,21 @@ import numpy as np
 from chunkwise.core.artefact import Artefact
 from chunkwise.core.io import atomic_file, read_json, read_jsonl, save_npy, write_json
 from chunkwise.core.progress import note, track
-from chunkwise.core.store import Store
 from chunkwise.datastore.reader import Datastore
+from chunkwise.graph.stage import Resolved, Run
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
-from chunkwise.neighbours.controls import oracle_neighbours, random_neighbours
 from chunkwise.neighbours.overlap import drop_overlapping
 from chunkwise.neighbours.queries import Queries, sequence_queries, text_queries
-from chunkwise.neighbours.rebuild import RebuildCheck, check_rebuild
-from chunkwise.neighbours.table import NeighbourTable, Selection
 
-__all__ = [
-    "NeighbourTable",
-    "NeighboursConfig",
-    "QuestionNeighboursConfig",
-    "RebuildCheck",
-    "Selection",
-    "check_rebuild",
-    "find_neighbours",
-    "find_question_neighbours",
-    "oracle_neighbours",
-    "random_neighbours",
-]
-
-VERSION = 2
 BLOCK_QUERIES = 16_384
 """Queries between two resume points: seconds of work, some 25 MB of hits."""
 
 
-def find_neighbours(
-    config: NeighboursConfig,
-    datastore: Artefact,
-    sequences: Artefact,
-    store: Store,
-    *,
-    out: Path | None = None,
-    threads: int | None = None,
-) -> Artefact:
+def build(config: NeighboursConfig, run: Run, datastore: Artefact, sequences: Artefact) -> Mapping[str, Any]:
     """Search the full datastore for every chunk of packed or per-document sequences.
 
     Args:
-        config: K and the overlap rule.
-        datastore: a `datastore` artefact.
-        sequences: a `sequences` artefact whose rows are a whole number of chunks.
-        out: also place the artefact here.
-        threads: of the search; no part of the identity.
-
-    Returns:
-        A `neighbours` artefact; counts: queries (chunks with text), same_document and overlap drops, mean neighbours.
+        sequences: its rows are a whole number of chunks.
 
     Raises:
         MismatchError: another tokenizer, or rows that are no whole number of chunks.
@@ -78,43 +48,35 @@ def find_neighbours(
     queries = sequence_queries(sequences, source)
     if not queries.same_corpus:
         note("neighbours: sequences and datastore were cut from different corpora, so no document is excluded")
-
-    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
-        return _search(source, datastore, queries, config.K, config.overlap_tokens, folder, scratch, threads)
-
-    return store.make("neighbours", VERSION, config, {"datastore": datastore, "sequences": sequences}, build, out=out)
+    return _search(source, datastore, queries, config.K, config.overlap_tokens, run)
 
 
-def find_question_neighbours(
-    config: QuestionNeighboursConfig,
-    datastore: Artefact,
-    questions: Artefact,
-    tokens: Artefact,
-    store: Store,
-    *,
-    out: Path | None = None,
-    threads: int | None = None,
-) -> Artefact:
-    """Search the full datastore for every question, one row each; no document is excluded.
-
-    Args:
-        questions: a `questions` artefact; its `questions.jsonl` holds one `question` a line.
-        tokens: the `tokens` artefact that the datastore was built from, for its tokenizer.
+def resolve_questions(
+    config: QuestionNeighboursConfig, seed: int, datastore: Artefact, questions: Artefact, tokens: Artefact
+) -> Resolved:
+    """Of the tokens only the tokenizer matters, and the datastore's content names it already.
 
     Raises:
         MismatchError: `tokens` has another tokenizer than the datastore.
     """
+    digest = read_json(tokens.file("tokens.json"))["tokenizer_digest"]
+    Datastore.open(datastore).require_tokenizer(digest, "the tokens artefact")
+    return Resolved(config, inputs={"datastore": datastore, "questions": questions})
+
+
+def build_questions(
+    config: QuestionNeighboursConfig, run: Run, datastore: Artefact, questions: Artefact, tokens: Artefact
+) -> Mapping[str, Any]:
+    """Search the full datastore for every question, one row each; no document is excluded.
+
+    Args:
+        questions: its `questions.jsonl` holds one `question` a line.
+        tokens: what the datastore was built from, for its tokenizer.
+    """
     source = Datastore.open(datastore)
-    source.require_tokenizer(read_json(tokens.file("tokens.json"))["tokenizer_digest"], "the tokens artefact")
-
-    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
-        texts = [row["question"] for row in read_jsonl(questions.file("questions.jsonl"))]
-        queries = text_queries(texts, tokens.file("tokenizer"), config.max_question_tokens, source.pad)
-        return _search(source, datastore, queries, config.K, None, folder, scratch, threads)
-
-    # Only the tokenizer matters, and the datastore's content names it already.
-    inputs = {"datastore": datastore, "questions": questions}
-    return store.make("question-neighbours", VERSION, config, inputs, build, out=out)
+    texts = [row["question"] for row in read_jsonl(questions.file("questions.jsonl"))]
+    queries = text_queries(texts, tokens.file("tokenizer"), config.max_question_tokens, source.pad)
+    return _search(source, datastore, queries, config.K, None, run)
 
 
 def _search(
@@ -123,17 +85,15 @@ def _search(
     queries: Queries,
     K: int,
     overlap_tokens: int | None,
-    folder: Path,
-    scratch: Path,
-    threads: int | None,
+    run: Run,
 ) -> dict[str, Any]:
     """Search in blocks, each of which survives a kill, then join them to the table."""
     blocks = []
-    run = None if overlap_tokens is None else min(overlap_tokens, source.chunk_tokens)
+    overlap_run = None if overlap_tokens is None else min(overlap_tokens, source.chunk_tokens)
     with track("BM25 search", total=len(queries), unit="chunks") as advance:
         for start in range(0, len(queries), BLOCK_QUERIES):
             rows = slice(start, start + BLOCK_QUERIES)
-            blocks.append(scratch / f"block-{start}-{BLOCK_QUERIES}.npz")
+            blocks.append(run.scratch / f"block-{start}-{BLOCK_QUERIES}.npz")
             if blocks[-1].exists():
                 advance(len(queries.lengths[rows]))
                 continue
@@ -143,12 +103,12 @@ def _search(
                 K,
                 exclude_first_document=queries.first_document[rows],
                 exclude_last_document=queries.last_document[rows],
-                threads=threads,
+                threads=run.threads,
                 advance=advance,
             )
             exhaustive = (hits.ids < 0).any(axis=1)
             overlap = np.zeros(len(hits.ids), np.int32)
-            if run is not None:
+            if overlap_run is not None:
                 overlap = drop_overlapping(
                     hits.ids,
                     hits.scores,
@@ -156,7 +116,7 @@ def _search(
                     queries.lengths[rows],
                     source.chunks,
                     source.lengths,
-                    run,
+                    overlap_run,
                 )
             with atomic_file(blocks[-1]) as file:
                 np.savez(
@@ -175,9 +135,9 @@ def _search(
             totals["overlap"] += int(arrays["overlap"].sum())
             totals["neighbours"] += int((arrays["ids"] >= 0).sum())
             totals["exhaustive"] += int((arrays["exhaustive"] & arrays["has_query"]).sum())
-    _join(blocks, "ids", np.int32, (len(queries), K), folder / "ids.npy")
-    _join(blocks, "scores", np.float16, (len(queries), K), folder / "scores.npy")
-    _join(blocks, "exhaustive", np.bool_, (len(queries),), folder / "exhaustive.npy")
+    _join(blocks, "ids", np.int32, (len(queries), K), run.folder / "ids.npy")
+    _join(blocks, "scores", np.float16, (len(queries), K), run.folder / "scores.npy")
+    _join(blocks, "exhaustive", np.bool_, (len(queries),), run.folder / "exhaustive.npy")
     with_text = int((queries.lengths > 0).sum())
     counts = {
         "rows": len(queries),
@@ -189,10 +149,10 @@ def _search(
         "same_corpus": queries.same_corpus,
     }
     write_json(
-        folder / "neighbours.json",
+        run.folder / "neighbours.json",
         {
             "K": K,
-            "overlap_tokens": run,
+            "overlap_tokens": overlap_run,
             "chunk_tokens": source.chunk_tokens,
             "chunks_per_row": queries.chunks_per_row,
             "tokenizer_digest": source.tokenizer_digest,
@@ -200,10 +160,10 @@ def _search(
             "counts": counts,
         },
     )
-    save_npy(folder / "queries.npy", queries.tokens.astype(source.chunks.dtype))
-    save_npy(folder / "query_tokens.npy", queries.lengths.astype(np.int32))
+    save_npy(run.folder / "queries.npy", queries.tokens.astype(source.chunks.dtype))
+    save_npy(run.folder / "query_tokens.npy", queries.lengths.astype(np.int32))
     exclude = source.chunk_range(queries.first_document, queries.last_document)
-    save_npy(folder / "exclude.npy", np.stack(exclude, axis=1).astype(np.int32))
+    save_npy(run.folder / "exclude.npy", np.stack(exclude, axis=1).astype(np.int32))
     return counts
 
 

@@ -8,22 +8,52 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from chunkwise.ablation.costs import Costs, by_stage, longest_chains, time_needed
-from chunkwise.ablation.jobs import Job, Jobs
-from chunkwise.ablation.results import JobRow
-from chunkwise.ablation.workers import Answer, Workers
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.config import Config
 from chunkwise.core.errors import ChunkwiseError, MachineError
 from chunkwise.core.progress import Mirror, note
-from chunkwise.core.store import Artefact
+from chunkwise.graph.jobs import Job, Jobs, by_stage
+from chunkwise.graph.workers import Answer, Workers
 
 ATTEMPTS = 2  # of a job whose worker died
+
+
+class Costs(Protocol):
+    """What jobs are expected to take."""
+
+    def expected_seconds(self, job: Job) -> float:
+        """How long the job will take on one worker."""
+        ...
+
+    def learn(self, job: Job, seconds: float) -> None:
+        """Take a finished job into account."""
+        ...
+
+    def learn_sizes(self, job: Job, artefact: Artefact) -> None:
+        """Take from a finished job what the work of later ones depends on."""
+        ...
+
+
+class JobRow(Config):
+    """One job, as it went."""
+
+    stage: str
+    key: str
+    arm: str = ""
+    replicate: int | None = None
+    status: str = "done"
+    cached: bool = False
+    attempts: int = 1
+    seconds: float = 0.0
+    peak_memory_bytes: int | None = None
 
 
 @dataclass
@@ -114,11 +144,16 @@ class Schedule:
     def _row(self, job: Job, status: str, answer: Answer | None = None) -> JobRow:
         artefact = answer.artefact if answer else None
         return JobRow(
-            stage=job.stage, key=artefact.key if artefact else "", arm=job.arm, replicate=job.replicate, status=status,
-            cached=bool(artefact and artefact.reused), attempts=max(1, self.attempts[job.id]),
+            stage=job.stage.name,
+            key=artefact.key if artefact else "",
+            arm=job.arm,
+            replicate=job.replicate,
+            status=status,
+            cached=bool(artefact and artefact.reused),
+            attempts=max(1, self.attempts[job.id]),
             seconds=round(answer.seconds, 2) if answer else 0.0,
             peak_memory_bytes=answer.peak_memory_bytes if answer else None,
-        )  # fmt: skip
+        )
 
     # --- what is shown -----------------------------------------------------------------------------------------
 
@@ -158,6 +193,27 @@ class Schedule:
             now = ", ".join(job.arm or job.detail or "yes" for job in jobs if job.id in running)
             table.add_row(stage, f"{done}/{len(jobs)}", Text(now), str(failed) if failed else "")
         return Group(Text(f"{title}: {elapsed} gone, {left} left"), table)
+
+
+def time_needed(jobs: Jobs, seconds: Mapping[str, float], workers: int) -> float:
+    """Wall time of the jobs in `seconds` (id -> its own time, of jobs that are still to do) on so many workers.
+
+    Neither less than the longest chain, nor than all work spread evenly.
+    """
+    chain: dict[str, float] = {}
+    for job in jobs:  # inputs come first
+        before = max((chain[needed] for needed in job.inputs.values()), default=0.0)
+        chain[job.id] = before + seconds.get(job.id, 0.0)
+    return max(max(chain.values(), default=0.0), sum(seconds.values()) / max(1, workers))
+
+
+def longest_chains(jobs: Jobs, seconds: Mapping[str, float]) -> dict[str, float]:
+    """Id -> seconds of the longest chain that begins with the job: what to start first."""
+    dependants = jobs.dependants
+    chains: dict[str, float] = {}
+    for job in reversed(list(jobs)):
+        chains[job.id] = seconds.get(job.id, 0.0) + max((chains[after] for after in dependants[job.id]), default=0.0)
+    return chains
 
 
 def duration_words(seconds: float) -> str:

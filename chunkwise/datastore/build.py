@@ -1,17 +1,19 @@
 """The stage `datastore`: tokens -> chunks with their documents and a BM25 index.
 
-chunks.npy            [N, m] token ids, pad after a chunk's end
-lengths.npy           uint8 [N]
-chunk_document.npy    int32 [N], ordinal of the chunk's document in the corpus
-documents.parquet     document (ordinal), document_id, source, split, first_chunk, chunks, tokens
-bm25/                 postings and statistics
-datastore.json        chunk_tokens, vocabulary_size, pad, eos, tokenizer_digest, tokens_digest
+    chunks.npy            [N, m] token ids, pad after a chunk's end
+    lengths.npy           uint8 [N]
+    chunk_document.npy    int32 [N], ordinal of the chunk's document in the corpus
+    documents.parquet     document (ordinal), document_id, source, split, first_chunk, chunks, tokens
+    bm25/                 postings and statistics
+    datastore.json        chunk_tokens, vocabulary_size, pad, eos, tokenizer_digest, tokens_digest
+
+Counts: documents, chunks, tokens, by_source (tokens), postings, and what was left out: short_documents, short_tails,
+short_tail_tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,83 +22,44 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import InputError
 from chunkwise.core.io import load_npy, read_json, read_parquet, save_npy, write_json, write_parquet
 from chunkwise.core.progress import track
-from chunkwise.core.store import Store
 from chunkwise.datastore.bm25 import Bm25Index, TermSpace
 from chunkwise.datastore.chunks import copy_chunks, cut_documents
-from chunkwise.datastore.config import DatastoreConfig, ViewConfig
+from chunkwise.datastore.config import DatastoreConfig, DatastoreViewConfig, ViewConfig
 from chunkwise.datastore.reader import Datastore
-from chunkwise.datastore.views import DocumentTable, ViewFacts, check_view_serves, members, view_facts
-
-__all__ = [
-    "Datastore",
-    "DatastoreConfig",
-    "DocumentTable",
-    "ViewConfig",
-    "ViewFacts",
-    "build_datastore",
-    "check_view_serves",
-    "document_table",
-    "members",
-    "view_facts",
-]
-
-VERSION = 1
+from chunkwise.datastore.views import DocumentTable, members, view_facts
+from chunkwise.graph.stage import Run
 
 
-def build_datastore(
-    config: DatastoreConfig,
-    tokens: Artefact,
-    store: Store,
-    *,
-    view: ViewConfig | None = None,
-    view_seed: int = 0,
-    statistics: Artefact | None = None,
-    out: Path | None = None,
-) -> Artefact:
-    """Build a datastore, or physically rebuild a view of one.
+def build(config: DatastoreConfig, run: Run, tokens: Artefact) -> Mapping[str, Any]:
+    """Cut and index all documents of the splits that the config names.
+
+    Raises:
+        InputError: no chunk remains.
+    """
+    return _write(config, run, tokens)
+
+
+def build_view(
+    config: DatastoreViewConfig, run: Run, tokens: Artefact, statistics: Artefact | None = None
+) -> Mapping[str, Any]:
+    """Build the documents of a view as a datastore of their own; the seed draws them.
 
     Args:
-        config: chunk length, splits, BM25.
-        tokens: a `tokens` artefact.
-        view: keep only the documents of this view (hash seed `view_seed`); None keeps all.
-        statistics: a datastore whose BM25 statistics are taken over, which makes a rebuilt view equal to filtering.
-        out: also place the artefact here.
-
-    Returns:
-        A `datastore` artefact; counts: documents, chunks, tokens, by_source (tokens), postings, and what was left out:
-        short_documents, short_tails, short_tail_tokens.
+        statistics: a datastore whose BM25 statistics are taken over, which makes it equal to filtering.
 
     Raises:
         InputError: no chunk remains.
         MismatchError: `statistics` belong to another tokenizer or another term setting.
     """
-    inputs = {"tokens": tokens}
-    params: dict[str, Any] = config.model_dump(mode="json")
-    seeds: dict[str, int] = {}
-    if statistics is not None:
-        inputs["statistics"] = statistics
-    if view is not None:
-        params["view"] = view.model_dump(mode="json")
-        seeds["view"] = view_seed
-
-    def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
-        return _write(config, tokens, folder, view, view_seed, statistics)
-
-    return store.make("datastore", VERSION, params, inputs, build, out=out, seeds=seeds)
-
-
-def document_table(datastore: Artefact | Path) -> DocumentTable:
-    """The documents of a datastore, for `members` and `check_view_serves`."""
-    return Datastore.open(datastore).documents
+    return _write(config, run, tokens, config.view, statistics)
 
 
 def _write(
     config: DatastoreConfig,
+    run: Run,
     tokens: Artefact,
-    folder: Path,
-    view: ViewConfig | None,
-    view_seed: int,
-    statistics: Artefact | None,
+    view: ViewConfig | None = None,
+    statistics: Artefact | None = None,
 ) -> dict[str, Any]:
     head = read_json(tokens.file("tokens.json"))
     flat = load_npy(tokens.file("tokens.npy"))
@@ -129,7 +92,7 @@ def _write(
     keep = everything[has_chunks]
     cut, documents = cut_rows(keep)
     if view is not None:
-        inside = members(view, documents, view_seed)
+        inside = members(view, documents, run.seed)
         cut, documents = cut_rows(keep[inside])
     if len(cut.start_N) == 0:
         raise InputError(
@@ -140,11 +103,11 @@ def _write(
     with track("cutting chunks", total=len(cut.start_N), unit="chunks") as advance:
         chunks = copy_chunks(flat, cut, config.chunk_tokens, head["pad"])
         advance(len(chunks))
-    save_npy(folder / "chunks.npy", chunks)
-    save_npy(folder / "lengths.npy", cut.length_N)
-    save_npy(folder / "chunk_document.npy", documents.document[cut.document_N].astype(np.int32))
+    save_npy(run.folder / "chunks.npy", chunks)
+    save_npy(run.folder / "lengths.npy", cut.length_N)
+    save_npy(run.folder / "chunk_document.npy", documents.document[cut.document_N].astype(np.int32))
     write_parquet(
-        folder / "documents.parquet",
+        run.folder / "documents.parquet",
         {
             "document": documents.document,
             "document_id": documents.document_id,
@@ -156,7 +119,7 @@ def _write(
         },
     )
     write_json(
-        folder / "datastore.json",
+        run.folder / "datastore.json",
         {
             "chunk_tokens": config.chunk_tokens,
             "vocabulary_size": head["vocabulary_size"],
@@ -177,7 +140,7 @@ def _write(
     with track("indexing with BM25", total=len(chunks), unit="chunks") as advance:
         index = Bm25Index.build(config.bm25, space, chunks, cut.length_N, carried)
         advance(len(chunks))
-    index.save(folder / "bm25")
+    index.save(run.folder / "bm25")
     return {
         "documents": len(documents),
         "chunks": len(chunks),

@@ -2,8 +2,8 @@
 
 import os
 
-from chunkwise.ablation import workers
 from chunkwise.core.store import Store
+from chunkwise.graph import workers
 
 
 def tell_variables(pipe, root, number):

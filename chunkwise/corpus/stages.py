@@ -1,0 +1,80 @@
+"""The stages of the corpus: corpus -> tokenizer -> tokens -> sequences, and questions."""
+
+from chunkwise.corpus.config import (
+    CorpusConfig,
+    QuestionFileConfig,
+    QuestionsConfig,
+    SequencesConfig,
+    TokenizerConfig,
+    TokensConfig,
+)
+from chunkwise.graph.stage import Input, Stage, declare
+
+CORPUS_INPUT = Input(("corpus",))
+TOKENS_INPUT = Input(("tokens",))
+SEQUENCES_INPUT = Input(("sequences",))
+QUESTIONS_INPUT = Input(("questions",))
+
+CORPUS = declare(
+    Stage(
+        name="corpus",
+        version=1,
+        config=CorpusConfig,
+        inputs={},
+        resolve="chunkwise.corpus.collect:resolve",
+        build="chunkwise.corpus.collect:build",
+    )
+)
+
+TOKENIZER = declare(
+    Stage(
+        name="tokenizer",
+        version=1,
+        config=TokenizerConfig,
+        inputs={"corpus": CORPUS_INPUT.or_none()},  # a pretrained one needs none
+        resolve="chunkwise.corpus.tokens:resolve_tokenizer",
+        build="chunkwise.corpus.tokens:build_tokenizer",
+    )
+)
+
+TOKENS = declare(
+    Stage(
+        name="tokens",
+        version=1,
+        config=TokensConfig,
+        inputs={"corpus": CORPUS_INPUT, "tokenizer": Input(("tokenizer",))},
+        build="chunkwise.corpus.tokens:build_tokens",
+    )
+)
+
+SEQUENCES = declare(
+    Stage(
+        name="sequences",
+        version=1,
+        config=SequencesConfig,
+        inputs={"tokens": TOKENS_INPUT},
+        build="chunkwise.corpus.sequences:build",
+    )
+)
+
+QUESTIONS = declare(
+    Stage(
+        name="questions",
+        version=1,
+        config=QuestionsConfig,
+        inputs={"corpus": CORPUS_INPUT},
+        build="chunkwise.corpus.questions:build",
+    )
+)
+
+QUESTION_FILE = declare(
+    Stage(
+        name="question-file",
+        version=1,
+        config=QuestionFileConfig,
+        inputs={},
+        resolve="chunkwise.corpus.questions:resolve_file",
+        build="chunkwise.corpus.questions:build_from_file",
+        folder="questions",
+    )
+)

@@ -1,0 +1,29 @@
+"""The stages of the datastore."""
+
+from chunkwise.corpus.stages import TOKENS_INPUT
+from chunkwise.datastore.config import DatastoreConfig, DatastoreViewConfig
+from chunkwise.graph.stage import Input, Stage, declare
+
+DATASTORE_INPUT = Input(("datastore",))
+
+DATASTORE = declare(
+    Stage(
+        name="datastore",
+        version=1,
+        config=DatastoreConfig,
+        inputs={"tokens": TOKENS_INPUT},
+        build="chunkwise.datastore.build:build",
+    )
+)
+
+DATASTORE_VIEW = declare(
+    Stage(
+        name="datastore-view",
+        version=1,
+        config=DatastoreViewConfig,
+        inputs={"tokens": TOKENS_INPUT, "statistics": DATASTORE_INPUT.or_none()},
+        build="chunkwise.datastore.build:build_view",
+        seeded=True,
+        folder="datastore",
+    )
+)

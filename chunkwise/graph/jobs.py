@@ -1,0 +1,142 @@
+"""A job is one call of one stage: what a study is made of, and what a worker is handed.
+
+Jobs refer to each other by id. An id is a digest of stage, settings, seed and the ids of the inputs, so two arms that
+ask for the same thing ask for one job. (The store's key is finer: it holds the *contents* of the inputs, which are
+known only once they are built. Jobs of equal id have equal keys; two ids may still meet in one key.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.config import Config
+from chunkwise.core.io import canonical_json, digest_bytes
+from chunkwise.core.store import Store
+from chunkwise.graph.stage import Stage
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of one stage.
+
+    Attributes:
+        config: of the stage's own class.
+        inputs: input name of the stage -> id of the job that makes it.
+        replicate: the seed of a seeded stage; else for display.
+        arm, detail: who asked first, and for which evaluation; for display and logs.
+    """
+
+    id: str
+    stage: Stage
+    config: Any
+    inputs: Mapping[str, str]
+    replicate: int | None = None
+    arm: str = ""
+    detail: str = ""
+
+    @property
+    def title(self) -> str:
+        """ "perplexity, retro, oracle, replicate 2"."""
+        replicate = "" if self.replicate is None else f"replicate {self.replicate}"
+        return ", ".join(part for part in (self.stage.name, self.arm, self.detail, replicate) if part)
+
+    @property
+    def seed(self) -> int | None:
+        """What the stage takes as its seed."""
+        return self.replicate if self.stage.seeded else None
+
+    def find(self, artefacts: Mapping[str, Artefact], store: Store) -> Artefact | None:
+        """What is stored of this job, or None.
+
+        Args:
+            artefacts: job id -> artefact, of all its inputs.
+        """
+        inputs = {name: artefacts[job_id] for name, job_id in self.inputs.items()}
+        return store.find(self.stage, self.config, inputs, seed=self.seed)
+
+    def perform(self, inputs: Mapping[str, Artefact], store: Store, *, threads: int = 1) -> Artefact:
+        """Call the stage; what is in the store already is returned from there.
+
+        Args:
+            inputs: input name -> artefact.
+            threads: for stages that can use several; no part of any identity.
+        """
+        return store.get_or_build(self.stage, self.config, inputs, seed=self.seed, threads=threads)
+
+
+@dataclass
+class Jobs:
+    """All jobs of a study, each once, inputs before the jobs that need them.
+
+    Attributes:
+        asked: stage name -> how often it was asked for; more than there are jobs where arms share.
+    """
+
+    by_id: dict[str, Job] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def add(
+        self,
+        stage: Stage,
+        config: Config,
+        inputs: Mapping[str, Job | None] | None = None,
+        *,
+        replicate: int | None = None,
+        seed: int | None = None,
+        arm: str = "",
+        detail: str = "",
+    ) -> Job:
+        """The job of this identity, made when it is new.
+
+        Args:
+            replicate: for display, of stages that take no seed.
+            seed: of seeded stages, and part of the identity.
+        """
+        given = {name: job.id for name, job in (inputs or {}).items() if job is not None}
+        identity = {"stage": stage.name, "config": config.model_dump(mode="json"), "inputs": given, "seed": seed}
+        job_id = digest_bytes(canonical_json(identity).encode())[:16]
+        self.asked[stage.name] += 1
+        if job_id not in self.by_id:
+            shown = replicate if seed is None else seed
+            self.by_id[job_id] = Job(job_id, stage, config, given, shown, arm, detail)
+        return self.by_id[job_id]
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.by_id.values())
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def __getitem__(self, job_id: str) -> Job:
+        return self.by_id[job_id]
+
+    @property
+    def dependants(self) -> dict[str, list[str]]:
+        """Id -> ids of the jobs that need it directly."""
+        dependants: dict[str, list[str]] = {job_id: [] for job_id in self.by_id}
+        for job in self:
+            for needed in job.inputs.values():
+                dependants[needed].append(job.id)
+        return dependants
+
+    def stored(self, store: Store) -> dict[str, Artefact]:
+        """Job id -> artefact, of all jobs whose result is in the store. Nothing is built."""
+        artefacts: dict[str, Artefact] = {}
+        for job in self:
+            if all(needed in artefacts for needed in job.inputs.values()):
+                artefact = job.find(artefacts, store)
+                if artefact is not None:
+                    artefacts[job.id] = artefact
+        return artefacts
+
+
+def by_stage(jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    """Jobs by the name of their stage, in the order in which stages first appear."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.stage.name, []).append(job)
+    return groups

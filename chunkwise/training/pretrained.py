@@ -1,0 +1,102 @@
+"""The stage `adopted-base`: a decoder from elsewhere, taken as it is: a folder, a hub snapshot, a model of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.errors import ConfigError, MachineError, MismatchError
+from chunkwise.core.io import read_json, write_json
+from chunkwise.corpus.tokenizer import load_tokenizer
+from chunkwise.graph.stage import Run
+from chunkwise.training.config import PACKAGED, AdoptedBase
+
+
+def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
+    """Copy the decoder, without training.
+
+    Args:
+        tokens: the text that it is to read.
+
+    Raises:
+        MismatchError: its tokenizer is not the one that `tokens` was made with, or has more tokens than it knows.
+    """
+    from chunkwise.model.weights import load
+    from chunkwise.training.report import count_parameters
+    from chunkwise.training.running import save_model
+    from chunkwise.training.trainer import quiet_transformers
+
+    folder = base_folder(config.name)
+    head = read_json(tokens.file("tokens.json"))
+    with quiet_transformers():
+        model = load(folder).float()
+    model.config._name_or_path = ""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if vocabulary < head["vocabulary_size"]:
+        raise MismatchError(
+            f"the decoder knows {vocabulary} tokens, the text has {head['vocabulary_size']}",
+            hint="tokenise the corpus with the decoder's own tokenizer",
+        )
+    _require_own_tokenizer(folder, tokens)
+    save_model(model, run.folder / "model")
+    parameters = count_parameters(model, frozenset())
+    facts = {"parameters": parameters, "tokenizer_digest": head["tokenizer_digest"], "validation": [], "loss": []}
+    write_json(run.folder / "training.json", facts)
+    return {"parameters": parameters["total"]}
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """Name -> path of the files that make a model: its weights and settings."""
+    return {
+        str(path.relative_to(folder)): path
+        for path in sorted(folder.glob("*"))
+        if path.suffix in (".json", ".safetensors")
+    }
+
+
+def base_folder(name: str) -> Path:
+    """The folder of a decoder: `packaged`, a path, or a hub name, which is downloaded.
+
+    Raises:
+        ConfigError: no packaged base in this installation, or nothing of this name. MachineError: no network.
+    """
+    if name == PACKAGED:
+        folder = Path(str(resources.files("chunkwise") / "base"))
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                "pretrained: packaged asks for the base model that ships with the package, and this installation has "
+                "none",
+                hint="set `base` in the profile to train one in the run, or name a folder or a hub model",
+            )
+        return folder
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        from huggingface_hub import snapshot_download  # only where there is something to download
+
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except Exception as error:  # the hub's errors are many, and all mean that the model is not there
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MachineError(
+            f"pretrained: {name!r} is no folder here and could not be had from the hub: {first}",
+            hint="check the name and the network, or download it and give its folder",
+        ) from error
+
+
+def _require_own_tokenizer(folder: Path, tokens: Artefact) -> None:
+    """Refuse a decoder whose tokenizer, where its folder holds one, is not the one that made the tokens.
+
+    Raises:
+        MismatchError: token 17 means one thing to the decoder and another in the text.
+    """
+    if not (folder / "tokenizer.json").is_file():
+        return
+    own, used = (load_tokenizer(str(place)) for place in (folder, tokens.path / "tokenizer"))
+    if own.get_vocab() != used.get_vocab():
+        raise MismatchError(
+            f"the decoder in {folder.name} comes with a tokenizer ({len(own)} tokens), the text was cut by another",
+            hint="tokenise the corpus with the decoder's own tokenizer (tokenizer.pretrained: its folder)",
+        )
