@@ -11,11 +11,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-from chunkwise.ablation.config import load_profile
 from chunkwise.core.artefact import Artefact
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SequencesConfig, TokenizerConfig, TokensConfig
 from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
+from chunkwise.lab.profile import load_profile
 from chunkwise.training.config import BaseConfig, DecoderConfig, TrainOptions
 from chunkwise.training.stages import BASE
 

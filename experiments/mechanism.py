@@ -30,10 +30,10 @@ from typing import Any
 from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from chunkwise.ablation.config import Profile
-from chunkwise.ablation.run import ablate
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SourceConfig
+from chunkwise.lab.profile import Profile
+from chunkwise.lab.run import ablate
 from chunkwise.training.config import BaseConfig, DecoderConfig
 from experiments import base_model
 

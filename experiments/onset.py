@@ -37,8 +37,6 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from chunkwise.ablation.config import load_profile
-from chunkwise.ablation.study_data import tokenizer_config
 from chunkwise.core.artefact import RECORD, Artefact, read_artefact
 from chunkwise.core.errors import DivergedError
 from chunkwise.core.io import atomic_file, read_json
@@ -50,6 +48,8 @@ from chunkwise.datastore.config import DatastoreConfig
 from chunkwise.datastore.stages import DATASTORE
 from chunkwise.evaluation.config import PerplexityConfig
 from chunkwise.evaluation.stages import PERPLEXITY
+from chunkwise.lab.profile import load_profile
+from chunkwise.lab.study.data import tokenizer_config
 from chunkwise.neighbours.config import NeighboursConfig
 from chunkwise.neighbours.stages import NEIGHBOURS
 from chunkwise.training.config import (

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from chunkwise.ablation.statistics import t_interval
 from chunkwise.core.io import atomic_file
+from chunkwise.lab.measure.statistics import t_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -481,7 +481,7 @@ DIFFERENCE_TICKS = (-1, -0.5, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 2, 5)
 def draw(name: str, height: float, plot: Callable[["Figure"], None]) -> str:
     """One figure as SVG text, the same bytes for the same numbers on the same matplotlib.
 
-    As `chunkwise.ablation.figures.draw`, but for a file that stands alone: on white, with the colours written out.
+    As `chunkwise.lab.report.figures.draw`, but for a file that stands alone: on white, with the colours written out.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure

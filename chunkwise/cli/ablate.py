@@ -48,11 +48,11 @@ def ablate(
       chunkwise ablate instructretro --profile laptop --out runs/demo
       chunkwise ablate my_plan.md --set replicates=5 --dry-run
     """
-    from chunkwise.ablation.config import load_profile
-    from chunkwise.ablation.run import ablate as run
     from chunkwise.core.errors import ConfigError
     from chunkwise.core.store import Store
     from chunkwise.core.team import world_size
+    from chunkwise.lab.profile import load_profile
+    from chunkwise.lab.run import ablate as run
 
     if world_size() > 1:  # its jobs would wait for each other's processes
         raise ConfigError(

@@ -9,7 +9,7 @@ import typer
 from chunkwise.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from chunkwise.ablation.plan_document import PlanDocument
+    from chunkwise.lab.plan.document import PlanDocument
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,8 +38,8 @@ def check(
     Example:
       chunkwise plan check my_plan.md --json
     """
-    from chunkwise.ablation import plan
     from chunkwise.cli.output import print_json
+    from chunkwise.lab.plan import read as plan
 
     document = plan.check(file)
     if as_json:

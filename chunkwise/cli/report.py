@@ -16,7 +16,7 @@ def report(
     Example:
       chunkwise report runs/demo/report.json --out runs/demo-again
     """
-    from chunkwise.ablation.report import rewrite_report
+    from chunkwise.lab.report.write import rewrite_report
 
     rewrite_report(source, out)
     typer.echo(str(out / "report.html"))

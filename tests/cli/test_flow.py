@@ -149,7 +149,7 @@ def test_plan_check(cli, tmp_path, text, code, entries):
 
 
 def test_ablate_hands_everything_to_the_engine(cli, tmp_path, monkeypatch):
-    from chunkwise.ablation import run
+    from chunkwise.lab import run
 
     calls = []
 

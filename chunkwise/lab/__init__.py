@@ -1,0 +1,12 @@
+"""The lab: from a written plan to a report, through five rooms. A document flows through them without coming back.
+
+    terms.py, profile.py   the ground: words that all rooms share, and the baseline of a study at one scale
+    plan/                  text -> entries
+    resolve/               entries -> arms
+    study/                 arms -> jobs
+    measure/               artefacts -> numbers, tests, verdicts
+    report/                results -> pages
+    run.py                 one call for each
+
+Reading a plan imports nothing heavy; resolving one imports the declarations of all stages.
+"""

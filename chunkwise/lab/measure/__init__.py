@@ -1,0 +1,9 @@
+"""Artefacts become numbers, and numbers become verdicts.
+
+results.py      what was measured, as records
+collect.py      artefacts -> results
+checks.py       controls, waterfalls, grids, integrity checks, limits
+statistics.py   intervals, tests, levels, verdicts
+contrasts.py    differences between arms
+analysis.py     mechanism controls, contributions, exchange rate, noise
+"""

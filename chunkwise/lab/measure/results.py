@@ -1,0 +1,218 @@
+"""What a study measured: the input of the contrasts and of the report, as plain typed records.
+
+Two roots. `StudyResults` holds what follows from plan, profile and computation: no time, no path, no host, so that a
+resumed run gives the same bytes. `RunLog` holds the rest: when, how long, on what, how often. A measurement is a
+`Cell`, found by its `Selector` (arm, condition, view) and its metric and replicate. Cells belong to no experiment; a
+`Comparison`, fixed before anything runs, names the two cells that it compares and the experiment it belongs to.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from chunkwise.core.config import Config
+from chunkwise.graph.schedule import JobRow
+from chunkwise.lab.resolve.resolution import ResolutionRow
+from chunkwise.lab.terms import METRICS, Comparison, Metric, Selector
+
+
+class PlanEntry(Config):
+    """One entry as the parser read it, in the plan's own words."""
+
+    name: str
+    ablated_part: str
+    action: Literal["ADD", "REMOVE", "REPLACE"]
+    replacements: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+
+class Cell(Config):
+    """One number: one evaluation of one replicate on one metric."""
+
+    at: Selector
+    replicate: int
+    metric: str
+    value: float | None  # in natural units (nats, shares); None: the run diverged and the value is not finite
+    standard_error: float | None = None  # over the examples, clustered; None: not known
+    examples: int | None = None
+    records: str | None = None  # store key of the per-example records
+
+
+class ArmRow(Config):
+    """One way of training, and what it cost in one replicate."""
+
+    id: str
+    label: str
+    words: str = ""
+    role: Literal["retro", "twin", "base", "placebo", "variant"] = "variant"
+    parameters: int | None = None
+    trainable_parameters: int | None = None
+    train_tokens: int | None = None
+    steps: int | None = None
+    epochs: float | None = None  # times that it read its training text
+    train_flops: float | None = None
+    eval_flops_per_token: float | None = None
+    implied: tuple[str, ...] = ()  # ledger fields that the arm's change of config makes differ
+
+
+class ViewRow(Config):
+    """What one view of the datastore held in one replicate, and what it could serve to the evaluated text."""
+
+    view: str
+    label: str
+    replicate: int
+    realised_fraction: float  # of the full datastore's tokens
+    tokens: int
+    documents: int
+    chunks: int
+    neighbours_per_chunk: float | None = None  # mean over the query chunks
+    share_short: float | None = None  # share of query chunks with fewer than k neighbours
+    drops: dict[str, int] = {}  # reason -> candidates dropped
+
+
+class CurvePoint(Config):
+    """One reading during training; losses in nats per token."""
+
+    step: int
+    tokens: int
+    train_loss: float | None = None
+    validation_loss: float | None = None
+
+
+class Curve(Config):
+    """Training of one arm in one replicate."""
+
+    arm: str
+    replicate: int
+    points: tuple[CurvePoint, ...]
+
+
+class OverlapRow(Config):
+    """Evaluated tokens whose chunk shares this much text with its neighbours (range of the shared share)."""
+
+    replicate: int
+    low: float
+    high: float
+    tokens: int
+    losses: dict[str, float]  # "on", "off", "twin" -> mean nats per token
+
+
+class Controls(Config):
+    """Where the mechanism controls stand; None: not run."""
+
+    metric: str = "perplexity"
+    on: Selector
+    off: Selector | None = None
+    twin: Selector | None = None
+    random: Selector | None = None
+    oracle: Selector | None = None
+
+
+class WaterfallStep(Config):
+    """A state of the system; the difference from the step before is the contribution of `label`."""
+
+    label: str
+    at: Selector
+
+
+class Waterfall(Config):
+    """Contributions one after another, each measured on top of the ones before."""
+
+    metric: str
+    steps: tuple[WaterfallStep, ...]
+
+
+class Grid(Config):
+    """A table of cells: systems in rows, evaluation conditions in columns. None: not measured."""
+
+    title: str
+    metric: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Selector | None, ...]], ...]
+
+
+class Check(Config):
+    """One integrity check and what it saw."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+class Run(Config):
+    """One arm in one replicate."""
+
+    arm: str
+    replicate: int
+    status: Literal["done", "failed", "skipped"] = "done"
+    key: str | None = None
+    failure: str | None = None  # kind and first line: "divergence: loss is not finite at step 120"
+
+
+class ReferenceShares(Config):
+    """Published share of the gain that survives in a smaller datastore, drawn for orientation."""
+
+    label: str
+    shares: dict[str, float]  # fraction (as text, "0.5") -> share of the full gain
+    source: str
+
+
+RETRO_172M = ReferenceShares(
+    label="RETRO 172M (published)",
+    shares={"1": 1.0, "0.5": 0.62, "0.25": 0.43, "0.125": 0.29},
+    source="Borgeaud et al. 2021, table 14, C4 bits per byte, interpolated in log size; good to about 5 points",
+)
+
+
+class StudyResults(Config):
+    """Everything measured; the run engine fills it, `contrasts.analyse` reads it."""
+
+    title: str
+    source_digest: str
+    profile: str
+    replicates: int
+    entries: tuple[PlanEntry, ...]
+    resolution: tuple[ResolutionRow, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    metrics: tuple[Metric, ...] = tuple(METRICS.values())
+    arms: tuple[ArmRow, ...] = ()
+    views: tuple[ViewRow, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    overlap: tuple[OverlapRow, ...] = ()
+    overlap_unit: str = "share of the chunk's 8-grams found in its neighbours"
+    controls: Controls | None = None
+    waterfalls: tuple[Waterfall, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    exchange: tuple[str, str] | None = None  # (arm with retrieval, its twin), ids of two arms with curves
+    reference: ReferenceShares | None = RETRO_172M
+    runs: tuple[Run, ...] = ()
+    checks: tuple[Check, ...] = ()
+    not_measured: dict[str, str] = {}  # the plan's metric -> why, or the nearest known names
+    warnings: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    shared_base: bool = False  # the replicates continue one base model, so its own noise is not in the intervals
+    alpha: float = 0.05
+    commands: tuple[str, ...] = ()
+    plan_text: str = ""
+    profile_text: str = ""
+
+    def metric(self, id: str) -> Metric:
+        """The declared metric of this id.
+
+        Raises:
+            KeyError: no such metric was declared for the study.
+        """
+        return next((metric for metric in self.metrics if metric.id == id), None) or METRICS[id]
+
+
+class RunLog(Config):
+    """When, where and how long: kept apart from the results, which do not depend on it."""
+
+    date: str  # UTC, "2026-11-23 06:40"
+    seconds: float
+    machine: str = ""
+    version: str = ""  # of this package, with the commit where it is known
+    lock_digest: str = ""  # of the constraints that were installed
+    exit_status: int = 0
+    jobs: tuple[JobRow, ...] = ()

@@ -1,0 +1,282 @@
+"""The profile: how large everything is here.
+
+A profile is the baseline arm: one setting of every stage. Each of its fields stands in one place; what several stages
+must agree on (the view, the number of neighbours, the training budget of retrofit, twin and in-prompt) is handed to
+them by the methods below. An arm is the profile with a few fields changed, path -> value, and nothing else.
+
+    corpus -> tokenizer -> tokens -> sequences -> base -> retrofit | twin | in-prompt -> instruct -> perplexity, qa
+                              `-> datastore -> neighbours -> view ---^
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from chunkwise.core.config import Config, load_yaml, override, parse_yaml
+from chunkwise.core.errors import ConfigError
+from chunkwise.core.knobs import Knob, PaperValue
+from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConfig, TokenizerConfig
+from chunkwise.datastore.config import DatastoreConfig, ViewConfig
+from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
+from chunkwise.evaluation.stages import PERPLEXITY, QA
+from chunkwise.lab.terms import METRICS, Metric
+from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
+from chunkwise.training.config import BaseConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.stages import INSTRUCT, RETROFIT
+
+Mechanism = Literal["cross-attention", "in_prompt", "wider", "none"]
+
+SECTIONS = {"retrofit": RETROFIT, "instruct": INSTRUCT, "perplexity": PERPLEXITY, "qa": QA}
+"""Section of a profile -> the stage whose config it is, where the study decides some of its fields."""
+
+DECIDED_PER_CALL = tuple(f"{section}.{field}" for section, stage in SECTIONS.items() for field in stage.per_call)
+"""Fields of stages that arm and replicate decide; a profile that sets one of them is refused."""
+
+
+class LeftOut(Config):
+    """An arm that a profile does not run, because it has no time for it or cannot tell anything by it."""
+
+    setting: str
+    """Dotted path of the field that the arm would change."""
+    values: tuple[JsonValue, ...] | None = None
+    """The values that are left out, as the profile would write them; None: every value but the profile's own."""
+    because: str
+    """The reason, and where the arm is run instead; stands in the dry run and in the report. Without a full stop."""
+
+    def means(self, value: Any) -> bool:
+        """Whether an arm with this value of the setting is left out."""
+        return self.values is None or any(type(one) is type(value) and one == value for one in self.values)
+
+
+class Profile(Config):
+    """The baseline of a study at one scale, and how the study is run."""
+
+    name: str
+    paper: str | None = "instructretro"
+    """Paper whose values quantities are translated against: a packaged name or a file."""
+
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    training_text: SequencesConfig = SequencesConfig()
+    evaluation_text: SequencesConfig = SequencesConfig(split="valid", layout="documents")
+    questions: QuestionsConfig = QuestionsConfig()
+    datastore: DatastoreConfig = DatastoreConfig()
+    neighbours: NeighboursConfig = NeighboursConfig()
+    question_neighbours: QuestionNeighboursConfig = QuestionNeighboursConfig()
+    view: ViewConfig = ViewConfig()
+    """The baseline's part of the datastore. A fraction below 1 leaves room for arms with a larger datastore."""
+
+    pretrained: str | None = None
+    """The decoder to start from: a folder, a hub name, or `packaged`. None: `base` is trained in the run."""
+    base: BaseConfig | None = None
+    mechanism: Annotated[
+        Mechanism,
+        Knob(
+            component="model.cca",
+            title="chunk-wise cross-attention",
+            aliases=(
+                "CCA", "chunked cross-attention", "cross-attention", "retrieval cross-attention",
+                "cross-attention to retrieved neighbours", "retrieval-augmented pretraining", "retrieval pretraining",
+            ),
+            paper=PaperValue("cross-attention", None, "arXiv:2310.07713"),
+            stage="retrofit",
+            remove="none",
+            consequences=("retrofit.retro", "neighbours"),
+            options={
+                "neighbours in the prompt": (
+                    "in_prompt",
+                    ("neighbours in the prompt at equal tokens", "in-context retrieval", "in-context neighbours",
+                     "neighbours prepended to the context", "retrieved text in the prompt"),
+                ),
+                "a wider feed-forward of as many parameters": (
+                    "wider",
+                    ("wider MLP", "wider feed-forward", "matched parameters without retrieval"),
+                ),
+            },
+        ),
+    ] = "cross-attention"  # fmt: skip
+    """How training and evaluation read neighbours: Retro; written into the text; not at all (the twin, or one with a
+    wider feed-forward, whose parameters are as many as Retro's)."""
+    retrofit: RetrofitConfig
+    """The continued training. Twin and in-prompt arms take its budget, rows and order."""
+    evaluation_neighbours: Annotated[
+        int | None,
+        Knob(
+            component="model.neighbours_read",
+            title="neighbours read at evaluation",
+            aliases=("neighbours at evaluation", "number of neighbours at evaluation", "k at evaluation",
+                     "evaluation neighbours", "neighbours at inference"),
+            unit="neighbours",
+            paper=PaperValue(2, "neighbours", "arXiv:2112.04426"),
+            stage="perplexity",
+            remove=0,
+        ),
+    ] = Field(None, ge=0, le=128)  # fmt: skip
+    """k at evaluation, whatever k was trained with; None: as trained. 0 closes the gate."""
+    instruct: InstructConfig | None = None
+    perplexity: PerplexityConfig = PerplexityConfig()
+    qa: QuestionsEvalConfig = QuestionsEvalConfig()
+
+    replicates: int = Field(3, ge=1)
+    share_base: bool = True
+    """All replicates continue one base model, so the noise of base training is not in the intervals."""
+    size_experiment: Literal["swap", "retrain"] = "swap"
+    """Primary reading of views: `swap` changes the datastore of a trained model, `retrain` trains one per view."""
+    metrics: tuple[str, ...] = ("perplexity", "choice_accuracy")
+    """For entries that name none; the first is the primary one."""
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    """Smallest difference that matters, by metric id, in nats or shares. Default: 0.01 nat, 0.01 = 1 point."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    leaves_out: tuple[LeftOut, ...] = ()
+    """Arms that belong to another profile; a plan that asks for one is told so, and the rest of it is run."""
+    limits: tuple[str, ...] = ()
+    """What a reader must know about this profile; stands among the report's limits."""
+    expected_datastore_chunks: int | None = Field(None, ge=1)
+    """About how many chunks the datastore will hold, to refuse hopeless arms before it is built."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.base is None) == (self.pretrained is None):
+            raise ValueError("give `base` (a decoder to train) or `pretrained` (one to start from), one of them")
+        chunk_tokens = self.retrofit.retro.chunk_tokens
+        if chunk_tokens != self.datastore.chunk_tokens:
+            raise ValueError(
+                f"retrofit.retro.chunk_tokens {chunk_tokens} differs from datastore.chunk_tokens "
+                f"{self.datastore.chunk_tokens}; neighbours would not be whole chunks"
+            )
+        if self.training_text.sequence_tokens % chunk_tokens:
+            raise ValueError(
+                f"training_text.sequence_tokens {self.training_text.sequence_tokens} is not a multiple of "
+                f"datastore.chunk_tokens {chunk_tokens}"
+            )
+        # A training that is given in tokens has a number of steps only with the rows: say it now, not in the run.
+        steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
+        self.retrofit.made_neighbours.require_within(steps)
+        self.retrofit.require_reading(self.training_text.sequence_tokens)
+        for metric in (*self.metrics, *self.thresholds):
+            if metric not in METRICS:
+                raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+        for path in DECIDED_PER_CALL:
+            section, field = path.split(".")
+            config = getattr(self, section)
+            if config is not None and getattr(config, field) != type(config).model_fields[field].default:
+                raise ValueError(f"{path} is set by arm and replicate, not by a profile; leave it out")
+        return self
+
+    def value(self, path: str) -> Any:
+        """The value of the field at a dotted path, as plain JSON.
+
+        Raises:
+            ConfigError: there is no such field.
+        """
+        here: Any = self.model_dump(mode="json")
+        for part in path.split("."):
+            if not isinstance(here, Mapping) or part not in here:
+                raise ConfigError(f"profile {self.name} has no field {path!r}")
+            here = here[part]
+        return here
+
+    def changed(self, changes: Mapping[str, Any], where: str | None = None) -> "Profile":
+        """The profile with some fields changed, checked as a whole.
+
+        Raises:
+            ConfigError: no such field, or the values do not fit together.
+        """
+        values = self.model_dump(mode="json")
+        for path, value in changes.items():
+            self.value(path)
+            here, parts = values, path.split(".")
+            for part in parts[:-1]:
+                here = here[part]
+            here[parts[-1]] = copy.deepcopy(value)
+        return Profile.parse(values, where=where or f"profile {self.name}, changed")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Labels of the corpus's documents, as far as the settings tell."""
+        labels: list[str] = []
+        for source in self.corpus.sources:
+            if source.kind != "python":
+                labels.append(source.source or source.kind)
+            else:
+                labels += source.python_kinds if source.label == "kind" else source.packages
+        return tuple(dict.fromkeys(labels))
+
+    def metric(self, metric_id: str) -> Metric:
+        """The metric with this profile's threshold."""
+        metric = METRICS[metric_id]
+        return metric.model_copy(update={"threshold": self.thresholds.get(metric_id, metric.threshold)})
+
+    # What each stage is given. `view` is the arm's in training only where the experiment is `retrain`.
+
+    @property
+    def validation_text(self) -> SequencesConfig:
+        """Rows for the validation curves: as the training rows, from the documents that are trained on nowhere."""
+        return self.training_text.model_copy(update={"split": "valid", "max_tokens": None})
+
+    def retrofit_config(self, view: ViewConfig | None = None) -> RetrofitConfig:
+        return self.retrofit.model_copy(update={"view": view or self.whole_view})
+
+    @property
+    def used(self) -> "Profile":
+        """The profile without the settings of the retrofit that its training does not use: equal where results are."""
+        steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
+        return self.model_copy(update={"retrofit": self.retrofit.used(steps)})
+
+    def twin_config(self) -> TwinConfig:
+        retrofit = self.retrofit
+        if self.mechanism == "wider":  # its own weights are what is wider
+            return TwinConfig(as_large_as=retrofit.retro, train=retrofit.train)
+        return TwinConfig(freeze_backbone=retrofit.freeze_backbone, lora=retrofit.lora, train=retrofit.train)
+
+    @property
+    def neighbours_read(self) -> int:
+        """k at evaluation."""
+        return self.retrofit.retro.neighbours if self.evaluation_neighbours is None else self.evaluation_neighbours
+
+    def in_prompt_config(self, view: ViewConfig | None = None) -> InPromptConfig:
+        retro = self.retrofit.retro
+        return InPromptConfig(
+            neighbours=retro.neighbours,
+            chunk_tokens=retro.chunk_tokens,
+            view=view or self.whole_view,
+            train=self.retrofit.train,
+        )
+
+    def instruct_config(self, view: ViewConfig | None = None) -> InstructConfig | None:
+        retro = self.retrofit.retro
+        given = {"view": view or self.whole_view, "chunk_tokens": retro.chunk_tokens, "neighbours": retro.neighbours}
+        return None if self.instruct is None else self.instruct.model_copy(update=given)
+
+    @property
+    def whole_view(self) -> ViewConfig | None:
+        """The baseline's view, None where that is the whole datastore."""
+        return None if self.view == ViewConfig() else self.view
+
+
+def load_profile(name: Path | str, settings: Iterable[str] = ()) -> Profile:
+    """A packaged profile by name, or one from a YAML file, with settings "a.b=c" applied.
+
+    Raises:
+        ConfigError: no such profile, or it is wrong.
+    """
+    values = load_named("profiles", name, "profile")
+    values.setdefault("name", Path(name).stem)
+    return Profile.parse(override(values, settings), where=f"profile {Path(name).stem}")
+
+
+def load_named(folder: str, name: Path | str, kind: str) -> dict[str, Any]:
+    """The YAML mapping of a file, or of the packaged one of this name."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return load_yaml(name)
+    packaged = resources.files("chunkwise") / folder
+    files = packaged.iterdir() if packaged.is_dir() else ()
+    known = sorted(entry.name.removesuffix(".yaml") for entry in files if entry.name.endswith(".yaml"))
+    if str(name) not in known:
+        hint = f"or give a file: my_{kind}.yaml"
+        raise ConfigError(f"no {kind} {str(name)!r}; packaged: {', '.join(known)}", hint=hint)
+    return parse_yaml((packaged / f"{name}.yaml").read_text(encoding="utf-8"), f"{kind} {name}")

@@ -1,0 +1,212 @@
+"""Numbers and verdicts in words, by fixed rules: no sentence of the report is written by a model."""
+
+from __future__ import annotations
+
+import math
+
+from chunkwise.lab.measure.analysis import Exchange, ExchangeRate
+from chunkwise.lab.measure.contrasts import Contrast, Interval
+from chunkwise.lab.measure.statistics import Verdict
+from chunkwise.lab.terms import Metric
+
+MINUS = "\N{MINUS SIGN}"
+SYMBOLS = {
+    Verdict.MATTERS: "\N{BLACK CIRCLE}",
+    Verdict.SMALL: "\N{CIRCLE WITH LEFT HALF BLACK}",
+    Verdict.NONE: "\N{WHITE CIRCLE}",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.IDENTICAL: "=",
+    Verdict.NO_SIGNAL: "\N{EMPTY SET}",
+    Verdict.ANECDOTE: "\N{CIRCLED DIGIT ONE}",
+    Verdict.INVALID: "\N{MULTIPLICATION X}",
+}
+MEANINGS = {
+    Verdict.MATTERS: "the whole interval lies beyond the smallest difference that counts",
+    Verdict.SMALL: "the interval excludes zero, but not every difference too small to count",
+    Verdict.NONE: "the 90 % interval lies inside \N{PLUS-MINUS SIGN} the smallest difference that counts",
+    Verdict.INCONCLUSIVE: "neither an effect nor its absence is shown",
+    Verdict.IDENTICAL: "the same values in every replicate; not tested",
+    Verdict.NO_SIGNAL: "the metric is at chance on both sides; not tested",
+    Verdict.ANECDOTE: "one replicate; not tested",
+    Verdict.INVALID: "a failed run or check; not tested",
+}
+
+
+EXPERIMENTS = {
+    "swap": "swap: one training, the datastore exchanged at evaluation",
+    "retrain": "retrain: a training of its own for each view",
+    "arm": "each arm with its own training",
+}
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def number(value: float | None, significant: int = 3) -> str | None:
+    """Three significant figures, thousands grouped; None stays None (a table shows a dash)."""
+    if value is None:
+        return None
+    if value == 0:
+        return "0"
+    decimals = significant - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, decimals):,.{max(0, decimals)}f}".replace("-", MINUS)
+
+
+def count(value: float | None) -> str | None:
+    """Large counts with an SI prefix: 1.20 M, 3.40 G; small ones in full."""
+    if value is None:
+        return None
+    for unit, name in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= unit:
+            return f"{number(value / unit)} {name}"
+    return f"{value:,.0f}" if value == round(value) else number(value)
+
+
+def percent(share: float | None) -> str | None:
+    return None if share is None else f"{number(100 * share)} %"
+
+
+def percent_range(low: float, high: float) -> str:
+    return f"{100 * low:.0f} %" if low == high else f"{100 * low:.0f} to {100 * high:.0f} %"
+
+
+def ratio(log_difference: float | None) -> str | None:
+    """exp(difference of nats) as a change in per cent."""
+    return None if log_difference is None else f"{signed(100 * math.expm1(log_difference), 1)} %"
+
+
+def threshold(metric: Metric) -> str:
+    value = metric.threshold * metric.factor
+    return f"{value:g} {metric.unit.removesuffix('s') if value == 1 else metric.unit}"
+
+
+def p_value(p: float | None) -> str | None:
+    if p is None:
+        return None
+    return "<\N{NO-BREAK SPACE}0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def decimals_for(interval: Interval | None, value: float) -> int:
+    """The interval decides the digits: two significant figures of its half-width."""
+    scale = (interval[1] - interval[0]) / 2 if interval and interval[1] > interval[0] else abs(value) / 10
+    return max(0, 1 - math.floor(math.log10(scale))) if scale > 0 else 2
+
+
+def signed(value: float, decimals: int) -> str:
+    return f"{value:+.{decimals}f}".replace("-", MINUS)
+
+
+def estimate(value: float | None, interval: Interval | None, factor: float = 1.0) -> str | None:
+    """`+0.052 [+0.031, +0.073]`, in shown units."""
+    if value is None:
+        return None
+    value, interval = value * factor, interval and (interval[0] * factor, interval[1] * factor)
+    decimals = decimals_for(interval, value)
+    bounds = f" [{signed(interval[0], decimals)}, {signed(interval[1], decimals)}]" if interval else ""
+    return signed(value, decimals) + bounds
+
+
+def with_unit(value: float | None, interval: Interval | None, metric: Metric) -> str | None:
+    """`+0.052 [+0.031, +0.073] nats`."""
+    said = estimate(value, interval, metric.factor)
+    return said and f"{said} {metric.unit.split(' per ')[0]}"
+
+
+def familiar(metric: Metric, value: float | None) -> str | None:
+    """A mean as readers know it: the perplexity itself, or per cent."""
+    if value is None:
+        return None
+    if metric.exponential:
+        return number(math.exp(value))
+    return f"{value * metric.factor:.1f} %" if metric.factor == 100 else number(value * metric.factor, 4)
+
+
+def level(metric: Metric, value: float) -> str | None:
+    """A mean as it is analysed, with the perplexity where there is one: `3.402 (30.0)`."""
+    return f"{value:.3f} ({familiar(metric, value)})" if metric.exponential else familiar(metric, value)
+
+
+def worse(metric: Metric, difference: float) -> str:
+    return "worse" if (difference > 0) == (metric.better == "lower") else "better"
+
+
+def level_words(level: float) -> str:
+    return f"{100 * level:.1f}".rstrip("0").rstrip(".") + " %"
+
+
+def sentence(contrast: Contrast, metric: Metric) -> str:
+    """What one contrast says, with its uncertainty; the verdict stands beside it."""
+    slope = contrast.kind == "slope"
+    subject = "Each halving of the datastore" if slope else f"{capital(contrast.arm)} ({contrast.done})"
+    where = f" [{contrast.experiment}]" if contrast.experiment == "retrain" else ""
+    if contrast.verdict is Verdict.INVALID:
+        return f"{subject}{where}: no verdict on {metric.title}, because {contrast.reason}."
+    if contrast.verdict is Verdict.NO_SIGNAL:
+        return f"{subject}{where}: {metric.title} carries no signal, because {contrast.reason}."
+    if contrast.verdict is Verdict.IDENTICAL:
+        return f"{subject}{where} leaves {metric.title} identical in all {contrast.n} replicates."
+    difference, interval = contrast.difference or 0.0, contrast.interval and _scaled(contrast.interval, metric)
+    decimals = decimals_for(interval, difference * metric.factor)
+    change = f"{abs(difference) * metric.factor:.{decimals}f} {metric.unit} {worse(metric, difference)}"
+    if metric.exponential:
+        change += f" ({ratio(difference)} in perplexity)"
+    said = f"{subject}{where}: {metric.title} is {change}" + ("" if slope else f" than with {contrast.baseline}")
+    if contrast.verdict is Verdict.ANECDOTE or interval is None:
+        return f"{said}. One replicate, without a test."
+    low, high = (signed(bound, decimals) for bound in interval)
+    said += f"; {level_words(contrast.level)} interval {low} to {high}, n = {contrast.n}, "
+    said += f"Holm p {p_value(contrast.p_holm)}. {_conclusion(contrast, metric)}"
+    if contrast.p_departure is None:
+        return said
+    bends = contrast.p_departure < 0.05
+    line = "The sizes do not lie on one line: read the rows" if bends else "No departure from a line is shown"
+    return f"{said} {line} (p {p_value(contrast.p_departure)}, n = {contrast.n})."
+
+
+def _conclusion(contrast: Contrast, metric: Metric) -> str:
+    smallest = threshold(metric)
+    if contrast.verdict is Verdict.MATTERS:
+        return f"Even the near end of the interval is beyond {smallest}."
+    if contrast.verdict is Verdict.SMALL:
+        inside = max(abs(bound) for bound in contrast.interval or (0.0,)) < contrast.threshold
+        return f"There is an effect, but {'all' if inside else 'part'} of the interval is below {smallest}."
+    if contrast.verdict is Verdict.NONE:
+        return f"The 90 % interval stays within \N{PLUS-MINUS SIGN}{smallest}."
+    if contrast.n_needed is None:
+        return "More than a thousand replicates would be needed to settle it at this noise."
+    return f"About {contrast.n_needed} replicates would settle it at this noise."
+
+
+def _scaled(interval: Interval, metric: Metric) -> Interval:
+    return interval[0] * metric.factor, interval[1] * metric.factor
+
+
+def exchange_sentences(rate: ExchangeRate, arm: str, twin: str) -> str:
+    """How many training tokens retrieval is worth, in both directions; a bound where a curve is too short."""
+    needs, saves = rate.twin_needs, rate.arm_saves
+    first = f"For the final validation loss of {arm}, {twin} "
+    if needs.beyond:
+        first += (
+            f"would need more than {number(needs.ratio)} times the training tokens: in {needs.beyond} of {needs.n} "
+            f"replicates the curve of {twin} ends before it gets there."
+        )
+    else:
+        most = "at most " if needs.before else ""
+        first += f"needs {most}{number(needs.ratio)} times the training tokens{_times_interval(needs)}."
+    if saves.beyond:
+        second = f"{arm} does not reach the final loss of {twin} in {saves.beyond} of {saves.n} replicates."
+    else:
+        more = "more than " if saves.before else ""
+        second = f"For its own final loss, {twin} took {more}{number(saves.ratio)} times the tokens that {arm} needed"
+        second += f"{_times_interval(saves)}."
+    return f"{first} {second}"
+
+
+def _times_interval(exchange: Exchange) -> str:
+    if exchange.before:
+        return f": in {exchange.before} of {exchange.n} replicates the curve is there at its first reading"
+    if exchange.interval is None:
+        return " (one replicate)"
+    low, high = exchange.interval
+    return f" (95 % interval {number(low)} to {number(high)}, formed on logarithms, n = {exchange.n})"

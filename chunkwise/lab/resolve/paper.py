@@ -1,0 +1,35 @@
+"""What a paper used: the values that a plan's words are read against, with their places in the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from chunkwise.core.config import Config
+from chunkwise.lab.profile import load_named
+
+
+class PaperFact(Config):
+    """One published value with its place in the paper."""
+
+    name: str = ""
+    value: JsonValue
+    unit: str | None = None
+    source: str
+
+
+class Paper(Config):
+    """What a paper used: the value of each component at paper scale, and the rest of its recipe for reports."""
+
+    id: str
+    title: str
+    url: str
+    values: dict[str, tuple[PaperFact, ...]]
+    """Component id -> its value, in one unit or several."""
+    recipe: tuple[PaperFact, ...] = ()
+
+
+def load_paper(name: Path | str) -> Paper:
+    """A packaged paper by name, or one from a YAML file."""
+    return Paper.parse(load_named("papers", name, "paper"), where=f"paper {name}")

@@ -1,0 +1,194 @@
+"""What a plan became here, entry by entry: the content of `resolution.json`, fixed before anything runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import JsonValue
+
+from chunkwise.core.config import Config
+from chunkwise.core.errors import PlanError
+from chunkwise.lab.plan.quantities import amount_words, ratio_words
+from chunkwise.lab.resolve.paper import PaperFact
+from chunkwise.lab.terms import Arm
+
+Status = Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
+HARMLESS: tuple[Status, ...] = ("not-applicable", "left-out")
+"""What asks for nothing, or for what the profile says beforehand that it does not run, is no fault of a plan."""
+
+
+class ResolutionRow(Config):
+    """From a plan's words to an arm: one row per replacement, or one for an entry without any."""
+
+    entry: str
+    words: str
+    status: Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
+    component: str | None = None
+    score: float | None = None
+    runner_up: str | None = None
+    by: Literal["rule", "model", "user"] = "rule"
+    paper_value: str | None = None
+    ratio: str | None = None
+    local_target: str | None = None
+    realised: str | None = None
+    arm: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class ReplacementResolution(Config):
+    """What one replacement (or the removal, or the addition) became."""
+
+    words: str
+    status: Status
+    component: str | None = None
+    path: str | None = None
+    by: Literal["rule", "model", "user"] = "rule"
+    paper: PaperFact | None = None
+    ratio: float | None = None
+    """The replacement / the paper's value."""
+    local: JsonValue = None
+    """The value of the field here."""
+    arm: str | None = None
+    """Id of the arm; "baseline" where the value is the baseline's."""
+    message: str = ""
+    """Why it is not resolved and what would help, or what to know about the reading."""
+
+
+class MetricResolution(Config):
+    """A metric of the plan; without `id` it is not measured, and the nearest known names are offered."""
+
+    words: str
+    id: str | None = None
+    nearest: tuple[str, ...] = ()
+    defaulted: bool = False
+
+
+class EntryResolution(Config):
+    """What one entry of the plan became."""
+
+    index: int
+    name: str
+    ablated_part: str
+    action: Literal["ADD", "REMOVE", "REPLACE"]
+    status: Status
+    components: tuple[str, ...] = ()
+    score: float | None = None
+    """Of the match between the plan's words and the component, 1 = exact."""
+    runner_up: str | None = None
+    runner_up_score: float | None = None
+    by: Literal["rule", "model", "user"] = "rule"
+    replacements: tuple[ReplacementResolution, ...] = ()
+    arms: tuple[Arm, ...] = ()
+    metrics: tuple[MetricResolution, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Resolution(Config):
+    """What a plan became here; the content of `resolution.json`, fixed before anything runs."""
+
+    plan_sha256: str
+    plan_title: str | None = None
+    profile: str
+    profile_digest: str = ""
+    """Of the profile with all its settings: the same plan under other settings is another study."""
+    paper: str | None = None
+    registry_digest: str
+    overrides: JsonValue = None
+    entries: tuple[EntryResolution, ...] = ()
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """All arms by id, each once."""
+        arms: dict[str, Arm] = {}
+        for entry in self.entries:
+            for arm in entry.arms:
+                arms.setdefault(arm.id, arm)
+        return arms
+
+    @property
+    def exit_code(self) -> int:
+        """0 everything resolved, 3 some of it, 2 nothing."""
+        if not any(arm.role == "arm" for arm in self.arms.values()):
+            return 2
+        return 0 if all(entry.status in ("resolved", *HARMLESS) for entry in self.entries) else 3
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each thing that is not resolved."""
+        return tuple(
+            f"{entry.name}: {replacement.words!r} is {replacement.status}: {replacement.message}"
+            for entry in self.entries
+            for replacement in entry.replacements
+            if replacement.status not in ("resolved", *HARMLESS)
+        )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """One sentence for each arm that the profile leaves to another one."""
+        return self._sentences("left-out")
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """One sentence for each change that would change nothing here."""
+        return self._sentences("not-applicable")
+
+    def _sentences(self, status: Status) -> tuple[str, ...]:
+        return tuple(
+            f"{replacement.words!r} of {entry.name!r}: {replacement.message}"
+            for entry in self.entries
+            for replacement in entry.replacements
+            if replacement.status == status
+        )
+
+    @property
+    def not_measured(self) -> dict[str, str]:
+        """The plan's metrics that are not measured -> the nearest known names."""
+        return {
+            metric.words: f"not measured; nearest known: {', '.join(metric.nearest)}"
+            for entry in self.entries
+            for metric in entry.metrics
+            if metric.id is None
+        }
+
+    def require_all(self) -> None:
+        """Refuse to go on unless everything resolved (the policy `strict`).
+
+        Raises:
+            PlanError: something is unresolved or infeasible.
+        """
+        not_run = self.problems + self.left_out
+        if not_run:
+            raise PlanError(
+                f"{len(not_run)} of the plan's wishes cannot be run: {'; '.join(not_run)}",
+                hint="fix them in an overrides file, or run without --strict",
+            )
+
+    def rows(self) -> tuple[ResolutionRow, ...]:
+        """The resolution table of the report."""
+        return tuple(_row(entry, replacement) for entry in self.entries for replacement in entry.replacements)
+
+
+def _row(entry: EntryResolution, replacement: ReplacementResolution) -> ResolutionRow:
+    paper = replacement.paper
+    paper_value = None
+    if paper is not None:
+        value = paper.value
+        shown = amount_words(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        paper_value = f"{shown} {paper.unit or ''}".strip()
+    local = replacement.local
+    arm = next((arm for arm in entry.arms if arm.id == replacement.arm), None)
+    warnings = (replacement.message,) if replacement.message else ()
+    return ResolutionRow(
+        entry=entry.name,
+        words=replacement.words,
+        status=replacement.status,
+        component=replacement.component or (entry.components[0] if entry.components else None),
+        score=entry.score,
+        runner_up=entry.runner_up and f"{entry.runner_up} ({entry.runner_up_score:.2f})",
+        by=replacement.by,
+        paper_value=paper_value,
+        ratio=None if replacement.ratio is None else ratio_words(replacement.ratio),
+        local_target=arm.done if arm else None if local is None else f"{replacement.path} = {local}",
+        arm=replacement.arm,
+        warnings=warnings + entry.warnings,
+    )

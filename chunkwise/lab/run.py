@@ -1,0 +1,275 @@
+"""`chunkwise ablate`: a plan and a profile in, a report out.
+
+    read -> resolve -> data jobs -> check the views -> trainings and evaluations -> collect -> report
+
+Run it again to resume: whatever is in the artefact store is not built again, a killed training goes on from its last
+checkpoint, and `results` in report.json come out in the same bytes. Nothing dear is trained before the datastore has
+shown that it can serve every view.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from chunkwise import __version__
+from chunkwise.core.errors import ArtefactError, ChunkwiseError, ConfigError, MismatchError, PlanError
+from chunkwise.core.io import machine_errors, read_json, write_json
+from chunkwise.core.progress import display, note
+from chunkwise.core.provenance import code_facts
+from chunkwise.core.store import Artefact, Store
+from chunkwise.graph.jobs import Jobs
+from chunkwise.graph.schedule import Schedule, duration_words
+from chunkwise.graph.workers import Workers, accelerators, available_cores, default_workers
+from chunkwise.lab.measure.collect import Outcome, baseline_is_there, collect
+from chunkwise.lab.measure.results import RunLog
+from chunkwise.lab.plan import read as plans
+from chunkwise.lab.plan.document import PlanDocument
+from chunkwise.lab.profile import Profile
+from chunkwise.lab.report.write import write_report
+from chunkwise.lab.resolve.arms import load_overrides, mark_infeasible, resolve
+from chunkwise.lab.resolve.resolution import Resolution
+from chunkwise.lab.study.cost import costs_of
+from chunkwise.lab.study.dry_run import print_dry_run
+from chunkwise.lab.study.study import RETRO, Study, plan_study, retro_neighbours
+from chunkwise.lab.terms import FULL
+
+OURS = ("report.html", "report.md", "report.json", "figures", "resolution.json", "study.json")
+DONE, PARTLY = 0, 3
+
+
+def ablate(
+    plan: Path | str,
+    profile: Profile,
+    out: Path,
+    *,
+    store: Store | None = None,
+    overrides: Path | None = None,
+    strict: bool = False,
+    dry_run: bool = False,
+    workers: int | None = None,
+    date: str | None = None,
+    command: str | None = None,
+) -> int:
+    """Run a plan and write its report.
+
+    Args:
+        plan: a file, or the name of a packaged plan.
+        profile: the baseline, and how large everything is.
+        out: gets report.html, report.md, report.json, figures/, resolution.json and study.json (jobs and keys).
+        overrides: answers to what the resolver cannot know (YAML).
+        strict: refuse a plan of which something is not resolved.
+        dry_run: print what would be done and how long it would take to stdout; train nothing, write nothing to `out`.
+        workers: processes; default one a core, or one a GPU. No result depends on it.
+        date: of the report, UTC; default now.
+        command: what a reader types to run this again; default: the plan and the profile by name.
+
+    Returns:
+        0 done; 3 a report exists, and something of the plan was not resolved or some job failed.
+
+    Raises:
+        ChunkwiseError: no report could be made; the message says why.
+        KeyboardInterrupt: by Ctrl-C, once the workers are gone; the same call goes on from there.
+    """
+    started = time.monotonic()
+    store = store or Store()
+    document, plan_text = read_plan(plan)
+    answers = load_overrides(overrides) if overrides else None
+    resolution = resolve(document, profile, overrides=answers)
+    unread = [f"line {remark.line}: {remark.message}" for remark in document.diagnostics if remark.severity == "error"]
+    if strict and unread:
+        raise PlanError(f"of the plan could not be read: {'; '.join(unread)}", hint="mend it, or run without --strict")
+    for remark in unread:
+        note(f"not read: {plan}, {remark}")
+    _require_some(resolution, strict)
+    study = plan_study(profile, resolution)
+    count = workers or default_workers()
+    if dry_run:
+        print_dry_run(study, store, count)
+        return PARTLY if resolution.exit_code or document.exit_code else DONE
+
+    _claim(out, resolution)
+    schedule = Schedule(study.jobs, costs_of(profile), count, quiet=sys.stderr.isatty())
+    title = f"{document.title or Path(plan).stem}, profile {profile.name}"
+    with (
+        display(header=lambda: schedule.header(title, started)),
+        Workers(min(count, len(study.jobs)), store, threads=available_cores()) as pool,
+    ):
+        schedule.run(pool, study.data_jobs())
+        resolution = check_views(study, schedule.artefacts, schedule.failures)
+        _require_some(resolution, strict)
+        if resolution != study.resolution:
+            study = plan_study(profile, resolution)
+            schedule.jobs = study.jobs
+        with machine_errors():
+            write_json(out / "resolution.json", resolution.model_dump(mode="json"))
+        schedule.run(pool, study.jobs)
+
+    outcome = Outcome(study, schedule.artefacts, schedule.failures, frozenset(schedule.skipped))
+    results = collect(
+        outcome,
+        document,
+        plan_text=plan_text,
+        profile_text=yaml.safe_dump(profile.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
+        command=command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT",
+    )
+    if not baseline_is_there(results.cells):
+        raise next(iter(schedule.failures.values()))
+    failed = schedule.failures or any(not check.passed for check in results.checks)
+    status = PARTLY if resolution.exit_code or document.exit_code or failed else DONE
+    log = _run_log(schedule, started, date, status)
+    with machine_errors():
+        write_json(out / "study.json", _study_record(study, schedule))
+        write_report(results, log, out, functools.lru_cache(maxsize=None)(outcome.examples))
+    note(f"report: {out / 'report.html'}, after {duration_words(log.seconds)}")
+    return status
+
+
+# --- before anything runs ----------------------------------------------------------------------------------------
+
+
+def read_plan(plan: Path | str) -> tuple[PlanDocument, str]:
+    """A plan and its text: a file, or a packaged plan by name.
+
+    Raises:
+        PlanError: there is no such plan.
+    """
+    if Path(plan).is_file():
+        data = Path(plan).read_bytes()[: plans.MAX_BYTES + 1]
+        return plans.check(plan), data.decode("utf-8", "replace")
+    packaged = resources.files("chunkwise") / "plans"
+    known = sorted(entry.name.removesuffix(".md") for entry in packaged.iterdir() if entry.name.endswith(".md"))
+    if str(plan) not in known:
+        raise PlanError(f"no plan {str(plan)!r}: neither a file nor one of the packaged plans ({', '.join(known)})")
+    text = (packaged / f"{plan}.md").read_text(encoding="utf-8")
+    return plans.parse(text), text
+
+
+def _require_some(resolution: Resolution, strict: bool) -> None:
+    """Refuse a plan of which nothing can be run, or with `strict` not everything."""
+    if strict:
+        resolution.require_all()
+    if resolution.exit_code == 2:
+        reasons = "; ".join((*resolution.problems, *resolution.left_out, *resolution.without_effect))
+        reasons = reasons or "every value is the baseline's"
+        raise PlanError(
+            f"nothing of the plan can be run: {reasons}", hint="`chunkwise plan check FILE` shows how the plan is read"
+        )
+
+
+def _claim(out: Path, resolution: Resolution) -> None:
+    """Take `out` for this study, or refuse it where it holds anything else."""
+    mine = out / "resolution.json"
+    if out.exists():
+        foreign = [path.name for path in out.iterdir() if path.name not in OURS] if out.is_dir() else [out.name]
+        if foreign:
+            raise ArtefactError(
+                f"{out} holds other files ({', '.join(sorted(foreign)[:3])}); nothing was written",
+                hint="choose a new or empty folder",
+            )
+        before = read_json(mine) if mine.is_file() else {}
+        what = ("plan_sha256", "profile", "profile_digest")
+        same = all(before.get(name) == getattr(resolution, name) for name in what)
+        if before and not same:
+            raise ArtefactError(
+                f"{out} holds the study of another plan, profile or setting (profile {before.get('profile')}); "
+                "nothing was written",
+                hint="choose a new or empty folder",
+            )
+    with machine_errors():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(mine, resolution.model_dump(mode="json"))
+
+
+def check_views(
+    study: Study, artefacts: Mapping[str, Artefact], failures: Mapping[str, ChunkwiseError] | None = None
+) -> Resolution:
+    """The resolution without the views that the datastore or the neighbour tables cannot serve.
+
+    A view needs enough chunks, its quota within 1 %, and k neighbours for 99 % of the queries, in every replicate.
+
+    Raises:
+        ChunkwiseError: the baseline's own view cannot be served, or its data could not be made.
+    """
+    from chunkwise.datastore.reader import Datastore
+    from chunkwise.datastore.views import check_view_serves, members
+    from chunkwise.neighbours.table import NeighbourTable
+
+    data = study.trained[RETRO].data
+    needed = [data.datastore, data.text_neighbours, data.evaluation_neighbours, data.question_neighbours]
+    for job in needed:
+        if job is not None and job.id not in artefacts:
+            raise next(iter((failures or {}).values()))
+    datastore = artefacts[data.datastore.id]
+    documents = Datastore.open(datastore).documents
+    k = retro_neighbours(study.profile)
+    tables = [(artefacts[data.evaluation_neighbours.id], k)]
+    if data.question_neighbours is not None:
+        tables.append((artefacts[data.question_neighbours.id], max(k, study.profile.qa.passages)))
+    if study.profile.size_experiment == "retrain":
+        tables.append((artefacts[data.text_neighbours.id], k))
+    opened = [(NeighbourTable.open(table, datastore), wanted) for table, wanted in tables]
+    problems: dict[str, str] = {}
+    for view_id, view in study.views.items():
+        try:
+            for replicate in study.replicates:
+                inside = members(view, documents, replicate)
+                check_view_serves(view, inside, documents, k)
+                for table, wanted in opened:
+                    table.select(inside, wanted, complete=view.searched_itself)
+        except (ConfigError, MismatchError) as error:
+            if view_id == FULL:
+                raise
+            problems[view_id] = f"{error}. {error.hint or ''}".rstrip(" .")
+    return mark_infeasible(study.resolution, problems) if problems else study.resolution
+
+
+# --- afterwards --------------------------------------------------------------------------------------------------
+
+
+def _study_record(study: Study, schedule: Schedule) -> dict:
+    """study.json: every job, what it needed, and the key of what it made."""
+    jobs = []
+    for job in study.jobs:
+        artefact = schedule.artefacts.get(job.id)
+        status = "done" if artefact else "failed" if job.id in schedule.failures else "skipped"
+        jobs.append(
+            {
+                "id": job.id, "stage": job.stage.name, "arm": job.arm, "detail": job.detail, "replicate": job.replicate,
+                "inputs": dict(job.inputs), "status": status,
+                "key": artefact and artefact.key, "digest": artefact and artefact.digest,
+            }
+        )  # fmt: skip
+    return {"profile": study.profile.name, "asked": dict(study.jobs.asked), "jobs": jobs}
+
+
+def _run_log(schedule: Schedule, started: float, date: str | None, status: int) -> RunLog:
+    jobs: Jobs = schedule.jobs
+    gpus = accelerators()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    commit = code_facts(ablate)["commit"]
+    return RunLog(
+        date=date or datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        seconds=round(time.monotonic() - started, 1),
+        machine=f"{available_cores()} cores, {memory:.0f} GiB, {f'{gpus} GPUs' if gpus else 'no accelerator'}",
+        version=__version__ + (f" ({commit[:12]}{'-dirty' if commit.endswith('-dirty') else ''})" if commit else ""),
+        lock_digest=_installed_digest(),
+        exit_status=status,
+        jobs=tuple(schedule.rows[job.id] for job in jobs if job.id in schedule.rows),
+    )
+
+
+def _installed_digest() -> str:
+    """Identity of the installed set of packages."""
+    names = sorted({f"{found.name.lower()}=={found.version}" for found in importlib.metadata.distributions()})
+    return hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,121 @@
+"""The words that all rooms of the lab share: a metric, an arm, a place in the results, a comparison.
+
+Metric        how a number is analysed and shown
+Arm           the baseline with a few fields changed
+Selector      which evaluation of which trained arm
+Comparison    one question, fixed before anything runs: this place against that place
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import JsonValue
+
+from chunkwise.core.config import Config
+
+if TYPE_CHECKING:
+    from chunkwise.lab.profile import Profile
+
+FULL = "full"
+"""The view that is the baseline's whole datastore."""
+
+
+class Metric(Config):
+    """How a metric is analysed and shown. Values are kept in natural units: nats per token, shares from 0 to 1."""
+
+    id: str
+    title: str
+    unit: str  # of the shown difference: "nats per token", "points"
+    better: Literal["lower", "higher"]
+    threshold: float  # smallest difference that counts, in the unit of the values; set before running
+    chance: float | None = None  # score of guessing; None: the metric has no chance level
+    factor: float = 1.0  # shown = value * factor (100 for points)
+    exponential: bool = False  # exp(value) is what readers know: perplexity
+
+
+#: Perplexity is analysed as the mean negative log-likelihood per token; perplexities are never averaged.
+METRICS: dict[str, Metric] = {
+    metric.id: metric
+    for metric in (
+        Metric(
+            id="perplexity", title="perplexity", unit="nats per token", better="lower", threshold=0.01,
+            exponential=True,
+        ),
+        Metric(id="bits_per_byte", title="bits per byte", unit="bits per byte", better="lower", threshold=0.005),
+        Metric(
+            id="choice_accuracy", title="choice accuracy", unit="points", better="higher", threshold=0.01,
+            chance=0.25, factor=100,
+        ),
+        Metric(id="exact_match", title="exact match", unit="points", better="higher", threshold=0.01, factor=100),
+        Metric(id="f1", title="F1", unit="points", better="higher", threshold=0.01, factor=100),
+        Metric(id="answer_nll", title="answer likelihood", unit="nats per token", better="lower", threshold=0.01),
+    )
+}  # fmt: skip
+
+
+class Arm(Config):
+    """The baseline with a few fields changed."""
+
+    id: str
+    """Equal changes have equal ids: what two entries ask for is run once."""
+    label: str
+    """The plan's words."""
+    done: str
+    """What is done here, in words."""
+    changes: dict[str, JsonValue]
+    """Dotted path in the profile -> value."""
+    unused: tuple[str, ...] = ()
+    """Sections of the profile that nothing uses any more in this arm."""
+    stage: str | None = None
+    """First stage that differs from the baseline's."""
+    role: Literal["arm", "reference", "second-meaning"] = "arm"
+    """reference: what others are compared with; second-meaning: another reading of the same words, always shown."""
+    against: str = "baseline"
+    """Id of the arm that it is compared with."""
+    experiment: Literal["swap", "retrain", "arm"] = "arm"
+    """As `results.Comparison`: views by the profile's primary experiment, everything else `arm`."""
+    series: str | None = None
+    """Arms of one ordered quantity share a series; its slope is the headline."""
+    fraction: float | None = None
+    """Share of the datastore, for views of one."""
+    joint: bool = False
+    """Several components change together, so the difference belongs to none of them alone."""
+
+    def profile(self, baseline: Profile) -> Profile:
+        """The arm's profile.
+
+        Raises:
+            ConfigError: the changes do not fit the baseline.
+        """
+        return baseline.changed(self.changes, where=f"arm {self.id}")
+
+
+class Selector(Config):
+    """Which evaluation: a trained arm, how its retrieval was set, and the view of the datastore that it read."""
+
+    arm: str
+    condition: str = "on"  # perplexity: on, off, random, oracle, none; questions: closed, prompt, encoder, both ...
+    view: str = FULL
+
+
+class Comparison(Config):
+    """One question, fixed before anything runs: this cell against that cell."""
+
+    entry: str
+    label: str  # the plan's words for the arm, "600B tokens"
+    done: str  # what was done here, "nested half of the datastore"
+    arm: Selector
+    baseline: Selector
+    metrics: tuple[str, ...]  # the first is the primary one
+    #: selector per metric other than `arm` and `baseline`: questions are asked under another condition than text
+    at: dict[str, tuple[Selector, Selector]] = {}
+    experiment: Literal["swap", "retrain", "arm"] = "arm"
+    role: Literal["primary", "extra", "control"] = "primary"
+    series: str | None = None  # levels of one ordered knob share a series; its slope is then the headline
+    fraction: float | None = None  # target fraction of the datastore
+    invalid: str | None = None  # a failed parity or leak check, in words: no verdict is given
+
+    def selectors(self, metric: str) -> tuple[Selector, Selector]:
+        """(arm, baseline) for this metric."""
+        return self.at.get(metric, (self.arm, self.baseline))

@@ -1,0 +1,123 @@
+"""The packaged profiles with the packaged plans, and arms that a profile leaves to another one."""
+
+import pytest
+
+from chunkwise.core.errors import ConfigError, PlanError
+from chunkwise.lab.plan import read as plans
+from chunkwise.lab.profile import load_profile
+from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.run import ablate, read_plan
+from chunkwise.lab.study.study import plan_study
+from chunkwise.model.config import RetroOptions
+
+FORM = "Form of chunk-wise cross-attention"
+
+
+def resolution_of(plan, profile):
+    document, _ = read_plan(plan)
+    return resolve(document, profile)
+
+
+@pytest.mark.parametrize("name", ["laptop", "evening"])
+def test_the_published_form_is_what_is_studied(name):
+    retro = load_profile(name).retrofit.retro
+    departures = {"cca_layers", "neighbours"}  # where a small decoder has its layers, and how many are read
+    assert retro.model_dump(exclude=departures) == RetroOptions().model_dump(exclude=departures)
+
+
+@pytest.mark.parametrize(
+    ("plan", "profile"),
+    [("instructretro", "laptop-copying"), ("instructretro", "evening"), ("mechanism", "evening")],
+)
+def test_every_arm_of_a_packaged_plan_is_run(plan, profile):
+    resolution = resolution_of(plan, load_profile(profile))
+    assert (resolution.exit_code, resolution.problems, resolution.left_out) == (0, (), ())
+    assert {entry.status for entry in resolution.entries} == {"resolved"}
+
+
+def test_the_laptop_leaves_its_slow_arms_to_the_evening_and_runs_the_rest():
+    profile = load_profile("laptop")
+    resolution = resolution_of("instructretro", profile)
+    assert resolution.exit_code == 0
+    assert [entry.status for entry in resolution.entries] == ["resolved", "resolved", "resolved", "left-out"]
+    mid_layer, in_prompt = resolution.left_out
+    assert mid_layer.startswith(f"'one mid layer' of {FORM!r}: profile laptop leaves it out") and "evening" in mid_layer
+    assert in_prompt.startswith("'neighbours in the prompt at equal tokens'") and "evening" in in_prompt
+    trained = {job.stage.name for job in plan_study(profile, resolution).jobs}
+    assert "retrofit" in trained and "in-prompt" not in trained
+
+
+def test_what_is_left_out_is_one_value_or_every_other_one():
+    profile = load_profile("laptop")
+    part_left_out = profile.changed(
+        {"leaves_out": [{"setting": "mechanism", "values": ["in_prompt"], "because": "slow"}]}
+    )
+    resolution = resolution_of("instructretro", part_left_out)
+    form = next(entry for entry in resolution.entries if entry.name == FORM)
+    assert form.status == "resolved"  # the other arm of the entry is run
+    assert [row.status for row in form.replacements] == ["resolved", "left-out"]
+    assert "twin" in resolution.arms  # another value of the same setting
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [
+        ({"setting": "retrofit.retro.layers"}, "leaves out 'retrofit.retro.layers', which is no setting that a plan"),
+        ({"setting": "retrofit.retro"}, "no setting that a plan can vary"),
+        ({"setting": "mechanism", "values": ["twin"]}, "mechanism"),
+        ({"setting": "mechanism", "values": ["cross-attention"]}, "which is its own value"),
+        ({"setting": "retrofit.retro.neighbours", "values": ["1"]}, "'1', which is written 1"),
+        ({"setting": "retrofit.retro.query_conditioning", "values": [0]}, "0, which is written False"),
+    ],
+)
+def test_what_no_arm_could_ask_for_cannot_be_left_out(left_out, message):
+    profile = load_profile("laptop").changed({"leaves_out": [left_out | {"because": "slow"}]})
+    with pytest.raises(ConfigError, match=message):
+        resolution_of("instructretro", profile)
+
+
+def plan_of(*entries):
+    lines = ["# A plan", "## Ablation Plan"]
+    for part, action, replacement in entries:
+        lines += [f"### {part}", f"- **Ablated Part**: {part}", f"- **Action**: {action}"]
+        lines += [f"- **Replacement**: {replacement}"] if replacement else []
+        lines += ["- **Metrics**: perplexity"]
+    return plans.parse("\n".join(lines) + "\n")
+
+
+def test_a_plan_of_which_all_is_left_out_is_told_why(tmp_path):
+    profile = load_profile("laptop")
+    file = tmp_path / "plan.md"
+    file.write_text(
+        "# A plan\n## Ablation Plan\n### Layers\n- **Ablated Part**: CCA layers\n- **Action**: REPLACE\n"
+        "- **Replacement**: one mid layer\n- **Metrics**: perplexity\n"
+    )
+    with pytest.raises(PlanError, match=r"'one mid layer' of 'Layers': profile laptop leaves it out: .*evening"):
+        ablate(file, profile, tmp_path / "out", dry_run=True)
+
+
+def test_strict_refuses_what_is_left_out():
+    with pytest.raises(PlanError, match="2 of the plan's wishes cannot be run: 'one mid layer'"):
+        resolution_of("instructretro", load_profile("laptop")).require_all()
+
+
+def test_a_second_meaning_that_is_left_out_is_told():
+    left_out = {"setting": "retrofit.retro.gate", "because": "slow"}
+    resolution = resolution_of("instructretro", load_profile("laptop").changed({"leaves_out": [left_out]}))
+    [removal] = [entry for entry in resolution.entries if entry.action == "REMOVE"]
+    assert [arm.id for arm in removal.arms] == ["twin"]
+    assert any(
+        "second meaning that is not run: profile laptop leaves it out: slow" in text for text in removal.warnings
+    )
+
+
+def test_an_empty_list_of_replacements_is_not_resolved():
+    [entry] = resolve(plan_of(("encoder depth", "REPLACE", "[]")), load_profile("laptop")).entries
+    assert entry.status == "unresolved"
+
+
+def test_a_fall_that_never_comes_cannot_be_varied():
+    profile = load_profile("evening").changed({"retrofit.made_neighbours.hold_steps": None})
+    [entry] = resolve(plan_of(("fall of the made neighbours", "REMOVE", None)), profile).entries
+    assert (entry.status, entry.arms) == ("not-applicable", ())
+    assert "this would change nothing" in entry.replacements[0].message

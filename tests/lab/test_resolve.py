@@ -1,0 +1,371 @@
+"""The resolver: words to arms, ratios across scales, refusals with a question, contrast hygiene."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from chunkwise.core.errors import ConfigError, PlanError
+from chunkwise.lab.plan.read import check, parse
+from chunkwise.lab.profile import Profile
+from chunkwise.lab.resolve.arms import DatastoreFacts, check_datastore, check_hygiene, load_overrides, resolve
+from chunkwise.lab.resolve.components import Registry
+from chunkwise.lab.resolve.paper import load_paper
+from chunkwise.lab.resolve.resolution import Resolution
+from chunkwise.lab.resolve.values import EntryOverride, Overrides
+from chunkwise.lab.study.calibrate import _miniature
+from chunkwise.lab.terms import Arm
+
+PACKAGED = Path(__file__).parents[2] / "chunkwise/plans/instructretro.md"
+SIZE, CCA = "retrieval database size", "chunk-wise cross-attention"
+
+
+def make_profile(**changes) -> Profile:
+    values = {
+        "name": "test",
+        "corpus": {"sources": [{"kind": "python"}]},
+        "base": {"train": {"steps": 4}},
+        "retrofit": {"train": {"steps": 2}},
+        "expected_datastore_chunks": 200_000,
+    }
+    return Profile.parse(values | changes)
+
+
+def resolve_one(part, *replacements, action="REPLACE", profile=None, metrics=("perplexity",), **options):
+    entry = {"name": "E", "ablated_part": part, "action": action, "replacement": list(replacements), "metrics": metrics}
+    return resolve(parse(json.dumps([entry])), profile or make_profile(), **options).entries[0]
+
+
+def changes(entry) -> list[dict]:
+    return [arm.changes for arm in entry.arms if arm.role == "arm"]
+
+
+# --- the packaged plan ----------------------------------------------------------------------------------------------
+
+
+def test_the_packaged_plan_resolves_as_a_whole():
+    resolution = resolve(check(PACKAGED), make_profile())
+    assert resolution.exit_code == 0 and resolution.problems == () and resolution.not_measured == {}
+    size, removal, composition, form = resolution.entries
+
+    assert [(row.ratio, row.paper.value, row.arm) for row in size.replacements] == [
+        (0.5, 1.2e12, "fraction-1-2"), (0.25, 1.2e12, "fraction-1-4"), (0.125, 1.2e12, "fraction-1-8")]  # fmt: skip
+    assert changes(size) == [{"view.fraction": 0.5}, {"view.fraction": 0.25}, {"view.fraction": 0.125}]
+    assert {(arm.series, arm.against, arm.experiment) for arm in size.arms} == {("datastore.size", "baseline", "swap")}
+    assert size.warnings == ()  # its part names the composition too, which the third entry varies
+
+    assert [(arm.id, arm.role, arm.changes) for arm in removal.arms] == [
+        ("twin", "arm", {"mechanism": "none"}),
+        ("gate-off", "second-meaning", {"retrofit.retro.gate": 0.0}),
+    ]
+    assert removal.arms[0].unused == ("retrofit.retro", "neighbours")
+    assert any("fewer parameters" in warning for warning in removal.warnings)
+
+    sources = ["code", "docstrings", "prose"]
+    assert changes(composition) == [{"view.sources": [source], "view.match_sources": sources} for source in sources]
+    mixed = next(arm for arm in composition.arms if arm.role == "reference")
+    assert mixed.changes == {"view.match_sources": sources} and mixed.against == "baseline"
+    assert {arm.against for arm in composition.arms if arm.role == "arm"} == {mixed.id}
+
+    assert changes(form) == [{"retrofit.retro.cca_layers": "middle"}, {"mechanism": "in_prompt"}]
+    assert [metric.id for metric in size.metrics] == ["perplexity", "choice_accuracy"]
+
+
+def test_a_part_that_is_named_and_varied_by_no_entry_is_warned_of():
+    size = resolve_one("retrieval database size and composition", "600B tokens")
+    assert "retrieval database composition is named but not varied" in size.warnings
+
+
+def test_a_tokenizer_cannot_be_varied_under_a_decoder_that_brings_its_own():
+    profile = make_profile()
+    taken = profile.model_copy(update={"base": None, "pretrained": "a/decoder"})
+    (row,) = resolve_one("vocabulary size", "8192", profile=taken).replacements
+    assert (row.status, row.arm) == ("not-applicable", None) and "tokenizer comes with it" in row.message
+
+
+def test_a_lora_rank_is_a_number_and_all_weights_an_option():
+    full = resolve_one("LoRA rank", "8", "64", "full training")
+    assert changes(full) == [{"retrofit.lora": 8}, {"retrofit.lora": 64}]
+    assert [row.arm for row in full.replacements] == ["lora-8", "lora-64", "baseline"]
+    profile = make_profile(retrofit={"lora": 8, "train": {"steps": 2}})
+    low = resolve_one("low-rank adaptation", "8", "64", "all weights", profile=profile)
+    assert low.replacements[0].arm == "baseline"
+    assert changes(low) == [{"retrofit.lora": 64}, {"retrofit.lora": None}]
+    assert low.arms[0].profile(profile).retrofit.lora.rank == 64
+    frozen = make_profile(retrofit={"freeze_backbone": True, "train": {"steps": 2}})
+    (row,) = resolve_one("LoRA rank", "8", profile=frozen).replacements
+    assert row.arm is None and "exclude each other" in row.message
+
+
+def test_every_arm_is_a_profile_that_differs_only_where_it_says():
+    profile = make_profile()
+    for arm in resolve(check(PACKAGED), profile).arms.values():
+        changed = arm.profile(profile)
+        assert changed.changed({path: profile.value(path) for path in arm.changes}) == profile
+        assert {path: changed.value(path) for path in arm.changes} == arm.changes
+
+
+@pytest.mark.data
+def test_the_founding_document_resolves_to_the_packaged_plans_arms():
+    plans = sorted((Path(os.environ["CHUNKWISE_DATA"]).parent / "plans").glob("*.txt"))
+    if not plans:
+        pytest.skip("no founding document beside the data")
+    founding, packaged = resolve(check(plans[0]), make_profile()), resolve(check(PACKAGED), make_profile())
+    assert [entry.arms for entry in founding.entries] == [entry.arms for entry in packaged.entries[:2]]
+
+
+def test_a_resolution_is_plain_json_and_a_table():
+    resolution = resolve(check(PACKAGED), make_profile())
+    assert Resolution.model_validate_json(resolution.model_dump_json()) == resolution
+    row = resolution.rows()[0]
+    assert (row.words, row.paper_value, row.ratio, row.local_target) == (
+        "600B tokens", "1.2T tokens", "1/2", "nested 1/2 of the datastore")  # fmt: skip
+
+
+# --- quantities across scales ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "fraction"),
+    [("600B tokens", 0.5), ("600B", 0.5), ("0.3 trillion tokens", 0.25), ("50%", 0.5), ("½", 0.5), ("0.25", 0.25),
+     ("9.5B chunks", 0.5), ("x0.125", 0.125)],
+)  # fmt: skip
+def test_an_amount_becomes_a_share_of_our_datastore(words, fraction):
+    assert changes(resolve_one(SIZE, words)) == [{"view.fraction": fraction}]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ("2.4T tokens", "unresolved", "2 times the baseline is more data .* declare a larger corpus"),
+        ("100M tokens", "infeasible", "about 17 chunks here; fewer than 1,000"),
+        ("7B parameters", "unresolved", "in parameters is not known"),
+        ("0", "unresolved", "above 0"),
+        ("a reduced one", "unresolved", "'reduced' names no amount"),
+        ("two moons", "unresolved", "no number and no option"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_the_reason(words, status, message):
+    entry = resolve_one(SIZE, words)
+    assert (entry.status, entry.arms) == (status, ())
+    assert entry.replacements[0].status == status
+    with pytest.raises(PlanError, match=message):
+        resolve(parse(json.dumps([{"ablated_part": SIZE, "action": "REPLACE", "replacement": words}])),
+                make_profile()).require_all()  # fmt: skip
+
+
+def test_nothing_is_clamped_and_good_replacements_survive_bad_ones():
+    entry = resolve_one(SIZE, "600B tokens", "2.4T tokens")
+    assert entry.status == "partly" and changes(entry) == [{"view.fraction": 0.5}]
+    assert entry.replacements[1].ratio == 2 and entry.replacements[1].arm is None
+
+
+def test_a_larger_corpus_makes_room_above_the_baseline():
+    entry = resolve_one(SIZE, "2.4T tokens", profile=make_profile(view={"fraction": 0.25}))
+    assert changes(entry) == [{"view.fraction": 0.5}]
+
+
+def test_without_the_papers_value_a_question_is_asked():
+    paper = load_paper("instructretro")
+    in_chunks = next(fact for fact in paper.values["datastore.size"] if fact.unit == "chunks")
+    other = paper.model_copy(update={"values": {"datastore.size": (in_chunks,)}})
+    entry = resolve_one(SIZE, "600B tokens", paper=other)
+    assert entry.status == "unresolved" and "how much of the baseline is it?" in entry.replacements[0].message
+    assert changes(resolve_one(SIZE, "50%", paper=other)) == [{"view.fraction": 0.5}]
+
+
+def test_the_baselines_own_value_joins_the_baseline():
+    entry = resolve_one(SIZE, "1.2T tokens", "300B tokens", "full")
+    assert [row.arm for row in entry.replacements] == ["baseline", "fraction-1-4", "baseline"]
+    assert entry.status == "resolved" and entry.arms[0].series is None  # one level has no slope
+
+
+def test_equal_replacements_share_an_arm():
+    entry = resolve_one(SIZE, "600B tokens", "50%")
+    assert [row.arm for row in entry.replacements] == ["fraction-1-2", "fraction-1-2"] and len(entry.arms) == 1
+
+
+def test_hyperparameters_are_taken_as_they_stand():
+    assert changes(resolve_one("number of neighbours", "4", "8 neighbours", "k=1", "2x")) == [
+        {"retrofit.retro.neighbours": value} for value in (4, 8, 1)
+    ]  # 2x is 4 again
+    entry = resolve_one("number of neighbours", "1.5")
+    assert entry.status == "unresolved" and "whole numbers" in entry.replacements[0].message
+
+
+def test_a_setting_in_two_places_is_changed_in_both():
+    assert changes(resolve_one("chunk size", "32 tokens")) == [
+        {"datastore.chunk_tokens": 32, "retrofit.retro.chunk_tokens": 32}
+    ]
+
+
+def test_a_value_that_the_profile_refuses_is_unresolved():
+    entry = resolve_one("chunk size", "48 tokens")  # rows of 256 tokens
+    assert entry.status == "unresolved" and "not a multiple" in entry.replacements[0].message
+
+
+# --- parts, removals, options ---------------------------------------------------------------------------------------
+
+
+def test_an_unclear_part_is_refused_with_its_neighbours():
+    entry = resolve_one("retrieval", "600B tokens")
+    assert entry.status == "unresolved" and entry.components == ()
+    assert "nearest" in entry.replacements[0].message
+
+
+def test_none_among_replacements_is_the_removal():
+    assert changes(resolve_one(CCA, "no cross-attention")) == [{"mechanism": "none"}]
+
+
+def test_removing_what_is_off_is_not_applicable():
+    part = "previous tokens in the keys of chunk-wise cross-attention"
+    assert resolve_one(part, action="REMOVE").status == "not-applicable"
+    profile = make_profile(retrofit={"retro": {"query_conditioning": False}, "train": {"steps": 2}})
+    assert resolve_one("query conditioning", action="REMOVE", profile=profile).status == "not-applicable"
+    assert changes(resolve_one("query conditioning", action="ADD", profile=profile)) == [
+        {"retrofit.retro.query_conditioning": True}
+    ]
+    assert resolve_one("query conditioning", action="ADD").status == "not-applicable"
+
+
+def test_removing_the_encoder_removes_what_depends_on_it():
+    assert changes(resolve_one("neighbour encoder", action="REMOVE")) == [
+        {"retrofit.retro.encoder_layers": 0, "retrofit.retro.query_conditioning": False}
+    ]
+
+
+def test_what_has_no_off_cannot_be_removed():
+    entry = resolve_one(SIZE, action="REMOVE")
+    assert entry.status == "unresolved" and "no setting that removes it" in entry.replacements[0].message
+
+
+def test_a_frozen_backbone_makes_the_twin_the_base():
+    profile = make_profile(retrofit={"freeze_backbone": True, "train": {"steps": 2}})
+    warnings = resolve_one(CCA, action="REMOVE", profile=profile).warnings
+    assert any("the twin is the base itself" in warning for warning in warnings)
+
+
+def test_a_list_is_a_vector_for_layers_and_several_values_elsewhere():
+    assert changes(resolve_one("CCA layers", "[2, 4]")) == [{"retrofit.retro.cca_layers": [2, 4]}]
+    assert [row.words for row in resolve_one("number of neighbours", "[1, 4]").replacements] == ["1", "4"]
+
+
+def test_an_object_is_a_joint_change():
+    entry = resolve_one(CCA, '{"gate": 0.5, "cca_layers": "last"}')
+    assert changes(entry) == [{"retrofit.retro.gate": 0.5, "retrofit.retro.cca_layers": "last"}]
+    assert entry.arms[0].joint and any("cannot be attributed" in warning for warning in entry.warnings)
+
+
+def test_compositions_of_several_sources_and_the_mixture():
+    entry = resolve_one("types of data", "code and prose", "docstrings", "mixed")
+    assert [change["view.sources"] for change in changes(entry)] == [["code", "prose"], ["docstrings"]]
+    assert entry.replacements[2].arm == "baseline" and entry.status == "resolved"
+    some = resolve_one("types of data", "code", "prose")  # another quota than above, so other arms
+    assert [arm.id.removesuffix("-of-code-prose") for arm in some.arms] == ["sources-code", "sources-prose", "mixed"]
+    assert all(arm.id.endswith("-of-code-prose") for arm in some.arms)
+    assert [row.arm for row in some.replacements] == [arm.id for arm in some.arms[:2]]
+    assert resolve_one("types of data", "tweets only").status == "unresolved"
+
+
+def test_size_experiment_names_the_primary_reading_of_views():
+    assert resolve_one(SIZE, "600B", profile=make_profile(size_experiment="retrain")).arms[0].experiment == "retrain"
+
+
+def test_metrics_are_matched_or_listed_as_not_measured():
+    entry = resolve_one(SIZE, "600B", metrics=("Zero-Shot QA Accuracy", "PPL", "EM", "inference latency"))
+    assert [metric.id for metric in entry.metrics] == ["choice_accuracy", "perplexity", "exact_match", None]
+    assert entry.metrics[3].nearest
+    assert [(m.id, m.defaulted) for m in resolve_one(SIZE, "600B", metrics=()).metrics] == [
+        ("perplexity", True), ("choice_accuracy", True)]  # fmt: skip
+
+
+# --- overrides, hygiene, the built datastore ------------------------------------------------------------------------
+
+
+def test_overrides_settle_what_the_rules_do_not(tmp_path):
+    (tmp_path / "overrides.yaml").write_text(
+        "entries:\n  E:\n    component: datastore.size\n    replacements:\n      a reduced one: {view.fraction: 0.5}\n"
+    )
+    overrides = load_overrides(tmp_path / "overrides.yaml")
+    entry = resolve_one("the store", "a reduced one", overrides=overrides)
+    assert (entry.status, entry.by, entry.replacements[0].by) == ("resolved", "user", "user")
+    assert changes(entry) == [{"view.fraction": 0.5}]
+    with pytest.raises(PlanError, match="'F', which the plan does not have; it has: E"):
+        resolve_one(SIZE, "600B", overrides=Overrides(entries={"F": EntryOverride()}))
+    with pytest.raises(PlanError, match="component 'datastore.colour'; known:"):
+        resolve_one(SIZE, "600B", overrides=Overrides(entries={"E": EntryOverride(component="datastore.colour")}))
+
+
+def test_an_arm_that_changes_anything_else_is_refused():
+    arm = Arm(id="x", label="x", done="x", changes={"view.fraction": 0.5, "training_text.sequence_tokens": 128})
+    with pytest.raises(PlanError, match="also changes training_text.sequence_tokens"):
+        check_hygiene(arm, ("datastore.size",), Registry())
+    check_hygiene(arm.model_copy(update={"changes": {"view.fraction": 0.5}}), ("datastore.size",), Registry())
+    stray = Overrides(entries={"E": EntryOverride(replacements={"half": {"view.fraction": 0.5, "mechanism": "none"}})})
+    with pytest.raises(PlanError, match="also changes mechanism"):
+        resolve_one(SIZE, "half", overrides=stray)
+
+
+def test_the_built_datastore_decides_what_is_feasible():
+    profile = make_profile(expected_datastore_chunks=None)
+    resolution = resolve(check(PACKAGED), profile)
+    large = DatastoreFacts(160_000, 10_000_000, {"code": 6_000_000, "docstrings": 3_000_000, "prose": 1_000_000})
+    assert check_datastore(resolution, profile, large) == resolution
+    small = DatastoreFacts(chunks=6_000, tokens=384_000, tokens_by_source={"code": 300_000, "docstrings": 84_000})
+    checked = check_datastore(resolution, profile, small)
+    assert [entry.status for entry in checked.entries] == ["partly", "resolved", "infeasible", "resolved"]
+    assert [row.status for row in checked.entries[0].replacements] == ["resolved", "resolved", "infeasible"]
+    assert "about 750 chunks" in checked.entries[0].replacements[2].message
+    assert checked.entries[2].arms == () and "no prose" in checked.entries[2].replacements[0].message
+    assert checked.exit_code == 3
+
+
+def test_a_plan_without_entries_is_refused_with_what_is_wrong():
+    with pytest.raises(PlanError, match="no heading 'Ablation Plan'"):
+        resolve(parse("# Nothing"), make_profile())
+
+
+def test_a_profile_that_does_not_fit_together_is_refused():
+    with pytest.raises(ConfigError, match="qa.k is set by arm and replicate"):
+        make_profile(qa={"k": 3})
+    with pytest.raises(ConfigError, match="differs from datastore.chunk_tokens"):
+        make_profile(datastore={"chunk_tokens": 32})
+    with pytest.raises(ConfigError, match="`base` .* or `pretrained`"):
+        make_profile(pretrained="packaged")
+    with pytest.raises(ConfigError, match="unknown metric 'smell'"):
+        make_profile(thresholds={"smell": 1.0})
+
+
+def test_a_curriculum_longer_than_the_training_is_refused_before_anything_runs():
+    curriculum = {"share": 0.5, "aligned_steps": 1, "widening_steps": 2, "hold_steps": 3, "fall_steps": 4}
+
+    def profile(**train):
+        retrofit = {"made_neighbours": curriculum, "train": {"batch_sequences": 8} | train}
+        return make_profile(retrofit=retrofit, training_text={"sequence_tokens": 128})
+
+    problem = r"needs 10 steps \(aligned 1, widening 2, hold 3, fall 4\), and the training has 9"
+    for train in ({"steps": 9}, {"tokens": 9 * 8 * 128}):
+        with pytest.raises(ConfigError, match=problem):
+            profile(**train)
+    for train in ({"steps": 10}, {"tokens": 9 * 8 * 128 + 1}):  # rounded up to whole steps
+        assert profile(**train).retrofit.made_neighbours.last_step == 10
+
+
+def test_the_miniature_of_the_calibration_has_no_curriculum(tmp_path):
+    curriculum = {"share": 0.5, "hold_steps": 3, "aligned_steps": 7}
+    whole = make_profile(retrofit={"made_neighbours": curriculum, "train": {"steps": 1000}})
+    small = _miniature(whole, tmp_path)
+    assert small.retrofit.train.steps < 10 and small.retrofit.made_neighbours.last_step == 0
+    assert small.retrofit.made_neighbours == whole.retrofit.made_neighbours.model_copy(update={"share": 0.0})
+
+
+def test_stages_are_given_what_they_must_agree_on():
+    profile = make_profile(retrofit={"retro": {"neighbours": 3}, "freeze_backbone": True, "train": {"steps": 2}})
+    assert profile.twin_config().train == profile.retrofit.train and profile.twin_config().freeze_backbone
+    low = make_profile(retrofit={"lora": 4, "train": {"steps": 2}})
+    assert low.twin_config().lora == low.retrofit.lora and low.twin_config().lora.rank == 4
+    assert (profile.in_prompt_config().neighbours, profile.in_prompt_config().chunk_tokens) == (3, 64)
+    assert profile.retrofit_config().view is None and profile.instruct_config() is None
+    assert profile.metric("choice_accuracy").threshold == 0.01
+    assert make_profile(thresholds={"perplexity": 0.05}).metric("perplexity").threshold == 0.05

@@ -1,0 +1,196 @@
+"""Which jobs a study has, what they share, and what is compared; nothing runs here."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from chunkwise.core.errors import ConfigError
+from chunkwise.lab.measure.checks import limits_of
+from chunkwise.lab.measure.results import ArmRow as LedgerArm
+from chunkwise.lab.plan import read as plan
+from chunkwise.lab.profile import Profile
+from chunkwise.lab.resolve.arms import mark_infeasible, resolve
+from chunkwise.lab.run import read_plan
+from chunkwise.lab.study.study import Study, plan_study
+from chunkwise.lab.terms import FULL, Selector
+from tests.lab.tiny_study import tiny_profile
+
+FOUNDING = """# Founding plan
+## Ablation Plan
+### Size
+- **Ablated Part**: retrieval database size and composition
+- **Action**: REPLACE
+- **Replacement**: 600B tokens, 300B tokens, 150B tokens
+- **Metrics**: perplexity, zero-shot QA accuracy
+### Cross-attention
+- **Ablated Part**: chunk-wise cross-attention mechanism
+- **Action**: REMOVE
+- **Metrics**: perplexity, zero-shot QA accuracy
+"""
+
+
+def study_of(text: str, profile: Profile) -> Study:
+    return plan_study(profile, resolve(plan.parse(text), profile))
+
+
+def profile(**changes) -> Profile:
+    return tiny_profile(Path("nowhere"), **{"replicates": 3} | changes)
+
+
+def counts(study: Study) -> dict[str, int]:
+    return dict(Counter(job.stage.name for job in study.jobs))
+
+
+def test_the_founding_plan_shares_all_it_can():
+    # Worked by hand for 3 replicates. Perplexity: retro in 4 conditions, the twin, 3 views, each 3 times = 24, and the
+    # base once. Questions: retro in 4 cells, the twin in 2, placebo for both, 2 cells before tuning, 3 views, each
+    # 3 times = 39, and the base in 2 cells once. Bag of words: the question, found passages, and placebo 3 times.
+    study = study_of(FOUNDING, profile())
+    assert counts(study) == {
+        "corpus": 1, "tokenizer": 1, "tokens": 1, "sequences": 3, "questions": 1, "datastore": 1, "neighbours": 3,
+        "question-neighbours": 1, "base": 1, "retrofit": 3, "twin": 3, "instruct": 6, "perplexity": 25, "qa": 41,
+        "bag-of-words": 5, "rebuild-check": 1, "gate-off-check": 1,
+    }  # fmt: skip
+    assert len(study.jobs) == 98
+
+
+def test_sharing_is_counted_against_what_was_asked_for():
+    study = study_of(FOUNDING, profile())
+    # retro, twin and base start from a base in every replicate: 9 wishes, 1 job
+    assert study.jobs.asked["base"] == 9
+    assert study.jobs.asked["perplexity"] == 27
+
+
+def test_bases_of_their_own_are_trained_per_replicate():
+    study = study_of(FOUNDING, profile(share_base=False))
+    found = counts(study)
+    assert (found["base"], found["perplexity"], found["qa"]) == (3, 27, 45)
+
+
+def test_retrain_trains_once_per_view_and_keeps_the_swap_as_an_extra():
+    study = study_of(FOUNDING, profile(size_experiment="retrain"))
+    found = counts(study)
+    assert (found["retrofit"], found["instruct"]) == (3 + 9, 6 + 9)
+    assert (found["perplexity"], found["qa"]) == (25 + 9, 41 + 9)
+    size = [one for one in study.comparisons if one.entry == "Size"]
+    assert [(one.experiment, one.role) for one in size] == [("retrain", "primary")] * 3 + [("swap", "extra")] * 3
+    job = study.trained["retro-fraction-1-4"].models[1]
+    assert (job.config.view.fraction, job.replicate) == (0.25, 1)
+
+
+def test_without_tuning_questions_are_asked_of_the_models_as_they_are():
+    found = counts(study_of(FOUNDING, profile(instruct=None)))
+    assert "instruct" not in found
+    assert found["qa"] == 41 - 6  # there is nothing before tuning
+
+
+def test_without_a_metric_of_questions_none_are_asked():
+    found = counts(study_of(FOUNDING.replace(", zero-shot QA accuracy", ""), profile()))
+    assert not {"questions", "question-neighbours", "qa", "bag-of-words", "instruct"} & set(found)
+    assert found["perplexity"] == 25
+
+
+def test_inputs_come_before_what_needs_them():
+    seen: set[str] = set()
+    for job in study_of(FOUNDING, profile()).jobs:
+        assert set(job.inputs.values()) <= seen
+        seen.add(job.id)
+
+
+def test_the_removal_is_tested_against_the_twin_with_gate_off_beside_it():
+    first, second = [one for one in study_of(FOUNDING, profile()).comparisons if one.entry == "Cross-attention"]
+    assert (first.arm, first.baseline) == (Selector(arm="twin", condition="none"), Selector(arm="retro"))
+    assert first.at["choice_accuracy"] == (
+        Selector(arm="twin", condition="prompt"), Selector(arm="retro", condition="both"),
+    )  # fmt: skip
+    assert (first.role, second.role) == ("primary", "extra")
+    assert second.arm == Selector(arm="retro", condition="off")
+    assert second.at["choice_accuracy"][0] == Selector(arm="retro", condition="prompt")
+
+
+def test_sizes_form_a_series_against_the_full_datastore():
+    size = [one for one in study_of(FOUNDING, profile()).comparisons if one.entry == "Size"]
+    assert [one.fraction for one in size] == [0.5, 0.25, 0.125]
+    assert len({one.series for one in size}) == 1 and size[0].series
+    assert {one.baseline for one in size} == {Selector(arm="retro")}
+    assert size[2].arm == Selector(arm="retro", view="fraction-1-8")
+
+
+def test_a_view_is_drawn_anew_in_every_replicate():
+    half = Selector(arm="retro", view="fraction-1-2")
+    jobs = [e.job for e in study_of(FOUNDING, profile()).evaluations if e.at == half]
+    assert [job.config.view_seed for job in jobs] == [0, 1, 2]
+
+
+def test_a_baseline_below_the_whole_datastore_scales_the_targets():
+    study = study_of(FOUNDING.replace("600B", "0.6T"), profile(view={"fraction": 0.8}))
+    assert study.view_of(FULL).fraction == 0.8
+    assert study.trained["retro"].models[0].config.view.fraction == 0.8
+    assert [one.fraction for one in study.comparisons if one.entry == "Size"] == pytest.approx([0.5, 0.25, 0.125])
+
+
+def test_the_packaged_plan_has_its_compositions_and_forms():
+    document, _ = read_plan("instructretro")
+    settings = profile()
+    study = plan_study(settings, resolve(document, settings))
+    assert list(study.trained) == ["retro", "twin", "base", "cca-layers-middle", "in-prompt"]
+    composition = [one for one in study.comparisons if one.entry == "Retrieval database composition"]
+    assert [one.arm.view for one in composition] == ["sources-code", "sources-docstrings", "sources-prose"]
+    assert {one.baseline.view for one in composition} == {"mixed"}
+    form = [one for one in study.comparisons if one.entry == "Form of chunk-wise cross-attention"]
+    assert [(one.arm.condition, one.at["choice_accuracy"][0].condition) for one in form] == [
+        ("on", "both"), ("in_prompt", "prompt"),
+    ]  # fmt: skip
+    found = counts(study)
+    assert (found["retrofit"], found["twin"], found["in-prompt"], found["instruct"]) == (6, 3, 3, 12)
+    assert found["perplexity"] == 25 + 3 * (4 + 2)  # three compositions and mixed, two forms
+
+
+def test_an_arm_with_another_datastore_has_its_own_chain():
+    text = FOUNDING.split("### Cross-attention")[0].replace("retrieval database size and composition", "index type")
+    text = text.replace("600B tokens, 300B tokens, 150B tokens", "bm25 with bigrams")
+    found = counts(study_of(text, profile()))
+    assert (found["tokens"], found["datastore"], found["neighbours"], found["retrofit"]) == (1, 2, 6, 6)
+
+
+def test_a_removal_of_the_neighbours_is_the_twin():
+    text = FOUNDING.replace("chunk-wise cross-attention mechanism", "number of neighbours")
+    study = study_of(text, profile())
+    assert counts(study)["twin"] == 3
+    one = next(one for one in study.comparisons if one.entry == "Cross-attention")
+    assert one.arm.condition == "none"
+    assert [job.id for job in study.trained[one.arm.arm].models] == [job.id for job in study.trained["twin"].models]
+
+
+def test_a_baseline_without_retrieval_is_refused():
+    with pytest.raises(ConfigError, match="the baseline of a study is a Retro model"):
+        study_of(FOUNDING, profile(mechanism="none"))
+
+
+def test_an_infeasible_reference_takes_its_arms_along():
+    document, _ = read_plan("instructretro")
+    settings = profile()
+    left = mark_infeasible(resolve(document, settings), {"mixed": "too small"})
+    entry = left.entries[2]
+    assert (entry.arms, entry.status) == ((), "infeasible")
+    assert left.exit_code == 3
+    assert all(row.message == "too small" for row in entry.replacements)
+    assert len(left.entries[0].arms) == 3
+
+
+def test_one_infeasible_size_leaves_the_others():
+    settings = profile()
+    left = mark_infeasible(resolve(plan.parse(FOUNDING), settings), {"fraction-1-8": "915 chunks"})
+    assert [arm.id for arm in left.entries[0].arms] == ["fraction-1-2", "fraction-1-4"]
+    assert left.entries[0].status == "partly"
+    assert "fraction-1-8" not in plan_study(settings, left).views
+
+
+def test_a_text_that_is_read_again_stands_among_the_limits():
+    study = study_of(FOUNDING, profile())
+    once, again = (
+        " ".join(limits_of(study, [LedgerArm(id="retro", label="Retro", epochs=epochs)], [])) for epochs in (0.9, 3.04)
+    )
+    assert "it is read 3.04 times" in again
+    assert "times" not in once
