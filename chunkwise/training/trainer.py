@@ -47,6 +47,7 @@ from chunkwise.training.attention import plain_attention
 from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.config import TrainOptions
 from chunkwise.training.data import Collate, RowOrder, keyed_seed
+from chunkwise.training.dropout import dropout
 from chunkwise.training.feed_forward import lean_feed_forwards
 from chunkwise.training.lora import Updates
 from chunkwise.training.processes import StepModule, gather, shard, under_a_launcher
@@ -496,29 +497,12 @@ def during_training(model: PreTrainedModel, options: TrainOptions) -> Any:
     Raises:
         ConfigError: dropout is asked for and the decoder has no place for it.
     """
-    places = [
-        (module, "p", module.p)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Dropout) and "lora_dropout" not in name  # has a setting of its own
-    ]
-    places += [
-        (module, "attention_dropout", module.attention_dropout)
-        for module in model.modules()
-        if isinstance(getattr(module, "attention_dropout", None), float)
-    ]
-    if options.dropout and not places:
-        raise ConfigError(
-            f"dropout={options.dropout}: {type(model).__name__} has no place for dropout", hint="set dropout to 0"
-        )
     use_cache = {name: value for name, value in vars(model.config).items() if name == "use_cache"}
     try:
-        for module, name, _ in places:
-            setattr(module, name, options.dropout)
-        with plain_attention() if options.attention == "plain" else contextlib.nullcontext(), lean_feed_forwards(model):
+        attention = plain_attention() if options.attention == "plain" else contextlib.nullcontext()
+        with dropout(model, options.dropout), attention, lean_feed_forwards(model):
             yield
     finally:
-        for module, name, before in places:
-            setattr(module, name, before)
         vars(model.config).pop("use_cache", None)  # the Trainer sets it, and would for good
         vars(model.config).update(use_cache)
 

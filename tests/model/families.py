@@ -54,8 +54,7 @@ SIZES = {
     "bos_token_id eos_token_id sep_token_id cls_token_id eod_token_id num_kv_shared_layers": 0,
 }
 SMALL = {name: value for names, value in SIZES.items() for name in names.split()}
-_DROPOUTS = """dropout attention_dropout activation_dropout hidden_dropout embd_pdrop resid_pdrop attn_pdrop
-    hidden_dropout_prob attention_probs_dropout_prob residual_dropout resid_dropout embed_dropout"""
+DROPOUTS = ["dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob", "residual_dropout", "resid_dropout", "embed_dropout"]
 BY_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type")
 # Where a default is missing, or does not fit the small sizes.
 HYBRID = ["linear_attention", "full_attention"] * 2
@@ -156,7 +155,7 @@ def tiny_config(model_type: str, **fields: Any) -> PreTrainedConfig:
 
 def _small_fields(kind: type[PreTrainedConfig]) -> dict[str, Any]:
     default = vars(kind())
-    small: dict[str, Any] = {name: 0.0 for name in _DROPOUTS.split() if isinstance(default.get(name), float)}
+    small: dict[str, Any] = {name: 0.0 for name in DROPOUTS if isinstance(default.get(name), float)}
     for name, value in SMALL.items():
         if name in default and (default[name] is not None or name.endswith("token_id")):
             small[name] = value

@@ -1,14 +1,16 @@
 """Gated feed-forwards that keep less: the same bits, less kept, and only where the module is what we think."""
 
+import ast
 import contextlib
-import importlib
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Phi3Config
 
 from chunkwise.training.config import TrainOptions
-from chunkwise.training.feed_forward import _is_the_formula, lean_feed_forwards
+from chunkwise.training.feed_forward import GATED, lean_feed_forwards
 from chunkwise.training.trainer import during_training
 from tests.model.decoders import decoder, retro, tokens
 
@@ -81,19 +83,38 @@ def test_a_training_does_it():
     assert not any("forward" in vars(module) for module in model.modules())
 
 
-@pytest.mark.parametrize(
-    ("family", "is_it"),
-    [
-        *((family, True) for family in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "olmo2", "smollm3")),
-        ("seed_oss", False),  # dropout behind the last matrix, which evaluation does not show
-        ("phi3", False),
-        ("gpt_neox", False),
-    ],
-)
-def test_formulas_are_read_off_the_code(family, is_it):
-    source = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
-    (kind,) = [kind for name, kind in vars(source).items() if name.endswith("MLP")]
-    assert _is_the_formula(kind) == is_it
+FORMULA = "self.down_proj(self.act_fn(self.gate_proj({states})) * self.up_proj({states}))"
+
+
+def named_classes():
+    """Every class of transformers that `GATED` names."""
+    for folder in sorted((Path(transformers.__file__).parent / "models").iterdir()):
+        for file in folder.glob("modeling_*.py"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in tree.body:
+                if isinstance(node, ast.ClassDef) and node.name in GATED:
+                    yield f"{file.stem}.{node.name}", node
+
+
+def test_the_named_classes_are_the_formula_to_the_letter():
+    """What a new version of transformers changes in one of them shows here."""
+    found = set()
+    for place, node in named_classes():
+        (forward,) = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "forward"]
+        assert not forward.decorator_list and not node.decorator_list, place
+        formula = ast.dump(ast.parse(FORMULA.format(states=forward.args.args[1].arg), mode="eval").body)
+        assert len(forward.args.args) == 2 and ast.dump(_returned(forward.body)) == formula, place
+        found.add(node.name)
+    assert found == set(GATED)
+
+
+def _returned(body):
+    """The value of `return value`, or of `name = value; return name`."""
+    if len(body) == 2:
+        (target,) = body[0].targets
+        assert target.id == body[1].value.id
+        return body[0].value
+    return body[0].value
 
 
 def test_modules_are_given_back_as_they_were():
