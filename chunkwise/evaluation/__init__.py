@@ -16,7 +16,7 @@
     records.py       a question a row, and the metrics over the rows
     answers.py       exact match and F1, as SQuAD normalises
     bag_of_words.py  the rival that only counts shared words
-    compare.py       two evaluations side by side; one against chance
+    chance.py        a rate against chance
 
 Importing `stages` and `config` needs neither torch nor transformers.
 """

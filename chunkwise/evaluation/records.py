@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from chunkwise.evaluation.compare import signal
+from chunkwise.evaluation.chance import signal
 
 RECORD_COLUMNS = (
     "question", "document_id", "source", "kind", "answer_index", "choice", "correct", "margin",
@@ -26,7 +26,7 @@ def metrics(columns: Mapping[str, Sequence], options: Sequence[int]) -> dict[str
 
     Returns:
         {questions, choice_accuracy, answer_nll (nats per token, mean over questions), exact_match, f1, ...,
-        signal: {metric: `compare.Signal` as a dict}}. A metric labelled "no signal" is not to be tested.
+        signal: {metric: `chance.Signal` as a dict}}. A metric labelled "no signal" is not to be tested.
     """
 
     def mean(name: str) -> float | None:

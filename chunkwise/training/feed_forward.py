@@ -21,9 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-GATED = frozenset(
-    ["AXK1MLP", "AXK2MLP", "AfmoeMLP", "AriaSharedExpertsMLP", "BailingHybridMLP", "Cohere2MLP", "Cohere2MoeMLP", "CohereCompassMLP", "CohereMLP", "CwmMLP", "DeepseekV2MLP", "DeepseekV32MLP", "DeepseekV3MLP", "DiffLlamaMLP", "Dots1MLP", "Ernie4_5MLP", "Ernie4_5_MoeMLP", "Exaone4MLP", "ExaoneMoeMLP", "FlintMLP", "Gemma2MLP", "Gemma3MLP", "Gemma4TextMLP", "Gemma4UnifiedTextMLP", "GemmaMLP", "Glm4MoeLiteMLP", "Glm4MoeMLP", "GlmMoeDsaMLP", "GraniteMLP", "GraniteSWAMLP", "HYV3MLP", "HeliumMLP", "HunYuanDenseV1MLP", "HunYuanMoEV1MLP", "HyperCLOVAXMLP", "KimiLinearMLP", "Kolibri1MLP", "LagunaMLP", "LlamaMLP", "MiMoV2FlashMLP", "MiniCPM3MLP", "Ministral3MLP", "MinistralMLP", "MistralMLP", "Olmo2MLP", "Olmo3MLP", "OlmoHybridMLP", "OlmoMLP", "Qwen2MLP", "Qwen2MoeMLP", "Qwen3MLP", "Qwen3NextMLP", "Qwen3_5MLP", "Qwen3_5MoeMLP", "SmolLM3MLP", "SolarOpenMLP", "StableLmMLP", "VaultGemmaMLP", "YoutuMLP"]
-)
+GATED = frozenset((
+    "AXK1MLP", "AXK2MLP", "AfmoeMLP", "AriaSharedExpertsMLP", "BailingHybridMLP", "Cohere2MLP",
+    "Cohere2MoeMLP", "CohereCompassMLP", "CohereMLP", "CwmMLP", "DeepseekV2MLP",
+    "DeepseekV32MLP", "DeepseekV3MLP", "DiffLlamaMLP", "Dots1MLP", "Ernie4_5MLP",
+    "Ernie4_5_MoeMLP", "Exaone4MLP", "ExaoneMoeMLP", "FlintMLP", "Gemma2MLP", "Gemma3MLP",
+    "Gemma4TextMLP", "Gemma4UnifiedTextMLP", "GemmaMLP", "Glm4MoeLiteMLP", "Glm4MoeMLP",
+    "GlmMoeDsaMLP", "GraniteMLP", "GraniteSWAMLP", "HYV3MLP", "HeliumMLP", "HunYuanDenseV1MLP",
+    "HunYuanMoEV1MLP", "HyperCLOVAXMLP", "KimiLinearMLP", "Kolibri1MLP", "LagunaMLP",
+    "LlamaMLP", "MiMoV2FlashMLP", "MiniCPM3MLP", "Ministral3MLP", "MinistralMLP", "MistralMLP",
+    "Olmo2MLP", "Olmo3MLP", "OlmoHybridMLP", "OlmoMLP", "Qwen2MLP", "Qwen2MoeMLP", "Qwen3MLP",
+    "Qwen3NextMLP", "Qwen3_5MLP", "Qwen3_5MoeMLP", "SmolLM3MLP", "SolarOpenMLP", "StableLmMLP",
+    "VaultGemmaMLP", "YoutuMLP",
+))  # fmt: skip
 """Classes in transformers.models."""
 
 

@@ -14,7 +14,6 @@ from chunkwise.corpus.config import SequencesConfig
 from chunkwise.corpus.stages import SEQUENCES
 from chunkwise.datastore.config import DatastoreConfig, ViewConfig
 from chunkwise.datastore.stages import DATASTORE
-from chunkwise.evaluation.compare import compare_perplexity
 from chunkwise.evaluation.config import BagOfWordsConfig, PerplexityConfig, QuestionsEvalConfig
 from chunkwise.evaluation.evidence import find_evidence, own_documents
 from chunkwise.evaluation.questions import own_chunks
@@ -133,14 +132,6 @@ def test_the_same_evaluation_gives_the_same_bytes(world, models, tmp_path):
     )
     assert elsewhere.key == first.key
     assert elsewhere.digest == first.digest
-
-
-def test_two_evaluations_compare(world, models):
-    on, off = perplexity(world, models[0], condition="on"), perplexity(world, models[0], condition="off")
-    result = compare_perplexity(on, off)
-    assert result["difference"] == pytest.approx(metrics_of(on)["nll"] - metrics_of(off)["nll"], abs=1e-6)
-    assert 0 < result["helped"] < 1
-    assert result["tokens"] == metrics_of(on)["tokens"]
 
 
 def test_without_a_table_there_is_no_overlap_but_a_loss(world, models):

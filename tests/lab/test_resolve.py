@@ -9,7 +9,7 @@ import pytest
 from chunkwise.core.errors import ConfigError, PlanError
 from chunkwise.lab.plan.read import check, parse
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.arms import DatastoreFacts, check_datastore, check_hygiene, load_overrides, resolve
+from chunkwise.lab.resolve.arms import check_hygiene, load_overrides, mark_infeasible, resolve
 from chunkwise.lab.resolve.components import Registry
 from chunkwise.lab.resolve.paper import load_paper
 from chunkwise.lab.resolve.resolution import Resolution
@@ -307,17 +307,17 @@ def test_an_arm_that_changes_anything_else_is_refused():
         resolve_one(SIZE, "half", overrides=stray)
 
 
-def test_the_built_datastore_decides_what_is_feasible():
+def test_an_arm_that_cannot_be_run_takes_those_that_are_compared_with_it_along():
     profile = make_profile(expected_datastore_chunks=None)
     resolution = resolve(check(PACKAGED), profile)
-    large = DatastoreFacts(160_000, 10_000_000, {"code": 6_000_000, "docstrings": 3_000_000, "prose": 1_000_000})
-    assert check_datastore(resolution, profile, large) == resolution
-    small = DatastoreFacts(chunks=6_000, tokens=384_000, tokens_by_source={"code": 300_000, "docstrings": 84_000})
-    checked = check_datastore(resolution, profile, small)
+    assert mark_infeasible(resolution, {}) == resolution
+    composition = resolution.entries[2]
+    (against,) = {arm.against for arm in composition.arms if arm.role == "arm"}
+    checked = mark_infeasible(resolution, {resolution.entries[0].arms[2].id: "too few", against: "no prose"})
     assert [entry.status for entry in checked.entries] == ["partly", "resolved", "infeasible", "resolved"]
     assert [row.status for row in checked.entries[0].replacements] == ["resolved", "resolved", "infeasible"]
-    assert "about 750 chunks" in checked.entries[0].replacements[2].message
-    assert checked.entries[2].arms == () and "no prose" in checked.entries[2].replacements[0].message
+    assert checked.entries[0].replacements[2].message == "too few"
+    assert checked.entries[2].arms == () and checked.entries[2].replacements[0].message == "no prose"
     assert checked.exit_code == 3
 
 

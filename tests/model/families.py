@@ -54,7 +54,11 @@ SIZES = {
     "bos_token_id eos_token_id sep_token_id cls_token_id eod_token_id num_kv_shared_layers": 0,
 }
 SMALL = {name: value for names, value in SIZES.items() for name in names.split()}
-DROPOUTS = ["dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob", "residual_dropout", "resid_dropout", "embed_dropout"]
+DROPOUTS = (
+    "dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "embd_pdrop",
+    "resid_pdrop", "attn_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "residual_dropout", "resid_dropout", "embed_dropout",
+)  # fmt: skip
 BY_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type")
 # Where a default is missing, or does not fit the small sizes.
 HYBRID = ["linear_attention", "full_attention"] * 2

@@ -4,14 +4,13 @@
 
 An arm may differ from the baseline in the matched components' fields and their declared consequences only (contrast
 hygiene). Arms of a composition are compared with a view of as many tokens in natural proportions, never with the full
-datastore; a removal that can be read in two ways gets both arms. Nothing here runs or reads data; what needs the
-built datastore is `check_datastore`.
+datastore; a removal that can be read in two ways gets both arms. Nothing here runs or reads data; what the built
+datastore cannot serve is found in the run (`run.check_views`), and marked by `mark_infeasible`.
 """
 
 import contextlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from chunkwise.lab.resolve.resolution import (
     Resolution,
     Status,
 )
-from chunkwise.lab.resolve.values import EntryOverride, Interpreter, Overrides, Unclear, Wish, equal, too_few_chunks
+from chunkwise.lab.resolve.values import EntryOverride, Interpreter, Overrides, Unclear, Wish, equal
 from chunkwise.lab.terms import METRICS, Arm
 
 SECOND_MEANINGS = {"model.cca": ("model.cca.gate", "trained with retrieval, evaluated with its gate at 0")}
@@ -60,15 +59,6 @@ assert set(_METRIC_NAMES) == set(METRICS)
 def load_overrides(path: Path | str) -> Overrides:
     """Overrides from a YAML file."""
     return Overrides.parse(load_yaml(path), where=str(path))
-
-
-@dataclass(frozen=True)
-class DatastoreFacts:
-    """What a built datastore holds, as far as feasibility asks."""
-
-    chunks: int
-    tokens: int
-    tokens_by_source: Mapping[str, int]
 
 
 def resolve(
@@ -367,16 +357,6 @@ def check_hygiene(arm: Arm, components: Iterable[str], registry: Registry) -> No
         )
 
 
-def check_datastore(resolution: Resolution, profile: Profile, facts: DatastoreFacts) -> Resolution:
-    """The resolution with what the built datastore cannot serve marked infeasible, and its arms taken out.
-
-    Whether more than 1 % of the queries keep fewer than k neighbours is decided by the neighbour table, later.
-    """
-    views = [arm for arm in resolution.arms.values() if all(path.startswith("view.") for path in arm.changes)]
-    found = {arm.id: _view_problem(arm, profile, facts) for arm in views}
-    return mark_infeasible(resolution, {arm_id: problem for arm_id, problem in found.items() if problem})
-
-
 def mark_infeasible(resolution: Resolution, problems: Mapping[str, str]) -> Resolution:
     """The resolution without the arms that cannot be run, and without those that are compared with one of them.
 
@@ -398,20 +378,6 @@ def mark_infeasible(resolution: Resolution, problems: Mapping[str, str]) -> Reso
         update = {"replacements": rows, "arms": arms, "status": _entry_status(rows)}
         entries.append(entry.model_copy(update=update) if hit else entry)
     return resolution.model_copy(update={"entries": tuple(entries)})
-
-
-def _view_problem(arm: Arm, profile: Profile, facts: DatastoreFacts) -> str | None:
-    view = arm.profile(profile).view
-    available = facts.tokens_by_source
-    asked = (*(view.sources or ()), *(view.match_sources or ()))
-    if missing := [source for source in asked if not available.get(source)]:
-        return f"the datastore has no {' and no '.join(dict.fromkeys(missing))}; its sources: {', '.join(available)}"
-    tokens = float(sum(available[source] for source in view.sources) if view.sources else facts.tokens)
-    if view.fraction is not None:
-        tokens *= view.fraction
-    if view.match_sources is not None:
-        tokens = min(tokens, view.match_share * min(available[source] for source in view.match_sources))
-    return too_few_chunks(tokens / max(1, facts.tokens) * facts.chunks, profile)
 
 
 def _entry_status(rows: Iterable[ReplacementResolution]) -> Status:
