@@ -8,8 +8,8 @@ import typer
 from chunkwise.cli.options import JsonOption
 
 if TYPE_CHECKING:
+    from chunkwise.interop.megatron import Imported
     from chunkwise.model.check import ModelCheck
-    from chunkwise.model.megatron import Imported
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -172,7 +172,7 @@ def import_(
     """
     from chunkwise.cli.output import print_facts, print_json
     from chunkwise.core.progress import display, note
-    from chunkwise.model.megatron import import_checkpoint
+    from chunkwise.interop.megatron import import_checkpoint
 
     with display():
         made = import_checkpoint(checkpoint, out, dtype=dtype, chunk_tokens=chunk_tokens)

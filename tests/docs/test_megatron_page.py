@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from chunkwise.interop.megatron import IMPORT_RECORD
 from chunkwise.model.config import MEGATRON, RetroOptions
-from chunkwise.model.megatron import IMPORT_RECORD
 from tests.cli.conftest import call
 from tests.cli.world import write_notes
 from tests.docs.test_tutorial import commands
-from tests.model import megatron_writer as writer
+from tests.interop import megatron_writer as writer
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "megatron.md").read_text(encoding="utf-8")
 

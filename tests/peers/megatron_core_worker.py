@@ -1,4 +1,4 @@
-"""megatron-core's Retro on a CPU, as a side of tests/model/test_megatron_core.py; runs in .venv-megatron.
+"""megatron-core's Retro on a CPU, as a side of tests/interop/test_megatron_core.py; runs in .venv-megatron.
 
     python megatron_core_worker.py TASK.pt ANSWER.pt
 

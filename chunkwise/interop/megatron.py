@@ -42,8 +42,8 @@ from chunkwise import __version__
 from chunkwise.core.errors import ConfigError, InputError, MachineError
 from chunkwise.core.io import machine_errors, sync, write_json
 from chunkwise.core.progress import track
+from chunkwise.interop.megatron_files import Checkpoint, Weight, is_plain, read_checkpoint
 from chunkwise.model.config import MEGATRON, RetroOptions, cca_layer_numbers
-from chunkwise.model.megatron_files import Checkpoint, Weight, is_plain, read_checkpoint
 from chunkwise.model.retro import RetroForCausalLM
 from chunkwise.model.retro_config import RetroConfig
 

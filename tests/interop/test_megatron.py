@@ -18,13 +18,13 @@ from transformers import StableLmForCausalLM
 
 from chunkwise.core.errors import ChunkwiseError, ConfigError, InputError, MachineError, MismatchError, ShapeError
 from chunkwise.core.io import digest_file
+from chunkwise.interop.megatron import IMPORT_RECORD, import_checkpoint
 from chunkwise.model.config import MEGATRON, RetroOptions
-from chunkwise.model.megatron import IMPORT_RECORD, import_checkpoint
 from chunkwise.model.retro import RetroForCausalLM
 from chunkwise.model.retro_config import RetroConfig
 from chunkwise.model.weights import load, save
 from tests.cli.conftest import call
-from tests.model import megatron_writer as writer
+from tests.interop import megatron_writer as writer
 
 M = writer.M
 
@@ -593,7 +593,7 @@ def test_a_pickle_in_another_form_is_refused_unread(tmp_path, form):
 
 def test_stand_ins_keep_nothing():
     """A name of Megatron's is no way in: whatever it is called or built with, the result is the same empty object."""
-    from chunkwise.model.megatron_files import ALLOWED, STAND_INS
+    from chunkwise.interop.megatron_files import ALLOWED, STAND_INS
 
     kinds = {kind for kind, _ in (pair for pair in ALLOWED if isinstance(pair, tuple))}
     assert len(kinds) == 1 and {name for _, name in ALLOWED[1:]} == set(STAND_INS)
@@ -655,7 +655,7 @@ def test_an_interrupted_import_leaves_nothing(tmp_path, monkeypatch, fault, kind
 
 
 def test_large_models_are_written_in_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr("chunkwise.model.megatron.LARGEST_FILE", "100KB")
+    monkeypatch.setattr("chunkwise.interop.megatron.LARGEST_FILE", "100KB")
     model = writer.model()
     import_checkpoint(writer.write(model, tmp_path / "source"), tmp_path / "model", chunk_tokens=M)
     assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 1

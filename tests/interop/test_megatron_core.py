@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from chunkwise.model.megatron import import_checkpoint
+from chunkwise.interop.megatron import import_checkpoint
 from chunkwise.model.weights import load
 from tests.conftest import PEER_PYTHON
-from tests.model import megatron_writer as writer
+from tests.interop import megatron_writer as writer
 
 WORKER = Path(__file__).parent.parent / "peers" / "megatron_core_worker.py"
 

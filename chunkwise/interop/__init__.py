@@ -1,0 +1,5 @@
+"""Models of other systems, read into ours.
+
+megatron.py         a Megatron-LM Retro checkpoint -> RetroForCausalLM
+megatron_files.py   its files, read without Megatron and without executing their pickles
+"""
