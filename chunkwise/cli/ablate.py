@@ -34,7 +34,7 @@ def ablate(
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Jobs at a time. Default: what the machine bears.", show_default=False),
+        typer.Option(min=1, help="Parallel jobs. Default: one per GPU, else one per core.", show_default=False),
     ] = None,
     store: StoreOption = None,
 ) -> None:
@@ -78,7 +78,7 @@ def ablate(
 
 
 def _command(plan: str, profile: str, settings: Iterable[str], overrides: Path | None) -> str:
-    """The call as the report shows it: files by name alone, since where they lie is nobody's business."""
+    """The call as the report shows it: files by name alone; where they lie is left out."""
     words = ["chunkwise", "ablate", Path(plan).name, "--profile", Path(profile).name]
     for setting in settings:
         words += ["--set", setting]

@@ -139,7 +139,7 @@ def _formats(name: str) -> list[str]:
     kinds = [kind for kind, globs in DEFAULT_INCLUDE.items() if globs and kind != "python"]
     path = Path(name).expanduser()
     if not path.exists():
-        raise InputError(f"{name}: expected a file or folder, came nothing", hint="check the path")
+        raise InputError(f"{name}: expected a file or folder, got nothing", hint="check the path")
     if path.is_file():
         found = [kind for kind in kinds if selected(path.name, SourceConfig(kind=kind, path=name))]
         return found or ["text"]  # a file that is named is meant, whatever its suffix

@@ -56,7 +56,7 @@ def resolve_model(store: Store, reference: str) -> Artefact:
     artefact = store.resolve(reference)
     if artefact.stage not in MODEL_INPUT.kinds:
         raise ArtefactError(
-            f"expected a model, came an artefact of stage {artefact.stage!r}: {artefact.path}",
+            f"expected a model, got an artefact of stage {artefact.stage!r}: {artefact.path}",
             hint="models are made by chunkwise train base, retrofit, twin and instruct",
         )
     return artefact
@@ -83,7 +83,7 @@ def resolve_text(store: Store, reference: str) -> tuple[Artefact, Artefact | Non
     if artefact.stage == "tokens":
         return artefact, None
     if artefact.stage != "datastore":
-        raise ArtefactError(f"expected a datastore or tokens, came stage {artefact.stage!r}: {artefact.path}")
+        raise ArtefactError(f"expected a datastore or tokens, got stage {artefact.stage!r}: {artefact.path}")
     tokens = by_digest(store, artefact.record.inputs["tokens"], "tokens")
     if tokens is None:
         raise ArtefactError(

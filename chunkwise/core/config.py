@@ -72,10 +72,10 @@ def _describe(config_class: type[Config], problem: Any) -> tuple[str, str | None
     if problem["type"] == "missing":
         return f"key {path!r} is required and missing", None
     if problem["type"] in ("model_type", "model_attributes_type"):
-        return f"{path}: expected a mapping of keys to values, came {problem['input']!r}", None
+        return f"{path}: expected a mapping of keys to values, got {problem['input']!r}", None
     message = problem["msg"].removeprefix("Value error, ")
-    came = "" if isinstance(problem["input"], Mapping) else f", came {problem['input']!r}"
-    return f"{path}: {message[:1].lower()}{message[1:]}{came}", None
+    got = "" if isinstance(problem["input"], Mapping) else f", got {problem['input']!r}"
+    return f"{path}: {message[:1].lower()}{message[1:]}{got}", None
 
 
 def _keys_at(config_class: type[Config], location: tuple[int | str, ...]) -> list[str]:
@@ -138,14 +138,14 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected UTF-8 text, came a byte that is not, at offset {error.start}") from None
+        raise ConfigError(f"{path}: expected UTF-8 text, got a byte that is not, at offset {error.start}") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     values = parse_yaml(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys to values, came a {type(values).__name__}")
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got a {type(values).__name__}")
     return values
 
 

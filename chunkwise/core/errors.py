@@ -1,4 +1,4 @@
-"""The one family of errors. Each says what was expected, what came, and what to do.
+"""The one family of errors. Each says what was expected, what it got, and what to do.
 
     ChunkwiseError           exit 1
     |-- ConfigError          exit 2   a setting, a profile, an override
@@ -16,10 +16,10 @@ The command line prints `error: <message>` and, where there is one, `hint: <hint
 
 
 class ChunkwiseError(Exception):
-    """Base of all errors that a user can mend.
+    """Base of all errors that a user can fix.
 
     Args:
-        message: what was expected and what came, in one sentence.
+        message: what was expected and what it got, in one sentence.
         hint: what to do about it; printed on a line of its own.
     """
 

@@ -114,7 +114,7 @@ def read_json(path: Path | str) -> Any:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8, came a byte that is not, at offset {error.start}") from None
+        raise InputError(f"{path}: expected UTF-8, got a byte that is not, at offset {error.start}") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: expected JSON: {error.msg}") from None
 
@@ -156,7 +156,7 @@ def write_parquet(path: Path | str, columns: Mapping[str, Any], schema: "pyarrow
 
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise ShapeError(f"{path}: expected columns of one length, came {lengths}")
+        raise ShapeError(f"{path}: expected columns of one length, got {lengths}")
     table = pyarrow.table(dict(columns), schema=schema)
     with atomic_file(path) as file:
         pyarrow.parquet.write_table(table, file, compression="zstd")

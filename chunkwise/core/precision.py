@@ -14,7 +14,7 @@ def resolve_dtype(dtype: str) -> str:
     on_gpu = torch.cuda.is_available()
     if dtype == "float16":
         raise MachineError(
-            "expected dtype float32 or bfloat16, came float16, which is some 500 times slower on a CPU and needs "
+            "expected dtype float32 or bfloat16, got float16, which is some 500 times slower on a CPU and needs "
             "its loss scaled on a GPU",
             hint="set dtype to auto, bfloat16 or float32",
         )

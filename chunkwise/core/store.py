@@ -224,7 +224,7 @@ class Store:
             folder = matches[0].parent
         artefact = open_artefact(folder)
         if stage is not None and artefact.stage != stage:
-            raise ArtefactError(f"expected a {stage!r} artefact, came one of stage {artefact.stage!r}: {folder}")
+            raise ArtefactError(f"expected a {stage!r} artefact, got one of stage {artefact.stage!r}: {folder}")
         return artefact
 
     def verify(self, artefact: Artefact) -> list[str]:

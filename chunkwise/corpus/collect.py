@@ -132,7 +132,7 @@ def _read(config: CorpusConfig, drops: Counter[str]) -> list[Document]:
                 first = seen.setdefault(document.document_id, number)
                 if first != number or len(seen) == distinct:
                     raise InputError(
-                        f"expected ids that are unique in the corpus, came {document.document_id!r} twice "
+                        f"expected ids that are unique in the corpus, got {document.document_id!r} twice "
                         f"(in sources {first} and {number}, counted from 0)",
                         hint="choose another `id_field`, or put the files below one folder so that their names differ",
                     )

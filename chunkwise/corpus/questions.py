@@ -97,7 +97,7 @@ def build_from_file(config: QuestionFileConfig, run: Run) -> Mapping[str, Any]:
     read = read_questions if config.kind == "questions" else read_instructions
     rows = read(config.path)
     if not rows:
-        raise InputError(f"{config.path}: expected a record a line, came none")
+        raise InputError(f"{config.path}: expected a record a line, got none")
     write_jsonl(run.folder / f"{config.kind}.jsonl", rows)
     return {config.kind: len(rows)}
 
@@ -124,7 +124,7 @@ def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> 
         reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(dropped.items())) or "nothing"
         raise InputError(
             f"expected at least {config.min_questions} questions from the docstrings of split held, "
-            f"came {len(questions)} (left out: {reasons})",
+            f"got {len(questions)} (left out: {reasons})",
             hint="add packages to the `python` source, raise held_fraction or topic_margin, or lower min_questions",
         )
     instructions = _instructions(config, (d for d, split in everything if split == "train"))
@@ -331,7 +331,7 @@ def read_instructions(path: Path | str) -> list[dict[str, Any]]:
     for _, where, record in _records(path):
         for field in ("instruction", "output"):
             if not isinstance(record.get(field), str) or not record[field].strip():
-                raise InputError(f"{where}: expected text in the field {field!r}, came {record.get(field)!r}")
+                raise InputError(f"{where}: expected text in the field {field!r}, got {record.get(field)!r}")
         records.append({**record, "input": record.get("input") or ""})
     return records
 
@@ -340,20 +340,20 @@ def _records(path: Path | str) -> list[tuple[int, str, dict[str, Any]]]:
     path = Path(path)
     rows = read_json_lines(path)
     if not rows:
-        raise InputError(f"{path}: expected a record a line, came an empty file")
+        raise InputError(f"{path}: expected a record a line, got an empty file")
     return [(number, f"{path}, record {number}", row) for number, row in enumerate(rows, start=1)]
 
 
 def _checked_question(record: dict[str, Any], where: str, number: int) -> dict[str, Any]:
     if not isinstance(record.get("question"), str) or not record["question"].strip():
-        raise InputError(f"{where}: expected text in the field 'question', came {record.get('question')!r}")
+        raise InputError(f"{where}: expected text in the field 'question', got {record.get('question')!r}")
     answers = record.get("answers")
     if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
-        raise InputError(f"{where}: expected a list of texts in the field 'answers', came {answers!r}")
+        raise InputError(f"{where}: expected a list of texts in the field 'answers', got {answers!r}")
     choices, index = record.get("choices"), record.get("answer_index")
     if choices is not None:
         if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
-            raise InputError(f"{where}: expected two or more texts in the field 'choices', came {choices!r}")
+            raise InputError(f"{where}: expected two or more texts in the field 'choices', got {choices!r}")
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(choices):
-            raise InputError(f"{where}: expected 'answer_index' from 0 to {len(choices) - 1}, came {index!r}")
+            raise InputError(f"{where}: expected 'answer_index' from 0 to {len(choices) - 1}, got {index!r}")
     return {**record, "id": str(record.get("id", number))}

@@ -102,7 +102,7 @@ def matching_files(source: SourceConfig) -> list[tuple[str, Path]]:
         return [(root.name, root)]
     if not root.is_dir():
         raise InputError(
-            f"source of kind {source.kind}: expected a file or folder at {root}, came nothing",
+            f"source of kind {source.kind}: expected a file or folder at {root}, got nothing",
             hint="check `path`; it is taken relative to the folder in which the command runs",
         )
     names: list[str] = []
@@ -151,7 +151,7 @@ def decode(content: bytes, where: str) -> str:
         raise Unreadable(
             "binary",
             InputError(
-                f"{where}: expected text, came a binary file (a zero byte at offset {offset})",
+                f"{where}: expected text, got a binary file (a zero byte at offset {offset})",
                 hint="leave it out with `exclude`, or set `unreadable: skip` to leave out and count such files",
             ),
         )
@@ -161,7 +161,7 @@ def decode(content: bytes, where: str) -> str:
         raise Unreadable(
             "not_utf8",
             InputError(
-                f"{where}: expected UTF-8, came byte 0x{content[error.start]:02x} at offset {error.start}",
+                f"{where}: expected UTF-8, got byte 0x{content[error.start]:02x} at offset {error.start}",
                 hint="convert it (iconv -f latin1 -t utf-8), or set `unreadable: skip` to leave such files out",
             ),
         ) from None
@@ -169,9 +169,9 @@ def decode(content: bytes, where: str) -> str:
 
 
 def _too_large(where: str, size_bytes: int | None, max_bytes: int) -> InputError:
-    came = f"one of {size_bytes:,} bytes" if size_bytes is not None else "a longer one"
+    got = f"one of {size_bytes:,} bytes" if size_bytes is not None else "a longer one"
     return InputError(
-        f"{where}: expected a document of at most {max_bytes:,} bytes, came {came}",
+        f"{where}: expected a document of at most {max_bytes:,} bytes, got {got}",
         hint="a file (or a JSON line) is one document: split it, write it as JSONL with a document a line, "
         "or raise `max_document_bytes`",
     )
@@ -212,18 +212,18 @@ def _markdown_title(text: str) -> str | None:
 
 def _record_document(source: SourceConfig, record: Any, default_id: str, where: str, max_bytes: int) -> Document:
     if not isinstance(record, dict):
-        raise InputError(f"{where}: expected fields, {source.text_field!r} among them, came {type(record).__name__}")
+        raise InputError(f"{where}: expected fields, {source.text_field!r} among them, got {type(record).__name__}")
     text = record.get(source.text_field)
     if not isinstance(text, str):
-        came = f"the fields {', '.join(map(repr, record))}" if text is None else f"{type(text).__name__} in it"
+        got = f"the fields {', '.join(map(repr, record))}" if text is None else f"{type(text).__name__} in it"
         raise InputError(
-            f"{where}: expected text in the field {source.text_field!r}, came {came}",
+            f"{where}: expected text in the field {source.text_field!r}, got {got}",
             hint="name the field that holds the text with `text_field`",
         )
     try:
         size = len(text.encode())
     except UnicodeEncodeError:  # JSON may escape half of a surrogate pair, which no UTF-8 text can hold
-        error = InputError(f"{where}: expected Unicode text, came a lone surrogate escape (\\ud800 to \\udfff)")
+        error = InputError(f"{where}: expected Unicode text, got a lone surrogate escape (\\ud800 to \\udfff)")
         raise Unreadable("not_utf8", error) from None
     if size > max_bytes:
         raise Unreadable("too_large", _too_large(where, size, max_bytes))
@@ -311,9 +311,9 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: expected one JSON object a line, came something else: {error}") from None
+        raise InputError(f"{where}: expected one JSON object a line, got something else: {error}") from None
     if not isinstance(record, dict):
-        raise InputError(f"{where}: expected a JSON object, came {type(record).__name__}")
+        raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
     return record
 
 
@@ -367,7 +367,7 @@ def _parquet(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Itera
                 columns = [field for field in wanted if field in file.schema_arrow.names]
                 if source.text_field not in columns:
                     raise InputError(
-                        f"{path}: expected a column {source.text_field!r}, came {', '.join(file.schema_arrow.names)}",
+                        f"{path}: expected a column {source.text_field!r}, got {', '.join(file.schema_arrow.names)}",
                         hint="name the column that holds the text with `text_field`",
                     )
                 number = 0

@@ -53,7 +53,7 @@ class Datastore:
         artefact = reference if isinstance(reference, Artefact) else open_artefact(Path(reference))
         if artefact.stage != "datastore":
             raise ArtefactError(
-                f"expected a 'datastore' artefact, came one of stage {artefact.stage!r}: {artefact.path}"
+                f"expected a 'datastore' artefact, got one of stage {artefact.stage!r}: {artefact.path}"
             )
         return cls(artefact.path)
 
@@ -102,7 +102,7 @@ class Datastore:
         if members.shape != (len(self.documents),):
             raise ShapeError(
                 f"a view of this datastore has one entry for each of {len(self.documents)} documents, "
-                f"came {members.shape}"
+                f"got {members.shape}"
             )
         return np.asarray(members, bool)[self.document_row]
 
@@ -158,7 +158,7 @@ class Datastore:
         """
         ids = np.asarray(ids, np.int64)
         if ids.size and (ids.min() < -1 or ids.max() >= len(self)):
-            raise ShapeError(f"chunk ids run from 0 to {len(self) - 1} (-1 = missing), came {ids.min()} to {ids.max()}")
+            raise ShapeError(f"chunk ids run from 0 to {len(self) - 1} (-1 = missing), got {ids.min()} to {ids.max()}")
         tokens = np.full((*ids.shape, 2, self.chunk_tokens), self.pad, np.int64)
         mask = np.zeros(tokens.shape, bool)
         following = np.minimum(ids + 1, len(self) - 1)

@@ -35,7 +35,7 @@ class Bm25Retriever:
         """Chunk ids int32 [rows, k] of the nearest neighbours, -1 where missing: the evidence behind `neighbours`."""
         queries = np.asarray(chunk_ids)
         if queries.ndim != 2:
-            raise ShapeError(f"chunk_ids is [rows, tokens], came shape {queries.shape}")
+            raise ShapeError(f"chunk_ids is [rows, tokens], got shape {queries.shape}")
         rows = len(queries)
         first, last = self._exclude or (1, 0)  # first above last: nothing is excluded
         hits = self.datastore.search(

@@ -101,7 +101,7 @@ class QuestionsEvalConfig(Config):
     prompt_tokens: int = Field(192, ge=1, description="tokens of a prompt; passages are cut to fit, questions never")
     scoring: Literal["calibrated", "mean", "sum"] = "calibrated"
     n_generate: int = Field(
-        100, ge=0, description="questions that are also answered in writing (dear), at most; first by hash of id"
+        100, ge=0, description="questions that are also answered in writing (slow), at most; first by hash of id"
     )
     max_answer_tokens: int = Field(32, ge=1, description="tokens of a written answer, at most")
     n_questions: int | None = Field(None, ge=1, description="questions used, first by hash of id; None for all")

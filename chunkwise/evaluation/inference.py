@@ -69,7 +69,7 @@ def require_numbers(losses: np.ndarray) -> None:
     broken = int((~np.isfinite(losses)).sum())
     if broken:
         raise ArtefactError(
-            f"expected a finite loss for every token, came {broken} of {losses.size} that are NaN or infinite",
+            f"expected a finite loss for every token, got {broken} of {losses.size} that are NaN or infinite",
             hint="the model's training diverged, or its weights are damaged: look at its training.json",
         )
 

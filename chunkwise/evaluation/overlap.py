@@ -77,7 +77,7 @@ def longest_common_runs(
         or not len(chunks_Qm) == len(lengths_Q) == len(neighbours_Qkr)
     ):
         raise ShapeError(
-            f"expected chunks [Q, m], lengths [Q], neighbours and mask [Q, k, r]; came {chunks_Qm.shape}, "
+            f"expected chunks [Q, m], lengths [Q], neighbours and mask [Q, k, r]; got {chunks_Qm.shape}, "
             f"{np.shape(lengths_Q)}, {neighbours_Qkr.shape} and {neighbour_mask_Qkr.shape}."
         )
     neighbour_lengths_Qk = neighbour_mask_Qkr.sum(axis=-1)

@@ -39,8 +39,8 @@ ALLOCATOR = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 """GLIBC_TUNABLES for processes that train on a CPU; glibc reads it when a process starts, other systems do not.
 
 torch aligns its tensors, and for each of them glibc (2.36 as measured) leaves a few dozen bytes to its caches of small
-blocks. Whoever gets them keeps a freed tensor's place from ever holding one of the same size again, so that memory is
-full of holes: without these caches a training step takes a twelfth less, and no longer (docs/log.md).
+blocks. A small block placed there stops the freed space from being reused for a tensor of the same size, so memory
+fills with holes. Without these caches a training step needs a twelfth less memory, in the same time (docs/log.md).
 """
 
 

@@ -177,7 +177,7 @@ def import_checkpoint(
     """
     out = Path(out)
     if dtype is not None and dtype not in DTYPES:
-        raise ConfigError(f"dtype: expected one of {', '.join(DTYPES)}, came {dtype!r}")
+        raise ConfigError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     _check_out(out)
     checkpoint = read_checkpoint(path, DECISIVE)
     derived = derive(checkpoint, chunk_tokens)
@@ -248,7 +248,7 @@ def _check_kind(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
         )
     if settings.get("retro_add_retriever") is not True:
         raise InputError(
-            f"expected a Retro checkpoint, came a plain GPT (retro_add_retriever is "
+            f"expected a Retro checkpoint, got a plain GPT (retro_add_retriever is "
             f"{_said(settings.get('retro_add_retriever'))})",
             hint="convert it to a Hugging Face decoder, and give it retrieval with `chunkwise train retrofit`",
         )
@@ -288,10 +288,10 @@ def _chunk_tokens(settings: Mapping[str, Any], asked: int | None) -> int:
             hint="say it with --chunk-tokens (chunk_tokens=); the published models have 64",
         )
     if None not in (known, asked) and known != asked:
-        raise ConfigError(f"chunk_tokens: the checkpoint says {known}, came {asked}", hint="leave it out")
+        raise ConfigError(f"chunk_tokens: the checkpoint says {known}, got {asked}", hint="leave it out")
     value = asked if known is None else known
     if type(value) is not int or value < 1:
-        raise ConfigError(f"chunk_tokens: expected a number from 1 on, came {value!r}")
+        raise ConfigError(f"chunk_tokens: expected a number from 1 on, got {value!r}")
     return value
 
 
@@ -481,7 +481,7 @@ def _own_dtype(checkpoint: Checkpoint) -> torch.dtype:
         return found.pop()
     names = ", ".join(sorted(map(_name, found)))
     raise InputError(
-        f"expected weights of one type ({', '.join(DTYPES)}), came {names or 'none'}", hint="say which with --dtype"
+        f"expected weights of one type ({', '.join(DTYPES)}), got {names or 'none'}", hint="say which with --dtype"
     )
 
 
@@ -501,7 +501,7 @@ def _build(
                 part = part.to(dtype).contiguous()
                 if not bool(torch.isfinite(part).all()):
                     raise InputError(
-                        f"{name}: expected finite weights, came infinite ones or NaN (as {_name(dtype)})",
+                        f"{name}: expected finite weights, got infinite ones or NaN (as {_name(dtype)})",
                         hint="the file is damaged or the training diverged; float16 cannot hold numbers beyond 65,504",
                     )
                 state[ours] = part
@@ -520,7 +520,7 @@ def _build(
 
 def _check_out(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: expected a new or empty folder, came one that holds files; nothing was written",
+        raise InputError(f"{out}: expected a new or empty folder, got one that holds files; nothing was written",
                          hint="choose another one with --out")  # fmt: skip
 
 

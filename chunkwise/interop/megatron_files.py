@@ -161,7 +161,7 @@ class Checkpoint:
         ranks = len(self.ranks)
         wrong = [
             f"{name}{f' on rank {rank}' if ranks > 1 else ''}: expected {list(weight.shape_on(ranks))}, "
-            f"came {list(tensors[name].shape)}"
+            f"got {list(tensors[name].shape)}"
             for rank, tensors in enumerate(self.ranks)
             for name, weight in expected.items()
             if tensors[name].shape != weight.shape_on(ranks)
@@ -220,7 +220,7 @@ def find_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: expected a Megatron checkpoint, came nothing", hint="check the path")
+        raise InputError(f"{path}: expected a Megatron checkpoint, got nothing", hint="check the path")
     folder = path
     ranks = _rank_folders(folder)
     if not ranks:
@@ -228,7 +228,7 @@ def find_files(path: Path) -> list[Path]:
         ranks = _rank_folders(folder)
     if not ranks:
         raise InputError(
-            f"{folder}: expected folders mp_rank_00, mp_rank_01, ... of a Megatron checkpoint, came none",
+            f"{folder}: expected folders mp_rank_00, mp_rank_01, ... of a Megatron checkpoint, got none",
             hint="give the folder that holds latest_checkpointed_iteration.txt, or the iteration's own",
         )
     missing = [rank for rank in range(max(ranks) + 1) if rank not in ranks]
@@ -254,14 +254,14 @@ def _latest(path: Path) -> Path:
     latest = path / LATEST
     if not latest.is_file():
         raise InputError(
-            f"{path}: expected a Megatron checkpoint ({LATEST}, or folders mp_rank_00, ...), came neither",
+            f"{path}: expected a Megatron checkpoint ({LATEST}, or folders mp_rank_00, ...), got neither",
             hint="give the folder that holds latest_checkpointed_iteration.txt, or the iteration's own",
         )
     content = latest.read_bytes()[:100].decode("utf-8", "replace").strip()
     if content == "release":
         return path / "release"
     if not re.fullmatch(r"[0-9]{1,12}", content):  # it becomes part of a path
-        raise InputError(f"{latest}: expected a number of iterations or 'release', came {content!r}")
+        raise InputError(f"{latest}: expected a number of iterations or 'release', got {content!r}")
     return path / f"iter_{int(content):07d}"
 
 
@@ -279,7 +279,7 @@ def _rank_folders(folder: Path) -> dict[int, Path]:
             ranks[int(found[1])] = below
     if later:
         raise InputError(
-            f"{folder}: expected the whole model on each tensor-parallel rank, came pipeline stages "
+            f"{folder}: expected the whole model on each tensor-parallel rank, got pipeline stages "
             f"({', '.join(later[:3])}{', ...' if len(later) > 3 else ''}); Megatron's Retro has no pipeline",
             hint="this is another model's checkpoint",
         )
@@ -295,12 +295,12 @@ def _contents(file: Path) -> dict[str, Any]:
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict):
         raise InputError(
-            f"{file}: expected a Megatron checkpoint with 'args' and 'model', came {_kind(content)}",
+            f"{file}: expected a Megatron checkpoint with 'args' and 'model', got {_kind(content)}",
             hint="a virtual pipeline's 'model0', an optimizer's file or another library's checkpoint is none",
         )
     if not isinstance(content.get("args"), argparse.Namespace):
         raise InputError(
-            f"{file}: expected Megatron's settings under 'args', came {_kind(content.get('args'))}",
+            f"{file}: expected Megatron's settings under 'args', got {_kind(content.get('args'))}",
             hint="without them nobody knows what the weights mean; Megatron has saved them since 2019",
         )
     return content
@@ -315,7 +315,7 @@ def _unpickled(file: Path) -> Any:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     if start != b"PK\x03\x04":
         raise InputError(
-            f"{file}: expected a zip file as torch.save writes it, came other bytes; a bare pickle is not read",
+            f"{file}: expected a zip file as torch.save writes it, got other bytes; a bare pickle is not read",
             hint="the file is damaged, or of torch before 1.6: load and save it there if you trust it",
         )
     try:
@@ -344,7 +344,7 @@ def _check_ranks(content: dict[str, Any], file: Path, files: list[Path], path: P
     """That this file's checkpoint has as many ranks as there are files."""
     ranks = getattr(content["args"], "tensor_model_parallel_size", None)
     if type(ranks) is not int or ranks < 1:
-        raise InputError(f"{file}: expected tensor_model_parallel_size in 'args', came {_kind(ranks)}")
+        raise InputError(f"{file}: expected tensor_model_parallel_size in 'args', got {_kind(ranks)}")
     if ranks == len(files):
         return
     if path.is_file():

@@ -3,7 +3,7 @@
     read -> resolve -> data jobs -> check the views -> trainings and evaluations -> collect -> report
 
 Run it again to resume: whatever is in the artefact store is not built again, a killed training goes on from its last
-checkpoint, and `results` in report.json come out in the same bytes. Nothing dear is trained before the datastore has
+checkpoint, and `results` in report.json come out in the same bytes. Nothing is trained before the datastore has
 shown that it can serve every view.
 """
 
@@ -88,7 +88,7 @@ def ablate(
     resolution = resolve(document, profile, overrides=answers)
     unread = [f"line {remark.line}: {remark.message}" for remark in document.diagnostics if remark.severity == "error"]
     if strict and unread:
-        raise PlanError(f"of the plan could not be read: {'; '.join(unread)}", hint="mend it, or run without --strict")
+        raise PlanError(f"part of the plan could not be parsed: {'; '.join(unread)}", hint="fix it, or drop --strict")
     for remark in unread:
         note(f"not read: {plan}, {remark}")
     _require_some(resolution, strict)

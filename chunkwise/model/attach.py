@@ -130,7 +130,7 @@ def decoder_layers(decoder: PreTrainedModel) -> nn.ModuleList:
     why = "it has no self-attention" if recurrent else "its self-attention is not a part of each layer by a known name"
     raise AttachError(
         f"{name_of(decoder)}: {why} (expected {'layers' if count is None else f'{count} layers'} with one named "
-        f"{', '.join(ATTENTION_NAMES)}; came {there})",
+        f"{', '.join(ATTENTION_NAMES)}; got {there})",
         hint=HINT,
     )
 

@@ -211,11 +211,11 @@ def _folder(model: str) -> Path | None:
         if HUB_NAME.fullmatch(model) and not model.startswith("."):
             return None
         raise InputError(
-            f"expected a folder or a name on the Hugging Face hub, came {model!r}, which is neither",
+            f"expected a folder or a name on the Hugging Face hub, got {model!r}, which is neither",
             hint="a name on the hub is NAME or OWNER/NAME",
         )
     if not folder.is_dir():
-        raise InputError(f"expected a folder with config.json, came the file {model}", hint="give the folder it is in")
+        raise InputError(f"expected a folder with config.json, got the file {model}", hint="give the folder it is in")
     if not (folder / "config.json").is_file():
         raise ArtefactError(f"{model} holds no config.json: {_what_is_there(folder)}", hint=_remedy(folder))
     return folder
@@ -245,7 +245,7 @@ def _has_weights(folder: Path) -> bool:
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickled:
         raise ArtefactError(
-            f"expected safetensors in {folder}, came {pickled[0]}: pickled weights are not read",
+            f"expected safetensors in {folder}, got {pickled[0]}: pickled weights are not read",
             hint="convert them, or check the architecture alone with --config-only",
         )
     return False

@@ -46,7 +46,7 @@ class ChunkedCrossAttention(nn.Module):
     def __init__(self, options: RetroOptions, width: int, heads: int, columns: int, token_columns: int = 0) -> None:
         super().__init__()
         if width % heads:
-            raise ConfigError(f"cca_heads: expected a divisor of the decoder's width {width}, came {heads}")
+            raise ConfigError(f"cca_heads: expected a divisor of the decoder's width {width}, got {heads}")
         self.heads, self.head_width, self.token_columns = heads, width // heads, token_columns
         self.chunk_tokens = options.chunk_tokens
         self.previous_tokens, self.similarity_init = options.previous_token_keys, options.similarity_init

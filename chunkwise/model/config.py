@@ -407,14 +407,14 @@ class RetroOptions(Config):
             if self.query_conditioning or self.encoder_width or not self.encoder_layers:
                 raise ValueError(
                     "encoder: decoder copies layers of the decoder: it needs encoder_layers >= 1, query_conditioning: "
-                    f"false and no encoder_width; came encoder_layers={self.encoder_layers}, "
+                    f"false and no encoder_width; got encoder_layers={self.encoder_layers}, "
                     f"query_conditioning={self.query_conditioning}, encoder_width={self.encoder_width}"
                 )
             shaped = [name for name in ENCODER_SHAPE if getattr(self, name) != type(self).model_fields[name].default]
             if shaped:
                 raise ValueError(f"encoder: decoder is built like the decoder, so it takes no {', '.join(shaped)}")
         if not isinstance(self.cca_layers, str) and list(self.cca_layers) != sorted(set(self.cca_layers)):
-            raise ValueError(f"cca_layers must be rising layer numbers from 1, came {list(self.cca_layers)}")
+            raise ValueError(f"cca_layers must be rising layer numbers from 1, got {list(self.cca_layers)}")
         if self.previous_token_keys >= self.chunk_tokens:
             raise ValueError(f"previous_token_keys must be below chunk_tokens = {self.chunk_tokens}")
         return self
@@ -462,7 +462,7 @@ def cca_layer_numbers(rule: str | tuple[int, ...] | list[int], layers: int) -> t
     wrong = [number for number in rule if not 1 <= number <= layers]
     if wrong or not rule:
         raise ConfigError(
-            f"cca_layers: expected layer numbers from 1 to {layers}, came {list(rule)}",
+            f"cca_layers: expected layer numbers from 1 to {layers}, got {list(rule)}",
             hint="count layers from 1, or name a rule: retro, middle, last, all",
         )
     return tuple(rule)

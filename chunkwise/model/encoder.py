@@ -64,7 +64,7 @@ class NeighbourEncoder(nn.Module):
         self.input_norm = new_norm(options, E) if outer else nn.Identity()
         heads = options.encoder_heads or _heads(E)
         if E % heads or (options.encoder_positions == "rotary" and (E // heads) % 2):
-            raise ConfigError(f"encoder_heads: expected a divisor of {E} that leaves an even width, came {heads}")
+            raise ConfigError(f"encoder_heads: expected a divisor of {E} that leaves an even width, got {heads}")
         self.layers = nn.ModuleList(
             EncoderLayer(options, E, heads, decoder_width if options.query_conditioning and index == 0 else None)
             for index in range(options.encoder_layers)
@@ -209,7 +209,7 @@ def _heads(width: int) -> int:
     for candidate in (64, 32, 16, 8, 4, 2):
         if width % candidate == 0:
             return width // candidate
-    raise ConfigError(f"encoder_width: expected an even number, came {width}")
+    raise ConfigError(f"encoder_width: expected an even number, got {width}")
 
 
 class RmsNorm(nn.RMSNorm):

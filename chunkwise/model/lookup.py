@@ -24,7 +24,7 @@ class Lookup:
 
     def __init__(self, retriever: Retriever, k: int, neighbour_tokens: int, chunk_tokens: int, stride: int) -> None:
         if k < 0:
-            raise ConfigError(f"neighbours: expected 0 or more, came {k}")
+            raise ConfigError(f"neighbours: expected 0 or more, got {k}")
         self.retriever, self.k, self.neighbour_tokens = retriever, k, neighbour_tokens
         self.chunk_tokens, self.stride = chunk_tokens, stride
         self.known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}

@@ -207,7 +207,7 @@ def _probe_hook_points(decoder: PreTrainedModel, carrying: list[nn.Module]) -> l
         if not _feed_forward(layer):
             raise AttachError(
                 f"{name_of(decoder)}: its layers have no feed-forward that could be found (expected one named "
-                f"{', '.join(FEED_FORWARD_NAMES)}; came {', '.join(name for name, _ in layer.named_children())})",
+                f"{', '.join(FEED_FORWARD_NAMES)}; got {', '.join(name for name, _ in layer.named_children())})",
                 hint=HINT,
             )
     nothing = _Planted()

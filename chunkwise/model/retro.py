@@ -83,7 +83,7 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
                 as it was.
         """
         if isinstance(decoder, RetroForCausalLM):
-            raise AttachError("expected a plain decoder, came a Retro model", hint="load the decoder afresh")
+            raise AttachError("expected a plain decoder, got a Retro model", hint="load the decoder afresh")
         check_structure(decoder)
         config = RetroConfig(decoder=decoder.config, **(options or RetroOptions()).model_dump())
         config.dtype = decoder.dtype
@@ -169,7 +169,7 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         if gate != 0 and (neighbour_ids is not None or state is not None):
             given_tokens = input_ids if input_ids is not None else inputs_embeds
             if given_tokens is None:
-                raise ShapeError("expected input_ids or inputs_embeds, came neither")
+                raise ShapeError("expected input_ids or inputs_embeds, got neither")
             batch, length = given_tokens.shape[:2]
             past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
             if self.config.chunk_alignment == "right":
@@ -216,7 +216,7 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
     def _stride(self, stride: int | None) -> int:
         m = self.config.chunk_tokens
         if stride is not None and not 1 <= stride <= m:
-            raise ConfigError(f"retrieval_stride: expected 1 to chunk_tokens = {m}, came {stride}")
+            raise ConfigError(f"retrieval_stride: expected 1 to chunk_tokens = {m}, got {stride}")
         return m if stride is None else stride
 
     @staticmethod
@@ -356,7 +356,7 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> None:
         """Where transformers' switches end up; re-entrant checkpoints fail where layers share the encoder's graph."""
         if enable and getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
-            raise ConfigError("gradient checkpointing of a Retro model needs use_reentrant=False, came True")
+            raise ConfigError("gradient checkpointing of a Retro model needs use_reentrant=False, got True")
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
 
@@ -372,7 +372,7 @@ def chunk_starts(chunk_start: Tensor | int, batch: int) -> tuple[int, ...]:
     if isinstance(chunk_start, int):
         return (chunk_start,) * batch
     if chunk_start.shape != (batch,):
-        raise ShapeError(f"chunk_start: expected one number or {batch}, came shape {list(chunk_start.shape)}")
+        raise ShapeError(f"chunk_start: expected one number or {batch}, got shape {list(chunk_start.shape)}")
     return tuple(chunk_start.tolist())
 
 

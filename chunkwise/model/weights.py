@@ -33,7 +33,7 @@ def load(
     if dtype == torch.float16 and torch.device(device or "cpu").type == "cpu":
         raise MachineError("float16 on a CPU is unusably slow", hint="use bfloat16 or float32")
     if not (path / "config.json").is_file():
-        raise ArtefactError(f"expected a model folder with config.json, came {path}")
+        raise ArtefactError(f"expected a model folder with config.json, got {path}")
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     kind = RetroForCausalLM if isinstance(config, RetroConfig) else AutoModelForCausalLM
     try:

@@ -81,7 +81,7 @@ def lay_out_in_prompt(
     if neighbour_ids_SCkr.shape != neighbour_mask_SCkr.shape or neighbour_ids_SCkr.ndim != 4:
         raise ShapeError(
             f"neighbour ids and mask must both have the shape [rows, chunks, k, tokens]; "
-            f"came {neighbour_ids_SCkr.shape} and {neighbour_mask_SCkr.shape}."
+            f"got {neighbour_ids_SCkr.shape} and {neighbour_mask_SCkr.shape}."
         )
     chunks = -(-width // chunk_tokens)
     if neighbour_ids_SCkr.shape[0] != rows or neighbour_ids_SCkr.shape[1] < chunks - 1:

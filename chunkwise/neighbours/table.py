@@ -104,12 +104,12 @@ class NeighbourTable:
         )
         if artefact.stage not in STAGES:
             raise ArtefactError(
-                f"expected a neighbour table, came an artefact of stage {artefact.stage!r}: {artefact.path}"
+                f"expected a neighbour table, got an artefact of stage {artefact.stage!r}: {artefact.path}"
             )
         table = cls(artefact.path, Datastore.open(base))
         if table.datastore_digest != base.digest:
             raise MismatchError(
-                f"the neighbour table was made on datastore {table.datastore_digest[:12]}, came datastore "
+                f"the neighbour table was made on datastore {table.datastore_digest[:12]}, got datastore "
                 f"{base.digest[:12]}",
                 hint="find neighbours again on this datastore, or give the other one",
             )

@@ -95,7 +95,7 @@ class TrainOptions(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.steps is None) == (self.tokens is None):
-            raise ValueError(f"give steps or tokens, one of them; came steps={self.steps}, tokens={self.tokens}")
+            raise ValueError(f"give steps or tokens, one of them; got steps={self.steps}, tokens={self.tokens}")
         if self.microbatch_sequences is not None and self.batch_sequences % self.microbatch_sequences:
             raise ValueError(
                 f"microbatch_sequences={self.microbatch_sequences} must divide batch_sequences={self.batch_sequences}"
@@ -236,7 +236,7 @@ class DecoderConfig(Config):
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
         if (self.width // self.heads) % 2 and self.family != "gpt2":
-            raise ValueError(f"width / heads must be even for rotary positions, came {self.width // self.heads}")
+            raise ValueError(f"width / heads must be even for rotary positions, got {self.width // self.heads}")
         if self.key_value_heads is not None and self.heads % self.key_value_heads:
             raise ValueError(f"key_value_heads={self.key_value_heads} must divide heads={self.heads}")
         if self.family == "gpt2" and self.key_value_heads not in (None, self.heads):

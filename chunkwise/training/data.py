@@ -109,7 +109,7 @@ class SequenceTable:
         lengths_S = load_npy(artefact.file("lengths.npy"), mmap=False).astype(np.int64)
         if not len(tokens_Sn) or lengths_S.max() < 2:
             raise InputError(
-                f"expected sequences of at least two tokens, came {len(tokens_Sn)} rows: {artefact.path}",
+                f"expected sequences of at least two tokens, got {len(tokens_Sn)} rows: {artefact.path}",
                 hint="give a larger corpus, or another split",
             )
         return cls(tokens_Sn, lengths_S, head["pad"], head["eos"], head["vocabulary_size"], head["tokenizer_digest"])
@@ -153,7 +153,7 @@ class Retrieved:
 
     def __init__(self, ids_Qk: np.ndarray, datastore: Datastore, rows: int) -> None:
         if len(ids_Qk) % rows:
-            raise ShapeError(f"expected neighbours for {rows} rows of whole chunks, came {len(ids_Qk)} chunks")
+            raise ShapeError(f"expected neighbours for {rows} rows of whole chunks, got {len(ids_Qk)} chunks")
         self.ids_SCk = ids_Qk.reshape(rows, -1, ids_Qk.shape[1])
         self.datastore = datastore
 

@@ -61,7 +61,7 @@ def build(
             for module in tuned.retrieval_modules():
                 module.requires_grad_(False)
     elif config.gate:
-        raise ConfigError("gate=1 needs a model with retrieval, came a plain decoder", hint="tune the twin with gate=0")
+        raise ConfigError("gate=1 needs a model with retrieval, got a plain decoder", hint="tune the twin with gate=0")
     collate = InstructBatches(
         examples, chunk_tokens=config.chunk_tokens, pad=head["pad"], datastore=source if config.gate else None
     )

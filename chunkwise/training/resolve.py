@@ -48,7 +48,7 @@ def adopted_base(config: AdoptedBase, seed: int, tokens: Artefact) -> Resolved:
     folder = base_folder(config.name)
     files = model_files(folder)
     if "config.json" not in files:
-        raise ArtefactError(f"expected a model folder with config.json, came {folder}")
+        raise ArtefactError(f"expected a model folder with config.json, got {folder}")
     sizes = {name: {"bytes": path.stat().st_size, "blake2b": digest_file(path)} for name, path in files.items()}
     inputs = {"decoder": digest_tree(sizes), "tokens": tokens}
     return Resolved(config, params={"adopted": True}, inputs=inputs)

@@ -51,7 +51,7 @@ class Retrieval:
         chunks = table.sequence_tokens // self.datastore.chunk_tokens
         if len(found) != len(table) * chunks:
             raise MismatchError(
-                f"{len(table)} rows of {chunks} chunks need {len(table) * chunks} neighbour lists, came {len(found)}",
+                f"{len(table)} rows of {chunks} chunks need {len(table) * chunks} neighbour lists, got {len(found)}",
                 hint="find neighbours of these sequences",
             )
         documents = self.datastore.documents

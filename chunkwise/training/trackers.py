@@ -40,7 +40,7 @@ class Tracking:
     def __post_init__(self) -> None:
         for name in self.trackers:
             if name not in INSTALL:
-                raise ConfigError(f"expected a tracker of {', '.join(INSTALL)}, came {name!r}")
+                raise ConfigError(f"expected a tracker of {', '.join(INSTALL)}, got {name!r}")
             if importlib.util.find_spec(name) is None:
                 raise MachineError(f"the tracker {name} is not installed", hint=INSTALL[name])
 

@@ -29,7 +29,7 @@ def refuses(cli, tmp_path):
 def test_an_empty_folder(refuses, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "empty corpus" in refuses("datastore", "build", tmp_path / "empty")
-    assert "came nothing" in refuses("datastore", "build", tmp_path / "absent")
+    assert "got nothing" in refuses("datastore", "build", tmp_path / "absent")
     assert "no text to build from" in refuses("datastore", "build", code=2)
 
 
@@ -42,8 +42,8 @@ def test_files_without_text(refuses, tmp_path):
 
 def test_bytes_that_are_no_text(refuses, tmp_path):
     for name, content, message in (
-        ("latin", b"caf\xe9 " * 50, "expected UTF-8, came byte 0xe9 at offset 3"),
-        ("binary", b"\x7fELF\x00\x00" * 50, "expected text, came a binary file"),
+        ("latin", b"caf\xe9 " * 50, "expected UTF-8, got byte 0xe9 at offset 3"),
+        ("binary", b"\x7fELF\x00\x00" * 50, "expected text, got a binary file"),
     ):
         folder = write_notes(tmp_path / name, documents=3)
         (folder / "odd.txt").write_bytes(content)
@@ -56,7 +56,7 @@ def test_a_file_of_one_enormous_line(refuses, tmp_path):
     folder = write_notes(tmp_path / "notes", documents=3)
     with open(folder / "dump.txt", "wb") as file:
         file.truncate(100_000_000)  # sparse: its size is what counts, and it is never read
-    assert "at most 16,777,216 bytes, came one of 100,000,000" in refuses("datastore", "build", folder)
+    assert "at most 16,777,216 bytes, got one of 100,000,000" in refuses("datastore", "build", folder)
 
 
 def test_unknown_settings_ask_what_was_meant(refuses, world, tmp_path):
@@ -165,14 +165,14 @@ def test_float16_on_a_cpu(refuses, world):
     asked = refuses(
         "train", "base", world.datastore, "--steps", 1, "--set", "train.dtype=float16", *TINY_DECODER, store=world.store
     )
-    assert "expected dtype float32 or bfloat16, came float16" in asked
+    assert "expected dtype float32 or bfloat16, got float16" in asked
 
 
 def test_things_of_the_wrong_kind(refuses, world):
-    assert "expected a model, came an artefact of stage 'datastore'" in refuses(
+    assert "expected a model, got an artefact of stage 'datastore'" in refuses(
         "generate", world.datastore, "Note", store=world.store
     )
-    assert "expected a 'datastore' artefact, came one of stage 'base'" in refuses(
+    assert "expected a 'datastore' artefact, got one of stage 'base'" in refuses(
         "datastore", "info", world.base, store=world.store
     )
     assert "is a plain decoder" in refuses(

@@ -15,8 +15,8 @@ from tests.cli.world import TINY, TINY_DECODER
 
 
 def test_an_error_of_ours_is_two_lines_and_its_exit_code(capsys):
-    assert explain(InputError("expected text, came nothing", hint="give some")) == 1
-    assert capsys.readouterr().err == "error: expected text, came nothing\nhint: give some\n"
+    assert explain(InputError("expected text, got nothing", hint="give some")) == 1
+    assert capsys.readouterr().err == "error: expected text, got nothing\nhint: give some\n"
     assert explain(ConfigError("unknown key")) == 2
     assert capsys.readouterr().err == "error: unknown key\n"
 

@@ -237,7 +237,7 @@ def test_what_is_no_folder(cli, tmp_path):
         (tmp_path / "absent", "which is neither"),
         ("./absent", "which is neither"),
         ("a/b/c", "which is neither"),
-        (tmp_path / "file", "came the file"),
+        (tmp_path / "file", "got the file"),
     ):
         refused(cli("model", "check", name), reason)
 

@@ -54,7 +54,7 @@ def test_a_key_like_no_other_gets_no_guess():
 def test_all_problems_come_at_once():
     message, _ = refusal({"retro": {"neighbours": "two"}, "sources": [{}], "learning_rate": float("nan")})
     assert "has 3 problems" in message
-    assert "retro.neighbours: input should be a valid integer" in message and "came 'two'" in message
+    assert "retro.neighbours: input should be a valid integer" in message and "got 'two'" in message
     assert "key 'sources.0.kind' is required and missing" in message
     assert "learning_rate: input should be a finite number" in message
 

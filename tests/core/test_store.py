@@ -290,7 +290,7 @@ def test_resolve_takes_a_folder_a_key_or_its_beginning(store, tmp_path):
     moved.rename(artefact.path)
     for reference in (artefact.path, str(artefact.path), artefact.key, artefact.key[:4]):
         assert store.resolve(reference, "corpus") == artefact
-    with pytest.raises(ArtefactError, match="expected a 'tokens' artefact, came one of stage 'corpus'"):
+    with pytest.raises(ArtefactError, match="expected a 'tokens' artefact, got one of stage 'corpus'"):
         store.resolve(artefact.key, "tokens")
     for reference in ("0" * 40, artefact.key[:3], "*", "..", tmp_path, ""):
         with pytest.raises(ArtefactError, match="neither a folder with record.json nor the key") as caught:

@@ -132,7 +132,7 @@ def test_an_answer_is_asked_for_once():
 
 
 def test_too_few_questions_are_refused_with_the_counts():
-    with pytest.raises(InputError, match=r"at least 500 questions .* came \d+ \(left out: .*answer_in_training_text"):
+    with pytest.raises(InputError, match=r"at least 500 questions .* got \d+ \(left out: .*answer_in_training_text"):
         make(QuestionsConfig(), world(8))
 
 

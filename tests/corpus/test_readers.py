@@ -79,7 +79,7 @@ def test_parquet(tmp_path):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
     documents = read("parquet", tmp_path)
     assert [(d.document_id, d.title, d.text) for d in documents] == [("a", "A", "one é"), ("b", "", "two")]
-    with pytest.raises(InputError, match="expected a column 'content', came id, title, text") as caught:
+    with pytest.raises(InputError, match="expected a column 'content', got id, title, text") as caught:
         read("parquet", tmp_path, text_field="content")
     assert "text_field" in caught.value.hint
 
@@ -130,7 +130,7 @@ def test_a_larger_fraction_holds_a_smaller_one(tmp_path):
 
 def test_binary(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"PK\x03\x04\0\0")
-    with pytest.raises(InputError, match=r"a\.txt: expected text, came a binary file .*offset 4") as caught:
+    with pytest.raises(InputError, match=r"a\.txt: expected text, got a binary file .*offset 4") as caught:
         read("text", tmp_path)
     assert "unreadable: skip" in caught.value.hint
 
@@ -139,7 +139,7 @@ def test_binary(tmp_path):
 def test_invalid_utf_8(tmp_path, name):
     (tmp_path / name).write_bytes(b'{"text": "caf\xe9"}')
     kind = "text" if name == "a.txt" else "jsonl"
-    with pytest.raises(InputError, match=r"expected UTF-8, came byte 0xe9 at offset 13") as caught:
+    with pytest.raises(InputError, match=r"expected UTF-8, got byte 0xe9 at offset 13") as caught:
         read(kind, tmp_path)
     assert "iconv" in caught.value.hint
 
@@ -184,9 +184,9 @@ def test_after_a_line_that_is_too_long_the_next_one_is_read(tmp_path):
     "line, message",
     [
         ('{"text": ', "line 2: expected one JSON object a line"),
-        ('["text"]', "line 2: expected a JSON object, came list"),
-        ('{"content": "x"}', "line 2: expected text in the field 'text', came the fields 'content'"),
-        ('{"text": 3}', "line 2: expected text in the field 'text', came int"),
+        ('["text"]', "line 2: expected a JSON object, got list"),
+        ('{"content": "x"}', "line 2: expected text in the field 'text', got the fields 'content'"),
+        ('{"text": 3}', "line 2: expected text in the field 'text', got int"),
         ('{"text": "\\ud800"}', "line 2: expected Unicode text"),
     ],
 )
@@ -245,7 +245,7 @@ def test_questions_from_a_file(tmp_path):
         ({"question": "q?", "answers": "a"}, "expected a list of texts in the field 'answers'"),
         ({"question": "q?", "answers": ["a"], "choices": ["a"]}, "two or more texts"),
         ({"question": "q?", "answers": ["a"], "choices": ["a", "b"], "answer_index": 2}, "'answer_index' from 0 to 1"),
-        ({"question": "q?", "answers": ["a"], "choices": ["a", "b"], "answer_index": True}, "came True"),
+        ({"question": "q?", "answers": ["a"], "choices": ["a", "b"], "answer_index": True}, "got True"),
     ],
 )
 def test_a_broken_question_names_what_is_wrong(tmp_path, row, message):
@@ -260,7 +260,7 @@ def test_instructions_from_a_compressed_file(tmp_path):
     (tmp_path / "i.jsonl.zst").write_bytes(zstandard.ZstdCompressor().compress(content))
     assert [row["input"] for row in read_instructions(tmp_path / "i.jsonl.zst")] == ["", "1 2"]
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(InputError, match="came an empty file"):
+    with pytest.raises(InputError, match="got an empty file"):
         read_instructions(tmp_path / "empty.jsonl")
 
 

@@ -111,10 +111,10 @@ def test_a_corpus_too_small_for_its_splits_is_refused(tmp_path):
 def test_an_id_that_occurs_twice_is_refused(tmp_path):
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"id": "a", "text": prose(n)}) for n in range(2)))
     source = SourceConfig(kind="jsonl", path=str(tmp_path / "x.jsonl"))
-    with pytest.raises(InputError, match="came 'a' twice"):
+    with pytest.raises(InputError, match="got 'a' twice"):
         Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(source,)))
     other = SourceConfig(kind="jsonl", path=str(write_jsonl(tmp_path / "y.jsonl", {"b": prose(3)})))
-    with pytest.raises(InputError, match=r"came 'b' twice \(in sources 0 and 1"):
+    with pytest.raises(InputError, match=r"got 'b' twice \(in sources 0 and 1"):
         Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(other, other)))
 
 

@@ -28,5 +28,5 @@ def test_it_keeps_to_its_view_and_out_of_the_documents_it_must_not_see(tmp_path)
 
 
 def test_one_row_is_not_a_batch(tmp_path):
-    with pytest.raises(ShapeError, match=r"\[rows, tokens\], came shape \(4,\)"):
+    with pytest.raises(ShapeError, match=r"\[rows, tokens\], got shape \(4,\)"):
         Bm25Retriever(open_datastore(Store(tmp_path), DOCUMENTS)).neighbours(np.array([1, 2, 3, 4]), 1)

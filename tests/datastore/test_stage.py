@@ -74,7 +74,7 @@ def test_the_last_chunk_of_the_datastore_has_no_continuation_and_a_missing_one_i
     tokens, mask = datastore.gather(np.array([4, -1, 2]))
     assert mask.sum(axis=-1).tolist() == [2, 0, 2]
     assert tokens[1].tolist() == [0] * 8
-    with pytest.raises(ShapeError, match=r"0 to 4 .*came -1 to 5"):
+    with pytest.raises(ShapeError, match=r"0 to 4 .*got -1 to 5"):
         datastore.gather(np.array([-1, 5]))
 
 

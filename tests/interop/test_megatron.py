@@ -272,7 +272,7 @@ def test_the_chunk_length_is_asked_for_or_read(tmp_path):
             model, tmp_path / name, change=lambda content, rank, name=name: setattr(content["args"], name, M)
         )
         assert import_checkpoint(told, tmp_path / f"{name}-model").derived.options.chunk_tokens == M
-    with pytest.raises(ConfigError, match="the checkpoint says 4, came 8"):
+    with pytest.raises(ConfigError, match="the checkpoint says 4, got 8"):
         import_checkpoint(told, tmp_path / "model", chunk_tokens=8)
 
 
@@ -342,7 +342,7 @@ def test_shapes_are_compared_with_the_settings(tmp_path):
             stack(content)[name] = stack(content)[name][:-2].clone()
 
     refused(
-        tmp_path, ShapeError, r"layers\.4\.mlp\.dense_h_to_4h\.weight on rank 1: expected \[48, 32\], came \[46, 32\]",
+        tmp_path, ShapeError, r"layers\.4\.mlp\.dense_h_to_4h\.weight on rank 1: expected \[48, 32\], got \[46, 32\]",
         ranks=2, change=change,
     )  # fmt: skip
 
@@ -379,13 +379,13 @@ def test_a_pipeline_is_refused(tmp_path):
     folder = source / "iter_0000007"
     (folder / "mp_rank_00").rename(folder / "mp_rank_00_000")
     shutil.copytree(folder / "mp_rank_00_000", folder / "mp_rank_00_001")
-    refused(tmp_path, InputError, r"came pipeline stages \(mp_rank_00_001\).*no pipeline", source=source)
+    refused(tmp_path, InputError, r"got pipeline stages \(mp_rank_00_001\).*no pipeline", source=source)
 
 
 @pytest.mark.parametrize(
     ("latest", "match"),
-    [("../../elsewhere", "expected a number of iterations or 'release', came '../../elsewhere'"),
-     ("12", r"iter_0000012: expected folders mp_rank_00"), ("", "came ''")],
+    [("../../elsewhere", "expected a number of iterations or 'release', got '../../elsewhere'"),
+     ("12", r"iter_0000012: expected folders mp_rank_00"), ("", "got ''")],
 )  # fmt: skip
 def test_a_wrong_latest_iteration_is_refused(tmp_path, latest, match):
     source = writer.write(writer.model(), tmp_path / "source")
@@ -395,15 +395,15 @@ def test_a_wrong_latest_iteration_is_refused(tmp_path, latest, match):
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     empty = tmp_path / "source"
-    refused(tmp_path, InputError, "expected a Megatron checkpoint, came nothing", source=empty)
+    refused(tmp_path, InputError, "expected a Megatron checkpoint, got nothing", source=empty)
     empty.mkdir()
-    refused(tmp_path, InputError, "came neither", source=empty)
+    refused(tmp_path, InputError, "got neither", source=empty)
     (empty / "model_optim_rng.pt").write_bytes(b"not a zip file")
-    refused(tmp_path, InputError, "came other bytes", source=empty / "model_optim_rng.pt")
+    refused(tmp_path, InputError, "got other bytes", source=empty / "model_optim_rng.pt")
     torch.save({"state_dict": {}, "epoch": 1}, empty / "model_optim_rng.pt")
-    refused(tmp_path, InputError, "came a dictionary of epoch, state_dict", source=empty / "model_optim_rng.pt")
+    refused(tmp_path, InputError, "got a dictionary of epoch, state_dict", source=empty / "model_optim_rng.pt")
     torch.save({"model": {}, "args": [1]}, empty / "model_optim_rng.pt")
-    refused(tmp_path, InputError, "settings under 'args', came a list", source=empty / "model_optim_rng.pt")
+    refused(tmp_path, InputError, "settings under 'args', got a list", source=empty / "model_optim_rng.pt")
 
 
 @pytest.mark.parametrize("kept", [0.999, 0.5, 0.01])
@@ -419,7 +419,7 @@ def test_a_plain_gpt_is_refused(tmp_path):
     def change(content, rank):
         content["args"].retro_add_retriever = False
 
-    error = refused(tmp_path, InputError, r"came a plain GPT \(retro_add_retriever is False\)", change=change)
+    error = refused(tmp_path, InputError, r"got a plain GPT \(retro_add_retriever is False\)", change=change)
     assert "train retrofit" in error.hint
 
 
@@ -486,7 +486,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
     def mixed(content, rank):
         stack(content)["final_norm.weight"] = stack(content)["final_norm.weight"].bfloat16()
 
-    error = refused(tmp_path, InputError, "expected weights of one type .*came bfloat16, float32", change=mixed)
+    error = refused(tmp_path, InputError, "expected weights of one type .*got bfloat16, float32", change=mixed)
     assert "--dtype" in error.hint
     import_checkpoint(tmp_path / "source", tmp_path / "model", chunk_tokens=M, dtype="float32")
 

@@ -333,6 +333,6 @@ def test_an_unknown_plan_is_named(corpus, tmp_path):
 def test_a_corpus_that_is_not_there_is_one_clear_error(tmp_path):
     plan = tmp_path / "plan.md"
     plan.write_text(FOUNDING, encoding="utf-8")
-    with pytest.raises(InputError, match="came nothing") as caught:
+    with pytest.raises(InputError, match="got nothing") as caught:
         ablate(plan, tiny_profile(tmp_path / "nowhere"), tmp_path / "out", store=Store(tmp_path / "store"), workers=1)
     assert isinstance(caught.value, ChunkwiseError) and caught.value.hint

@@ -322,7 +322,7 @@ def test_a_model_without_attention_layers_is_refused():
 
     model = Odd(decoder().config)
     model.model.layers = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(3))
-    refused(model, r"expected 3 layers with one named self_attn, .*came 3 Linear")
+    refused(model, r"expected 3 layers with one named self_attn, .*got 3 Linear")
 
 
 def test_a_decoder_whose_config_no_class_is_registered_for_is_refused():
@@ -340,7 +340,7 @@ def test_attaching_twice_is_refused():
 
 
 def test_layers_that_are_not_there_are_refused():
-    with pytest.raises(ConfigError, match="layer numbers from 1 to 3, came \\[2, 4\\]"):
+    with pytest.raises(ConfigError, match="layer numbers from 1 to 3, got \\[2, 4\\]"):
         RetroForCausalLM.from_decoder(decoder(), RetroOptions(cca_layers=(2, 4)))
 
 

@@ -190,7 +190,7 @@ def test_feed_forward_widths():
 
 @pytest.mark.parametrize("heads", [3, 16])
 def test_heads_that_do_not_fit_are_refused(heads):
-    with pytest.raises(ConfigError, match=f"encoder_heads: expected a divisor of 16 .* came {heads}"):
+    with pytest.raises(ConfigError, match=f"encoder_heads: expected a divisor of 16 .* got {heads}"):
         encoder(encoder_heads=heads)
 
 

@@ -418,10 +418,10 @@ def test_chunks_that_end_with_the_text_are_for_scoring():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"retrieval_stride": 0}, "retrieval_stride: expected 1 to chunk_tokens = 4, came 0"),
-        ({"retrieval_stride": 5}, "came 5"),
+        ({"retrieval_stride": 0}, "retrieval_stride: expected 1 to chunk_tokens = 4, got 0"),
+        ({"retrieval_stride": 5}, "got 5"),
         ({"chunk_start": -1}, "chunk_start -1: expected places in the row"),
-        ({"neighbours": -1}, "neighbours: expected 0 or more, came -1"),
+        ({"neighbours": -1}, "neighbours: expected 0 or more, got -1"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, message):
@@ -430,7 +430,7 @@ def test_settings_out_of_range_are_refused(wrong, message):
 
 
 def test_starts_for_other_texts_are_refused():
-    with pytest.raises(ShapeError, match=r"chunk_start: expected one number or 2, came shape \[3\]"):
+    with pytest.raises(ShapeError, match=r"chunk_start: expected one number or 2, got shape \[3\]"):
         retro()(tokens(2, 6), chunk_start=torch.zeros(3, dtype=torch.long), **neighbours(2, 2))
 
 

@@ -42,7 +42,7 @@ def test_what_is_not_used_does_not_tell_trainings_apart():
 
 
 def test_float16_is_refused_with_a_remedy():
-    with pytest.raises(MachineError, match="expected dtype float32 or bfloat16, came float16") as caught:
+    with pytest.raises(MachineError, match="expected dtype float32 or bfloat16, got float16") as caught:
         TrainOptions(steps=1, dtype="float16").resolved(16)
     assert "bfloat16" in caught.value.hint
 

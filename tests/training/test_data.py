@@ -85,7 +85,7 @@ def test_the_prompt_arm_predicts_the_same_tokens(datastore):
 
 
 def test_neighbours_of_broken_rows_are_refused(datastore):
-    with pytest.raises(ShapeError, match="2 rows of whole chunks, came 3 chunks"):
+    with pytest.raises(ShapeError, match="2 rows of whole chunks, got 3 chunks"):
         Retrieved(np.zeros((3, 1), int), datastore, rows=2)
 
 
@@ -113,7 +113,7 @@ def test_sequences_without_text_are_refused(tmp_path):
 
     store = Store(tmp_path)
     tokens = make_tokens(store, [Doc([1, 2, 3])])
-    with pytest.raises(InputError, match="at least two tokens, came 1 rows"):
+    with pytest.raises(InputError, match="at least two tokens, got 1 rows"):
         SequenceTable.open(make_sequences(store, tokens, [[1]], [(0, 0)], 4))
 
 

@@ -205,7 +205,7 @@ def test_what_does_not_belong_together_is_refused(world):
             },
             seed=0,
         )
-    with pytest.raises(MismatchError, match="8 rows of 4 chunks need 32 neighbour lists, came 128"):
+    with pytest.raises(MismatchError, match="8 rows of 4 chunks need 32 neighbour lists, got 128"):
         world.store.get_or_build(
             RETROFIT,
             RetrofitConfig(retro=OPTIONS, train=options()),

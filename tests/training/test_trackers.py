@@ -69,5 +69,5 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_runs(tmp_path, 
 
 
 def test_an_unknown_tracker_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="expected a tracker of tensorboard, trackio, wandb, came 'mlflow'"):
+    with pytest.raises(ConfigError, match="expected a tracker of tensorboard, trackio, wandb, got 'mlflow'"):
         Tracking(("mlflow",), tmp_path)

@@ -190,7 +190,7 @@ class _Reader:
         field: str | None = None
         for number, line, fenced in block:
             draft.last_line = number
-            if fenced:  # code is nobody's field
+            if fenced:  # code holds no field
                 field = None
                 draft.notes.append(one_line(line))
                 continue
@@ -227,7 +227,7 @@ class _Reader:
 
     def _read_entry(self, values: Any, line: int) -> None:
         if not isinstance(values, Mapping):
-            self.report("error", "not-an-entry", f"expected an object with ablated_part and action, came "
+            self.report("error", "not-an-entry", f"expected an object with ablated_part and action, got "
                         f"{one_line(str(values))[:60]!r}", line)  # fmt: skip
             return
         draft = _Draft("", line)
@@ -255,8 +255,8 @@ class _Reader:
         if not part:
             self.report("error", "no-part", f"{where}: no ablated part; expected '- **Ablated Part**: ...'", line)
         if not action:
-            code, came = ("bad-action", f"came {action_text!r}") if action_text else ("no-action", "it is missing")
-            self.report("error", code, f"{where}: expected the action ADD, REMOVE or REPLACE; {came}", line)
+            code, got = ("bad-action", f"got {action_text!r}") if action_text else ("no-action", "it is missing")
+            self.report("error", code, f"{where}: expected the action ADD, REMOVE or REPLACE; {got}", line)
         if not part or not action:
             return
         if action != word:

@@ -199,7 +199,7 @@ class Study:
         Args:
             cell: where it is not `at.condition`.
             models: others than the tuned ones.
-            write: also in the model's own words, which is dear.
+            write: also generate free-form answers (slow).
         """
         profile, data = trained.profile, trained.data
         if data.questions is None:
@@ -282,7 +282,7 @@ def plan_study(profile: Profile, resolution: Resolution) -> Study:
     """
     if natural(profile) != ("on", "both"):
         raise ConfigError(
-            f"profile {profile.name}: the baseline of a study is a Retro model; came mechanism={profile.mechanism} "
+            f"profile {profile.name}: the baseline of a study is a Retro model; got mechanism={profile.mechanism} "
             f"with {profile.retrofit.retro.neighbours} neighbours, {profile.neighbours_read} of them read, source "
             f"{profile.retrofit.neighbour_source}",
             hint="leave `mechanism`, `evaluation_neighbours` and `neighbour_source` out; what differs is an arm",
