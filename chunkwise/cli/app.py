@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from chunkwise import __version__
-from chunkwise.cli import ablate, datastore, evaluate, generate, model, plan, report, store, train
+from chunkwise.cli import ablate, datastore, evaluate, generate, model, plan, report, stage, store, train
 
 EPILOG = """\b
 Exit codes:
@@ -60,6 +60,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
 app.command("generate", short_help="Text from a model, with its evidence.")(generate.generate)
+app.add_typer(stage.app, name="stage")
 app.add_typer(store.app, name="store")
 app.command("report", short_help="Write a report's pages again.")(report.report)
 

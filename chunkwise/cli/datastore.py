@@ -8,6 +8,7 @@ import typer
 from chunkwise.cli.options import (
     DATASTORE,
     ConfigOption,
+    DryRunOption,
     JsonOption,
     OutOption,
     SetOption,
@@ -69,6 +70,7 @@ def build(
     ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,6 +85,7 @@ def build(
     """
     from chunkwise.cli.output import print_artefact
     from chunkwise.cli.settings import BuildSettings, read_settings
+    from chunkwise.cli.steps import Steps
     from chunkwise.core.errors import ConfigError
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
@@ -107,12 +110,15 @@ def build(
             "datastore": {"chunk_tokens": chunk_tokens},
         },
     )
-    kept = Store(store)
+    calls = Steps(Store(store), dry_run)
     with display():
-        corpus = kept.get_or_build(CORPUS, chosen.corpus)
-        words = kept.get_or_build(TOKENIZER, chosen.tokenizer, {"corpus": corpus})
-        tokens = kept.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": words})
-        made = kept.get_or_build(DATASTORE, chosen.datastore, {"tokens": tokens}, out=out)
+        corpus = calls.call(CORPUS, chosen.corpus)
+        words = calls.call(TOKENIZER, chosen.tokenizer, {"corpus": corpus})
+        tokens = calls.call(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": words})
+        made = calls.call(DATASTORE, chosen.datastore, {"tokens": tokens}, out=out)
+    if dry_run:
+        calls.print(as_json)
+        return
     print_artefact(made, out, _facts(made.counts), as_json)
 
 
@@ -176,16 +182,17 @@ def search(
     """
     import numpy as np
 
-    from chunkwise.cli.lineage import resolve_datastore, tokenizer_digest, tokenizer_folder
     from chunkwise.cli.output import print_json
+    from chunkwise.cli.steps import Steps, tokenizer_digest
     from chunkwise.core.errors import InputError
     from chunkwise.core.store import Store
     from chunkwise.corpus.tokenizer import encode, load_tokenizer
     from chunkwise.datastore.reader import Datastore
 
-    kept = Store(store)
-    artefact = resolve_datastore(kept, datastore)
-    words = load_tokenizer(tokenizer_folder(kept, tokenizer_digest(artefact), tokenizer, f"the datastore {datastore}"))
+    calls = Steps(Store(store))
+    artefact = calls.datastore(datastore)
+    digest = tokenizer_digest(artefact)
+    words = load_tokenizer(calls.tokenizer_folder(digest, tokenizer, f"the datastore {datastore}"))
     source = Datastore.open(artefact)
     # As it would stand inside a sentence too: a byte-level token of a word includes the blank before it.
     ids = np.unique(np.concatenate(encode(words, [query, f" {query}"])))
@@ -231,12 +238,11 @@ def info(
     Example:
       chunkwise datastore info runs/notes --json
     """
-    from chunkwise.cli.lineage import resolve_datastore
     from chunkwise.cli.output import about, print_facts, print_json
     from chunkwise.core.io import read_json
     from chunkwise.core.store import Store
 
-    artefact = resolve_datastore(Store(store), datastore)
+    artefact = Store(store).resolve(datastore, "datastore")
     head = read_json(artefact.file("datastore.json"))
     size = sum(facts["bytes"] for facts in artefact.record.files.values())
     if as_json:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chunkwise.cli.options import DATASTORE, MODEL, TEXT, ConfigOption, JsonOption, SetOption, StoreOption
+from chunkwise.cli.options import DATASTORE, MODEL, TEXT, ConfigOption, DryRunOption, JsonOption, SetOption, StoreOption
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +40,7 @@ def perplexity(
     out: _OutOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,48 +56,48 @@ def perplexity(
       chunkwise evaluate perplexity runs/retrofit runs/notes --condition on --condition off --condition random
       chunkwise evaluate perplexity runs/twin runs/notes
     """
-    from chunkwise.cli import lineage
     from chunkwise.cli.output import about, print_columns, print_json
     from chunkwise.cli.settings import PerplexitySettings, read_settings, stage_config
+    from chunkwise.cli.steps import Steps, is_retro, model_settings, require_same_tokenizer, row_tokens
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
     from chunkwise.corpus.stages import SEQUENCES
     from chunkwise.evaluation.config import PerplexityConfig
     from chunkwise.evaluation.stages import PERPLEXITY
-    from chunkwise.neighbours.stages import NEIGHBOURS
     from chunkwise.training.trainer import quiet_transformers
 
-    kept = Store(store)
-    measured = lineage.resolve_model(kept, model)
-    tokens, source = lineage.resolve_text(kept, text)
-    lineage.require_same_tokenizer(measured, source or tokens)
-    retro = lineage.is_retro(measured)
-    defaults: dict[str, Any] = {"text": {"split": "valid", "layout": "documents", **lineage.row_tokens(source)}}
+    calls = Steps(Store(store), dry_run)
+    measured = calls.model(model)
+    tokens, source = calls.text(text)
+    require_same_tokenizer(measured, source or tokens)
+    retro = is_retro(measured)
+    defaults: dict[str, Any] = {"text": {"split": "valid", "layout": "documents", **row_tokens(source)}}
     if retro:
-        defaults["k"] = lineage.model_settings(measured)["neighbours"]
+        defaults["k"] = model_settings(measured)["neighbours"]
     wanted = [
         read_settings(PerplexitySettings, config, settings, defaults=defaults, options={"condition": condition})
         for condition in conditions or (["on", "off"] if retro else ["none"])
     ]
     results = []
     with display(), quiet_transformers():
-        rows = kept.get_or_build(SEQUENCES, wanted[0].text, {"tokens": tokens})
-        found = (
-            None
-            if source is None
-            else kept.get_or_build(NEIGHBOURS, wanted[0].search, {"datastore": source, "sequences": rows})
-        )
+        rows = calls.call(SEQUENCES, wanted[0].text, {"tokens": tokens})
+        found = calls.neighbours(wanted[0].search, source, rows)
         for one in wanted:
             place = None if out is None else out / one.condition
-            made = kept.get_or_build(
+            made = calls.call(
                 PERPLEXITY,
                 stage_config(one, PerplexityConfig),
                 {"model": measured, "sequences": rows, "neighbours": found, "datastore": source},
                 out=place,
             )
+            if dry_run:
+                continue
             metrics = read_json(made.file("metrics.json"))
             results.append({"condition": one.condition, **about(made, place), "metrics": metrics})
+    if dry_run:
+        calls.print(as_json)
+        return
     if as_json:
         print_json(results)
         return
@@ -136,6 +137,7 @@ def questions(
     out: _OutOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -148,25 +150,26 @@ def questions(
     Example:
       chunkwise evaluate questions runs/tuned runs/notes --questions quiz.jsonl --cell both --cell closed
     """
-    from chunkwise.cli import lineage
     from chunkwise.cli.output import about, print_columns, print_json
     from chunkwise.cli.settings import QuestionsSettings, read_settings, stage_config
+    from chunkwise.cli.steps import Steps, is_retro, model_settings, require_same_tokenizer
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
     from chunkwise.corpus.stages import QUESTIONS
     from chunkwise.evaluation.config import QuestionsEvalConfig
     from chunkwise.evaluation.stages import QA
+    from chunkwise.graph.origin import origin
     from chunkwise.neighbours.stages import QUESTION_NEIGHBOURS
     from chunkwise.training.trainer import quiet_transformers
 
-    kept = Store(store)
-    measured = lineage.resolve_model(kept, model)
-    source = lineage.resolve_datastore(kept, datastore)
-    tokens, _ = lineage.resolve_text(kept, datastore)
-    lineage.require_same_tokenizer(measured, source)
-    retro = lineage.is_retro(measured)
-    defaults = {"k": lineage.model_settings(measured)["neighbours"]} if retro else {}
+    calls = Steps(Store(store), dry_run)
+    measured = calls.model(model)
+    source = calls.datastore(datastore)
+    tokens, _ = calls.text(datastore)
+    require_same_tokenizer(measured, source)
+    retro = is_retro(measured)
+    defaults = {"k": model_settings(measured)["neighbours"]} if retro else {}
     wanted = [
         read_settings(QuestionsSettings, config, settings, defaults=defaults, options={"cell": cell})
         for cell in cells or ["closed", "prompt", *(["encoder", "both"] if retro else [])]
@@ -174,15 +177,15 @@ def questions(
     results = []
     with display(), quiet_transformers():
         if asked is None:
-            made = kept.get_or_build(QUESTIONS, wanted[0].made, {"corpus": lineage.resolve_corpus(kept, tokens)})
+            made = calls.call(QUESTIONS, wanted[0].made, {"corpus": origin(calls.store, tokens, "corpus")})
         else:
-            made = lineage.question_file(kept, asked, "questions")
-        found = kept.get_or_build(
+            made = calls.questions(asked, "questions")
+        found = calls.call(
             QUESTION_NEIGHBOURS, wanted[0].search, {"datastore": source, "questions": made, "tokens": tokens}
         )
         for one in wanted:
             place = None if out is None else out / one.cell
-            answered = kept.get_or_build(
+            answered = calls.call(
                 QA,
                 stage_config(one, QuestionsEvalConfig),
                 {
@@ -194,8 +197,13 @@ def questions(
                 },
                 out=place,
             )
+            if dry_run:
+                continue
             metrics = read_json(answered.file("metrics.json"))
             results.append({"cell": one.cell, **about(answered, place), "metrics": metrics})
+    if dry_run:
+        calls.print(as_json)
+        return
     if as_json:
         print_json(results)
         return

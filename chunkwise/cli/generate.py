@@ -143,19 +143,20 @@ def _open(
     store: Any, model: str, datastore: str | None, tokenizer: Path | None
 ) -> tuple[Path, Path, "Datastore | None"]:
     """(model folder, tokenizer folder, datastore), checked to belong together."""
-    from chunkwise.cli import lineage
+    from chunkwise.cli.steps import Steps, require_same_tokenizer, tokenizer_digest
     from chunkwise.core.artefact import RECORD
     from chunkwise.datastore.reader import Datastore
 
-    found = None if datastore is None else lineage.resolve_datastore(store, datastore)
+    calls = Steps(store)
+    found = None if datastore is None else calls.datastore(datastore)
     source = None if found is None else Datastore.open(found)
     folder = Path(model)
     if (folder / "config.json").is_file() and not (folder / RECORD).exists():
         return folder, tokenizer or folder, source  # from elsewhere: whether its tokenizer fits cannot be told
-    trained = lineage.resolve_model(store, model)
+    trained = calls.model(model)
     if found is not None:
-        lineage.require_same_tokenizer(trained, found)
-    words = lineage.tokenizer_folder(store, lineage.tokenizer_digest(trained), tokenizer, f"the model {model}")
+        require_same_tokenizer(trained, found)
+    words = calls.tokenizer_folder(tokenizer_digest(trained), tokenizer, f"the model {model}")
     return trained.file("model"), words, source
 
 

@@ -12,6 +12,10 @@ StoreOption = Annotated[
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="Also place the result in this folder, new or empty.", show_default=False)
 ]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show what would be built, what is stored, and how long it takes; build nothing."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file.", show_default=False)]
 SetOption = Annotated[

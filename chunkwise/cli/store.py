@@ -1,10 +1,16 @@
 """`chunkwise store`: what was built, and whether it is still what was built."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chunkwise.cli.options import JsonOption, StoreOption
+
+if TYPE_CHECKING:
+    from chunkwise.core.artefact import Artefact
+    from chunkwise.core.errors import ArtefactError
+    from chunkwise.core.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +36,6 @@ def ls(
     Example:
       chunkwise store ls --stage retrofit
     """
-    from chunkwise.cli.lineage import finished
     from chunkwise.cli.output import about, print_columns, print_json
     from chunkwise.core.artefact import Artefact
     from chunkwise.core.progress import note
@@ -38,7 +43,7 @@ def ls(
 
     kept = Store(store)
     found = []
-    for folder, artefact in finished(kept):
+    for folder, artefact in kept.finished():
         if stage not in (None, folder.parent.name):
             continue
         if isinstance(artefact, Artefact):
@@ -75,7 +80,6 @@ def verify(
     Example:
       chunkwise store verify 3fa9
     """
-    from chunkwise.cli.lineage import finished, read_unchecked
     from chunkwise.cli.output import print_json
     from chunkwise.core.artefact import Artefact
     from chunkwise.core.errors import ArtefactError
@@ -83,7 +87,7 @@ def verify(
     from chunkwise.core.store import Store
 
     kept = Store(store)
-    chosen = [read_unchecked(kept, key) for key in keys] if keys else list(finished(kept))
+    chosen = [_read_unchecked(kept, key) for key in keys] if keys else list(kept.finished())
     results = []
     with track("verify", total=len(chosen), unit="artefacts") as advance:
         for folder, artefact in chosen:
@@ -110,3 +114,23 @@ def verify(
             f"{len(broken)} of {len(results)} artefacts are not what was built",
             hint=f"remove them (rm -r {first['folder']} ...); they are built again when they are needed",
         )
+
+
+def _read_unchecked(store: "Store", reference: str) -> "tuple[Path, Artefact | ArtefactError]":
+    """As `Store.finished`, for one folder or key; its files may be missing or damaged."""
+    from chunkwise.core.artefact import RECORD, read_artefact
+    from chunkwise.core.errors import ArtefactError
+
+    if (Path(reference) / RECORD).exists():
+        folders = [Path(reference)]
+    else:
+        folders = [folder for folder, _ in store.finished() if reference and folder.name.startswith(reference)]
+    if len(folders) != 1:
+        many = "several artefacts" if folders else "no artefact"
+        raise ArtefactError(
+            f"{reference!r} names {many} in the store {store.root}", hint='"chunkwise store ls" lists the keys'
+        )
+    try:
+        return folders[0], read_artefact(folders[0])
+    except ArtefactError as error:
+        return folders[0], error

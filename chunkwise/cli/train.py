@@ -9,6 +9,7 @@ from chunkwise.cli.options import (
     MODEL,
     TEXT,
     ConfigOption,
+    DryRunOption,
     JsonOption,
     OutOption,
     ReplicateOption,
@@ -45,6 +46,7 @@ def base(
     settings: SetOption = None,
     tracker: TrackerOption = None,
     track_dir: TrackDirOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,21 +58,21 @@ def base(
     Example:
       chunkwise train base runs/notes --out runs/base --steps 600 --set decoder.width=256
     """
-    from chunkwise.cli import lineage
     from chunkwise.cli.settings import BASE_STEPS, BaseSettings, read_training, stage_config
+    from chunkwise.cli.steps import Steps, row_tokens
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
     from chunkwise.training.config import BaseConfig
     from chunkwise.training.stages import BASE
 
-    kept = Store(store)
-    tokens, source = lineage.resolve_text(kept, text)
-    defaults = {"text": lineage.row_tokens(source)}
+    calls = Steps(Store(store), dry_run)
+    tokens, source = calls.text(text)
+    defaults = {"text": row_tokens(source)}
     chosen = read_training(BaseSettings, config, settings, steps=steps, default_steps=BASE_STEPS, defaults=defaults)
-    tracking = _tracking(kept, tracker, track_dir)
+    tracking = _tracking(calls.store, tracker, track_dir)
     with display():
-        rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        made = kept.get_or_build(
+        rows, validation = calls.training_rows(chosen.text, tokens)
+        made = calls.call(
             BASE,
             stage_config(chosen, BaseConfig),
             {"sequences": rows, "validation": validation},
@@ -78,7 +80,7 @@ def base(
             out=out,
             tracking=tracking,
         )
-    _print(made, out, as_json)
+    _print(calls, made, out, as_json)
 
 
 @app.command(short_help="Give a decoder retrieval, and train on.")
@@ -92,6 +94,7 @@ def retrofit(
     settings: SetOption = None,
     tracker: TrackerOption = None,
     track_dir: TrackDirOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -105,17 +108,16 @@ def retrofit(
     Example:
       chunkwise train retrofit runs/base runs/notes --out runs/retrofit --set retro.neighbours=4
     """
-    from chunkwise.cli import lineage
     from chunkwise.cli.settings import CONTINUED_STEPS, RetrofitSettings, read_training, stage_config
+    from chunkwise.cli.steps import Steps, require_same_tokenizer, row_tokens
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
-    from chunkwise.neighbours.stages import NEIGHBOURS
     from chunkwise.training.config import RetrofitConfig
     from chunkwise.training.stages import RETROFIT
 
-    kept = Store(store)
-    source = lineage.resolve_datastore(kept, datastore)
+    calls = Steps(Store(store), dry_run)
+    source = calls.datastore(datastore)
     chosen = read_training(
         RetrofitSettings,
         config,
@@ -124,26 +126,22 @@ def retrofit(
         default_steps=CONTINUED_STEPS,
         defaults={
             "retro": {"chunk_tokens": read_json(source.file("datastore.json"))["chunk_tokens"]},
-            "text": lineage.row_tokens(source),
+            "text": row_tokens(source),
         },
     )
     _require_packages(chosen)
     row_tokens = chosen.text.sequence_tokens
     chosen.require_reading(row_tokens)  # here, before neighbours are searched
     chosen.used(chosen.train.steps_for(row_tokens))
-    tracking = _tracking(kept, tracker, track_dir)
-    tokens, _ = lineage.resolve_text(kept, datastore)
-    decoder = lineage.resolve_decoder(kept, model, tokens)
-    lineage.require_same_tokenizer(decoder, source)
+    tracking = _tracking(calls.store, tracker, track_dir)
+    tokens, _ = calls.text(datastore)
+    decoder = calls.decoder(model, tokens)
+    require_same_tokenizer(decoder, source)
     with display():
-        rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        found = kept.get_or_build(NEIGHBOURS, chosen.search, {"datastore": source, "sequences": rows})
-        validation_found = (
-            None
-            if validation is None
-            else kept.get_or_build(NEIGHBOURS, chosen.search, {"datastore": source, "sequences": validation})
-        )
-        made = kept.get_or_build(
+        rows, validation = calls.training_rows(chosen.text, tokens)
+        found = calls.neighbours(chosen.search, source, rows)
+        validation_found = calls.neighbours(chosen.search, source, validation)
+        made = calls.call(
             RETROFIT,
             stage_config(chosen, RetrofitConfig),
             {
@@ -158,7 +156,7 @@ def retrofit(
             out=out,
             tracking=tracking,
         )
-    _print(made, out, as_json)
+    _print(calls, made, out, as_json)
 
 
 @app.command(short_help="Train the same decoder on, without retrieval.")
@@ -172,6 +170,7 @@ def twin(
     settings: SetOption = None,
     tracker: TrackerOption = None,
     track_dir: TrackDirOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -183,26 +182,26 @@ def twin(
     Example:
       chunkwise train twin runs/base runs/notes --out runs/twin
     """
-    from chunkwise.cli import lineage
     from chunkwise.cli.settings import CONTINUED_STEPS, TwinSettings, read_training, stage_config
+    from chunkwise.cli.steps import Steps, require_same_tokenizer, row_tokens
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
     from chunkwise.training.config import TwinConfig
     from chunkwise.training.stages import TWIN
 
-    kept = Store(store)
-    tokens, source = lineage.resolve_text(kept, text)
-    defaults = {"text": lineage.row_tokens(source)}
+    calls = Steps(Store(store), dry_run)
+    tokens, source = calls.text(text)
+    defaults = {"text": row_tokens(source)}
     chosen = read_training(
         TwinSettings, config, settings, steps=steps, default_steps=CONTINUED_STEPS, defaults=defaults
     )
     _require_packages(chosen)
-    tracking = _tracking(kept, tracker, track_dir)
-    decoder = lineage.resolve_decoder(kept, model, tokens)
-    lineage.require_same_tokenizer(decoder, tokens)
+    tracking = _tracking(calls.store, tracker, track_dir)
+    decoder = calls.decoder(model, tokens)
+    require_same_tokenizer(decoder, tokens)
     with display():
-        rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        made = kept.get_or_build(
+        rows, validation = calls.training_rows(chosen.text, tokens)
+        made = calls.call(
             TWIN,
             stage_config(chosen, TwinConfig),
             {"base": decoder, "sequences": rows, "validation": validation},
@@ -210,7 +209,7 @@ def twin(
             out=out,
             tracking=tracking,
         )
-    _print(made, out, as_json)
+    _print(calls, made, out, as_json)
 
 
 @app.command("in-prompt", short_help="Train it on with the neighbours in its text.")
@@ -224,6 +223,7 @@ def in_prompt(
     settings: SetOption = None,
     tracker: TrackerOption = None,
     track_dir: TrackDirOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -236,35 +236,30 @@ def in_prompt(
     Example:
       chunkwise train in-prompt runs/base runs/notes --out runs/in-prompt
     """
-    from chunkwise.cli import lineage
     from chunkwise.cli.settings import CONTINUED_STEPS, InPromptSettings, read_training, stage_config
+    from chunkwise.cli.steps import Steps, require_same_tokenizer, row_tokens
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
-    from chunkwise.neighbours.stages import NEIGHBOURS
     from chunkwise.training.config import InPromptConfig
     from chunkwise.training.stages import IN_PROMPT
 
-    kept = Store(store)
-    source = lineage.resolve_datastore(kept, datastore)
+    calls = Steps(Store(store), dry_run)
+    source = calls.datastore(datastore)
     chunk_tokens = read_json(source.file("datastore.json"))["chunk_tokens"]
-    defaults = {"chunk_tokens": chunk_tokens, "text": lineage.row_tokens(source)}
+    defaults = {"chunk_tokens": chunk_tokens, "text": row_tokens(source)}
     chosen = read_training(
         InPromptSettings, config, settings, steps=steps, default_steps=CONTINUED_STEPS, defaults=defaults
     )
-    tracking = _tracking(kept, tracker, track_dir)
-    tokens, _ = lineage.resolve_text(kept, datastore)
-    decoder = lineage.resolve_decoder(kept, model, tokens)
-    lineage.require_same_tokenizer(decoder, source)
+    tracking = _tracking(calls.store, tracker, track_dir)
+    tokens, _ = calls.text(datastore)
+    decoder = calls.decoder(model, tokens)
+    require_same_tokenizer(decoder, source)
     with display():
-        rows, validation = lineage.training_rows(kept, chosen.text, tokens)
-        found = kept.get_or_build(NEIGHBOURS, chosen.search, {"datastore": source, "sequences": rows})
-        validation_found = (
-            None
-            if validation is None
-            else kept.get_or_build(NEIGHBOURS, chosen.search, {"datastore": source, "sequences": validation})
-        )
-        made = kept.get_or_build(
+        rows, validation = calls.training_rows(chosen.text, tokens)
+        found = calls.neighbours(chosen.search, source, rows)
+        validation_found = calls.neighbours(chosen.search, source, validation)
+        made = calls.call(
             IN_PROMPT,
             stage_config(chosen, InPromptConfig),
             {
@@ -279,7 +274,7 @@ def in_prompt(
             out=out,
             tracking=tracking,
         )
-    _print(made, out, as_json)
+    _print(calls, made, out, as_json)
 
 
 @app.command(short_help="Tune a model on instructions.")
@@ -301,6 +296,7 @@ def instruct(
     settings: SetOption = None,
     tracker: TrackerOption = None,
     track_dir: TrackDirOption = None,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -312,34 +308,35 @@ def instruct(
     Example:
       chunkwise train instruct runs/retrofit runs/notes --instructions tasks.jsonl --out runs/tuned
     """
-    from chunkwise.cli import lineage
     from chunkwise.cli.settings import INSTRUCT_STEPS, InstructSettings, read_training, stage_config
+    from chunkwise.cli.steps import Steps, is_retro, model_settings, require_same_tokenizer
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
     from chunkwise.corpus.stages import QUESTIONS
+    from chunkwise.graph.origin import origin
     from chunkwise.training.config import InstructConfig
     from chunkwise.training.stages import INSTRUCT
 
-    kept = Store(store)
-    tokens, source = lineage.resolve_text(kept, text)
-    untuned = lineage.resolve_model(kept, model)
-    lineage.require_same_tokenizer(untuned, tokens)
-    facts = lineage.model_settings(untuned)
+    calls = Steps(Store(store), dry_run)
+    tokens, source = calls.text(text)
+    untuned = calls.model(model)
+    require_same_tokenizer(untuned, tokens)
+    facts = model_settings(untuned)
     defaults: dict[str, Any] = {}
-    if lineage.is_retro(untuned):
+    if is_retro(untuned):
         defaults = {"chunk_tokens": facts["chunk_tokens"], "neighbours": facts["neighbours"]}
     chosen = read_training(
         InstructSettings, config, settings, steps=steps, default_steps=INSTRUCT_STEPS, defaults=defaults
     )
     _require_packages(chosen)
-    tracking = _tracking(kept, tracker, track_dir)
+    tracking = _tracking(calls.store, tracker, track_dir)
     with display():
         if instructions is None:
-            tasks = kept.get_or_build(QUESTIONS, chosen.questions, {"corpus": lineage.resolve_corpus(kept, tokens)})
+            tasks = calls.call(QUESTIONS, chosen.questions, {"corpus": origin(calls.store, tokens, "corpus")})
         else:
-            tasks = lineage.question_file(kept, instructions, "instructions")
+            tasks = calls.questions(instructions, "instructions")
         tuning = stage_config(chosen, InstructConfig)
-        made = kept.get_or_build(
+        made = calls.call(
             INSTRUCT,
             tuning,
             {"model": untuned, "instructions": tasks, "tokens": tokens, "datastore": source},
@@ -347,7 +344,7 @@ def instruct(
             out=out,
             tracking=tracking,
         )
-    _print(made, out, as_json)
+    _print(calls, made, out, as_json)
 
 
 @app.command(short_help="List how the papers trained, as presets.")
@@ -398,9 +395,12 @@ def _require_packages(chosen: Any) -> None:
         require_peft()
 
 
-def _print(made: Any, out: Any, as_json: bool) -> None:
+def _print(calls: Any, made: Any, out: Any, as_json: bool) -> None:
     from chunkwise.cli.output import print_artefact
 
+    if calls.dry_run:
+        calls.print(as_json)
+        return
     names = {
         "parameters": "parameters",
         "steps": "steps",

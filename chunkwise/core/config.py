@@ -12,7 +12,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,8 +66,10 @@ def _describe(config_class: type[Config], problem: Any) -> tuple[str, str | None
     path = ".".join(str(part) for part in problem["loc"]) or "the whole"
     if problem["type"] == "extra_forbidden":
         known = _keys_at(config_class, problem["loc"][:-1])
+        elsewhere = _full_paths(config_class, str(problem["loc"][-1]), problem["input"])
         nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.6)
-        question = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        meant = elsewhere[:3] or nearest
+        question = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
         return f"unknown key {path!r}{question}", (f"known keys here: {', '.join(known)}" if known else None)
     if problem["type"] == "missing":
         return f"key {path!r} is required and missing", None
@@ -86,6 +88,28 @@ def _keys_at(config_class: type[Config], location: tuple[int | str, ...]) -> lis
         # A part that names no field is a list index or the tag of a union: the candidates stay.
         here = [found for field in fields for found in config_classes(field.annotation)] if fields else here
     return list(dict.fromkeys(key for candidate in here for key in candidate.model_fields))
+
+
+def _full_paths(config_class: type[Config], key: str, value: Any) -> list[str]:
+    """Full paths of fields that end as a misplaced key does: `retro.neighbours` -> `retrofit.retro.neighbours`.
+
+    Args:
+        value: what was given for the key; of a mapping, its first keys belong to the path.
+    """
+    tail = [key]
+    while isinstance(value, Mapping) and len(value) == 1:
+        ((inner, value),) = value.items()
+        tail.append(str(inner))
+    paths = _paths(config_class)
+    return sorted((path for path in paths if path.split(".")[-len(tail) :] == tail), key=lambda path: path.count("."))
+
+
+def _paths(config_class: type[Config], above: str = "") -> Iterator[str]:
+    """Dotted paths of all fields below, those of lists of configs left out."""
+    for name, config_field in config_class.model_fields.items():
+        yield f"{above}{name}"
+        for inner in config_classes(config_field.annotation):
+            yield from _paths(inner, f"{above}{name}.")
 
 
 class _Loader(yaml.SafeLoader):

@@ -24,7 +24,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -333,6 +333,23 @@ class Store:
             records = self.root.glob(f"*/{folder.name}/{RECORD}")
             if any(record.parent.parent.name not in _OWN_FOLDERS for record in records):
                 shutil.rmtree(folder, ignore_errors=True)  # killed between commit and tidying up
+
+    def finished(self) -> Iterator[tuple[Path, Artefact | ArtefactError]]:
+        """Folder of each finished artefact by stage and key, and its record; an error where that cannot be read."""
+        for record in sorted(self.root.glob(f"*/*/{RECORD}")):
+            if record.parent.parent.name in _OWN_FOLDERS:
+                continue
+            try:
+                yield record.parent, read_artefact(record.parent)
+            except ArtefactError as error:
+                yield record.parent, error
+
+    def of_digest(self, digest: str, kinds: Iterable[str]) -> Artefact | None:
+        """The artefact with this content, of one of these stages; None where the store has none."""
+        for folder, artefact in self.finished():
+            if isinstance(artefact, Artefact) and artefact.stage in kinds and artefact.digest == digest:
+                return self.resolve(folder)
+        return None
 
     # Last, because from here on `list` names this method in the class body.
     def list(self) -> list[Artefact]:

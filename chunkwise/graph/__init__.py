@@ -4,6 +4,7 @@
     jobs.py        Job, Jobs: the calls that a study is made of, each once
     schedule.py    which job runs when, and what became of it
     workers.py     processes that run jobs
+    origin.py      from an artefact back to its inputs
 
 Nothing here knows what an ablation is. The stages themselves are declared in `stages.py` of the folder that builds
 them; importing those modules imports no torch.

@@ -33,6 +33,7 @@ Compare marin's `ArtifactStep` (lib/marin/src/marin/execution/lazy.py), where co
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,6 +132,21 @@ class Stage:
     def kind(self) -> str:
         """Folder of the store, and `Artefact.stage` of what is built."""
         return self.folder or self.name
+
+    def describe(self) -> dict[str, Any]:
+        """The declaration as plain values, for lists and pages."""
+        inputs = {
+            name: {"from": list(wanted.kinds), "optional": wanted.optional} for name, wanted in self.inputs.items()
+        }
+        return {
+            "stage": self.name,
+            "makes": self.kind,
+            "version": self.version,
+            "inputs": inputs,
+            "seeded": self.seeded,
+            "config": self.config.__name__,
+            "builder": self.build,
+        }
 
     def call(self, config: Config, inputs: Inputs | None = None, *, seed: int | None = None) -> Call | Artefact:
         """What `config` and `inputs` come down to, without building anything.
@@ -244,9 +260,14 @@ def declare(stage: Stage) -> Stage:
 
 
 def stages() -> dict[str, Stage]:
-    """Name -> stage, in the order of the data flow; those of other packages come last."""
+    """Name -> stage, in the order of the data flow; those of other packages come last.
+
+    Another package declares its stages in a module, and names that as an entry point of the group `chunkwise.stages`.
+    """
     for folder in FOLDERS:
         importlib.import_module(f"chunkwise.{folder}.stages")
+    for entry_point in importlib.metadata.entry_points(group="chunkwise.stages"):
+        entry_point.load()
 
     def place(stage: Stage) -> int:
         package, folder = stage.build.split(".")[:2]

@@ -1,0 +1,30 @@
+"""From an artefact back to what it was built from: records hold the content digests of their inputs."""
+
+from __future__ import annotations
+
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.errors import ArtefactError
+from chunkwise.core.store import Store
+from chunkwise.graph.stage import stages
+
+
+def origin(store: Store, artefact: Artefact, name: str) -> Artefact:
+    """The stored artefact that was given as input `name` when this one was built.
+
+    Raises:
+        ArtefactError: it is not in the store.
+    """
+    kinds = {
+        kind
+        for stage in stages().values()
+        if stage.kind == artefact.stage and name in stage.inputs
+        for kind in stage.inputs[name].kinds
+    }
+    source = store.of_digest(artefact.record.inputs.get(name, ""), kinds)
+    if source is None:
+        raise ArtefactError(
+            f"the {name} of the {artefact.stage} {artefact.key[:12]}, from which it was built, is not in the store "
+            f"{store.root}",
+            hint="name the store that it was built in: --store DIR, or CHUNKWISE_STORE",
+        )
+    return source
