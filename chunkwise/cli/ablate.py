@@ -40,7 +40,8 @@ def ablate(
 ) -> None:
     """Run an ablation plan: resolve its words to arms, train and evaluate them, test the differences, write a report.
 
-    OUT gets report.html, report.md, report.json and the figures. What was finished is kept: after Ctrl-C or a crash the
+    OUT gets report.html, report.md, report.json, the figures, and all measurements as one table (measurements.parquet,
+    measurements.csv: docs/measurements.md). What was finished is kept: after Ctrl-C or a crash the
     same command goes on. Exit 0: all of the plan was run; 3: some of it.
 
     \b

@@ -33,6 +33,7 @@ from chunkwise.graph.schedule import Schedule, duration_words
 from chunkwise.graph.workers import Workers, accelerators, available_cores, default_workers
 from chunkwise.lab.measure.collect import Outcome, baseline_is_there, collect
 from chunkwise.lab.measure.results import RunLog
+from chunkwise.lab.measure.table import CSV, PARQUET
 from chunkwise.lab.plan import read as plans
 from chunkwise.lab.plan.document import PlanDocument
 from chunkwise.lab.profile import Profile
@@ -44,7 +45,16 @@ from chunkwise.lab.study.dry_run import print_dry_run
 from chunkwise.lab.study.study import RETRO, Study, plan_study, retro_neighbours
 from chunkwise.lab.terms import FULL
 
-OURS = ("report.html", "report.md", "report.json", "figures", "resolution.json", "study.json")
+OURS = (
+    "report.html",
+    "report.md",
+    "report.json",
+    "figures",
+    PARQUET,
+    CSV,
+    "resolution.json",
+    "study.json",
+)
 DONE, PARTLY = 0, 3
 
 
@@ -66,7 +76,8 @@ def ablate(
     Args:
         plan: a file, or the name of a packaged plan.
         profile: the baseline, and how large everything is.
-        out: gets report.html, report.md, report.json, figures/, resolution.json and study.json (jobs and keys).
+        out: gets report.html, report.md, report.json, figures/, measurements.parquet and .csv, resolution.json and
+            study.json (jobs and keys).
         overrides: answers to what the resolver cannot know (YAML).
         strict: refuse a plan of which something is not resolved.
         dry_run: print what would be done and how long it would take to stdout; train nothing, write nothing to `out`.

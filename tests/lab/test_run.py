@@ -15,7 +15,7 @@ import pytest
 from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, MismatchError, PlanError
 from chunkwise.core.store import Store
 from chunkwise.graph.stage import stages
-from chunkwise.lab.run import ablate
+from chunkwise.lab.run import OURS, ablate
 from tests.lab.test_study import FOUNDING
 from tests.lab.tiny_study import tiny_profile, write_corpus
 
@@ -51,7 +51,7 @@ def test_the_report_answers_every_entry(finished):
     folder, _, code, report = finished
     assert code == 0
     names = {path.name for path in (folder / "out").iterdir()}
-    assert names == {"report.html", "report.md", "report.json", "figures", "resolution.json", "study.json"}
+    assert names == set(OURS)
     results = report["results"]
     answered = {(one["entry"], one["arm"], one["metric"]) for one in results["contrasts"]}
     assert ("Size", "slope per halving", "perplexity") in answered

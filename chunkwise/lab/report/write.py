@@ -16,12 +16,17 @@ from chunkwise.core.io import read_json, write_json
 from chunkwise.lab.measure.analysis import Analysis, analyse
 from chunkwise.lab.measure.contrasts import Cells, ExampleLoader
 from chunkwise.lab.measure.results import RunLog, StudyResults
+from chunkwise.lab.measure.table import write_table
 from chunkwise.lab.report import account, findings
 from chunkwise.lab.report.page import Figure, Material, Page, Section, Table
 
 
 def write_report(study: StudyResults, log: RunLog, out: Path, examples: ExampleLoader | None = None) -> Analysis:
-    """Write report.html, report.md, report.json and figures/*.svg into `out`; return what was derived."""
+    """Write report.html, report.md, report.json, figures/*.svg and the table of measurements into `out`.
+
+    Returns:
+        What was derived.
+    """
     analysis = analyse(study, examples)
     results = study.model_dump(mode="json") | analysis.model_dump(mode="json")
     out.mkdir(parents=True, exist_ok=True)
@@ -55,6 +60,7 @@ def _fields_of(model: type[Config], results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_pages(study: StudyResults, analysis: Analysis, log: RunLog, out: Path) -> None:
+    write_table(study, out)
     page = build_page(study, analysis, log)
     (out / "figures").mkdir(exist_ok=True)
     for section in page.sections:
