@@ -1,6 +1,5 @@
 """`chunkwise datastore`: build one from text, search it, look at it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -126,43 +125,16 @@ def _sources(names: list[str], kind: str) -> list["SourceConfig"]:
     """One source for each name; with `auto` one for each format that a folder holds."""
     from chunkwise.core.errors import ConfigError
     from chunkwise.corpus.config import SOURCE_KINDS, SourceConfig
+    from chunkwise.corpus.readers import sources_of
 
     if kind not in ("auto", *SOURCE_KINDS):
         raise ConfigError(f"unknown --kind {kind!r}", hint=f"known: auto, {', '.join(SOURCE_KINDS)}")
     if kind == "python" and names:
         packages = tuple(name for name in names if name != "python")
         return [SourceConfig(kind="python", packages=packages, standard_library="python" in names)]
-    kinds = {name: _formats(name) if kind == "auto" else [kind] for name in names}
-    return [SourceConfig(kind=each, path=name) for name, found in kinds.items() for each in found]
-
-
-def _formats(name: str) -> list[str]:
-    """The formats that a file or folder holds, told from the names of its files."""
-    from chunkwise.core.errors import InputError
-    from chunkwise.corpus.config import DEFAULT_INCLUDE, SourceConfig
-    from chunkwise.corpus.readers import matching_files, selected
-
-    kinds = [kind for kind, globs in DEFAULT_INCLUDE.items() if globs and kind != "python"]
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise InputError(f"{name}: expected a file or folder, got nothing", hint="check the path")
-    if path.is_file():
-        found = [kind for kind in kinds if selected(path.name, SourceConfig(kind=kind, path=name))]
-        return found or ["text"]  # a file that is named is meant, whatever its suffix
-    found = []
-    for kind in kinds:
-        try:
-            matching_files(SourceConfig(kind=kind, path=name))
-            found.append(kind)
-        except InputError:
-            continue
-    if not found:
-        known = ", ".join(sorted({glob.lstrip("*") for kind in kinds for glob in DEFAULT_INCLUDE[kind]}))
-        raise InputError(
-            f"empty corpus: no file with a known suffix in {name}",
-            hint=f"known suffixes: {known}; or name the files, or set --kind",
-        )
-    return found
+    if kind == "auto":
+        return [source for name in names for source in sources_of(name)]
+    return [SourceConfig(kind=kind, path=name) for name in names]
 
 
 @app.command(short_help="Show the chunks that share most with a text.")
@@ -180,29 +152,20 @@ def search(
     Example:
       chunkwise datastore search runs/notes "how do chunks overlap" --k 3
     """
-    import numpy as np
+    from dataclasses import asdict
 
     from chunkwise.cli.output import print_json
     from chunkwise.cli.steps import Steps, tokenizer_digest
-    from chunkwise.core.errors import InputError
     from chunkwise.core.store import Store
-    from chunkwise.corpus.tokenizer import encode, load_tokenizer
     from chunkwise.datastore.reader import Datastore
 
     calls = Steps(Store(store))
     artefact = calls.datastore(datastore)
-    digest = tokenizer_digest(artefact)
-    words = load_tokenizer(calls.tokenizer_folder(digest, tokenizer, f"the datastore {datastore}"))
-    source = Datastore.open(artefact)
-    # As it would stand inside a sentence too: a byte-level token of a word includes the blank before it.
-    ids = np.unique(np.concatenate(encode(words, [query, f" {query}"])))
-    if not len(ids):
-        raise InputError("the query holds no text")
-    hits = source.search(ids[None], np.array([len(ids)]), k, threads=1)
+    words = calls.tokenizer_folder(tokenizer_digest(artefact), tokenizer, f"the datastore {datastore}")
+    passages = Datastore.open(artefact).find(query, k, tokenizer=words)
     found = [
-        {"rank": rank, "score": round(float(score), 4), **describe_chunk(source, int(chunk), words)}
-        for rank, (chunk, score) in enumerate(zip(hits.ids[0], hits.scores[0], strict=True), start=1)
-        if chunk >= 0
+        {"rank": rank, **asdict(passage), "score": round(passage.score or 0.0, 4)}
+        for rank, passage in enumerate(passages, start=1)
     ]
     if as_json:
         print_json(found)
@@ -212,18 +175,6 @@ def search(
         typer.echo("".join(f"   {line}\n" for line in hit["text"].strip().splitlines()))
     if not found:
         typer.echo("no chunk shares a word with the query")
-
-
-def describe_chunk(source: Any, chunk: int, tokenizer: Any) -> dict[str, Any]:
-    """A chunk as evidence: whose it is, and its text."""
-    document = int(source.document_row[chunk])
-    ids = source.chunks[chunk][: source.lengths[chunk]]
-    return {
-        "chunk": chunk,
-        "document": source.documents.document_id[document],
-        "source": str(source.documents.source[document]),
-        "text": str(tokenizer.decode(ids.tolist(), skip_special_tokens=True)),
-    }
 
 
 @app.command(short_help="Show what a datastore holds.")

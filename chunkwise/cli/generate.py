@@ -71,7 +71,6 @@ def generate(
 
     import torch
 
-    from chunkwise.cli.datastore import describe_chunk
     from chunkwise.cli.output import print_json
     from chunkwise.core.progress import note
     from chunkwise.core.store import Store
@@ -124,10 +123,10 @@ def generate(
     answer = str(words.decode(written, skip_special_tokens=True))
     found = []
     if source is not None and shown:
-        found.append({"lookup": 0, "neighbours": [describe_chunk(source, chunk, words) for chunk in shown]})
+        found.append({"lookup": 0, "neighbours": [_described(source, chunk, words) for chunk in shown]})
     if source is not None and evidence is not None:
         for number, chunks in enumerate(evidence.found, start=1):
-            found.append({"lookup": number, "neighbours": [describe_chunk(source, chunk, words) for chunk in chunks]})
+            found.append({"lookup": number, "neighbours": [_described(source, chunk, words) for chunk in chunks]})
     if as_json:
         print_json({"prompt": text, "text": answer, "tokens": len(written), "evidence": found})
         return
@@ -137,6 +136,17 @@ def generate(
             start = " ".join(neighbour["text"].split())[:80]
             place = f"lookup {lookup['lookup']}" if lookup["lookup"] else "in the prompt"
             note(f"{place}: {neighbour['document']}, chunk {neighbour['chunk']}: {start}")
+
+
+def _described(source: "Datastore", chunk: int, words: Any) -> dict[str, Any]:
+    """A chunk as evidence: whose it is, and its text."""
+    from dataclasses import asdict
+
+    from chunkwise.datastore.from_text import passage
+
+    values = asdict(passage(source, chunk, words))
+    del values["score"]  # generation keeps none
+    return values
 
 
 def _open(

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from chunkwise.core.errors import InputError, MachineError
 from chunkwise.core.io import digest_file
-from chunkwise.corpus.config import SourceConfig
+from chunkwise.corpus.config import DEFAULT_INCLUDE, SourceConfig
 from chunkwise.corpus.split import unit_hash
 
 
@@ -118,6 +118,37 @@ def matching_files(source: SourceConfig) -> list[tuple[str, Path]]:
             hint="set `include` to the names you mean, or choose another `kind`",
         )
     return [(name, root / name) for name in chosen]
+
+
+def sources_of(name: str) -> list[SourceConfig]:
+    """A file, or a folder with one source for each format that it holds, told from the names of its files.
+
+    Raises:
+        InputError: nothing is there, or no file has a known suffix.
+    """
+    kinds = [kind for kind, globs in DEFAULT_INCLUDE.items() if globs and kind != "python"]
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise InputError(f"{name}: expected a file or folder, got nothing", hint="check the path")
+    sources = [SourceConfig(kind=kind, path=name) for kind in kinds]
+    if path.is_file():
+        fitting = [source for source in sources if selected(path.name, source)]
+        return fitting or [SourceConfig(kind="text", path=name)]  # a named file is meant, whatever its suffix
+    fitting = [source for source in sources if _has_files(source)]
+    if not fitting:
+        known = ", ".join(sorted({glob.lstrip("*") for kind in kinds for glob in DEFAULT_INCLUDE[kind]}))
+        raise InputError(
+            f"empty corpus: no file with a known suffix in {name}",
+            hint=f"known suffixes: {known}; or name the files, or set --kind",
+        )
+    return fitting
+
+
+def _has_files(source: SourceConfig) -> bool:
+    try:
+        return bool(matching_files(source))
+    except InputError:
+        return False
 
 
 def selected(name: str, source: SourceConfig) -> bool:

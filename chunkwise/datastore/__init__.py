@@ -1,6 +1,7 @@
 """Tokens -> chunks -> BM25 index; views.
 
 config.py         the settings of every stage here, and of views
+from_text.py      a datastore in one call, and what it finds as text
 stages.py         DATASTORE, DATASTORE_VIEW
 build.py          their builders
 chunks.py         documents -> chunks that never cross them

@@ -5,9 +5,11 @@ Dimensions: N chunks, m tokens a chunk, D documents, Q queries, K hits; a neighb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +18,21 @@ from chunkwise.core.errors import ArtefactError, MismatchError, ShapeError
 from chunkwise.core.io import load_npy, read_json, read_parquet
 from chunkwise.datastore.bm25 import Bm25Index, Hits
 from chunkwise.datastore.views import DocumentTable
+
+if TYPE_CHECKING:
+    from chunkwise.core.retriever import Retriever
+    from chunkwise.core.store import Store
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A chunk as evidence: its id, whose it is, its text and its BM25 score."""
+
+    chunk: int
+    document: str
+    source: str
+    text: str
+    score: float | None = None
 
 
 class Datastore:
@@ -56,6 +73,49 @@ class Datastore:
                 f"expected a 'datastore' artefact, got one of stage {artefact.stage!r}: {artefact.path}"
             )
         return cls(artefact.path)
+
+    @classmethod
+    def build(
+        cls,
+        texts: Iterable[str] | Path | str,
+        *,
+        tokenizer: Any = None,
+        chunk_tokens: int = 64,
+        store: Store | None = None,
+    ) -> Datastore:
+        """Build a datastore of all the texts (of equal ones the first), or find the one that was built of them before.
+
+        Args:
+            texts: strings, one a document; or a file or folder, read as `chunkwise datastore build` reads it.
+            tokenizer: the model's: a folder, a hub name, or the tokenizer itself. None: one is learnt from the texts.
+            chunk_tokens: m, the model's.
+            store: where it is kept; default as for Store().
+
+        Raises:
+            InputError: no text, or a file that cannot be read.
+        """
+        from chunkwise.datastore.from_text import build_from_text
+
+        return cls.open(build_from_text(texts, tokenizer, chunk_tokens, store))
+
+    def find(self, text: str, k: int = 5, *, tokenizer: Any = None) -> list[Passage]:
+        """The chunks that share most with a text, best first, by BM25; fewer than k where no more share a word.
+
+        Args:
+            tokenizer: the one that the datastore was built with. None: found in the store that holds the datastore.
+
+        Raises:
+            InputError: the text is empty. ArtefactError: the store lacks the tokenizer.
+        """
+        from chunkwise.datastore.from_text import find_passages
+
+        return find_passages(self, text, k, tokenizer)
+
+    def retriever(self, threads: int = 1) -> Retriever:
+        """What `RetroForCausalLM.generate` takes as its `retriever`."""
+        from chunkwise.datastore.retriever import Bm25Retriever
+
+        return Bm25Retriever(self, threads=threads)
 
     def __len__(self) -> int:
         """N, the number of chunks."""

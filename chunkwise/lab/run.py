@@ -15,7 +15,7 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -36,8 +36,8 @@ from chunkwise.lab.measure.results import RunLog
 from chunkwise.lab.measure.table import CSV, PARQUET
 from chunkwise.lab.plan import read as plans
 from chunkwise.lab.plan.document import PlanDocument
-from chunkwise.lab.profile import Profile
-from chunkwise.lab.report.write import write_report
+from chunkwise.lab.profile import Profile, load_profile
+from chunkwise.lab.report.write import Report, load_report, write_report
 from chunkwise.lab.resolve.arms import load_overrides, mark_infeasible, resolve
 from chunkwise.lab.resolve.resolution import Resolution
 from chunkwise.lab.study.cost import costs_of
@@ -94,7 +94,7 @@ def ablate(
     """
     started = time.monotonic()
     store = store or Store()
-    document, plan_text = read_plan(plan)
+    document, plan_text = open_plan(plan)
     answers = load_overrides(overrides) if overrides else None
     resolution = resolve(document, profile, overrides=answers)
     unread = [f"line {remark.line}: {remark.message}" for remark in document.diagnostics if remark.severity == "error"]
@@ -149,7 +149,50 @@ def ablate(
 # --- before anything runs ----------------------------------------------------------------------------------------
 
 
-def read_plan(plan: Path | str) -> tuple[PlanDocument, str]:
+def run_plan(
+    plan: Path | str,
+    *,
+    profile: Profile | Path | str = "laptop",
+    out: Path | str,
+    store: Store | None = None,
+    settings: Iterable[str] = (),
+    workers: int | None = None,
+) -> Report:
+    """Run a plan and load its report; what `chunkwise ablate` does, for a notebook.
+
+    It starts worker processes, so a script calls it below `if __name__ == "__main__":`. After an interruption the
+    same call goes on.
+
+    Args:
+        plan: a file, or the name of a packaged plan.
+        profile: how large everything is: a profile, a packaged name, or a YAML file.
+        out: folder of the report, new or of the same study.
+        settings: changes of the profile, "a.b=value" each.
+        workers: parallel jobs; default one per GPU, else one per core.
+
+    Raises:
+        ChunkwiseError: no report could be made; the message says why.
+    """
+    baseline = load_profile(profile, settings) if not isinstance(profile, Profile) else profile
+    if isinstance(profile, Profile) and tuple(settings):
+        raise ConfigError("settings change a profile that is named", hint="give the changed profile itself")
+    ablate(plan, baseline, Path(out), store=store, workers=workers)
+    return load_report(out)
+
+
+def read_plan(plan: Path | str) -> PlanDocument:
+    """Read a plan: its entries with their lines, and what could not be read.
+
+    Args:
+        plan: a file in any of the forms that plans come in, or the name of a packaged plan.
+
+    Raises:
+        PlanError: there is no such plan.
+    """
+    return open_plan(plan)[0]
+
+
+def open_plan(plan: Path | str) -> tuple[PlanDocument, str]:
     """A plan and its text: a file, or a packaged plan by name.
 
     Raises:

@@ -6,7 +6,7 @@ from chunkwise.core.errors import ConfigError, PlanError
 from chunkwise.lab.plan import read as plans
 from chunkwise.lab.profile import load_profile
 from chunkwise.lab.resolve.arms import resolve
-from chunkwise.lab.run import ablate, read_plan
+from chunkwise.lab.run import ablate, open_plan
 from chunkwise.lab.study.study import plan_study
 from chunkwise.model.config import RetroOptions
 
@@ -14,7 +14,7 @@ FORM = "Form of chunk-wise cross-attention"
 
 
 def resolution_of(plan, profile):
-    document, _ = read_plan(plan)
+    document, _ = open_plan(plan)
     return resolve(document, profile)
 
 

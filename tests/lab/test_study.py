@@ -11,7 +11,7 @@ from chunkwise.lab.measure.results import ArmRow as LedgerArm
 from chunkwise.lab.plan import read as plan
 from chunkwise.lab.profile import Profile
 from chunkwise.lab.resolve.arms import mark_infeasible, resolve
-from chunkwise.lab.run import read_plan
+from chunkwise.lab.run import open_plan
 from chunkwise.lab.study.study import Study, plan_study
 from chunkwise.lab.terms import FULL, Selector
 from tests.lab.tiny_study import tiny_profile
@@ -131,7 +131,7 @@ def test_a_baseline_below_the_whole_datastore_scales_the_targets():
 
 
 def test_the_packaged_plan_has_its_compositions_and_forms():
-    document, _ = read_plan("instructretro")
+    document, _ = open_plan("instructretro")
     settings = profile()
     study = plan_study(settings, resolve(document, settings))
     assert list(study.trained) == ["retro", "twin", "base", "cca-layers-middle", "in-prompt"]
@@ -169,7 +169,7 @@ def test_a_baseline_without_retrieval_is_refused():
 
 
 def test_an_infeasible_reference_takes_its_arms_along():
-    document, _ = read_plan("instructretro")
+    document, _ = open_plan("instructretro")
     settings = profile()
     left = mark_infeasible(resolve(document, settings), {"mixed": "too small"})
     entry = left.entries[2]

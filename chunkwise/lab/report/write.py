@@ -7,6 +7,7 @@ from plans and documents is escaped.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from chunkwise.core.io import read_json, write_json
 from chunkwise.lab.measure.analysis import Analysis, analyse
 from chunkwise.lab.measure.contrasts import Cells, ExampleLoader
 from chunkwise.lab.measure.results import RunLog, StudyResults
-from chunkwise.lab.measure.table import write_table
+from chunkwise.lab.measure.table import rows_of, write_table
 from chunkwise.lab.report import account, findings
 from chunkwise.lab.report.page import Figure, Material, Page, Section, Table
 
@@ -35,24 +36,68 @@ def write_report(study: StudyResults, log: RunLog, out: Path, examples: ExampleL
     return analysis
 
 
+@dataclass(frozen=True)
+class Report:
+    """A report as values.
+
+    Attributes:
+        results: what was measured.
+        analysis: what follows from it: contrasts with intervals and verdicts, mechanism checks, the noise budget.
+        log: when, where and how long.
+    """
+
+    results: StudyResults
+    analysis: Analysis
+    log: RunLog
+
+    @property
+    def measurements(self) -> list[dict[str, Any]]:
+        """The tidy table, a mapping for each row; the columns are those of docs/measurements.md."""
+        return rows_of(self.results)
+
+
+def load_report(source: Path | str) -> Report:
+    """Load a report: the folder that `chunkwise ablate` wrote, or its report.json.
+
+    Raises:
+        ArtefactError: no report is there.
+    """
+    source = Path(source)
+    return _parse(_stored(source / "report.json" if source.is_dir() else source), source)
+
+
 def rewrite_report(source: Path, out: Path) -> None:
     """Render the pages again from a report.json, without the study's artefacts.
 
     Raises:
         ArtefactError: the file does not hold a report.
     """
+    stored = _stored(source)
+    report = _parse(stored, source)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "report.json", stored)
+    _write_pages(report.results, report.analysis, report.log, out)
+
+
+def _stored(source: Path) -> dict[str, Any]:
+    if not source.is_file():
+        raise ArtefactError(f"{source}: expected a report, got nothing", hint="pass the folder of a report")
     stored = read_json(source)
     if not isinstance(stored, dict) or not {"results", "run_log"} <= stored.keys():
         raise ArtefactError(
             f"{source} is not a report: expected an object with 'results' and 'run_log'",
             hint="pass the report.json that `chunkwise ablate` wrote",
         )
-    results = stored["results"]
-    study = StudyResults.parse(_fields_of(StudyResults, results), where=str(source))
-    analysis = Analysis.parse(_fields_of(Analysis, results), where=str(source))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "report.json", stored)
-    _write_pages(study, analysis, RunLog.parse(stored["run_log"], where=str(source)), out)
+    return stored
+
+
+def _parse(stored: dict[str, Any], source: Path) -> Report:
+    results, where = stored["results"], str(source)
+    return Report(
+        results=StudyResults.parse(_fields_of(StudyResults, results), where=where),
+        analysis=Analysis.parse(_fields_of(Analysis, results), where=where),
+        log=RunLog.parse(stored["run_log"], where=where),
+    )
 
 
 def _fields_of(model: type[Config], results: dict[str, Any]) -> dict[str, Any]:
