@@ -4,12 +4,11 @@ Where a corpus comes from (`SourceConfig.path`) is the one exception: it is need
 the identity, in which the content of the files stands instead.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from chunkwise.core.config import Config
-from chunkwise.core.knobs import Knob, PaperValue
 
 MEBIBYTE = 2**20
 
@@ -128,33 +127,10 @@ class CorpusConfig(Config):
     """Share of the groups in neither training text nor datastore: perplexity is measured on these."""
     held_fraction: float = Field(0.25, ge=0, lt=1)
     """Share of the groups in the datastore and in no training text: questions are made from these."""
-    near_duplicate_jaccard: Annotated[
-        float | None,
-        Knob(
-            component="corpus.near_duplicates",
-            title="near-duplicate removal",
-            aliases=("near-duplicate removal", "deduplication", "fuzzy deduplication", "minhash deduplication"),
-            stage="corpus",
-            remove=None,
-            consequences=(),
-        ),
-        Field(gt=0, le=1),
-    ] = 0.8
+    near_duplicate_jaccard: float | None = Field(0.8, gt=0, le=1)
     """Jaccard of word 5-grams from which the later of two documents is dropped; None keeps near-duplicates."""
     decontaminate_ngram: int = Field(13, ge=2)
-    decontaminate_jaccard: Annotated[
-        float | None,
-        Knob(
-            component="corpus.decontamination",
-            title="13-gram decontamination",
-            aliases=("decontamination", "13-gram decontamination", "leakage filter"),
-            paper=PaperValue(0.8, "Jaccard", "RETRO, arXiv:2112.04426"),
-            stage="corpus",
-            remove=None,
-            consequences=(),
-        ),
-        Field(gt=0, le=1),
-    ] = 0.8
+    decontaminate_jaccard: float | None = Field(0.8, gt=0, le=1)
     """Jaccard of word 13-grams with a valid document from which a train or held document is dropped; None: off."""
     min_document_bytes: int = Field(64, ge=1)
     max_document_bytes: int = Field(16 * MEBIBYTE, ge=1024)
@@ -179,19 +155,7 @@ class CorpusConfig(Config):
 class TokenizerConfig(Config):
     """A byte-level BPE trained on the split train, or an existing tokenizer."""
 
-    vocabulary_size: Annotated[
-        int,
-        Knob(
-            component="tokenizer.vocabulary_size",
-            title="vocabulary size",
-            aliases=("vocabulary size", "vocab size", "vocabulary"),
-            unit="tokens",
-            stage="tokenizer",
-            remove=None,
-            consequences=(),
-        ),
-        Field(ge=257 + 1),
-    ] = 4096
+    vocabulary_size: int = Field(4096, ge=257 + 1)
     """256 bytes, the end-of-text token, and merges."""
     training_bytes: int | None = Field(16 * MEBIBYTE, ge=1)
     """Text that the merges are learned from: whole documents in hash order. None: all of split train."""
@@ -207,20 +171,7 @@ class SequencesConfig(Config):
     """Rows of equal length, for training (packed) or for evaluation (documents)."""
 
     split: Literal["train", "held", "valid"] = "train"
-    sequence_tokens: Annotated[
-        int,
-        Knob(
-            component="sequences.tokens",
-            title="sequence length",
-            aliases=("sequence length", "context length", "context window"),
-            unit="tokens",
-            paper=PaperValue(4096, "tokens", "InstructRetro, arXiv:2310.07713"),
-            stage="sequences",
-            remove=None,
-            consequences=(),
-        ),
-        Field(ge=2),
-    ] = 256
+    sequence_tokens: int = Field(256, ge=2)
     layout: Literal["packed", "documents"] = "packed"
     """packed: the split as one stream, cut anywhere. documents: a row never holds two documents."""
     max_tokens: int | None = Field(None, ge=1)

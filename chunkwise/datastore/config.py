@@ -1,11 +1,10 @@
 """Settings of the datastore, of its BM25 index and of its views."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from chunkwise.core.config import Config
-from chunkwise.core.knobs import Knob, PaperValue
 
 
 class Bm25Config(Config):
@@ -15,19 +14,7 @@ class Bm25Config(Config):
     """Saturation of a repeated term: 0 = a term counts once however often it stands in a chunk."""
     b: float = Field(default=0.75, ge=0, le=1)
     """How much a long chunk pays for its length. Chunks are nearly all of one length, so it matters little."""
-    terms: Annotated[
-        Literal["tokens", "bigrams"],
-        Knob(
-            component="retriever.terms",
-            title="terms of the sparse retriever",
-            aliases=("index type", "retriever", "retrieval method", "sparse retriever", "bm25 terms"),
-            stage="datastore",
-            options={
-                "tokens": ("tokens", ("bm25", "unigrams", "bag of words")),
-                "bigrams": ("bigrams", ("bm25 with bigrams", "token pairs", "bigram bm25")),
-            },
-        ),
-    ] = "tokens"
+    terms: Literal["tokens", "bigrams"] = "tokens"
     """`bigrams` adds each pair of adjacent tokens as a term, which favours chunks that share runs of text."""
     bigram_buckets: int = Field(default=1 << 18, ge=1 << 8, le=1 << 26)
     """Hash buckets for pairs; not used with `terms: tokens`."""
@@ -36,19 +23,7 @@ class Bm25Config(Config):
 class DatastoreConfig(Config):
     """What is cut into chunks, and how they are indexed."""
 
-    chunk_tokens: Annotated[
-        int,
-        Knob(
-            component="datastore.chunk_tokens",
-            title="chunk length",
-            aliases=("chunk size", "chunk length", "retrieval chunk size", "tokens per chunk"),
-            unit="tokens",
-            paper=PaperValue(64, "tokens", "InstructRetro, arXiv:2310.07713"),
-            stage="datastore",
-            consequences=("retrofit.retro.chunk_tokens",),
-        ),
-        Field(ge=2, le=255),
-    ] = 64
+    chunk_tokens: int = Field(64, ge=2, le=255)
     splits: tuple[Literal["train", "held", "valid"], ...] = Field(default=("train", "held"), min_length=1)
     """Documents of these splits are in the datastore."""
     min_chunk_tokens: int = Field(default=8, ge=1)
@@ -69,45 +44,9 @@ class ViewConfig(Config):
         ViewConfig(splits=("train",))                                           placebo: without the held documents
     """
 
-    fraction: Annotated[
-        float | None,
-        Knob(
-            component="datastore.size",
-            title="retrieval database size",
-            aliases=(
-                "retrieval database size",
-                "database size",
-                "datastore size",
-                "size of the retrieval database",
-                "retrieval corpus size",
-                "amount of retrieval data",
-            ),
-            unit="tokens",
-            paper=PaperValue(1.2e12, "tokens", "InstructRetro, arXiv:2310.07713"),
-            stage="view",
-        ),
-        Field(gt=0, le=1),
-    ] = None
+    fraction: float | None = Field(None, gt=0, le=1)
     """Share of the documents, by hash: the documents of 1/4 are among those of 1/2. None = all."""
-    sources: Annotated[
-        tuple[str, ...] | None,
-        Knob(
-            component="datastore.composition",
-            title="retrieval database composition",
-            aliases=(
-                "retrieval database composition",
-                "database composition",
-                "datastore composition",
-                "types of data",
-                "composition of the retrieval database",
-                "retrieval database domain",
-                "data sources",
-            ),
-            stage="view",
-            consequences=("view.match_sources", "view.tokens"),
-        ),
-        Field(min_length=1),
-    ] = None
+    sources: tuple[str, ...] | None = Field(None, min_length=1)
     """Labels of the sources that are in. None = all."""
     splits: tuple[Literal["train", "held", "valid"], ...] | None = Field(default=None, min_length=1)
     """Splits that are in. None = all that the datastore holds."""

@@ -12,13 +12,12 @@ import copy
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from chunkwise.core.config import Config, load_yaml, override, parse_yaml
 from chunkwise.core.errors import ConfigError
-from chunkwise.core.knobs import Knob, PaperValue
 from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConfig, TokenizerConfig
 from chunkwise.datastore.config import DatastoreConfig, ViewConfig
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
@@ -55,6 +54,9 @@ class LeftOut(Config):
 class Profile(Config):
     """The baseline of a study at one scale, and how the study is run."""
 
+    vocabulary: ClassVar[Mapping[str, Any]] = {}
+    """Of a profile class of one's own: path -> `Knob`, what plans may name beside the packaged vocabulary."""
+
     name: str
     paper: str | None = "instructretro"
     """Paper whose values quantities are translated against: a packaged name or a file."""
@@ -73,49 +75,12 @@ class Profile(Config):
     pretrained: str | None = None
     """The decoder to start from: a folder, a hub name, or `packaged`. None: `base` is trained in the run."""
     base: BaseConfig | None = None
-    mechanism: Annotated[
-        Mechanism,
-        Knob(
-            component="model.cca",
-            title="chunk-wise cross-attention",
-            aliases=(
-                "CCA", "chunked cross-attention", "cross-attention", "retrieval cross-attention",
-                "cross-attention to retrieved neighbours", "retrieval-augmented pretraining", "retrieval pretraining",
-            ),
-            paper=PaperValue("cross-attention", None, "arXiv:2310.07713"),
-            stage="retrofit",
-            remove="none",
-            consequences=("retrofit.retro", "neighbours"),
-            options={
-                "neighbours in the prompt": (
-                    "in_prompt",
-                    ("neighbours in the prompt at equal tokens", "in-context retrieval", "in-context neighbours",
-                     "neighbours prepended to the context", "retrieved text in the prompt"),
-                ),
-                "a wider feed-forward of as many parameters": (
-                    "wider",
-                    ("wider MLP", "wider feed-forward", "matched parameters without retrieval"),
-                ),
-            },
-        ),
-    ] = "cross-attention"  # fmt: skip
+    mechanism: Mechanism = "cross-attention"  # fmt: skip
     """How training and evaluation read neighbours: Retro; written into the text; not at all (the twin, or one with a
     wider feed-forward, whose parameters are as many as Retro's)."""
     retrofit: RetrofitConfig
     """The continued training. Twin and in-prompt arms take its budget, rows and order."""
-    evaluation_neighbours: Annotated[
-        int | None,
-        Knob(
-            component="model.neighbours_read",
-            title="neighbours read at evaluation",
-            aliases=("neighbours at evaluation", "number of neighbours at evaluation", "k at evaluation",
-                     "evaluation neighbours", "neighbours at inference"),
-            unit="neighbours",
-            paper=PaperValue(2, "neighbours", "arXiv:2112.04426"),
-            stage="perplexity",
-            remove=0,
-        ),
-    ] = Field(None, ge=0, le=128)  # fmt: skip
+    evaluation_neighbours: int | None = Field(None, ge=0, le=128)  # fmt: skip
     """k at evaluation, whatever k was trained with; None: as trained. 0 closes the gate."""
     instruct: InstructConfig | None = None
     perplexity: PerplexityConfig = PerplexityConfig()

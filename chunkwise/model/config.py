@@ -7,13 +7,12 @@ NVIDIA's Megatron-LM, tag InstructRetro, the code that InstructRetro's published
 departs from the papers, its way is a value of a field, and `MEGATRON` sets all of them.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import pydantic
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
-from chunkwise.core.knobs import Knob, PaperValue
 
 RETRO = "arXiv:2112.04426"
 INSTRUCTRETRO = "arXiv:2310.07713"
@@ -34,61 +33,16 @@ class RetroOptions(Config):
     `previous_token_keys`, `similarity_init` and `null_key`. All leave a fresh model equal to its decoder.
     """
 
-    chunk_tokens: Annotated[
-        int,
-        Knob(
-            component="datastore.chunk_tokens",
-            title="tokens per chunk",
-            aliases=("chunk size", "chunk length"),
-            unit="tokens",
-            paper=PaperValue(64, "tokens", INSTRUCTRETRO),
-            stage="retrofit",
-        ),
-    ] = pydantic.Field(default=64, ge=1, description="m: tokens of a chunk; neighbours are r = 2m tokens long.")
-    neighbours: Annotated[
-        int,
-        Knob(
-            component="model.neighbours",
-            title="neighbours per chunk",
-            aliases=("number of neighbours", "number of neighbors", "retrieved neighbours", "k"),
-            unit="neighbours",
-            paper=PaperValue(2, "neighbours", INSTRUCTRETRO),
-            stage="retrofit",
-            remove=0,
-        ),
-    ] = pydantic.Field(
+    chunk_tokens: int = pydantic.Field(
+        default=64, ge=1, description="m: tokens of a chunk; neighbours are r = 2m tokens long."
+    )
+    neighbours: int = pydantic.Field(
         default=2, ge=0, le=128, description="k: neighbours asked for when generating; any k may be given to forward()."
     )
-    cca_layers: Annotated[
-        Literal["retro", "middle", "last", "all"] | tuple[int, ...],
-        Knob(
-            component="model.cca.layers",
-            title="layers with chunk-wise cross-attention",
-            aliases=("CCA layers", "cross-attention layers", "placement of cross-attention"),
-            paper=PaperValue("every third layer from 6 (<= 15 layers) or from 9", None, RETRO),
-            stage="retrofit",
-            options={
-                "one mid layer": ("middle", ("mid layer", "middle layer", "single mid layer", "one middle layer")),
-                "last layer": ("last", ("one top layer", "top layer")),
-                "all layers": ("all", ("every layer",)),
-                "every third layer": ("retro", ("default placement",)),
-            },
-        ),
-    ] = pydantic.Field(default="retro", description="A rule, or layer numbers from 1.")
-    encoder: Annotated[
-        Literal["new", "decoder"],
-        Knob(
-            component="model.encoder_start",
-            title="what the neighbour encoder starts from",
-            paper=PaperValue("new", None, RETRO),
-            stage="retrofit",
-            consequences=("retrofit.retro.query_conditioning",),
-            options={
-                "new bidirectional encoder": ("new", ("fresh encoder", "bidirectional encoder")),
-                "the decoder's first layers": ("decoder", ("decoder layers as encoder",)),
-            },
-        ),
-    ] = pydantic.Field(
+    cca_layers: Literal["retro", "middle", "last", "all"] | tuple[int, ...] = pydantic.Field(
+        default="retro", description="A rule, or layer numbers from 1."
+    )
+    encoder: Literal["new", "decoder"] = pydantic.Field(
         default="new",
         description=(
             "new: RETRO's bidirectional encoder with fresh weights. decoder (departure from the papers): a causal copy "
@@ -96,65 +50,22 @@ class RetroOptions(Config):
             "see model.decoder_encoder."
         ),
     )
-    encoder_layers: Annotated[
-        int,
-        Knob(
-            component="model.encoder_depth",
-            title="layers of the neighbour encoder",
-            aliases=("encoder depth", "retrieval encoder depth", "neighbour encoder"),
-            unit="layers",
-            paper=PaperValue(2, "layers", INSTRUCTRETRO),
-            stage="retrofit",
-            remove=0,
-            consequences=("retrofit.retro.query_conditioning",),
-            options={
-                "six layers": (6, ("6-layer encoder", "deeper encoder")),
-                "no encoder layers": (0, ("embeddings only",)),
-            },
-        ),
-    ] = pydantic.Field(default=2, ge=0, le=48, description="0 reads the neighbours' normed token embeddings.")
-    encoder_width: Annotated[
-        int | None,
-        Knob(
-            component="model.encoder_width",
-            title="width of the neighbour encoder",
-            unit="dimensions",
-            paper=PaperValue("the decoder's", None, INSTRUCTRETRO),
-            stage="retrofit",
-        ),
-    ] = pydantic.Field(
+    encoder_layers: int = pydantic.Field(
+        default=2, ge=0, le=48, description="0 reads the neighbours' normed token embeddings."
+    )
+    encoder_width: int | None = pydantic.Field(
         default=None, ge=8, description="None is the decoder's width; otherwise the shared embeddings are projected."
     )
     encoder_heads: int | None = pydantic.Field(
         default=None, ge=1, description="Heads of the encoder; None: heads of 64, or the widest that divide its width."
     )
-    encoder_feed_forward: Annotated[
-        Literal["gelu", "swiglu"],
-        Knob(
-            component="model.encoder_feed_forward",
-            title="feed-forward of the neighbour encoder",
-            paper=PaperValue("swiglu", None, MEGATRON_LM),
-            stage="retrofit",
-            options={"gated feed-forward": ("swiglu", ("SwiGLU encoder",)), "plain feed-forward": ("gelu", ())},
-        ),
-    ] = pydantic.Field(default="gelu", description="swiglu: silu(gate) * up, three matrices (Megatron).")
+    encoder_feed_forward: Literal["gelu", "swiglu"] = pydantic.Field(
+        default="gelu", description="swiglu: silu(gate) * up, three matrices (Megatron)."
+    )
     encoder_feed_forward_width: int | None = pydantic.Field(
         default=None, ge=8, description="Inner width; None: 4 encoder widths, for swiglu as many weights (8/3 widths)."
     )
-    encoder_embeddings: Annotated[
-        Literal["shared", "own"],
-        Knob(
-            component="model.encoder_embeddings",
-            title="token embeddings of the neighbour encoder",
-            aliases=("shared embeddings", "embeddings of the encoder", "sharing of embeddings"),
-            paper=PaperValue("shared", None, INSTRUCTRETRO),
-            stage="retrofit",
-            options={
-                "shared with the decoder": ("shared", ("shared",)),
-                "embeddings of its own": ("own", ("own embeddings", "separate embeddings")),
-            },
-        ),
-    ] = pydantic.Field(
+    encoder_embeddings: Literal["shared", "own"] = pydantic.Field(
         default="shared",
         description=(
             "shared: the decoder's (InstructRetro; RETRO's 'shared embeddings', within 0.001 bits per byte of its "
@@ -162,127 +73,41 @@ class RetroOptions(Config):
             "the widths agree."
         ),
     )
-    encoder_positions: Annotated[
-        Literal["rotary", "none"],
-        Knob(
-            component="model.encoder_positions",
-            title="positions in the neighbour encoder",
-            aliases=("positional encodings of the encoder", "encoder positions"),
-            paper=PaperValue("none", None, MEGATRON_LM),
-            stage="retrofit",
-            remove="none",
-            options={"order-blind encoder": ("none", ("encoder without positions",)), "rotary": ("rotary", ())},
-        ),
-    ] = pydantic.Field(
+    encoder_positions: Literal["rotary", "none"] = pydantic.Field(
         default="rotary",
         description=(
             "rotary: positions inside a neighbour (RETRO has relative ones, of another form). none (Megatron with "
             "rotary decoders): to the encoder a neighbour is a bag of tokens."
         ),
     )
-    encoder_dropout: Annotated[
-        float,
-        Knob(
-            component="model.encoder_dropout",
-            title="dropout in the neighbour encoder",
-            aliases=("encoder dropout",),
-            paper=PaperValue(0.1, None, MEGATRON_LM),
-            stage="retrofit",
-            remove=0.0,
-        ),
-    ] = pydantic.Field(
+    encoder_dropout: float = pydantic.Field(
         default=0.0, ge=0, lt=1, description="On what each branch adds and on self-attention's weights; Megatron 0.1."
     )
-    encoder_outer_norms: Annotated[
-        bool,
-        Knob(
-            component="model.encoder_outer_norms",
-            title="norms at entry and exit of the neighbour encoder",
-            paper=PaperValue(False, None, MEGATRON_LM),
-            stage="retrofit",
-            remove=False,
-        ),
-    ] = pydantic.Field(
+    encoder_outer_norms: bool = pydantic.Field(
         default=True,
         description=(
             "Embeddings are normed on entry (a trained decoder's have whatever scale its training left) and states on "
             "exit. False: neither (Megatron)."
         ),
     )
-    norm: Annotated[
-        Literal["rms", "layer"],
-        Knob(
-            component="model.retrieval_norm",
-            title="norms of encoder and cross-attention",
-            paper=PaperValue("rms", None, RETRO),
-            stage="retrofit",
-            options={"RMSNorm": ("rms", ()), "LayerNorm": ("layer", ("layer norm",))},
-        ),
-    ] = pydantic.Field(default="rms", description="rms: RMSNorm (RETRO). layer: LayerNorm with bias (Megatron).")
+    norm: Literal["rms", "layer"] = pydantic.Field(
+        default="rms", description="rms: RMSNorm (RETRO). layer: LayerNorm with bias (Megatron)."
+    )
     norm_epsilon: float = pydantic.Field(default=1e-6, gt=0, description="Added to the variance; Megatron 1e-5.")
-    query_conditioning: Annotated[
-        bool,
-        Knob(
-            component="model.query_conditioning",
-            title="query conditioning of the encoder",
-            aliases=("encoder conditioning", "encoder cross-attention"),
-            paper=PaperValue(True, None, RETRO),
-            stage="retrofit",
-            remove=False,
-        ),
-    ] = pydantic.Field(
+    query_conditioning: bool = pydantic.Field(
         default=True, description="Encoder layer 1 cross-attends to the query chunk at the first CCA layer."
     )
-    continuation: Annotated[
-        Literal["both", "neighbour", "continuation"],
-        Knob(
-            component="model.continuation",
-            title="part of a neighbour that is read",
-            aliases=("neighbour continuation", "continuations", "retrieved values"),
-            paper=PaperValue("both", None, RETRO),
-            stage="retrofit",
-            remove="neighbour",
-            options={
-                "neighbour only": ("neighbour", ("neighbours only", "no continuation")),
-                "continuation only": ("continuation", ("continuations only",)),
-            },
-        ),
-    ] = pydantic.Field(default="both", description="Both halves of [neighbour, continuation], or one of them.")
-    relative_positions: Annotated[
-        Literal["retro", "table", "none"],
-        Knob(
-            component="model.cca.relative_positions",
-            title="relative positions in chunk-wise cross-attention",
-            aliases=("positional encodings in cross-attention", "relative position"),
-            paper=PaperValue("retro", None, RETRO),
-            stage="retrofit",
-            remove="none",
-            options={
-                "no positions": ("none", ("as Megatron",)),
-                "a learned bias by distance": ("table", ("table of biases",)),
-            },
-        ),
-    ] = pydantic.Field(
+    continuation: Literal["both", "neighbour", "continuation"] = pydantic.Field(
+        default="both", description="Both halves of [neighbour, continuation], or one of them."
+    )
+    relative_positions: Literal["retro", "table", "none"] = pydantic.Field(
         default="retro",
         description=(
             "What is added to the logit of head and distance. retro: a learned linear map of the distance's sines and "
             "cosines (RETRO, appendix on positions). table: a learned number for each distance. none (Megatron)."
         ),
     )
-    chunk_alignment: Annotated[
-        Literal["left", "right"],
-        Knob(
-            component="model.chunk_alignment",
-            title="alignment of chunks",
-            aliases=("chunk alignment",),
-            paper=PaperValue("right", None, MEGATRON_LM),
-            stage="retrofit",
-            options={
-                "aligned to the end of the text": ("right", ("right-aligned chunks",)),
-                "aligned to the start of the text": ("left", ("left-aligned chunks",)),
-            },
-        ),
-    ] = pydantic.Field(
+    chunk_alignment: Literal["left", "right"] = pydantic.Field(
         default="left",
         description=(
             "left: chunk 0 starts with the text, a shorter last one has no neighbours. right (Megatron): chunks end "
@@ -290,17 +115,7 @@ class RetroOptions(Config):
             "of a text would move with every token."
         ),
     )
-    missing_tokens: Annotated[
-        Literal["masked", "read"],
-        Knob(
-            component="model.missing_tokens",
-            title="what is not there",
-            aliases=("padding masks of neighbours", "neighbour masks"),
-            paper=PaperValue("read", None, MEGATRON_LM),
-            stage="retrofit",
-            options={"unmasked neighbours": ("read", ("no masks",)), "masked neighbours": ("masked", ())},
-        ),
-    ] = pydantic.Field(
+    missing_tokens: Literal["masked", "read"] = pydantic.Field(
         default="masked",
         description=(
             "masked: tokens that a neighbour lacks, and places that a short query chunk lacks, are not read. read "
@@ -308,50 +123,17 @@ class RetroOptions(Config):
             "neighbour without any token is never read."
         ),
     )
-    gate: Annotated[
-        float,
-        Knob(
-            component="model.cca.gate",
-            title="gate on chunk-wise cross-attention",
-            aliases=("retro gate", "gate"),
-            paper=PaperValue(1.0, None, INSTRUCTRETRO),
-            stage="perplexity",
-            remove=0.0,
-        ),
-    ] = pydantic.Field(default=1.0, description="Fixed factor on what CCA adds; 0 skips retrieval altogether.")
-    learned_gate: Annotated[
-        Literal["none", "scalar", "tanh"],
-        Knob(
-            component="model.cca.learned_gate",
-            title="learned gate on chunk-wise cross-attention",
-            aliases=("gate type", "trainable gate"),
-            paper=PaperValue("none", None, INSTRUCTRETRO),
-            stage="retrofit",
-            remove="none",
-            options={
-                "scalar gate": ("scalar", ("learned scalar gate",)),
-                "tanh gate": ("tanh", ("learned tanh gate", "Flamingo gate")),
-                "fixed gate": ("none", ("no learned gate",)),
-            },
-        ),
-    ] = pydantic.Field(
+    gate: float = pydantic.Field(
+        default=1.0, description="Fixed factor on what CCA adds; 0 skips retrieval altogether."
+    )
+    learned_gate: Literal["none", "scalar", "tanh"] = pydantic.Field(
         default="none",
         description=(
             "A learned factor for each CCA layer, from 0: the number itself, or its tanh (Flamingo, arXiv:2204.14198). "
             "The output projection then starts like any other, else at 0: with both at 0 neither would get a gradient."
         ),
     )
-    previous_token_keys: Annotated[
-        int,
-        Knob(
-            component="model.cca.previous_token_keys",
-            title="previous tokens in the keys of chunk-wise cross-attention",
-            unit="tokens",
-            paper=PaperValue(0, "tokens", RETRO),
-            stage="retrofit",
-            remove=0,
-        ),
-    ] = pydantic.Field(
+    previous_token_keys: int = pydantic.Field(
         default=0,
         ge=0,
         le=3,
@@ -361,16 +143,7 @@ class RetroOptions(Config):
             "what takes two otherwise (an induction head: find where the current token stood, copy what came next)."
         ),
     )
-    similarity_init: Annotated[
-        bool,
-        Knob(
-            component="model.cca.similarity_init",
-            title="query and key projections start equal",
-            paper=PaperValue(False, None, RETRO),
-            stage="retrofit",
-            remove=False,
-        ),
-    ] = pydantic.Field(
+    similarity_init: bool = pydantic.Field(
         default=False,
         description=(
             "Departure from the papers. The query projection and the key projection (of j - 1 where "
@@ -382,16 +155,7 @@ class RetroOptions(Config):
     cca_heads: int | None = pydantic.Field(
         default=None, ge=1, description="Heads of cross-attention; None: as many as the decoder has."
     )
-    null_key: Annotated[
-        bool,
-        Knob(
-            component="model.cca.null_key",
-            title="null key of chunk-wise cross-attention",
-            paper=PaperValue(False, None, RETRO),
-            stage="retrofit",
-            remove=False,
-        ),
-    ] = pydantic.Field(
+    null_key: bool = pydantic.Field(
         default=False,
         description=(
             "Departure from the papers. A learned logit per head stands beside the neighbours' in the softmax and adds "

@@ -1,11 +1,8 @@
 """Settings of the neighbour tables."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from chunkwise.core.config import Config
-from chunkwise.core.knobs import Knob
 from chunkwise.datastore.config import ViewConfig
 
 
@@ -15,17 +12,7 @@ class NeighboursConfig(Config):
     K: int = Field(default=200, ge=1)
     """Hits kept for each query. Large, because every view is served by filtering them: k = 2 neighbours in a view of
     1/8 need 126, in one of 1/16 need 260 (`datastore.views.needed_hits`)."""
-    overlap_tokens: Annotated[
-        int | None,
-        Knob(
-            component="neighbours.overlap",
-            title="removal of hits that repeat the query's window",
-            aliases=("overlap filter", "overlap removal", "leakage filter for neighbours"),
-            unit="tokens",
-            stage="neighbours",
-        ),
-        Field(ge=1),
-    ] = 64
+    overlap_tokens: int | None = Field(64, ge=1)
     """A hit that shares a run of this many tokens with the query is the same text window (a copy that de-duplication
     left) and is dropped. At most a chunk: longer means the whole chunk. None: nothing is dropped."""
 

@@ -18,7 +18,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
-from chunkwise.core.knobs import Knob, PaperValue
 from chunkwise.core.precision import resolve_dtype
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.model.config import RetroOptions
@@ -269,61 +268,12 @@ class MadeNeighboursConfig(Config):
     neighbour is the only one of its chunk.
     """
 
-    share: Annotated[
-        float,
-        Knob(
-            component="training.made_neighbours",
-            title="made neighbours in training",
-            aliases=("made neighbours", "curriculum of made neighbours", "curriculum"),
-            paper=PaperValue(0.0, None, RETRO),
-            stage="retrofit",
-            remove=0.0,
-        ),
-    ] = Field(0.0, ge=0, le=1, description="of the chunks, until the fall; 0: no curriculum")
-    aligned_steps: Annotated[
-        int,
-        Knob(
-            component="training.made_neighbours.aligned",
-            title="aligned phase of the made neighbours",
-            aliases=("aligned phase", "aligned steps"),
-            unit="steps",
-            stage="retrofit",
-            remove=0,
-        ),
-    ] = Field(100, ge=0)
-    widening_steps: Annotated[
-        int,
-        Knob(
-            component="training.made_neighbours.widening",
-            title="widening of the made neighbours",
-            aliases=("widening phase", "widening steps"),
-            unit="steps",
-            stage="retrofit",
-            remove=0,
-        ),
-    ] = Field(450, ge=0, description="0: full width from the end of the aligned phase on")
+    share: float = Field(0.0, ge=0, le=1, description="of the chunks, until the fall; 0: no curriculum")
+    aligned_steps: int = Field(100, ge=0)
+    widening_steps: int = Field(450, ge=0, description="0: full width from the end of the aligned phase on")
     hold_steps: int | None = Field(0, ge=0, description="at full width and share; None: to the end, without a fall")
-    fall_steps: Annotated[
-        int,
-        Knob(
-            component="training.made_neighbours.fall",
-            title="fall of the share of made neighbours",
-            aliases=("fall of the made neighbours", "fall steps"),
-            unit="steps",
-            stage="retrofit",
-            remove=0,
-        ),
-    ] = Field(450, ge=0, description="0: all at once")
-    replaced_tokens: Annotated[
-        float,
-        Knob(
-            component="training.made_neighbours.replaced_tokens",
-            title="replaced tokens in made neighbours",
-            aliases=("noise in made neighbours", "replaced tokens"),
-            stage="retrofit",
-            remove=0.0,
-        ),
-    ] = Field(
+    fall_steps: int = Field(450, ge=0, description="0: all at once")
+    replaced_tokens: float = Field(
         0.1,
         ge=0,
         lt=1,
@@ -424,64 +374,16 @@ class RetrofitConfig(Config):
     """
 
     retro: RetroOptions = RetroOptions()
-    freeze_backbone: Annotated[
-        bool,
-        Knob(
-            component="training.backbone",
-            title="training of the decoder's own weights",
-            aliases=("frozen backbone", "backbone", "unfrozen decoder"),
-            paper=PaperValue(False, None, INSTRUCTRETRO),
-            stage="retrofit",
-            options={"frozen": (True, ("freeze the backbone",)), "trained": (False, ("unfrozen",))},
-        ),
-    ] = False
-    lora: Annotated[
-        AnyLora,
-        Knob(
-            component="training.lora",
-            title="low-rank updates (LoRA) of the decoder, by rank",
-            aliases=("LoRA", "LoRA rank", "low-rank adaptation", "low-rank updates", "rank of the low-rank updates"),
-            stage="retrofit",
-            options={"full": (None, ("full training", "full fine-tuning", "all weights"))},
-        ),
-    ] = Field(None, description="train low-rank updates of the decoder; None: its weights")
-    neighbour_source: Annotated[
-        Literal["found", "random", "shuffled", "own"],
-        Knob(
-            component="model.cca.source",
-            title="what cross-attention reads",
-            aliases=("source of the neighbours", "content of the neighbours", "text fed to cross-attention"),
-            paper=PaperValue("found", None, RETRO),
-            stage="retrofit",
-            consequences=("retrofit.random_neighbours",),
-            options={
-                "random neighbours": ("random", ("random chunks", "randomly drawn neighbours")),
-                "shuffled neighbours": (
-                    "shuffled",
-                    ("neighbours of other chunks", "neighbours shuffled across chunks"),
-                ),
-                "the chunk's own text": ("own", ("own text", "chunk's own text", "parameter control")),
-                "found neighbours": ("found", ("retrieved neighbours",)),
-            },
-        ),
-    ] = Field(
+    freeze_backbone: bool = False
+    lora: AnyLora = Field(None, description="train low-rank updates of the decoder; None: its weights")
+    neighbour_source: Literal["found", "random", "shuffled", "own"] = Field(
         "found",
         description=(
             "found: what retrieval finds. Controls, read in training and evaluation alike: random chunks, shuffled "
             "(what was found for another chunk), own (the chunk itself, which shows what the parameters are worth)"
         ),
     )
-    random_neighbours: Annotated[
-        float,
-        Knob(
-            component="training.random_neighbours",
-            title="random neighbours in training",
-            aliases=("neighbour noise", "noisy neighbours"),
-            paper=PaperValue(0.0, None, INSTRUCTRETRO),
-            stage="retrofit",
-            remove=0.0,
-        ),
-    ] = Field(
+    random_neighbours: float = Field(
         0.0,
         ge=0,
         lt=1,
@@ -599,20 +501,7 @@ class InstructConfig(Config):
         192, ge=8, description="of a prompt; passages are cut to fit, longer instructions dropped"
     )
     answer_tokens: int = Field(64, ge=2, description="tokens of an answer with its end of text; longer ones are cut")
-    gate: Annotated[
-        Literal[0, 1],
-        Knob(
-            component="training.instruct_gate",
-            title="gate during instruction tuning",
-            aliases=("gate in instruction tuning",),
-            paper=PaperValue(0, None, INSTRUCTRETRO),
-            stage="instruct",
-            options={
-                "gate on": (1, ("1", "on", "gate open", "tuning with the gate on")),
-                "gate off": (0, ("0", "off", "gate shut", "tuning with the gate off")),
-            },
-        ),
-    ] = 0
+    gate: Literal[0, 1] = 0
     lora: AnyLora = Field(None, description="tune low-rank updates of the decoder; None: its weights")
     passages: int = Field(0, ge=0, description="passages in the prompt, at most; 0: none")
     passage_chunks: Literal[1, 2] = 2

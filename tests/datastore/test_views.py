@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chunkwise.core.errors import ConfigError, MismatchError
-from chunkwise.core.knobs import collect
-from chunkwise.datastore.config import DatastoreConfig, ViewConfig
+from chunkwise.datastore.config import ViewConfig
 from chunkwise.datastore.views import (
     DocumentTable,
     check_view_serves,
@@ -169,11 +168,3 @@ def test_a_table_with_too_few_hits_is_refused_before_anything_runs():
     with pytest.raises(MismatchError, match=r"K=20 hits a query; .* k=2 needs K=1[0-9][0-9]") as error:
         check_view_serves(view, inside, documents, k=2, table_K=20, min_chunks=10)
     assert "with K: 1" in error.value.hint
-
-
-def test_size_and_composition_are_knobs():
-    assert {path: knob.knob.component for path, knob in collect(ViewConfig).items()} == {
-        "fraction": "datastore.size",
-        "sources": "datastore.composition",
-    }
-    assert set(collect(DatastoreConfig)) == {"chunk_tokens", "bm25.terms"}

@@ -9,35 +9,27 @@ for it.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from chunkwise.core.io import write_jsonl
-from chunkwise.core.knobs import Knob
 from chunkwise.corpus.split import split_of
 from chunkwise.lab.profile import Profile
-from chunkwise.training.config import RetrofitConfig, TrainOptions
+from chunkwise.lab.resolve.vocabulary import Knob
 from tests.lab.tiny_study import invented_words
 
 VALID, HELD = 0.15, 0.35
 RECORD_WORDS, RECORDS_PER_DOCUMENT, SUCCESSORS = 24, 3, 8
 
 
-class PlantedTrain(TrainOptions):
-    """A dummy component: another stream of dropout changes the run and means nothing."""
-
-    dropout_seed: Annotated[
-        int, Knob(component="test.dummy", title="dropout stream", aliases=("dummy component",), stage="retrofit")
-    ] = 0
-
-
-class PlantedRetrofit(RetrofitConfig):
-    train: PlantedTrain
+DUMMY = Knob(component="test.dummy", title="dropout stream", aliases=("dummy component",), stage="retrofit")
 
 
 class PlantedProfile(Profile):
-    retrofit: PlantedRetrofit
+    """With a dummy component: another stream of dropout changes the run and means nothing."""
+
+    vocabulary: ClassVar = {"retrofit.train.dropout_seed": DUMMY}
 
 
 def names_of(split: str, kind: str) -> Iterator[str]:

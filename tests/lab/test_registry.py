@@ -1,34 +1,43 @@
-"""The registry: components come from knobs, and words find them or are refused."""
+"""The registry: components come from the vocabulary, and words find them or are refused."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import pytest
 
 from chunkwise.core.config import Config
-from chunkwise.core.knobs import Knob
 from chunkwise.lab.profile import DECIDED_PER_CALL, Profile
 from chunkwise.lab.resolve.components import NameIndex, Registry, field_kind, is_integer, normalise
 from chunkwise.lab.resolve.paper import load_paper
+from chunkwise.lab.resolve.vocabulary import Knob
 
 
 class Inner(Config):
-    depth: Annotated[int, Knob(component="net.depth", title="depth of the net", aliases=("number of layers",))] = 2
-    share: Annotated[float | None, Knob(component="data.size", title="data size", unit="tokens")] = None
-    kinds: Annotated[tuple[str, ...] | None, Knob(component="data.kinds", title="data composition")] = None
+    depth: int = 2
+    share: float | None = None
+    kinds: tuple[str, ...] | None = None
 
 
 class Root(Config):
     inner: Inner = Inner()
-    copy_of_inner: Inner | None = None
-    reading: Annotated[Literal["a", "b"], Knob(component="net", title="the net", aliases=("network",))] = "a"
-    places: Annotated[Literal["all"] | tuple[int, ...], Knob(component="net.places", title="places")] = "all"
-    gate: Annotated[bool, Knob(component="net.gate", title="gate", remove=False)] = True
+    reading: Literal["a", "b"] = "a"
+    places: Literal["all"] | tuple[int, ...] = "all"
+    gate: bool = True
 
 
-REGISTRY = Registry(Root, decided_per_call=("copy_of_inner",))
+REGISTRY = Registry(
+    Root,
+    {
+        "inner.depth": Knob(component="net.depth", title="depth of the net", aliases=("number of layers",)),
+        "inner.share": Knob(component="data.size", title="data size", unit="tokens"),
+        "inner.kinds": Knob(component="data.kinds", title="data composition"),
+        "reading": Knob(component="net", title="the net", aliases=("network",)),
+        "places": Knob(component="net.places", title="places"),
+        "gate": Knob(component="net.gate", title="gate", remove=False),
+    },
+)
 
 
-def test_components_come_from_the_fields_that_carry_knobs():
+def test_components_come_from_the_fields_that_the_vocabulary_names():
     assert list(REGISTRY.components) == ["net.depth", "data.size", "data.kinds", "net", "net.places", "net.gate"]
     assert list(REGISTRY.fields) == ["inner.depth", "inner.share", "inner.kinds", "reading", "places", "gate"]
     assert REGISTRY.components["net.depth"].names == ("depth of the net", "number of layers")

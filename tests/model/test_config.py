@@ -1,4 +1,4 @@
-"""Options: rules for CCA layers, refusals, knobs, and what a checkpoint's config says."""
+"""Options: rules for CCA layers, refusals, and what a checkpoint's config says."""
 
 import subprocess
 import sys
@@ -7,7 +7,6 @@ import pytest
 from transformers import AutoConfig
 
 from chunkwise.core.errors import ConfigError
-from chunkwise.core.knobs import collect
 from chunkwise.model.config import RetroOptions, cca_layer_numbers
 from chunkwise.model.retro_config import RetroConfig
 from tests.model.decoders import decoder
@@ -56,17 +55,6 @@ def test_layers_outside_the_decoder_are_refused(wrong):
 def test_options_that_do_not_fit_are_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         RetroOptions.parse(values)
-
-
-def test_every_option_is_a_knob():
-    fields = collect(RetroOptions)
-    sizes = {"cca_heads", "encoder_heads", "encoder_feed_forward_width", "norm_epsilon"}  # no plan asks about these
-    assert set(RetroOptions.model_fields) - set(fields) == sizes
-    for name, field in fields.items():
-        removed = field.knob.remove
-        for value in [removed, *(value for value, _ in field.knob.options.values())]:
-            if value is not None:  # each value that a plan can set is one that the config takes
-                RetroOptions.parse({"query_conditioning": False, name: value})
 
 
 def test_the_checkpoints_config_spells_the_layers_out_and_survives_the_disk(tmp_path):

@@ -1,5 +1,6 @@
 """Entries become arms: which component, which value, and what changes in the profile.
 
+vocabulary.yaml, vocabulary.py   what plans may call the settings of a profile
 components.py   which component the plan's words name
 values.py       which value they ask for
 arms.py         entries -> arms

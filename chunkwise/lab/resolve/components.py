@@ -1,6 +1,6 @@
-"""The components that a plan may name, collected from the knobs of a profile, and the matching of words to them.
+"""The components that a plan may name, collected from the vocabulary, and the matching of words to them.
 
-Nothing is listed here: a component exists because a field of some stage's config carries a `Knob`. Ids are dotted;
+Nothing is listed here: a component exists because an entry of `vocabulary.yaml` names it. Ids are dotted;
 `model.cca.layers` belongs to `model.cca`, so "replace chunk-wise cross-attention by one mid layer" finds it. Fields
 of one component with one name (`chunk_tokens` of the datastore and of the model) are one setting in two places.
 
@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from chunkwise.core.config import Config
-from chunkwise.core.knobs import KnobField, collect
+from chunkwise.core.errors import ConfigError
 from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import DECIDED_PER_CALL, Profile
+from chunkwise.lab.resolve.vocabulary import Knob, KnobField, knob_fields, packaged_vocabulary
 
 ACCEPT_SCORE = 0.75
 ACCEPT_MARGIN = 0.1
@@ -130,17 +131,19 @@ class PartMatch:
 
 
 class Registry:
-    """The components of a profile class."""
+    """The components of a profile class.
 
-    def __init__(
-        self, config_class: type[Config] = Profile, decided_per_call: Iterable[str] = DECIDED_PER_CALL
-    ) -> None:
-        hidden = tuple(decided_per_call)
-        fields = [
-            knob_field
-            for path, knob_field in collect(config_class).items()
-            if not any(path == other or path.startswith(f"{other}.") for other in hidden)
-        ]
+    Args:
+        vocabulary: path in the profile -> knob. None: the packaged one, and the class's own `vocabulary`.
+    """
+
+    def __init__(self, config_class: type[Config] = Profile, vocabulary: Mapping[str, Knob] | None = None) -> None:
+        if vocabulary is None:
+            vocabulary = {**packaged_vocabulary(), **getattr(config_class, "vocabulary", {})}
+        decided = [path for path in vocabulary if path in DECIDED_PER_CALL]
+        if decided:
+            raise ConfigError(f"{decided[0]} is set by arm and replicate; a plan cannot name it")
+        fields = list(knob_fields(config_class, vocabulary).values())
         self.components: dict[str, Component] = {}
         for component_id in dict.fromkeys(knob_field.knob.component for knob_field in fields):
             members = tuple(knob_field for knob_field in fields if knob_field.knob.component == component_id)
@@ -155,11 +158,17 @@ class Registry:
     def digest(self) -> str:
         """Identity of what the registry declares."""
         declared = {
-            member.path: [component.id, component.names, member.knob.unit, str(member.knob.remove),
-                          member.knob.consequences, {name: str(value) for name, value in member.knob.options.items()}]
+            member.path: [
+                component.id,
+                component.names,
+                member.knob.unit,
+                str(member.knob.remove),
+                member.knob.consequences,
+                {name: str((option.value, option.aliases)) for name, option in member.knob.options.items()},
+            ]
             for component in self.components.values()
             for member in component.fields
-        }  # fmt: skip
+        }
         return hashlib.blake2b(json.dumps(declared, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def family(self, component_ids: Iterable[str]) -> list[KnobField]:

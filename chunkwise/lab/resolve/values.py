@@ -15,13 +15,13 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from chunkwise.core.config import Config
-from chunkwise.core.knobs import KnobField
 from chunkwise.lab.plan.document import Entry
 from chunkwise.lab.plan.quantities import RawValue, parse_value, ratio_words
 from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import Profile
 from chunkwise.lab.resolve.components import NameIndex, Registry, field_kind, is_integer, normalise
 from chunkwise.lab.resolve.paper import Paper, PaperFact
+from chunkwise.lab.resolve.vocabulary import KnobField
 
 _NONE_WORDS = {"none", "nothing", "off", "removed", "remove", "disabled", "no", "n a"}
 _BASELINE_WORDS = {"baseline", "full", "default", "as is", "unchanged", "original", "full model", "full database"}
@@ -192,15 +192,15 @@ class Interpreter:
 
     def _by_option(self, value: RawValue, family: list[KnobField]) -> Wish | None:
         names = {
-            f"{member.path}\n{name}": (name, *aliases)
+            f"{member.path}\n{name}": (name, *option.aliases)
             for member in family
-            for name, (_, aliases) in member.knob.options.items()
+            for name, option in member.knob.options.items()
         }
         found, _ = NameIndex(names).find(value.text)
         if found:
             path, name = found.split("\n")
             member = next(member for member in family if member.path == path)
-            chosen = member.knob.options[name][0]
+            chosen = member.knob.options[name].value
             return Wish(value.text, {path: chosen}, member, f"{member.knob.title}: {name} ({path} = {chosen})")
         on_off = {"on": True, "true": True, "enabled": True, "off": False, "false": False, "disabled": False}
         flags = [member for member in family if field_kind(member) == "flag"]
