@@ -2,7 +2,7 @@
 # A second call installs nothing.
 #
 #   make demo        the packaged ablation plan on this machine; the report is in runs/demo
-#   make test        style, import rules, quick tests
+#   make test        style, import rules, types, quick tests
 #   make test-slow   the long tests
 #   make test-peers  the tests that compare with megatron-core, which is installed into .venv-megatron
 #   make bench-peers what our benchmarks are compared with, in .venv-peers; then: .venv/bin/python benchmarks/NAME.py
@@ -28,6 +28,7 @@ test:
 	@scripts/setup.sh dev
 	$(bin)/ruff check .
 	$(bin)/lint-imports
+	$(bin)/mypy
 	$(pytest) -m "not slow and not gpu"
 
 test-slow:

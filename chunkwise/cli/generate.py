@@ -121,7 +121,7 @@ def generate(
             **retrieval,
         )[0, row.shape[1] :].tolist()
     answer = str(words.decode(written, skip_special_tokens=True))
-    found = []
+    found: list[dict[str, Any]] = []
     if source is not None and shown:
         found.append({"lookup": 0, "neighbours": [_described(source, chunk, words) for chunk in shown]})
     if source is not None and evidence is not None:

@@ -91,14 +91,13 @@ def verify(
     results = []
     with track("verify", total=len(chosen), unit="artefacts") as advance:
         for folder, artefact in chosen:
-            sound = isinstance(artefact, Artefact)
             try:
                 problems = kept.verify(artefact) if isinstance(artefact, Artefact) else [str(artefact)]
             except ArtefactError as error:  # what stands there is no plain file
                 problems = [str(error)]
-            key = artefact.key if sound else folder.name
-            results.append({"stage": folder.parent.name if not sound else artefact.stage, "key": key,
-                            "folder": str(folder), "problems": problems})  # fmt: skip
+            named = (artefact.stage, artefact.key) if isinstance(artefact, Artefact) else folder.parts[-2:]
+            result = {"stage": named[0], "key": named[1], "folder": str(folder), "problems": problems}
+            results.append(result)
             advance()
     broken = [result for result in results if result["problems"]]
     if as_json:

@@ -130,9 +130,9 @@ def retrofit(
         },
     )
     _require_packages(chosen)
-    row_tokens = chosen.text.sequence_tokens
-    chosen.require_reading(row_tokens)  # here, before neighbours are searched
-    chosen.used(chosen.train.steps_for(row_tokens))
+    length = chosen.text.sequence_tokens
+    chosen.require_reading(length)  # here, before neighbours are searched
+    chosen.used(chosen.train.steps_for(length))
     tracking = _tracking(calls.store, tracker, track_dir)
     tokens, _ = calls.text(datastore)
     decoder = calls.decoder(model, tokens)

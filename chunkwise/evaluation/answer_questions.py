@@ -161,6 +161,7 @@ def _open_evidence(
 
 def _encoder_ids(config, evidence, table: Artefact | None, datastore: Artefact | None) -> np.ndarray:
     """Chunk ids [Q, k] that the encoder is given for each question."""
+    assert table is not None and datastore is not None  # `resolve` refused their absence
     ids = evidence.ids[:, : config.k]
     if config.encoder_reads == "shuffled":
         return shuffled_neighbours(ids, (ids >= 0).any(1), None, config.placebo_seed)

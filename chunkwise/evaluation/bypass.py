@@ -30,9 +30,11 @@ def build(config: Config, run: Run, model: Artefact, sequences: Artefact) -> Map
     import torch
     from transformers import AutoModelForCausalLM
 
+    from chunkwise.model.retro import RetroForCausalLM
     from chunkwise.model.weights import load
 
     retro = load(model.file("model"))
+    assert isinstance(retro, RetroForCausalLM)
     added = {name.removeprefix("decoder.") for name in retro.retrieval_parameter_names()}
     weights = {name: value for name, value in retro.decoder.state_dict().items() if name not in added}
     bare = AutoModelForCausalLM.from_config(retro.config.decoder).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def reading(model: PreTrainedModel, dtype: str) -> Iterator[torch.device]:
         model.train(was_training)
 
 
-def has_retrieval(model: PreTrainedModel) -> bool:
+def has_retrieval(model: PreTrainedModel) -> TypeGuard[RetroForCausalLM]:
     """True for a Retro model, False for a plain decoder."""
     return isinstance(model, RetroForCausalLM)
 
@@ -102,7 +103,9 @@ def chunk_tokens_of(model: PreTrainedModel, datastore: Artefact | None) -> int:
 
 def require_vocabulary(model: PreTrainedModel, size: int) -> None:
     """Refuse a model that lacks tokens of the text: MismatchError."""
-    rows = model.get_input_embeddings().weight.shape[0]
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    rows = weight.shape[0]
     if rows < size:
         raise MismatchError(
             f"the model knows {rows} tokens, the tokenizer has {size}",

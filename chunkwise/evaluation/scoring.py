@@ -60,7 +60,7 @@ def read_prompts(
     """
     ids, mask = pad_left(prompts, chunk_tokens=chunk_tokens, pad=pad)
     device = model.device
-    retrieved: dict[str, Tensor] = {}
+    retrieved: dict[str, Tensor | int] = {}
     if neighbours is not None:
         neighbour_ids, neighbour_mask = neighbours
         chunks = ids.shape[1] // chunk_tokens

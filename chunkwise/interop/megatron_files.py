@@ -202,7 +202,7 @@ def read_checkpoint(path: Path | str, decisive: tuple[str, ...]) -> Checkpoint:
     return Checkpoint(
         vars(first["args"]),
         iteration if type(iteration) is int else None,
-        float(version) if type(version) in (int, float) else 0.0,
+        float(version) if isinstance(version, int | float) and not isinstance(version, bool) else 0.0,
         tuple(sources),
         tensors,
     )

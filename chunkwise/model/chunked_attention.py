@@ -118,7 +118,7 @@ class ChunkedCrossAttention(nn.Module):
         if self.position_bias is None:
             return None
         m, device = self.chunk_tokens, self.position_bias.device
-        table = self.position_bias
+        table: Tensor = self.position_bias
         if self.sinusoids:
             lowest = 2 * m - 1 - self.distances
             table = table @ _sinusoids(lowest, self.distances, self.sinusoids, device, table.dtype)

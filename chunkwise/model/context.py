@@ -164,6 +164,7 @@ class RetrievalContext:
             ids_Zr, mask_Zr, place_Zk = _distinct(ids_Zr, mask_Zr, place_Zk, k)
         mask_ZS = None if complete else mask_BWkr.reshape(-1, k * r)
         if self.state is None and window_N is not None:  # rows without neighbours are left out of cross-attention too
+            assert place_Zk is not None and mask_ZS is not None  # a window without neighbours makes both
             place_Zk, mask_ZS = place_Zk.index_select(0, window_N), mask_ZS.index_select(0, window_N)
         mask_ZS = None if mask_ZS is None or bool(mask_ZS.all()) else mask_ZS
         mask_Xr = None if complete or bool(mask_Zr.all()) else mask_Zr
@@ -272,12 +273,14 @@ class RetrievalContext:
         return torch.tensor(firsts)[:, None, None] + span_Wm
 
     def _new_keys_values(self, layer: ChunkedCrossAttention) -> tuple[Tensor, Tensor]:
+        assert self.found is not None
         key, value = layer.keys_values(self.encoded_XrE)
         return self.found.arrange(key), self.found.arrange(value)
 
     def _read_new(self, layer: ChunkedCrossAttention, states_BTD: Tensor) -> Tensor:
         """All rows read neighbours of this call, and nothing is kept: the way of training and scoring."""
         found, grid = self.found, self.grid
+        assert found is not None
         key, value = self._new_keys_values(layer)
         grouped_BRLD = grid.group(states_BTD)
         states_ZLD = grouped_BRLD.flatten(0, 1)
@@ -294,6 +297,7 @@ class RetrievalContext:
         if self.found is not None:
             self._take_over(layer, index)
         row = self.new_row if self.found is not None else self.carried
+        assert row is not None  # `cross_attend` reads only where there is one
         bias_XH1S = row.biases[index]
         if bias_XH1S is not None:
             slots = self.grid.slot_of_one_token()
@@ -305,6 +309,7 @@ class RetrievalContext:
 
     def _take_over(self, layer: ChunkedCrossAttention, index: int) -> None:
         """The row after a step in which windows complete: new neighbours in these texts, the old ones in the others."""
+        assert self.found is not None
         key, value = self._new_keys_values(layer)
         mask_BS, old = self.found.mask_PS, self.carried
         if not self.grid.uniform:
@@ -346,6 +351,7 @@ class RetrievalContext:
         if index == 0:
             self.new_row = Row([], [], mask_BS, [], self._neighbour_tokens)
         row = self.new_row
+        assert row is not None  # made for the first layer
         row.keys.append(key.contiguous())
         row.values.append(value.contiguous())
         row.biases.append(self._bias(layer, slice(0, self.grid.stride), key.shape[2] // self._neighbour_tokens))
@@ -353,7 +359,10 @@ class RetrievalContext:
     @property
     def _neighbour_tokens(self) -> int:
         """Tokens that are read of a neighbour."""
-        return self.found.ids_Xr.shape[1] if self.found is not None else self.carried.neighbour_tokens
+        if self.found is not None:
+            return self.found.ids_Xr.shape[1]
+        assert self.carried is not None
+        return self.carried.neighbour_tokens
 
     def _bias(self, layer: ChunkedCrossAttention, slots: slice, k: int) -> Tensor | None:
         first_token = tokens_read(self.config.continuation, self.config.chunk_tokens).start
@@ -388,8 +397,9 @@ Part = tuple[Tensor, Tensor, Tensor | None]
 
 def _as_rows(part: Part, rows: int) -> Part:
     """[B * rows, ...] as [B, rows, ...]."""
-    key, value, mask = (None if tensor is None else tensor.unflatten(0, (-1, rows)) for tensor in part)
-    return key, value, mask
+    key, value, mask = part
+    sizes = (-1, rows)
+    return key.unflatten(0, sizes), value.unflatten(0, sizes), None if mask is None else mask.unflatten(0, sizes)
 
 
 def _nothing_like(key: Tensor, rows: int | None = None) -> Part:
@@ -440,4 +450,5 @@ def _side_by_side(parts: list[tuple[int, Part | None]]) -> Part:
     filled = []
     for rows, part in parts:
         filled.append(_padded(_nothing_like(present[0][0], rows) if part is None else part, longest))
-    return tuple(torch.cat(pieces, dim=1) for pieces in zip(*filled, strict=True))
+    key, value, mask = (torch.cat(pieces, dim=1) for pieces in zip(*filled, strict=True))
+    return key, value, mask

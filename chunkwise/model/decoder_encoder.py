@@ -82,12 +82,10 @@ class DecoderEncoder(nn.Module):
         tokens_XrD = embed(ids_Xr)
         # Missing tokens stand behind the present ones as a rule, where causal attention cannot see them: no mask, and
         # the fast path. A row without any token is left to itself for the same reason.
-        in_front = mask_Xr is None or bool((mask_Xr[:, 1:] <= mask_Xr[:, :-1]).all())
-        states = self.body(
-            inputs_embeds=tokens_XrD,
-            attention_mask=None if in_front else (mask_Xr | ~mask_Xr.any(-1, keepdim=True)).long(),
-            use_cache=False,
-        ).last_hidden_state
+        attended = None
+        if mask_Xr is not None and not bool((mask_Xr[:, 1:] <= mask_Xr[:, :-1]).all()):
+            attended = (mask_Xr | ~mask_Xr.any(-1, keepdim=True)).long()
+        states = self.body(inputs_embeds=tokens_XrD, attention_mask=attended, use_cache=False).last_hidden_state
         return torch.cat([self.state_norm(states), self.token_norm(tokens_XrD)], dim=-1)
 
 

@@ -56,7 +56,9 @@ class NeighbourEncoder(nn.Module):
     def __init__(self, options: RetroOptions, decoder_embedding: nn.Module, decoder_width: int) -> None:
         super().__init__()
         E = self.columns = options.encoder_width or decoder_width
-        vocabulary, given = decoder_embedding.weight.shape
+        weight = decoder_embedding.weight
+        assert isinstance(weight, torch.Tensor)
+        vocabulary, given = weight.shape
         own = options.encoder_embeddings == "own"
         self.embedding = nn.Embedding(vocabulary, E) if own else None
         self.projection = nn.Linear(given, E, bias=False) if given != E and not own else None
@@ -99,6 +101,7 @@ class NeighbourEncoder(nn.Module):
             fan_in_normal(self.projection)
         if self.embedding is not None:
             source = self._source[0].weight
+            assert isinstance(source, torch.Tensor)
             init.normal_(self.embedding.weight, mean=0.0, std=1.0)  # the norm on entry sees to the scale
             if source.shape == self.embedding.weight.shape and not source.is_meta:
                 with torch.no_grad():

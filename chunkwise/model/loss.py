@@ -44,7 +44,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
             grad_weight = (torch.empty_like if in_type == weight_VD.dtype and len(states) else torch.zeros_like)(
                 weight_VD
             )
-        grad_bias = torch.zeros_like(bias_V) if with_gradients and ctx.needs_input_grad[2] else None
+        grad_bias = None
+        if bias_V is not None and with_gradients and ctx.needs_input_grad[2]:
+            grad_bias = torch.zeros_like(bias_V)
         loss = torch.zeros((), dtype=sums, device=states.device)
         logit_bytes = sums.itemsize + (in_type.itemsize if in_type != sums else 0)
         block = places_of_a_block(len(weight), logit_bytes, 0 if grad_weight is None else grad_weight.nbytes)

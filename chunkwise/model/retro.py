@@ -305,6 +305,7 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
                 return inputs  # no chunk completes: nothing to hand over
             neighbour_ids, neighbour_mask = found
         else:
+            assert neighbour_ids is not None  # one of the two ways was asked for
             sizes = (state.chunk_tokens, state.stride)
             complete = max(complete_windows(input_ids.shape[1], start, *sizes) for start in set(state.starts))
             missing = complete - neighbour_ids.shape[1]

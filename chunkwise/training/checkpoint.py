@@ -18,6 +18,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -63,12 +64,13 @@ _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 
 def _tensors(
     step: StepModule, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, object]]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """Trained weights and optimiser state by name, the very memory of both; the latter also as torch hands it out."""
     if step.sharded:
-        step.reshard()  # an evaluation leaves the root's weights gathered
+        shards: Any = step
+        shards.reshard()  # an evaluation leaves the root's weights gathered
     weights = {f"weight.{name}": weight.detach() for name, weight in step.named_parameters() if weight.requires_grad}
-    flat = get_optimizer_state_dict(step, optimizer, options=_FLAT)
+    flat: dict[str, Any] = get_optimizer_state_dict(step, optimizer, options=_FLAT)
     state = {
         # safetensors cannot be read in slices where there is nothing to slice
         name: value if value.dim() else value.view(1)

@@ -107,7 +107,16 @@ class TrainOptions(Config):
 
     def steps_for(self, sequence_tokens: int) -> int:
         """Optimiser steps, with rows of so many tokens."""
-        return self.steps or math.ceil(self.tokens / (self.batch_sequences * sequence_tokens))
+        if self.steps is not None:
+            return self.steps
+        assert self.tokens is not None  # one of them is given
+        return math.ceil(self.tokens / (self.batch_sequences * sequence_tokens))
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of options that are `resolved`."""
+        assert self.steps is not None
+        return self.steps
 
     def resolved(self, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False) -> Self:
         """The same training with nothing left open: a number of steps, a dtype, two learning rates, an attention.
@@ -150,7 +159,7 @@ class TrainOptions(Config):
 
     def learning_rate_share(self, step: int) -> float:
         """s(step): the share of the peak learning rate that step 0, 1, ... is taken with. Needs `steps`."""
-        total = self.steps
+        total = self.total_steps
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         if self.schedule == "constant":

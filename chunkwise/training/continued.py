@@ -14,7 +14,7 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.graph.stage import Run
 from chunkwise.model.config import tokens_read
 from chunkwise.training.config import InPromptConfig, RetrofitConfig, TwinConfig
-from chunkwise.training.data import InPromptBatches, PlainBatches, RetroBatches, SequenceTable
+from chunkwise.training.data import InPromptBatches, PlainBatches, Retrieved, RetroBatches, SequenceTable
 from chunkwise.training.initialise import new_retrofit, new_widened
 from chunkwise.training.made_neighbours import MadeNeighbours
 from chunkwise.training.resolve import longest_row_tokens, require_reach
@@ -94,6 +94,7 @@ def build_in_prompt(
     longest = longest_row_tokens(config, table)
     retrieval = Retrieval(config.view, run.seed, config.neighbours, config.chunk_tokens, datastore)
     retrieved, facts = retrieval.of(neighbours, table)
+    assert isinstance(retrieved, Retrieved)  # the source is `found`
     curve = retrieval.held(validation, validation_neighbours, config.train, InPromptBatches)
     model = load_model(base)
     if model.config.model_type == "gpt2":  # learned positions end; rotary ones go on

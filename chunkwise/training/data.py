@@ -289,9 +289,9 @@ class InstructBatches:
             input_ids[index, start:end] = example.prompt + example.answer
             mask[index, start:end] = 1
             labels[index, border:end] = example.answer
-        batch = {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+        batch: dict[str, np.ndarray] = {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
         if self.datastore is not None:
-            ids_BCk = np.full((len(chosen), width // m, len(chosen[0].neighbours_k)), -1, np.int64)
+            ids_BCk: np.ndarray = np.full((len(chosen), width // m, len(chosen[0].neighbours_k)), -1, np.int64)
             ids_BCk[:, border // m - 1] = [example.neighbours_k for example in chosen]
             batch["neighbour_ids"], batch["neighbour_mask"] = self.datastore.gather(ids_BCk)
             batch["chunk_start"] = np.zeros(len(chosen), np.int64)  # in the padding: the prompt ends with a chunk

@@ -28,7 +28,7 @@ def dropout(model: PreTrainedModel, probability: float) -> Iterator[None]:
     Raises:
         ConfigError: dropout is asked for and the decoder has no place for it.
     """
-    places = list(_places_of_modules(model))
+    places: list[tuple[nn.Module | PreTrainedConfig, str]] = list(_places_of_modules(model))
     if probability and not places:
         raise ConfigError(
             f"dropout={probability}: {type(model).__name__} has no place for dropout",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def lean_feed_forwards(model: nn.Module) -> Iterator[list[str]]:
             del module.forward  # the class's own shows again
 
 
-def _forward(module: nn.Module, states: Tensor) -> Tensor:
+def _forward(module: Any, states: Tensor) -> Tensor:
     gate, up = module.gate_proj(states), module.up_proj(states)
     if not torch.is_grad_enabled():
         return _rest(module, gate, up)
@@ -62,7 +63,7 @@ def _forward(module: nn.Module, states: Tensor) -> Tensor:
     return checkpoint(_rest, module, gate, up, use_reentrant=False, preserve_rng_state=False)
 
 
-def _rest(module: nn.Module, gate: Tensor, up: Tensor) -> Tensor:
+def _rest(module: Any, gate: Tensor, up: Tensor) -> Tensor:
     return module.down_proj(module.act_fn(gate) * up)
 
 

@@ -72,6 +72,7 @@ def retrieval_flops(
     Returns:
         term -> operations, summed over layers.
     """
+    assert config.decoder is not None
     m, decoder = config.chunk_tokens, config.decoder.get_text_config()
     D = decoder.hidden_size
     C = tokens // m if chunks is None else chunks
@@ -97,6 +98,7 @@ def retrieval_flops(
 
 def _encoder_flops(config: RetroConfig, C: float, k: float, r: int) -> dict[str, float]:
     """The bidirectional encoder over C k neighbours of r tokens, with query conditioning in layer 1."""
+    assert config.decoder is not None
     m, D = config.chunk_tokens, config.decoder.get_text_config().hidden_size
     E, X, layers = config.encoder_width or D, C * k * r, config.encoder_layers
     options = config.options

@@ -89,7 +89,7 @@ def new_widened(
 
     def draw(model: PreTrainedModel) -> None:
         for parameter in model.parameters():
-            parameter._is_hf_initialized = False
+            setattr(parameter, "_is_hf_initialized", False)  # noqa: B010 - an attribute of transformers
         initialise(model, list(model.modules())[::-1], model._init_weights, replicate)
 
     return widen(decoder, after, draw), {"before": before, "after": after}

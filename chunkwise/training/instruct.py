@@ -47,7 +47,7 @@ def build(
         ConfigError: gate 1 for a decoder without retrieval. InputError: no instruction that fits.
     """
     head = read_json(tokens.file("tokens.json"))
-    source = Datastore.open(datastore) if config.reads_passages else None
+    source = Datastore.open(datastore) if datastore is not None and config.reads_passages else None
     if source is not None:
         source.require_tokenizer(head["tokenizer_digest"], "the tokens artefact")
     examples, dropped = make_examples(
@@ -65,6 +65,7 @@ def build(
     collate = InstructBatches(
         examples, chunk_tokens=config.chunk_tokens, pad=head["pad"], datastore=source if config.gate else None
     )
+    assert not isinstance(config.lora, int)  # a rank becomes options when it is read
     job = new_job(
         tuned,
         config.train,

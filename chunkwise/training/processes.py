@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -122,11 +123,12 @@ class StepModule(nn.Module):
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
         """Gradients stay where they are: all parts of a step but its last. Accelerate looks for it under this name."""
-        self.set_requires_gradient_sync(False)
+        shards: Any = self  # what fully_shard made of it
+        shards.set_requires_gradient_sync(False)
         try:
             yield
         finally:
-            self.set_requires_gradient_sync(True)
+            shards.set_requires_gradient_sync(True)
 
 
 def always_reading(inputs: Batch, labels: Tensor, read: slice) -> tuple[Batch, Tensor]:

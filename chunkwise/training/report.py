@@ -21,6 +21,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from chunkwise.model.retro_config import RetroConfig
 from chunkwise.training.flops import decoder_flops, low_rank_flops, retrieval_flops, training_flops
 from chunkwise.training.lora import Updates
 from chunkwise.training.trainer import Curves, Job
@@ -40,7 +41,7 @@ def count_parameters(
 def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
     """Operations of the mean row's forward pass, and of the whole training."""
     config = job.model.config.decoder if job.retrieval_names else job.model.config
-    rows = job.options.steps * job.options.batch_sequences
+    rows = job.options.total_steps * job.options.batch_sequences
     # Every term is linear or quadratic in the length, so the means of L and L^2 give the mean row exactly.
     mean, mean_square = curves.decoder_tokens / rows, curves.decoder_squares / rows
     at_one, at_two = (decoder_flops(config, length) for length in (1, 2))
@@ -52,6 +53,7 @@ def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
     decoder, retrieval, updates = sum(terms.values()), 0.0, 0.0
     if curves.neighbours and job.forward.get("gate") != 0:
         neighbours, chunks = curves.neighbours / curves.reading_chunks, curves.reading_chunks / rows
+        assert isinstance(job.model.config, RetroConfig)
         added = retrieval_flops(job.model.config, job.row_tokens, neighbours, chunks=chunks)
         terms |= added
         retrieval = sum(added.values())
@@ -74,7 +76,7 @@ def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
 def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The content of training.json. Call it before weights that were frozen are freed again, and updates merged."""
     options = job.options
-    rows = options.steps * options.batch_sequences
+    rows = options.total_steps * options.batch_sequences
     return {
         "replicate": job.replicate,
         "steps": options.steps,

@@ -50,7 +50,7 @@ def adopted_base(config: AdoptedBase, seed: int, tokens: Artefact) -> Resolved:
     if "config.json" not in files:
         raise ArtefactError(f"expected a model folder with config.json, got {folder}")
     sizes = {name: {"bytes": path.stat().st_size, "blake2b": digest_file(path)} for name, path in files.items()}
-    inputs = {"decoder": digest_tree(sizes), "tokens": tokens}
+    inputs: dict[str, Artefact | str] = {"decoder": digest_tree(sizes), "tokens": tokens}
     return Resolved(config, params={"adopted": True}, inputs=inputs)
 
 
@@ -72,7 +72,7 @@ def retrofit(
     """
     table = SequenceTable.open(sequences)
     config = _settled(config, table.sequence_tokens, retrieval=True)
-    config = config.used(config.train.steps, validated=validation is not None)
+    config = config.used(config.train.total_steps, validated=validation is not None)
     options = config.retro
     if not options.neighbours:
         raise ConfigError("a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead")

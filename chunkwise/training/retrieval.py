@@ -63,7 +63,7 @@ class Retrieval:
                 hint="widen the view, or train the twin",
             )
         facts: dict[str, Any] = {"neighbours": {"k": self.k, **selection.counts()}}
-        if inside is not None:
+        if self.view is not None and inside is not None:
             facts["view"] = view_facts(self.view, inside, documents).as_dict()
         ids_Qk = selection.ids
         if source == "shuffled":
@@ -96,6 +96,7 @@ class Retrieval:
         if validation is None or not options.validation_sequences:
             return None
         table = SequenceTable.open(validation)
+        assert neighbours is not None  # `require_pair`
         retrieved, _ = self.of(neighbours, table, source=source)
         return table.spread(options.validation_sequences), kind(table, retrieved)
 
@@ -119,6 +120,7 @@ class Retrieval:
             if condition == "off":
                 collates[condition] = PlainBatches(table)
             elif condition == "random":
+                assert neighbours is not None  # `require_pair`
                 collates[condition] = RetroBatches(table, self.of(neighbours, table, source="random")[0])
             else:
                 own_text = OwnText(table, self.datastore.chunk_tokens, self.k, condition, first_read)

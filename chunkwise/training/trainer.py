@@ -165,7 +165,7 @@ class OrderedTrainer(Trainer):
             args=arguments,
             data_collator=self.collate_entries,
             train_dataset=RowOrder(
-                job.replicate, rows=job.rows, batch=job.options.batch_sequences, steps=job.options.steps
+                job.replicate, rows=job.rows, batch=job.options.batch_sequences, steps=job.options.total_steps
             ),
             callbacks=[_Follow(self)],
         )
@@ -176,6 +176,7 @@ class OrderedTrainer(Trainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Rows front to back, in this process: gathering neighbours is cheap beside a step."""
+        assert isinstance(self.train_dataset, torch.utils.data.Dataset)
         loader = torch.utils.data.DataLoader(
             self.train_dataset,
             batch_size=self._train_batch_size,
@@ -193,7 +194,7 @@ class OrderedTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with up to four groups: {backbone, retrieval} x {matrices, the rest}."""
         if self.optimizer is None:
-            groups = parameter_groups(self.model, self.job.options, self.job.retrieval_names)
+            groups = parameter_groups(self.job.model, self.job.options, self.job.retrieval_names)
             # Fused: one pass over memory. On a CPU the same bits as the plain loop would need, in one kernel.
             self.optimizer = torch.optim.AdamW(groups, betas=self.job.options.betas, fused=True)
         return self.optimizer
@@ -205,14 +206,16 @@ class OrderedTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def _follow_rates(self, optimizer: torch.optim.Optimizer, done: int) -> Any:
+    def _follow_rates(self, optimizer: Any, done: int) -> Any:
         """The learning rates of a training of which some steps are done; sets the next step's."""
         share, decoder_rate = self.job.options.learning_rate_share, self.job.decoder_rate
 
         def held_back(step: int) -> float:
             return share(step) * (1.0 if decoder_rate is None else decoder_rate(step))
 
-        curves = [share if group["retrieval"] else held_back for group in optimizer.param_groups]
+        curves: list[Callable[[int], float]] = [
+            share if group["retrieval"] else held_back for group in optimizer.param_groups
+        ]
         return torch.optim.lr_scheduler.LambdaLR(optimizer, curves, last_epoch=done - 1)
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
@@ -286,7 +289,7 @@ class OrderedTrainer(Trainer):
             self.curves.recent.clear()
             if self.args.report_to:
                 self.log({"loss": mean, "learning_rate": self._get_learning_rate()})
-        if step % options.validation_steps == 0 or step == options.steps:
+        if step % (options.validation_steps or options.total_steps) == 0 or step == options.steps:
             self.validate(step)
         self.advance(1)
 
@@ -307,7 +310,12 @@ class OrderedTrainer(Trainer):
             return
         rows, collate = self.job.validation
         nll, predicted = self.validation_nll(rows, collate)
-        point = {"step": step, "tokens": self.tokens_after(step), "nll": nll, "predicted_tokens": predicted}
+        point: dict[str, Any] = {
+            "step": step,
+            "tokens": self.tokens_after(step),
+            "nll": nll,
+            "predicted_tokens": predicted,
+        }
         conditions = {name: self.validation_nll(rows, other)[0] for name, other in self.job.conditions.items()}
         if conditions:
             point["conditions"] = conditions
@@ -327,7 +335,8 @@ class OrderedTrainer(Trainer):
         """Nothing: a checkpoint's weights stand beside the optimiser's state."""
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        checkpoints.save(self.step_module, self.optimizer.optimizer, Path(output_dir))
+        prepared: Any = self.optimizer  # by Accelerate, around ours
+        checkpoints.save(self.step_module, prepared.optimizer, Path(output_dir))
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Nothing: random numbers are keyed by step."""
@@ -337,8 +346,9 @@ class OrderedTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            checkpoints.load(self.step_module, self.optimizer.optimizer, Path(checkpoint))
-            self.lr_scheduler = self._follow_rates(self.optimizer, done=self.state.global_step)
+            prepared: Any = self.optimizer
+            checkpoints.load(self.step_module, prepared.optimizer, Path(checkpoint))
+            self.lr_scheduler = self._follow_rates(prepared, done=self.state.global_step)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing: see `_save_rng_state`."""
@@ -377,7 +387,8 @@ def rows_at_a_time(options: TrainOptions, processes: int) -> tuple[int, int]:
             f"{processes} processes",
             hint="start as many processes as divide it, or change it, which is another training",
         )
-    rows = max(size for size in range(1, min(own, options.microbatch_sequences) + 1) if own % size == 0)
+    most = min(own, options.microbatch_sequences or options.batch_sequences)
+    rows = max(size for size in range(1, most + 1) if own % size == 0)
     return rows, own // rows
 
 
@@ -386,7 +397,7 @@ def training_arguments(options: TrainOptions, folder: Path, tracking: Tracking |
     rows, parts = rows_at_a_time(options, world_size())
     arguments = TrainingArguments(
         output_dir=str(folder),
-        max_steps=options.steps,
+        max_steps=options.total_steps,
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=parts,
         max_grad_norm=options.max_grad_norm,

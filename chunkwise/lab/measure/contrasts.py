@@ -187,7 +187,9 @@ def _pair(cells: Cells, one: Comparison, metric_id: str, level: bool, examples: 
 
 def _other_examples(arm: list[Cell], baseline: list[Cell], load: ExampleLoader | None) -> str | None:
     """Why two sides cannot be compared: they were not evaluated on the same documents or questions."""
-    for left, right in zip(arm, baseline, strict=True) if load else ():
+    if load is None:
+        return None
+    for left, right in zip(arm, baseline, strict=True):
         sides = load(left), load(right)
         if sides[0] is not None and sides[1] is not None and not np.array_equal(sides[0].clusters, sides[1].clusters):
             return "the two sides were not evaluated on the same examples"

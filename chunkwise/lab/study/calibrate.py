@@ -52,7 +52,7 @@ def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Cos
     with tempfile.TemporaryDirectory(prefix="chunkwise-calibration-") as folder:
         _write_text(Path(folder))
         jobs, probes = _probes(profile, Path(folder), workers, stages)
-        schedule = Schedule(jobs, costs, workers, quiet=True)
+        schedule = Schedule(jobs, costs, workers, quiet=True)  # which tells the costs what it finds
         with display(), Workers(workers, Store(Path(folder) / "store"), threads=1) as pool:
             schedule.run(pool, jobs)
         if schedule.failures:
@@ -70,8 +70,9 @@ def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Cos
             known = rates.setdefault(short.stage.name, [0.0, 0.0])
             known[0] += at[1].work(long) - at[0].work(short)
             known[1] += seconds
+    decoder = costs.decoder
     costs = costs_of(profile)
-    costs.decoder = schedule.costs.decoder
+    costs.decoder = decoder
     costs.rates = {stage: known for stage, known in rates.items() if known[0] > 0}
     measured = ", ".join(costs.rates)
     return costs, (

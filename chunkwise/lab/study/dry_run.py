@@ -77,9 +77,9 @@ def _print_arms(console: Console, study: Study) -> None:
             console.print(f"  {arm.id}: {arm.label}: {arm.done}", markup=False)
     for problem in study.resolution.problems:
         console.print(f"not run: {problem}", markup=False)
-    for arm in study.resolution.left_out:
-        console.print(f"left out: {arm}", markup=False)
-    for arm in study.resolution.without_effect:
-        console.print(f"nothing to run: {arm}", markup=False)
+    for sentence in study.resolution.left_out:
+        console.print(f"left out: {sentence}", markup=False)
+    for sentence in study.resolution.without_effect:
+        console.print(f"nothing to run: {sentence}", markup=False)
     names = ", ".join(study.trained)
     console.print(f"Trained: {names}. Views: {', '.join(view for view in study.views if view != FULL) or 'none'}.")
