@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import shapes
+
+shapes.install()  # before any module of the package is imported
+
 # A shell that starts a job in the background has it ignore Ctrl-C, and children inherit that; our tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

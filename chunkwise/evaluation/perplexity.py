@@ -199,9 +199,9 @@ def overlap_share(
         neighbours: chunk numbers [Q'] -> token ids and mask [Q', k, r].
     """
     share_Q = np.full(len(chunk_Qm), np.nan)
-    full_Q = np.flatnonzero(length_Q)
-    for start in range(0, len(full_Q), block_chunks):
-        block = full_Q[start : start + block_chunks]
+    filled = np.flatnonzero(length_Q)
+    for start in range(0, len(filled), block_chunks):
+        block = filled[start : start + block_chunks]
         share_Q[block] = longest_common_runs(chunk_Qm[block], length_Q[block], *neighbours(block)) / chunk_Qm.shape[1]
     return share_Q
 

@@ -115,7 +115,7 @@ def score_options(
         # The last token of an option predicts nothing that is asked for.
         past_NL = read.mask_BL.repeat_interleave(repeats, dim=0)
         places = torch.arange(ids_NA.shape[1] - 1, device=ids_NA.device)
-        logits_NAV = model(
+        logits = model(
             input_ids=ids_NA[:, :-1],
             attention_mask=torch.cat([past_NL, there_NA[:, :-1]], dim=1).long(),
             position_ids=read.length_B.repeat_interleave(repeats)[:, None] + places,
@@ -123,9 +123,9 @@ def score_options(
             use_cache=True,
             **read.gate,
         ).logits
-        nats_NA[:, 1:] = F.cross_entropy(
-            logits_NAV.float().flatten(0, 1), ids_NA[:, 1:].flatten(), reduction="none"
-        ).view(len(ids_NA), -1)
+        nats_NA[:, 1:] = F.cross_entropy(logits.float().flatten(0, 1), ids_NA[:, 1:].flatten(), reduction="none").view(
+            len(ids_NA), -1
+        )
     nats_N = torch.where(there_NA, nats_NA, 0.0).sum(1).double().cpu().numpy()
     require_numbers(nats_N)
     nats_N[~mask.any(axis=1)] = np.nan

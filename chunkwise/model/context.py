@@ -146,29 +146,30 @@ class RetrievalContext:
         there_Zk = mask_BWkr.flatten(0, 1).any(-1)  # Z = B * W
         if self.config.missing_tokens == "read":
             mask_BWkr = there_Zk.view(*mask_BWkr.shape[:3], 1).expand_as(mask_BWkr)
-        ids_Zr, mask_Zr = ids_BWkr.reshape(-1, r), mask_BWkr.reshape(-1, r)
-        window_N = window_X = place_Zk = None
+        ids_Xr, present_Xr = ids_BWkr.reshape(-1, r), mask_BWkr.reshape(-1, r)
+        window_N = window_X = place_Pk = None
         complete = bool(mask_BWkr.all())
         if not complete and not bool(there_Zk.all()):
             chosen = there_Zk.flatten().nonzero()[:, 0]
             if not len(chosen):
                 return None
-            ids_Zr, mask_Zr = ids_Zr.index_select(0, chosen), mask_Zr.index_select(0, chosen)
-            place_Zk = torch.full((there_Zk.numel(),), len(chosen), device=chosen.device)
-            place_Zk = place_Zk.index_copy(0, chosen, torch.arange(len(chosen), device=chosen.device)).view(-1, k)
+            ids_Xr, present_Xr = ids_Xr.index_select(0, chosen), present_Xr.index_select(0, chosen)
+            nowhere = torch.full((there_Zk.numel(),), len(chosen), device=chosen.device)
+            place_Pk = nowhere.index_copy(0, chosen, torch.arange(len(chosen), device=chosen.device)).view(-1, k)
             has_one = there_Zk.any(-1)
             if not bool(has_one.all()):
                 window_N = has_one.nonzero()[:, 0]
             window_X = (has_one.cumsum(0) - 1).repeat_interleave(k).index_select(0, chosen)
         if not self.config.query_conditioning:
-            ids_Zr, mask_Zr, place_Zk = _distinct(ids_Zr, mask_Zr, place_Zk, k)
-        mask_ZS = None if complete else mask_BWkr.reshape(-1, k * r)
+            ids_Xr, present_Xr, place_Pk = _distinct(ids_Xr, present_Xr, place_Pk, k)
+            window_X = None  # one neighbour may serve several windows now, and none conditions it
+        mask_PS = None if complete else mask_BWkr.reshape(-1, k * r)
         if self.state is None and window_N is not None:  # rows without neighbours are left out of cross-attention too
-            assert place_Zk is not None and mask_ZS is not None  # a window without neighbours makes both
-            place_Zk, mask_ZS = place_Zk.index_select(0, window_N), mask_ZS.index_select(0, window_N)
-        mask_ZS = None if mask_ZS is None or bool(mask_ZS.all()) else mask_ZS
-        mask_Xr = None if complete or bool(mask_Zr.all()) else mask_Zr
-        return Neighbours(ids_Zr, mask_Xr, place_Zk, mask_ZS, window_N, window_X, k)
+            assert place_Pk is not None and mask_PS is not None  # a window without neighbours makes both
+            place_Pk, mask_PS = place_Pk.index_select(0, window_N), mask_PS.index_select(0, window_N)
+        mask_PS = None if mask_PS is None or bool(mask_PS.all()) else mask_PS
+        mask_Xr = None if complete or bool(present_Xr.all()) else present_Xr
+        return Neighbours(ids_Xr, mask_Xr, place_Pk, mask_PS, window_N, window_X, k)
 
     def _still_read(self, state: RetroState | None) -> Row | None:
         """The row that the cache carries, as this call's tokens read it."""
@@ -254,13 +255,12 @@ class RetrievalContext:
         firsts = [start + before * s - origin for start, before in zip(grid.starts, grid.before, strict=True)]
         if grid.uniform:
             first = firsts[0]
-            if first < 0:
-                states_BPD = F.pad(states_BPD, (0, 0, -first, 0))
-            taken = states_BPD[:, max(0, first) :][:, : (W - 1) * s + m]
+            padded = F.pad(states_BPD, (0, 0, max(0, -first), 0))
+            taken = padded[:, max(0, first) :][:, : (W - 1) * s + m]
             chunks_BWmD = taken.unflatten(1, (W, m)) if s == m else taken.unfold(1, m, s).transpose(2, 3)
         else:
-            places_BP = self._places(firsts).flatten(1).clamp(0, states_BPD.shape[1] - 1).to(states_BPD.device)
-            chunks_BWmD = take(states_BPD, places_BP).unflatten(1, (W, m))
+            places_BQ = self._places(firsts).flatten(1).clamp(0, states_BPD.shape[1] - 1).to(states_BPD.device)
+            chunks_BWmD = take(states_BPD, places_BQ).unflatten(1, (W, m))
         reals = [first - origin for first in self.first_tokens]
         if all(first >= real for first, real in zip(firsts * (self.batch // len(firsts)), reals, strict=True)):
             return chunks_BWmD, None
