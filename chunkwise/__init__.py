@@ -55,7 +55,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in _PLACES:
         raise AttributeError(f"module 'chunkwise' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(_PLACES[name]), name)
+    from chunkwise.core.extras import extras_named
+
+    with extras_named():
+        value = getattr(importlib.import_module(_PLACES[name]), name)
     globals()[name] = value
     return value
 

@@ -11,7 +11,7 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 group=${1:-}
 case $group in
-  base) target='.' ;;
+  base) target='.[lab]' ;;
   dev) target='.[dev]' ;;
   *) printf 'usage: scripts/setup.sh base|dev\n' >&2; exit 2 ;;
 esac

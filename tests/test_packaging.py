@@ -73,7 +73,7 @@ def test_set_up_installs_torch_first_then_the_package_and_the_second_call_nothin
     assert machine.sets_up().returncode == 0
     torch, package = machine.pip_calls()
     assert "-c constraints.txt torch index=" in torch
-    assert "-c constraints.txt -e . index=" in package
+    assert "-c constraints.txt -e .[lab] index=" in package
     again = machine.sets_up()
     assert (again.returncode, again.stderr, len(machine.pip_calls())) == (0, "", 2)
 
@@ -187,6 +187,60 @@ def test_every_requirement_is_pinned_to_a_version_that_it_allows():
         name = requirement.name.lower().replace("_", "-")
         if name != "chunkwise":
             assert requirement.specifier.contains(pins[name]), f"{text} does not allow {pins[name]}"
+
+
+def test_every_extra_that_is_named_brings_its_package():
+    from chunkwise.core.extras import EXTRAS
+
+    optional = PROJECT["project"]["optional-dependencies"]
+    base = {Requirement(text).name for text in PROJECT["project"]["dependencies"]}
+    for package, extra in EXTRAS.items():
+        assert package in {Requirement(text).name for text in optional[extra]} and package not in base
+
+
+@pytest.mark.slow
+def test_the_bare_package_loads_a_model_generates_and_names_what_it_lacks(tmp_path):
+    """Into a virtual environment that holds nothing else."""
+
+    def run(*command, **options):
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, **options)
+
+    run(sys.executable, "-m", "venv", "bare", check=True)
+    python, chunkwise = tmp_path / "bare/bin/python", tmp_path / "bare/bin/chunkwise"
+    pip = (python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt")
+    for target in ("torch", str(ROOT)):
+        done = run(*pip, target)
+        assert done.returncode == 0, done.stderr
+    done = run(python, "-c", BARE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["4", "pip", "install", '"chunkwise[data]"']
+    plan = tmp_path / "plan.md"
+    plan.write_text((ROOT / "chunkwise" / "plans" / "instructretro.md").read_text())
+    checked = run(chunkwise, "plan", "check", plan)
+    assert checked.returncode == 0 and "cross-attention" in checked.stdout, checked.stderr
+    built = run(chunkwise, "datastore", "build", plan, "--store", tmp_path / "store")
+    assert built.returncode == 1 and 'hint: pip install "chunkwise[data]"' in built.stderr
+
+
+BARE = """
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+import chunkwise
+from chunkwise.core.errors import MachineError
+
+config = LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+model = chunkwise.RetroForCausalLM.from_decoder(
+    LlamaForCausalLM(config), chunkwise.RetroOptions(chunk_tokens=4, cca_layers=(1,), encoder_layers=1)
+)
+model.save_pretrained("model")
+model = chunkwise.RetroForCausalLM.from_pretrained("model").eval()
+written = model.generate(torch.arange(1, 9)[None], max_new_tokens=4, do_sample=False)
+print(written.shape[1] - 8)
+try:
+    chunkwise.Datastore.build(["a text"], store=chunkwise.Store("store"))
+except MachineError as error:
+    print(error.hint)
+"""
 
 
 def test_all_data_files_of_the_package_are_installed():

@@ -56,10 +56,11 @@ def _known(error: BaseException) -> BaseException:
     """An error of the machine in our own words; any other as it is."""
     if isinstance(error, ChunkwiseError) or not isinstance(error, Exception):
         return error
+    from chunkwise.core.extras import extras_named
     from chunkwise.core.io import machine_errors
 
     try:
-        with machine_errors():
+        with machine_errors(), extras_named():
             raise error
     except ChunkwiseError as known:
         return known

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from chunkwise.core.errors import InputError, MachineError
+from chunkwise.core.extras import install_line
 from chunkwise.core.io import digest_file
 from chunkwise.corpus.config import DEFAULT_INCLUDE, SourceConfig
 from chunkwise.corpus.split import unit_hash
@@ -421,7 +422,7 @@ def _load_dataset(source: SourceConfig) -> Any:
     except ImportError:
         raise MachineError(
             f"the source {source.path!r} needs the package `datasets`, which is not installed",
-            hint='python -m pip install "chunkwise[data]"',
+            hint=install_line("hub"),
         ) from None
     datasets.disable_progress_bars()
     try:

@@ -42,6 +42,7 @@ from typing import Any
 from chunkwise.core.artefact import Artefact
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, ConfigError
+from chunkwise.core.extras import extras_named
 from chunkwise.core.team import Team, world_size
 
 Inputs = Mapping[str, Artefact | None]
@@ -164,7 +165,8 @@ class Stage:
             raise TypeError(f"stage {self.name} needs a seed")
         resolved: Resolved | Artefact = Resolved(config)
         if self.resolve is not None:
-            resolved = function(self.resolve)(config, seed or 0, **artefacts)
+            with extras_named():
+                resolved = function(self.resolve)(config, seed or 0, **artefacts)
         if isinstance(resolved, Artefact):
             return resolved
         seeds = resolved.seeds
@@ -226,7 +228,8 @@ class Call:
     def build(self, folder: Path, scratch: Path, **running: Any) -> Mapping[str, Any]:
         """Build it. `running`: see the last attributes of Run."""
         run = Run(folder, scratch, self.seed, **running)
-        return self.builder(self.config, run, **self.arguments)
+        with extras_named():
+            return self.builder(self.config, run, **self.arguments)
 
     def team(self) -> Team | None:
         """The processes that build it together; None for one alone."""
@@ -234,9 +237,14 @@ class Call:
 
 
 def function(path: str) -> Callable[..., Any]:
-    """The function behind "module:function"."""
+    """The function behind "module:function".
+
+    Raises:
+        MachineError: it needs a package that is not installed.
+    """
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    with extras_named():
+        return getattr(importlib.import_module(module), name)
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------

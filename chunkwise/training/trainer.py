@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import accelerate  # noqa: F401 - the Trainer needs it, and would say so in its own words
 import torch
 import torch.nn.functional as F
 from torch import Tensor

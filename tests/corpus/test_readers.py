@@ -101,7 +101,7 @@ def test_without_the_data_extra_its_install_line_is_named(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MachineError, match="`datasets`") as caught:
         read("huggingface", tmp_path)
-    assert 'pip install "chunkwise[data]"' in caught.value.hint
+    assert 'pip install "chunkwise[hub]"' in caught.value.hint
 
 
 # Identity
