@@ -481,7 +481,7 @@ DIFFERENCE_TICKS = (-1, -0.5, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1, 2, 5)
 def draw(name: str, height: float, plot: Callable[["Figure"], None]) -> str:
     """One figure as SVG text, the same bytes for the same numbers on the same matplotlib.
 
-    As `chunkwise.lab.report.figures.draw`, but for a file that stands alone: on white, with the colours written out.
+    As `chunkwise.lab.report.draw.draw`, but for a file that stands alone: on white, with the colours written out.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -1,9 +1,8 @@
 """Results become what one reads.
 
-write.py        report.html, report.md, report.json
-page.py         sections of tables, figures and sentences
-findings.py     the sections on what was found
-account.py      the sections on how
-figures.py      the figures
-wording.py      numbers and verdicts in words
+write.py      report.html, report.md, report.json, the table of measurements
+page.py       what a page is made of: sections of tables, figures and sentences
+sections/     the sections, a file each
+draw.py       how figures are drawn
+wording.py    numbers and verdicts in words
 """

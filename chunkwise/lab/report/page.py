@@ -1,6 +1,6 @@
 """What a report is made of: sections of tables, figures and sentences, without markup.
 
-Columns without a value vanish. `findings` and `account` build the sections, `report` writes them.
+Columns without a value vanish. `sections` build them, `write` puts them on the page.
 """
 
 from __future__ import annotations

@@ -18,8 +18,19 @@ from chunkwise.lab.measure.analysis import Analysis, analyse
 from chunkwise.lab.measure.contrasts import Cells, ExampleLoader
 from chunkwise.lab.measure.results import RunLog, StudyResults
 from chunkwise.lab.measure.table import rows_of, write_table
-from chunkwise.lab.report import account, findings
 from chunkwise.lab.report.page import Figure, Material, Page, Section, Table
+from chunkwise.lab.report.sections import (
+    answers,
+    contributions,
+    exchange,
+    mechanism,
+    noise,
+    overlap,
+    parity,
+    plan,
+    questions,
+    runs,
+)
 
 
 def write_report(study: StudyResults, log: RunLog, out: Path, examples: ExampleLoader | None = None) -> Analysis:
@@ -145,21 +156,21 @@ def _markdown_text(text: str) -> str:
 CONFIRMATORY = 5  # replicates; below, a study is exploratory
 
 _SECTIONS = (
-    ("Answers", "answers", findings.answers),
-    ("What the answers say", "reading", findings.reading),
-    ("Figures", "figures", findings.drawings),
-    ("Does the model read its neighbours?", "mechanism", findings.mechanism),
-    ("Where the gain comes from", "contributions", findings.contributions),
-    ("What retrieval is worth in training tokens", "exchange", findings.exchange),
-    ("Gain by overlap", "overlap", findings.overlap),
-    ("Question answering, cell by cell", "questions", findings.grids),
-    ("How the plan was read", "resolution", account.resolution),
-    ("Parity of the arms", "parity", account.parity),
-    ("Noise budget", "noise", account.noise),
-    ("All runs", "runs", account.runs),
-    ("Integrity", "integrity", account.integrity),
-    ("Limits", "limits", account.limits),
-    ("Reproduce", "reproduce", account.reproduce),
+    ("Answers", "answers", answers.answers),
+    ("What the answers say", "reading", answers.reading),
+    ("Figures", "figures", answers.drawings),
+    ("Does the model read its neighbours?", "mechanism", mechanism.mechanism),
+    ("Where the gain comes from", "contributions", contributions.contributions),
+    ("What retrieval is worth in training tokens", "exchange", exchange.exchange),
+    ("Gain by overlap", "overlap", overlap.overlap),
+    ("Question answering, cell by cell", "questions", questions.grids),
+    ("How the plan was read", "resolution", plan.resolution),
+    ("Parity of the arms", "parity", parity.parity),
+    ("Noise budget", "noise", noise.noise),
+    ("All runs", "runs", runs.runs),
+    ("Integrity", "integrity", runs.integrity),
+    ("Limits", "limits", runs.limits),
+    ("Reproduce", "reproduce", runs.reproduce),
 )
 
 

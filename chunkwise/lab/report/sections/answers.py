@@ -1,21 +1,24 @@
-"""The sections of a report that answer: what the contrasts say, and why."""
+"""The answers: what the contrasts say, as a table, as sentences and as a figure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from chunkwise.lab.measure.contrasts import Cells, Contrast
+from chunkwise.lab.measure.results import StudyResults
 from chunkwise.lab.measure.statistics import Verdict, t_interval
-from chunkwise.lab.report import figures
 from chunkwise.lab.report import wording as say
-from chunkwise.lab.report.page import NO, UNCLEAR, YES, Badge, Blocks, Figure, Material, Row, Table, Text
-from chunkwise.lab.terms import Comparison, Metric, Selector
+from chunkwise.lab.report.draw import BAND, BLUE, INK, MUTED, ORANGE, draw, short
+from chunkwise.lab.report.page import Badge, Blocks, Figure, Material, Row, Table, Text
+from chunkwise.lab.terms import Comparison, Metric
 
-
-def _badge(verdict: Verdict | str) -> Badge:
-    verdict = Verdict(verdict)
-    return Badge(verdict.value, say.SYMBOLS[verdict], verdict.name.lower().replace("_", "-"))
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 
 def answers(s: Material) -> Blocks:
@@ -97,7 +100,7 @@ def drawings(s: Material) -> Blocks:
             "family and further metrics. Open: sizes under a slope, second experiments. Diamonds: slopes. Numbers: "
             "the table above."
         )
-        blocks.append(Figure("forest", figures.forest(s.study, measured), caption))
+        blocks.append(Figure("forest", forest(s.study, measured), caption))
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for one in s.study.comparisons:
         if one.series and one.fraction:
@@ -113,7 +116,7 @@ def drawings(s: Material) -> Blocks:
             f"thick, at the realised share of tokens.{source}"
         )
         name = f"dose-response-{levels[0].experiment}" + (f"-{place}" if place > 1 else "")
-        blocks += [Figure(name, figures.dose_response(s.study, levels), caption), table]
+        blocks += [Figure(name, dose_response(s.study, levels), caption), table]
     return blocks
 
 
@@ -144,117 +147,99 @@ def _dose_table(s: Material, levels: Sequence[Comparison]) -> Table | None:
     return Table(headers, rows, "Share of the gain over the twin that survives in a smaller datastore.")
 
 
-# --- why --------------------------------------------------------------------------------------------------------
+def _badge(verdict: Verdict | str) -> Badge:
+    verdict = Verdict(verdict)
+    return Badge(verdict.value, say.SYMBOLS[verdict], verdict.name.lower().replace("_", "-"))
 
 
-def mechanism(s: Material) -> Blocks:
-    blocks: Blocks = []
-    if s.analysis.mechanism_checks:
-        answers = {badge.word: badge for badge in (YES, NO, UNCLEAR)}
-        rows = [
-            Row([check.question, answers[check.answer], check.detail], anchor=f"check-{check.id}")
-            for check in s.analysis.mechanism_checks
-        ]
-        caption = "Yes or no only where the whole interval is on that side; first against second."
-        blocks.append(Table(["Check", "Answer", "Difference in perplexity"], rows, caption, words=(0, 1, 2)))
-    if s.analysis.mechanism and s.study.controls:
-        metric = s.metric(s.study.controls.metric)
-        rows = [
-            Row(
-                [
-                    row.name,
-                    say.level(metric, row.mean),
-                    say.estimate(row.difference, row.interval, metric.factor),
-                    say.ratio(row.difference) if metric.exponential else None,
-                    str(row.n),
-                ]
-            )
-            for row in s.analysis.mechanism
-        ]
-        headers = ["Retrieval", f"Mean {metric.title}", f"Against the twin, {metric.unit} [95 %]", "In perplexity", "n"]
-        blocks.append(Table(headers, rows, "Settings of retrieval on the same text, paired by replicate."))
-    return blocks
+def forest(study: StudyResults, contrasts: Sequence[Contrast]) -> str:
+    """Difference and interval of each contrast, one panel per metric, the band of differences that do not count."""
+    panels: dict[str, list[Contrast]] = {}
+    for one in contrasts:
+        if one.difference is not None:
+            panels.setdefault(one.metric, []).append(one)
+
+    def plot(figure: Canvas) -> None:
+        rows = [len(members) + 0.9 for members in panels.values()]
+        for axes, (metric_id, members) in zip(
+            np.ravel(figure.subplots(len(panels), 1, height_ratios=rows, squeeze=False)), panels.items(), strict=True
+        ):
+            metric = study.metric(metric_id)
+            axes.axvspan(-metric.threshold * metric.factor, metric.threshold * metric.factor, color=BAND, lw=0)
+            axes.axvline(0, color=MUTED, lw=0.8)
+            for y, one in enumerate(members):
+                assert one.difference is not None
+                primary = one.family == "primary" or one.family.startswith("secondary")
+                centre = one.difference * metric.factor
+                if one.interval:
+                    axes.plot(np.multiply(one.interval, metric.factor), [y, y], color=INK, lw=2 if primary else 1)
+                axes.plot(np.multiply(one.differences, metric.factor), [y + 0.26] * one.n, "|", color=MUTED, ms=5)
+                axes.plot(centre, y, "D" if one.kind == "slope" else "o", ms=6,
+                          color=INK, mfc=INK if primary else "white")  # fmt: skip
+            axes.set_yticks(range(len(members)), [_label(one) for one in members])
+            axes.set_ylim(len(members) - 0.4, -0.6)
+            axes.grid(axis="y", visible=False)
+            better = "lower is better" if metric.better == "lower" else "higher is better"
+            axes.set_title(f"{metric.title}: difference, {metric.unit} ({better})")
+
+    alt = "Differences with intervals: " + "; ".join(f"{one.arm} {one.metric} {one.verdict}" for one in contrasts)
+    height = sum(0.62 + 0.3 * len(members) for members in panels.values())
+    return draw("forest", alt, height, plot)
 
 
-def contributions(s: Material) -> Blocks:
-    blocks: Blocks = []
-    for i, found in enumerate(s.analysis.contributions):
-        metric = s.metric(found.metric)
-        caption = (
-            f"{say.capital(metric.title)}: what each step adds on top of the steps above, with the 95 % t interval of "
-            "its paired change; hatched where it makes things worse. The order is fixed beforehand; another order "
-            "would share the total out differently."
-        )
-        rows = [
-            Row(
-                [
-                    step.label,
-                    say.level(metric, step.mean),
-                    say.estimate(step.change, step.interval, metric.factor),
-                    str(step.n),
-                ]
-            )
-            for step in found.steps
-        ]
-        headers = ["After this step", f"Mean {metric.title}", f"Change, {metric.unit} [95 %]", "n"]
-        figure = Figure(f"waterfall-{found.metric}", figures.waterfall(s.study, s.analysis, i), caption)
-        blocks += [figure, Table(headers, rows)]
-    return blocks
+def dose_response(study: StudyResults, levels: Sequence[Comparison]) -> str:
+    """Metric against realised fraction: a thin line per replicate, the mean thick, the twin as a level line."""
+    cells, first = Cells(study), levels[0]
+
+    def panel(axes: Axes, metric: Metric) -> None:
+        places = [first.selectors(metric.id)[1], *(one.selectors(metric.id)[0] for one in levels)]
+        targets = [1.0, *(one.fraction for one in levels)]
+        replicates, columns = cells.paired(metric.id, *places)
+        values = np.array([[cell.value for cell in column] for column in columns]).T * metric.factor
+        fractions = np.array(
+            [[cells.fraction(place.view, r, target) for place, target in zip(places, targets, strict=True)]
+             for r in replicates], dtype=float,
+        )  # fmt: skip
+        for x, y in zip(fractions, values, strict=True):
+            axes.plot(x, y, color=BLUE, lw=0.8, alpha=0.55, marker="o", ms=2.5)
+        mean = values.mean(axis=0)
+        axes.plot(fractions.mean(axis=0), mean, color=BLUE, lw=2.4, marker="o", ms=6, label="mean of the replicates")
+        twin = study.controls.twin if study.controls and study.controls.metric == metric.id else None
+        without = cells.values(metric.id, twin)[0] * metric.factor if twin else np.array([])
+        if len(without):
+            axes.axhline(without.mean(), color=ORANGE, ls="--", lw=1.4, label="twin (no retrieval)")
+            if study.reference:
+                x, kept = np.array(sorted((float(at), share) for at, share in study.reference.shares.items())).T
+                curve = without.mean() - kept * (without.mean() - mean[0])
+                axes.plot(x, curve, color=MUTED, ls=":", lw=1.8, label=study.reference.label)
+        if metric.chance is not None:
+            axes.axhline(metric.chance * metric.factor, color=MUTED, ls=":", lw=1.2, label="chance")
+        axes.set_xscale("log", base=2)
+        ticks = sorted({target for target in targets if target})
+        axes.set_xticks(ticks, [_fraction(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("share of the datastore's tokens")
+        axes.set_title(f"{metric.title}, {metric.unit if metric.factor == 1 else '%'}")
+        axes.legend(loc="best")
+
+    metrics = [study.metric(metric) for metric in first.metrics]
+    metrics = [m for m in metrics if cells.paired(m.id, *first.selectors(m.id))[0]]
+    alt = f"{', '.join(m.title for m in metrics)} against the size of the datastore, one thin line per replicate"
+
+    def plot(figure: Canvas) -> None:
+        for axes, metric in zip(np.ravel(figure.subplots(1, len(metrics), squeeze=False)), metrics, strict=True):
+            panel(axes, metric)
+
+    return draw(f"dose {first.entry} {first.experiment}", alt, 3.1, plot)
 
 
-def exchange(s: Material) -> Blocks:
-    rate = s.analysis.exchange_rate
-    if rate is None:
-        return []
-    names = {arm.id: arm.label for arm in s.study.arms}
-    said = say.exchange_sentences(rate, names.get(rate.arm, rate.arm), names.get(rate.twin, rate.twin))
-    caption = (
-        f"Validation loss during continued pretraining, {s.study.replicates} replicates a line each; beneath, the "
-        "difference within each replicate. The rates are read off these curves on a line in log tokens, replicate by "
-        "replicate."
-    )
-    return [Text(said), Figure("training-curves", figures.training_curves(s.study, rate.arm, rate.twin), caption)]
+def _label(one: Contrast) -> str:
+    return short(one.arm if one.experiment == "arm" else f"{one.arm}, {one.experiment}")
 
 
-def overlap(s: Material) -> Blocks:
-    if not s.study.overlap:
-        return []
-    rows = []
-    for low, high in sorted({(row.low, row.high) for row in s.study.overlap}):
-        here = [row for row in s.study.overlap if (row.low, row.high) == (low, high)]
-        gains = []
-        for name in ("twin", "off"):
-            ours = [row.losses[name] - row.losses["on"] for row in here if {name, "on"} <= row.losses.keys()]
-            gains.append(say.estimate(float(np.mean(ours)), t_interval(ours)) if ours else None)
-        tokens = say.count(sum(row.tokens for row in here) / len(here))
-        rows.append(Row([say.percent_range(low, high), tokens, *gains]))
-    caption = (
-        "Loss saved by retrieval where a chunk shares more or less text with its neighbours: mean over "
-        f"{s.study.replicates} replicates with a 95 % t interval. A gain at high overlap only is copying."
-    )
-    against = ["Saved against the twin [95 %]", "Saved against gate 0 [95 %]"]
-    headers = [say.capital(s.study.overlap_unit), "Tokens", *against]
-    return [Figure("overlap", figures.overlap_gain(s.study), caption), Table(headers, rows)]
-
-
-def grids(s: Material) -> Blocks:
-    blocks: Blocks = []
-    for grid in s.study.grids:
-        metric = s.metric(grid.metric)
-
-        def shown(at: Selector | None, metric: Metric = metric) -> str | None:
-            values = s.cells.values(metric.id, at)[0] if at else np.array([])
-            if not len(values):
-                return None
-            interval = t_interval(values) if np.ptp(values) else None  # equal: one evaluation that replicates share
-            digits = 1 if metric.factor > 1 else 3
-            spread = (interval[1] - interval[0]) / 2 * metric.factor if interval else 0.0
-            half = f" \N{PLUS-MINUS SIGN} {spread:.{digits}f}" if interval else ""
-            return f"{say.level(metric, float(values.mean()))}{half}"
-
-        rows = [Row([label, *(shown(at) for at in places)]) for label, places in grid.rows]
-        chance = "" if metric.chance is None else f" Chance is {100 * metric.chance:.0f} %."
-        half = "mean over replicates \N{PLUS-MINUS SIGN} half its 95 % t interval"
-        caption = f"{grid.title}: {metric.title}, {half}.{chance}"
-        blocks.append(Table(["System", *grid.columns], rows, caption))
-    return blocks
+def _fraction(value: float) -> str:
+    """1/2, 1/4, 1/8 where it is one over a whole number; per cent elsewhere."""
+    if value == 1:
+        return "full"
+    whole = round(1 / value)
+    return f"1/{whole}" if math.isclose(1 / value, whole, rel_tol=1e-3) else f"{value:.0%}"
