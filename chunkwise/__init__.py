@@ -8,8 +8,8 @@
 
     report = chunkwise.run_plan("instructretro", profile="laptop", out="runs/demo")
 
-The names below are the public surface (docs/api.md). Importing the package costs nothing, torch above all: each name is
-imported when it is first used.
+The names below are the public surface (docs/api.md). Importing the package costs nothing, torch
+above all: each name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in _PLACES:
-        raise AttributeError(f"module 'chunkwise' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'chunkwise' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     from chunkwise.core.extras import extras_named
 
     with extras_named():

@@ -1,4 +1,6 @@
-"""`python -m chunkwise`, for launchers that start a module: torchrun --nproc-per-node 2 -m chunkwise train ..."""
+"""`python -m chunkwise`, for launchers that start a module: torchrun --nproc-per-node 2 -m
+chunkwise train ...
+"""
 
 import sys
 

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 
 table = pq.read_table("runs/demo/measurements.parquet")
 loss = table.filter((pc.field("metric") == "perplexity") & (pc.field("view") == "full"))
-found = loss.filter((pc.field("arm") == "retro") & (pc.field("condition") == "on")).sort_by("replicate")
-twin = loss.filter((pc.field("arm") == "twin") & (pc.field("condition") == "none")).sort_by("replicate")
+loss = loss.sort_by("replicate")
+found = loss.filter((pc.field("arm") == "retro") & (pc.field("condition") == "on"))
+twin = loss.filter((pc.field("arm") == "twin") & (pc.field("condition") == "none"))
 print(pc.subtract(found["value"], twin["value"]))
 ```
 """

@@ -14,33 +14,55 @@ def ablate(
     plan: Annotated[
         str,
         typer.Argument(
-            metavar="PLAN", help="Plan: a file, or a packaged one by name (instructretro).", show_default=False
+            metavar="PLAN",
+            help="Plan: a file, or a packaged one by name (instructretro).",
+            show_default=False,
         ),
     ],
-    profile: Annotated[str, typer.Option(help="How large everything is: a packaged name or a YAML file.")] = "laptop",
+    profile: Annotated[
+        str, typer.Option(help="How large everything is: a packaged name or a YAML file.")
+    ] = "laptop",
     settings: SetOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the report. Default: runs/ and the plan's name.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder for the report. Default: runs/ and the plan's name.", show_default=False
+        ),
     ] = None,
     overrides: Annotated[
         Path | None,
-        typer.Option(help="YAML file with your reading of entries that are not resolved.", show_default=False),
+        typer.Option(
+            help="YAML file with your reading of entries that are not resolved.", show_default=False
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print arms, jobs, what they share and the estimated time; run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print arms, jobs, what they share and the estimated time; run nothing.",
+        ),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a plan of which some entry cannot be run as it is written.")
+        bool,
+        typer.Option(
+            "--strict", help="Refuse a plan of which some entry cannot be run as it is written."
+        ),
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Parallel jobs. Default: one per GPU, else one per core.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Parallel jobs. Default: one per GPU, else one per core.",
+            show_default=False,
+        ),
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Run an ablation plan: resolve its words to arms, train and evaluate them, test the differences, write a report.
+    """Run an ablation plan: resolve its words to arms, train and evaluate them, test the
+    differences, write a report.
 
-    OUT gets report.html, report.md, report.json, the figures, and all measurements as one table (measurements.parquet,
+    OUT gets report.html, report.md, report.json, the figures, and all measurements as one table
+    (measurements.parquet,
     measurements.csv: docs/measurements.md). What was finished is kept: after Ctrl-C or a crash the
     same command goes on. Exit 0: all of the plan was run; 3: some of it.
 

@@ -1,11 +1,24 @@
-"""The verbs. Importing this costs a tenth of a second: each verb imports what it needs when it is called."""
+"""The verbs. Importing this costs a tenth of a second: each verb imports what it needs when it is
+called.
+"""
 
 from typing import Annotated, Any
 
 import typer
 
 from chunkwise import __version__
-from chunkwise.cli import ablate, datastore, evaluate, generate, model, plan, report, stage, store, train
+from chunkwise.cli import (
+    ablate,
+    datastore,
+    evaluate,
+    generate,
+    model,
+    plan,
+    report,
+    stage,
+    store,
+    train,
+)
 
 EPILOG = """\b
 Exit codes:
@@ -25,7 +38,8 @@ Results go to stdout, progress and errors to stderr."""
 
 app = typer.Typer(
     name="chunkwise",
-    rich_markup_mode=None,  # plain help: quick, and the same in a terminal, a pipe and the documentation
+    # plain help: quick, and the same in a terminal, a pipe and the documentation
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     epilog=EPILOG,
@@ -42,7 +56,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Tells you what retrieval is worth to your language model.

@@ -33,29 +33,41 @@ app = typer.Typer(
 @app.command(short_help="Build a datastore from text.")
 def build(
     sources: Annotated[
-        list[str] | None, typer.Argument(metavar="SOURCE...", help="Files and folders of text.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="SOURCE...", help="Files and folders of text.", show_default=False),
     ] = None,
     kind: Annotated[
         str,
         typer.Option(
-            help="auto (by file suffix), text, markdown, jsonl, parquet, code; huggingface: SOURCE is a data set; "
+            help="auto (by file suffix), text, markdown, jsonl, parquet, code; huggingface: SOURCE "
+            "is a data set; "
             "python: SOURCE is an installed package, or `python` for the standard library."
         ),
     ] = "auto",
     out: OutOption = None,
     tokenizer: Annotated[
-        str, typer.Option(help="train: learn one from the text; or the folder or hub name of an existing one.")
+        str,
+        typer.Option(
+            help="train: learn one from the text; or the folder or hub name of an existing one."
+        ),
     ] = "train",
     vocabulary_size: Annotated[
-        int | None, typer.Option(min=258, help="Tokens of a trained tokenizer. Default: 4096.", show_default=False)
+        int | None,
+        typer.Option(
+            min=258, help="Tokens of a trained tokenizer. Default: 4096.", show_default=False
+        ),
     ] = None,
     chunk_tokens: Annotated[
-        int | None, typer.Option(min=2, max=255, help="Tokens of a chunk. Default: 64.", show_default=False)
+        int | None,
+        typer.Option(min=2, max=255, help="Tokens of a chunk. Default: 64.", show_default=False),
     ] = None,
     valid: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Share of the documents kept out, to evaluate on. Default: 0.05.", show_default=False
+            min=0,
+            max=1,
+            help="Share of the documents kept out, to evaluate on. Default: 0.05.",
+            show_default=False,
         ),
     ] = None,
     held: Annotated[
@@ -63,7 +75,10 @@ def build(
         typer.Option(
             min=0,
             max=1,
-            help="Share that is in the datastore and never trained on, to make questions from. Default: 0.",
+            help=(
+                "Share that is in the datastore and never trained on, to make questions from. "
+                "Default: 0."
+            ),
             show_default=False,
         ),
     ] = None,
@@ -73,14 +88,15 @@ def build(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a datastore: read documents, drop duplicates, split, learn a tokenizer, cut into chunks, index.
+    """Build a datastore: read documents, drop duplicates, split, learn a tokenizer, cut into
+    chunks, index.
 
     Each step is kept in the store and not repeated. Settings: corpus, tokenizer, datastore.
 
     \b
     Example:
       chunkwise datastore build notes/ papers.jsonl.gz --out runs/notes
-      chunkwise datastore build python numpy --kind python --held 0.25 --set corpus.max_documents_bytes=8000000
+      chunkwise datastore build python numpy --kind python --held 0.25
     """
     from chunkwise.cli.output import print_artefact
     from chunkwise.cli.settings import BuildSettings, read_settings
@@ -92,9 +108,14 @@ def build(
     from chunkwise.corpus.stages import CORPUS, TOKENIZER, TOKENS
     from chunkwise.datastore.stages import DATASTORE
 
-    found = [source.model_dump(mode="json", exclude_unset=True) for source in _sources(sources or [], kind)]
+    found = [
+        source.model_dump(mode="json", exclude_unset=True)
+        for source in _sources(sources or [], kind)
+    ]
     if not found and config is None:
-        raise ConfigError("no text to build from", hint="name files or folders, or a --config with corpus.sources")
+        raise ConfigError(
+            "no text to build from", hint="name files or folders, or a --config with corpus.sources"
+        )
     chosen = read_settings(
         BuildSettings,
         config,
@@ -128,7 +149,9 @@ def _sources(names: list[str], kind: str) -> list["SourceConfig"]:
     from chunkwise.corpus.readers import sources_of
 
     if kind not in ("auto", *SOURCE_KINDS):
-        raise ConfigError(f"unknown --kind {kind!r}", hint=f"known: auto, {', '.join(SOURCE_KINDS)}")
+        raise ConfigError(
+            f"unknown --kind {kind!r}", hint=f"known: auto, {', '.join(SOURCE_KINDS)}"
+        )
     if kind == "python" and names:
         packages = tuple(name for name in names if name != "python")
         return [SourceConfig(kind="python", packages=packages, standard_library="python" in names)]
@@ -139,14 +162,19 @@ def _sources(names: list[str], kind: str) -> list["SourceConfig"]:
 
 @app.command(short_help="Show the chunks that share most with a text.")
 def search(
-    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)],
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="Words to look for.", show_default=False)],
+    datastore: Annotated[
+        str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)
+    ],
+    query: Annotated[
+        str, typer.Argument(metavar="QUERY", help="Words to look for.", show_default=False)
+    ],
     k: Annotated[int, typer.Option("--k", min=1, help="Chunks to show, best first.")] = 5,
     tokenizer: TokenizerOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the chunks of a datastore that share most with a text, by BM25, with their documents and scores.
+    """Show the chunks of a datastore that share most with a text, by BM25, with their documents and
+    scores.
 
     \b
     Example:
@@ -161,7 +189,9 @@ def search(
 
     calls = Steps(Store(store))
     artefact = calls.datastore(datastore)
-    words = calls.tokenizer_folder(tokenizer_digest(artefact), tokenizer, f"the datastore {datastore}")
+    words = calls.tokenizer_folder(
+        tokenizer_digest(artefact), tokenizer, f"the datastore {datastore}"
+    )
     passages = Datastore.open(artefact).find(query, k, tokenizer=words)
     found = [
         {"rank": rank, **asdict(passage), "score": round(passage.score or 0.0, 4)}
@@ -171,7 +201,9 @@ def search(
         print_json(found)
         return
     for hit in found:
-        typer.echo(f"{hit['rank']}. {hit['document']}  chunk {hit['chunk']}  score {hit['score']:.2f}")
+        typer.echo(
+            f"{hit['rank']}. {hit['document']}  chunk {hit['chunk']}  score {hit['score']:.2f}"
+        )
         typer.echo("".join(f"   {line}\n" for line in hit["text"].strip().splitlines()))
     if not found:
         typer.echo("no chunk shares a word with the query")
@@ -179,7 +211,9 @@ def search(
 
 @app.command(short_help="Show what a datastore holds.")
 def info(
-    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)],
+    datastore: Annotated[
+        str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)
+    ],
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -211,7 +245,10 @@ def info(
             "vocabulary": head["vocabulary_size"],
             "tokenizer": head["tokenizer_digest"][:16],
             "megabytes": size / 1e6,
-            "built in": f"{artefact.record.seconds:.1f} s with chunkwise {artefact.record.code.get('package')}",
+            "built in": (
+                f"{artefact.record.seconds:.1f} s with chunkwise "
+                f"{artefact.record.code.get('package')}"
+            ),
         }
     )
 
@@ -219,4 +256,7 @@ def info(
 def _facts(counts: dict[str, Any]) -> dict[str, Any]:
     by_source = ", ".join(f"{label} {tokens:,}" for label, tokens in counts["by_source"].items())
     facts = {name: counts[name] for name in ("documents", "chunks", "tokens")}
-    return facts | {"tokens by source": by_source, "documents too short": counts["short_documents"] or None}
+    return facts | {
+        "tokens by source": by_source,
+        "documents too short": counts["short_documents"] or None,
+    }

@@ -1,4 +1,6 @@
-"""The one place where an exception becomes what a user reads: `error: ...`, `hint: ...`, and an exit code."""
+"""The one place where an exception becomes what a user reads: `error: ...`, `hint: ...`, and an
+exit code.
+"""
 
 import os
 import sys
@@ -32,7 +34,10 @@ def explain(error: BaseException) -> int:
             code = error.exit_code
         else:
             text = " ".join(str(error).split())
-            _say("error", f"internal error, {type(error).__name__}: {text}" if text else _named(error))
+            _say(
+                "error",
+                f"internal error, {type(error).__name__}: {text}" if text else _named(error),
+            )
             if not os.environ.get(DEBUG):
                 _say("hint", f"this is a fault of chunkwise; {DEBUG}=1 shows where it happened")
             code = 1

@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from chunkwise.cli.options import DATASTORE, MODEL, TEXT, ConfigOption, DryRunOption, JsonOption, SetOption, StoreOption
+from chunkwise.cli.options import (
+    DATASTORE,
+    MODEL,
+    TEXT,
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    SetOption,
+    StoreOption,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,7 +29,9 @@ app = typer.Typer(
 
 _OutOption = Annotated[
     Path | None,
-    typer.Option("--out", help="Also place the records here, in a folder for each line.", show_default=False),
+    typer.Option(
+        "--out", help="Also place the records here, in a folder for each line.", show_default=False
+    ),
 ]
 
 
@@ -32,7 +43,8 @@ def perplexity(
         list[str] | None,
         typer.Option(
             "--condition",
-            help="on, off, random, shuffled, own, oracle, in_prompt, none; repeatable. Default: on and off for a model "
+            help="on, off, random, shuffled, own, oracle, in_prompt, none; repeatable. Default: on "
+            "and off for a model "
             "with retrieval, none for a plain decoder.",
             show_default=False,
         ),
@@ -46,19 +58,25 @@ def perplexity(
 ) -> None:
     """Loss on the documents that are in neither datastore nor training text (split valid).
 
-    on: the datastore's neighbours are read; off: the same model with its gate at 0; random: neighbours drawn at
-    random; shuffled: what was found for another chunk; own: the chunk itself; oracle: the true continuation as a
-    neighbour; none: a plain decoder.
+    on: the datastore's neighbours are read; off: the same model with its gate at 0; random:
+    neighbours drawn at random; shuffled: what was found for another chunk; own: the chunk itself;
+    oracle: the true continuation as a neighbour; none: a plain decoder.
     Settings: k, view, batch_rows, ..., text (sequence_tokens, max_tokens, ...), search (K, ...).
 
     \b
     Example:
-      chunkwise evaluate perplexity runs/retrofit runs/notes --condition on --condition off --condition random
+      chunkwise evaluate perplexity runs/retrofit runs/notes --condition on --condition random
       chunkwise evaluate perplexity runs/twin runs/notes
     """
     from chunkwise.cli.output import about, print_columns, print_json
     from chunkwise.cli.settings import PerplexitySettings, read_settings, stage_config
-    from chunkwise.cli.steps import Steps, is_retro, model_settings, require_same_tokenizer, row_tokens
+    from chunkwise.cli.steps import (
+        Steps,
+        is_retro,
+        model_settings,
+        require_same_tokenizer,
+        row_tokens,
+    )
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
     from chunkwise.core.store import Store
@@ -72,11 +90,19 @@ def perplexity(
     tokens, source = calls.text(text)
     require_same_tokenizer(measured, source or tokens)
     retro = is_retro(measured)
-    defaults: dict[str, Any] = {"text": {"split": "valid", "layout": "documents", **row_tokens(source)}}
+    defaults: dict[str, Any] = {
+        "text": {"split": "valid", "layout": "documents", **row_tokens(source)}
+    }
     if retro:
         defaults["k"] = model_settings(measured)["neighbours"]
     wanted = [
-        read_settings(PerplexitySettings, config, settings, defaults=defaults, options={"condition": condition})
+        read_settings(
+            PerplexitySettings,
+            config,
+            settings,
+            defaults=defaults,
+            options={"condition": condition},
+        )
         for condition in conditions or (["on", "off"] if retro else ["none"])
     ]
     results = []
@@ -116,13 +142,18 @@ def perplexity(
 @app.command(short_help="Zero-shot answers to questions.")
 def questions(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)],
-    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)],
+    datastore: Annotated[
+        str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)
+    ],
     asked: Annotated[
         str | None,
         typer.Option(
             "--questions",
-            help="JSON Lines with question, answers and, for a choice, choices and answer_index; or a folder or key "
-            "from the stage questions. Default: made from the docstrings of the datastore's held documents.",
+            help="JSON Lines with question, answers and, for a choice, choices and answer_index; "
+            "or "
+            "a folder or key "
+            "from the stage questions. Default: made from the docstrings of the datastore's held "
+            "documents.",
             show_default=False,
         ),
     ] = None,
@@ -144,11 +175,12 @@ def questions(
     """Zero-shot answers: choice among options, exact match, F1, likelihood of the right answer.
 
     closed: no passages; prompt: passages in the prompt; encoder: in the neighbour encoder; both.
-    Settings: k, passages, evidence, scoring, n_questions, ..., search (K, ...), made (how questions are made).
+    Settings: k, passages, evidence, scoring, n_questions, ..., search (K, ...), made (how questions
+        are made).
 
     \b
     Example:
-      chunkwise evaluate questions runs/tuned runs/notes --questions quiz.jsonl --cell both --cell closed
+      chunkwise evaluate questions runs/tuned runs/notes --questions quiz.jsonl --cell both
     """
     from chunkwise.cli.output import about, print_columns, print_json
     from chunkwise.cli.settings import QuestionsSettings, read_settings, stage_config
@@ -171,17 +203,23 @@ def questions(
     retro = is_retro(measured)
     defaults = {"k": model_settings(measured)["neighbours"]} if retro else {}
     wanted = [
-        read_settings(QuestionsSettings, config, settings, defaults=defaults, options={"cell": cell})
+        read_settings(
+            QuestionsSettings, config, settings, defaults=defaults, options={"cell": cell}
+        )
         for cell in cells or ["closed", "prompt", *(["encoder", "both"] if retro else [])]
     ]
     results = []
     with display(), quiet_transformers():
         if asked is None:
-            made = calls.call(QUESTIONS, wanted[0].made, {"corpus": origin(calls.store, tokens, "corpus")})
+            made = calls.call(
+                QUESTIONS, wanted[0].made, {"corpus": origin(calls.store, tokens, "corpus")}
+            )
         else:
             made = calls.questions(asked, "questions")
         found = calls.call(
-            QUESTION_NEIGHBOURS, wanted[0].search, {"datastore": source, "questions": made, "tokens": tokens}
+            QUESTION_NEIGHBOURS,
+            wanted[0].search,
+            {"datastore": source, "questions": made, "tokens": tokens},
         )
         for one in wanted:
             place = None if out is None else out / one.cell
@@ -210,7 +248,11 @@ def questions(
     names = ("choice_accuracy", "exact_match", "f1", "answer_nll")
     heading = ["cell", "questions", "choice accuracy", "exact match", "F1", "nats per answer token"]
     lines = [
-        [result["cell"], f"{result['metrics']['questions']:,}", *(_value(result["metrics"][name]) for name in names)]
+        [
+            result["cell"],
+            f"{result['metrics']['questions']:,}",
+            *(_value(result["metrics"][name]) for name in names),
+        ]
         for result in results
     ]
     print_columns([heading, *lines])

@@ -25,37 +25,57 @@ def generate(
         ),
     ],
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="Text to go on from; - reads stdin.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="PROMPT", help="Text to go on from; - reads stdin.", show_default=False
+        ),
     ],
     datastore: Annotated[
         str | None,
-        typer.Option(help="Datastore to look things up in. Without it nothing is looked up.", show_default=False),
+        typer.Option(
+            help="Datastore to look things up in. Without it nothing is looked up.",
+            show_default=False,
+        ),
     ] = None,
     k: Annotated[
-        int | None, typer.Option("--k", min=1, help="Neighbours of a chunk. Default: the model's.", show_default=False)
+        int | None,
+        typer.Option(
+            "--k", min=1, help="Neighbours of a chunk. Default: the model's.", show_default=False
+        ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens, at most.")] = 64,
     question: Annotated[
-        bool, typer.Option("--question", help="The prompt is a question or instruction, for a tuned model.")
+        bool,
+        typer.Option(
+            "--question", help="The prompt is a question or instruction, for a tuned model."
+        ),
     ] = False,
     passages: Annotated[
-        int, typer.Option(min=0, help="With --question and --datastore: passages in the prompt, best first.")
+        int,
+        typer.Option(
+            min=0, help="With --question and --datastore: passages in the prompt, best first."
+        ),
     ] = 0,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0 takes the likeliest token each time.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws at a temperature above 0.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Type of the weights: float32, bfloat16, float16 (GPU only).")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Type of the weights: float32, bfloat16, float16 (GPU only).")
+    ] = "float32",
     tokenizer: TokenizerOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on from a prompt. The new text goes to stdout, what was looked up for it to stderr (or both into --json).
+    """Go on from a prompt. The new text goes to stdout, what was looked up for it to stderr (or
+    both into --json).
 
-    The prompt is padded on the left so that it ends with a chunk: what is found for its last chunk serves the first
-    new token. Later lookups follow whenever a chunk is complete.
+    The prompt is padded on the left so that it ends with a chunk: what is found for its last chunk
+    serves the first new token. Later lookups follow whenever a chunk is complete.
 
     \b
     Example:
-      chunkwise generate runs/tuned "What does shuffle do?" --question --datastore runs/notes --passages 3
+      chunkwise generate runs/tuned "What does shuffle do?" --question --datastore runs/notes
       chunkwise generate runs/retrofit "A neighbour is" --datastore runs/notes --max-tokens 40
     """
     from chunkwise.core.errors import ConfigError, InputError, MismatchError
@@ -89,7 +109,9 @@ def generate(
         words = load_tokenizer(words_folder)
     shown: list[int] = []
     if passages and source is not None:
-        ids, shown = _prompt_with_passages(source, words, text, passages, _reach(loaded) - max_tokens)
+        ids, shown = _prompt_with_passages(
+            source, words, text, passages, _reach(loaded) - max_tokens
+        )
     else:
         ids = encode(words, [render_question(text) if question else text])[0].tolist()
     _require_reach(loaded, len(ids), max_tokens)
@@ -98,8 +120,10 @@ def generate(
     if source is not None and (has_retrieval(loaded) or not passages):
         if not has_retrieval(loaded):
             raise MismatchError(
-                f"--datastore needs a model with retrieval; {model} is a plain decoder ({type(loaded).__name__})",
-                hint="leave --datastore out, write passages into the prompt (--question --passages 3), or give what "
+                f"--datastore needs a model with retrieval; {model} is a plain decoder "
+                f"({type(loaded).__name__})",
+                hint="leave --datastore out, write passages into the prompt (--question --passages "
+                "3), or give what "
                 "`chunkwise train retrofit` made",
             )
         chunk_tokens = int(loaded.config.chunk_tokens)
@@ -123,10 +147,17 @@ def generate(
     answer = str(words.decode(written, skip_special_tokens=True))
     found: list[dict[str, Any]] = []
     if source is not None and shown:
-        found.append({"lookup": 0, "neighbours": [_described(source, chunk, words) for chunk in shown]})
+        found.append(
+            {"lookup": 0, "neighbours": [_described(source, chunk, words) for chunk in shown]}
+        )
     if source is not None and evidence is not None:
         for number, chunks in enumerate(evidence.found, start=1):
-            found.append({"lookup": number, "neighbours": [_described(source, chunk, words) for chunk in chunks]})
+            found.append(
+                {
+                    "lookup": number,
+                    "neighbours": [_described(source, chunk, words) for chunk in chunks],
+                }
+            )
     if as_json:
         print_json({"prompt": text, "text": answer, "tokens": len(written), "evidence": found})
         return
@@ -162,7 +193,11 @@ def _open(
     source = None if found is None else Datastore.open(found)
     folder = Path(model)
     if (folder / "config.json").is_file() and not (folder / RECORD).exists():
-        return folder, tokenizer or folder, source  # from elsewhere: whether its tokenizer fits cannot be told
+        return (
+            folder,
+            tokenizer or folder,
+            source,
+        )  # from elsewhere: whether its tokenizer fits cannot be told
     trained = calls.model(model)
     if found is not None:
         require_same_tokenizer(trained, found)
@@ -176,7 +211,8 @@ def _evidence(source: "Datastore", chunk_tokens: int) -> "_Evidence":
 
     if source.chunk_tokens != chunk_tokens:
         raise MismatchError(
-            f"the model reads chunks of {chunk_tokens} tokens, the datastore holds chunks of {source.chunk_tokens}",
+            f"the model reads chunks of {chunk_tokens} tokens, the datastore holds chunks of "
+            f"{source.chunk_tokens}",
             hint=f"build a datastore with --chunk-tokens {chunk_tokens}",
         )
     return _Evidence(Bm25Retriever(source, threads=1))
@@ -198,17 +234,25 @@ class _Evidence:
 def _prompt_with_passages(
     source: "Datastore", words: Any, question: str, passages: int, max_tokens: int
 ) -> tuple[list[int], list[int]]:
-    """Token ids of a question below its best passages, as many as fit, and the chunks that were taken."""
+    """Token ids of a question below its best passages, as many as fit, and the chunks that were
+    taken.
+    """
     import numpy as np
 
     from chunkwise.evaluation.evidence import passage_tokens
     from chunkwise.evaluation.prompts import build_prompt, encode
 
     query = np.array([encode(words, question)])
-    hits = source.search(query, np.array([query.shape[1]]), passages, threads=1).ids[0].astype(np.int64)
+    hits = (
+        source.search(query, np.array([query.shape[1]]), passages, threads=1)
+        .ids[0]
+        .astype(np.int64)
+    )
     texts: list[list[int]] = []
     chunks: list[int] = []
-    for place in range(len(hits)):  # a chunk that an earlier passage holds already makes no passage of its own
+    for place in range(
+        len(hits)
+    ):  # a chunk that an earlier passage holds already makes no passage of its own
         longer = passage_tokens(source, hits[: place + 1], passages=passages, chunks=2)
         if len(longer) > len(texts):
             texts, chunks = longer, [*chunks, int(hits[place])]
@@ -229,6 +273,7 @@ def _require_reach(model: Any, prompt_tokens: int, max_tokens: int) -> None:
     reach = _reach(model)
     if prompt_tokens + max_tokens > reach:
         raise InputError(
-            f"the model reads {reach} tokens; the prompt has {prompt_tokens}, and {max_tokens} new ones are asked for",
+            f"the model reads {reach} tokens; the prompt has {prompt_tokens}, and {max_tokens} new "
+            "ones are asked for",
             hint="shorten the prompt, or lower --max-tokens",
         )

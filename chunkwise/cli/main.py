@@ -1,4 +1,5 @@
-"""The command `chunkwise`: runs a verb and turns whatever happens into an exit code and at most a few lines on stderr.
+"""The command `chunkwise`: runs a verb and turns whatever happens into an exit code and at most a
+few lines on stderr.
 
     0    done
     1    failed: `error: ...` and, where something can be done about it, `hint: ...`
@@ -23,14 +24,17 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 class _Interrupts:
-    """Ctrl-C as KeyboardInterrupt, remembered: libraries turn it into errors of their own, or lose it."""
+    """Ctrl-C as KeyboardInterrupt, remembered: libraries turn it into errors of their own, or lose
+    it.
+    """
 
     def __init__(self) -> None:
         self.came = False
         signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.came:  # the second one does not wait for anything to be tidied up; the store sweeps when next used
+        # the second one does not wait for anything to be tidied up; the store sweeps when next used
+        if self.came:
             os.write(2, b"\n")
             os._exit(INTERRUPTED)
         self.came = True
@@ -62,17 +66,23 @@ def main(arguments: list[str] | None = None) -> int:
                 code = _explain(error)
         if interrupts.came or code == INTERRUPTED:
             code = INTERRUPTED
-            print("interrupted; what was finished is kept: the same command goes on from there", file=sys.stderr)
+            print(
+                "interrupted; what was finished is kept: the same command goes on from there",
+                file=sys.stderr,
+            )
     except BrokenPipeError:  # stderr went away too
         code = BROKEN_PIPE
     _give_up_what_cannot_be_written()
-    # A process that ends here is not interrupted any more; a caller inside Python gets its own handler back.
+    # A process that ends here is not interrupted any more; a caller inside Python gets its own
+    # handler back.
     signal.signal(signal.SIGINT, signal.SIG_IGN if arguments is None else before)
     return code
 
 
 def _give_up_what_cannot_be_written() -> None:
-    """Python flushes stdout once more when it exits; where that failed already it must not complain again."""
+    """Python flushes stdout once more when it exits; where that failed already it must not complain
+    again.
+    """
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -97,7 +107,9 @@ def _invoke(parser: Any, name: str, arguments: list[str] | None) -> int:
     import typer
 
     try:  # not parser.main: it answers interrupts, closed pipes and errors in ways of its own
-        with parser.make_context(name, list(sys.argv[1:] if arguments is None else arguments)) as context:
+        with parser.make_context(
+            name, list(sys.argv[1:] if arguments is None else arguments)
+        ) as context:
             parser.invoke(context)
     except typer.Exit as end:
         return end.exit_code

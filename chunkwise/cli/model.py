@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     short_help="Check decoders, import Megatron checkpoints.",
-    help="""Models of others: whether a decoder can carry retrieval, and Retro models that Megatron-LM trained.
+    help="""Models of others: whether a decoder can carry retrieval, and Retro models that
+    Megatron-LM trained.
 
     \b
     Example:
@@ -30,7 +31,10 @@ def check(
         str,
         typer.Argument(
             metavar="NAME_OR_DIR",
-            help="A Hugging Face folder (config.json, and weights as safetensors), or a name on the hub.",
+            help=(
+                "A Hugging Face folder (config.json, and weights as safetensors), or a name on the "
+                "hub."
+            ),
             show_default=False,
         ),
     ],
@@ -38,7 +42,8 @@ def check(
         bool,
         typer.Option(
             "--config-only",
-            help="Read no weights: probe random ones of the config's own widths, in the first layers that show every "
+            help="Read no weights: probe random ones of the config's own widths, in the first "
+            "layers that show every "
             "kind of layer. For models that do not fit into memory.",
         ),
     ] = False,
@@ -47,16 +52,21 @@ def check(
         typer.Option(
             "--cca-layers",
             metavar="RULE",
-            help="Layers that get cross-attention: retro, middle, last, all, or numbers from 1, as 4,8,12.",
+            help=(
+                "Layers that get cross-attention: retro, middle, last, all, or numbers from 1, as "
+                "4,8,12."
+            ),
         ),
     ] = "retro",
     as_json: JsonOption = False,
 ) -> None:
-    """Can this decoder carry retrieval? Says where cross-attention goes and what it adds, or why not (exit 1).
+    """Can this decoder carry retrieval? Says where cross-attention goes and what it adds, or why
+    not (exit 1).
 
-    The decoder is run on eight tokens: that it is causal, that its layers receive the neighbours, that what
-    cross-attention adds arrives in the residual stream as it is, that its cache gives the logits of one pass. A folder
-    without weights is probed with random ones. No code from the folder is run, and no pickled weights are read.
+    The decoder is run on eight tokens: that it is causal, that its layers receive the neighbours,
+    that what cross-attention adds arrives in the residual stream as it is, that its cache gives the
+    logits of one pass. A folder without weights is probed with random ones. No code from the folder
+    is run, and no pickled weights are read.
 
     \b
     Example:
@@ -70,7 +80,9 @@ def check(
     from chunkwise.training.trainer import quiet_transformers
 
     parts = cca_layers.split(",")
-    rule: Any = tuple(map(int, parts)) if all(part.strip().isdecimal() for part in parts) else cca_layers
+    rule: Any = (
+        tuple(map(int, parts)) if all(part.strip().isdecimal() for part in parts) else cca_layers
+    )
     options = RetroOptions.parse({"cca_layers": rule}, where="--cca-layers")
     with quiet_transformers():
         found = run(model, options, config_only=config_only)
@@ -97,7 +109,10 @@ def _check_facts(found: "ModelCheck") -> dict[str, Any]:
     if report is not None:
         order = {
             "sequential": "sequential (self-attention, cross-attention, feed-forward)",
-            "parallel": "parallel (a layer's own feed-forward does not see what cross-attention adds, later layers do)",
+            "parallel": (
+                "parallel (a layer's own feed-forward does not see what cross-attention adds, "
+                "later layers do)"
+            ),
         }
         facts["decoder"] = report.decoder
         facts["hook"] = f"output of {report.hook} in {report.layer}"
@@ -105,7 +120,9 @@ def _check_facts(found: "ModelCheck") -> dict[str, Any]:
         facts["block"] = order[report.block]
         facts["attention"] = report.attention
         few = found.random_layers
-        facts["weights"] = "its own" if few is None else f"random, in {few} of {found.layers} layers"
+        facts["weights"] = (
+            "its own" if few is None else f"random, in {few} of {found.layers} layers"
+        )
     facts["result"] = "refused" if report is None else "passes"
     return facts
 
@@ -139,32 +156,43 @@ def import_(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="Folder with latest_checkpointed_iteration.txt, one iteration's folder, or an only rank's file.",
+            help=(
+                "Folder with latest_checkpointed_iteration.txt, one iteration's folder, or an only "
+                "rank's file."
+            ),
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the model, new or empty.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the model, new or empty.", show_default=False)
+    ],
     chunk_tokens: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Tokens of a chunk, which Megatron keeps outside its checkpoint; the published models have 64.",
+            help=(
+                "Tokens of a chunk, which Megatron keeps outside its checkpoint; the published "
+                "models have 64."
+            ),
             show_default=False,
         ),
     ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="Type of the weights: float32, bfloat16, float16. Default: the checkpoint's.", show_default=False
+            help="Type of the weights: float32, bfloat16, float16. Default: the checkpoint's.",
+            show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read a Megatron-LM Retro checkpoint (InstructRetro's) and write it as a Hugging Face folder in safetensors.
+    """Read a Megatron-LM Retro checkpoint (InstructRetro's) and write it as a Hugging Face folder
+    in safetensors.
 
-    The checkpoint's pickles are read as tensors and plain data: nothing in them is executed, and no Megatron is needed.
-    Weights or settings that are not understood are listed and refused. What Megatron does otherwise than the papers
-    becomes settings of the model, so it computes what it computed there; see docs/megatron.md.
+    The checkpoint's pickles are read as tensors and plain data: nothing in them is executed, and no
+    Megatron is needed. Weights or settings that are not understood are listed and refused. What
+    Megatron does otherwise than the papers becomes settings of the model, so it computes what it
+    computed there; see docs/megatron.md.
 
     \b
     Example:
@@ -219,14 +247,17 @@ def _import_facts(made: "Imported", out: Path) -> dict[str, Any]:
 def _import_notes(made: "Imported", out: Path) -> list[str]:
     """What a user has to know next."""
     notes = [
-        "the checkpoint holds no tokenizer: put that of its training, as a Hugging Face tokenizer, into a folder and "
+        "the checkpoint holds no tokenizer: put that of its training, as a Hugging Face tokenizer, "
+        "into a folder and "
         "name it with --tokenizer",
-        "chunks are aligned to the end of the text (chunk_alignment: right), as in Megatron, which is for scoring; set "
+        "chunks are aligned to the end of the text (chunk_alignment: right), as in Megatron, which "
+        "is for scoring; set "
         f"it to left in {out / 'config.json'} to generate",
     ]
     if made.derived.options.gate == 0:
         notes.append(
-            "the checkpoint has retro_attention_gate 0, so the model runs without retrieval; set gate to 1.0 "
+            "the checkpoint has retro_attention_gate 0, so the model runs without retrieval; set "
+            "gate to 1.0 "
             f"in {out / 'config.json'} to use what it has"
         )
     return notes + list(made.derived.notes)

@@ -1,4 +1,6 @@
-"""Results on stdout: text for people, JSON for programs. Nothing here wraps or truncates, so it can be piped."""
+"""Results on stdout: text for people, JSON for programs. Nothing here wraps or truncates, so it can
+be piped.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,17 +21,25 @@ def print_json(value: Any) -> None:
 def print_columns(rows: Iterable[Sequence[str]]) -> None:
     """Rows of text as aligned columns, two blanks apart; the first row is usually the heading."""
     table = [list(row) for row in rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))] if table else []
+    widths = (
+        [max(len(row[column]) for row in table) for column in range(len(table[0]))] if table else []
+    )
     for row in table:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
     """`name  value` lines; empty values are left out."""
-    print_columns([name, _number(value)] for name, value in facts.items() if value not in (None, "", {}))
+    print_columns(
+        [name, _number(value)] for name, value in facts.items() if value not in (None, "", {})
+    )
 
 
-def print_artefact(artefact: "Artefact", out: Path | None, facts: Mapping[str, Any], as_json: bool) -> None:
+def print_artefact(
+    artefact: "Artefact", out: Path | None, facts: Mapping[str, Any], as_json: bool
+) -> None:
     """What a verb that makes an artefact ends with: where it is, its key, and what is in it."""
     place = str(out if out is not None else artefact.path)
     if as_json:

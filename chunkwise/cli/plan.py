@@ -26,13 +26,20 @@ app = typer.Typer(
 @app.command(short_help="Say how a plan is read.")
 def check(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Plan: Markdown, HTML, JSON, JSON lines or YAML.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Plan: Markdown, HTML, JSON, JSON lines or YAML.",
+            show_default=False,
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Read a plan and say what was understood. Exit 0: all of it; 3: some entries cannot be used; 2: none can.
+    """Read a plan and say what was understood. Exit 0: all of it; 3: some entries cannot be used;
+    2: none can.
 
-    `chunkwise ablate PLAN --dry-run` goes on from here: which arms the entries become under a profile.
+    `chunkwise ablate PLAN --dry-run` goes on from here: which arms the entries become under a
+    profile.
 
     \b
     Example:

@@ -7,10 +7,14 @@ import typer
 
 
 def report(
-    source: Annotated[Path, typer.Argument(metavar="REPORT_JSON", help="report.json of a study.", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="REPORT_JSON", help="report.json of a study.", show_default=False),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the pages.", show_default=False)],
 ) -> None:
-    """Write report.html, report.md and the figures again from a report.json, without the study's artefacts.
+    """Write report.html, report.md and the figures again from a report.json, without the study's
+    artefacts.
 
     \b
     Example:

@@ -1,7 +1,9 @@
-"""What `datastore build`, `train` and `evaluate` can be told, in a file and by `--set`, and the defaults.
+"""What `datastore build`, `train` and `evaluate` can be told, in a file and by `--set`, and the
+defaults.
 
-Each class is the config of a stage plus the configs of the stages that the verb runs on the way, under the names that
-profiles use where they have one. The defaults make the short form of each verb sensible on a laptop.
+Each class is the config of a stage plus the configs of the stages that the verb runs on the way,
+under the names that profiles use where they have one. The defaults make the short form of each verb
+sensible on a laptop.
 
 Order, later wins: defaults, `train.preset`, `--config FILE`, options (`--steps`), `--set`.
 """
@@ -15,7 +17,13 @@ from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConf
 from chunkwise.datastore.config import DatastoreConfig
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
-from chunkwise.training.config import BaseConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.config import (
+    BaseConfig,
+    InPromptConfig,
+    InstructConfig,
+    RetrofitConfig,
+    TwinConfig,
+)
 from chunkwise.training.presets import expanded
 
 BASE_STEPS = 600
@@ -124,7 +132,10 @@ def read_training(
     """
     told = override(load_yaml(file) if file is not None else {}, given or ()).get("train") or {}
     told = _with_preset(told) if isinstance(told, Mapping) else {}
-    values: dict[str, Any] = {**(defaults or {}), "train": {"checkpoint_steps": CHECKPOINT_STEPS, **(train or {})}}
+    values: dict[str, Any] = {
+        **(defaults or {}),
+        "train": {"checkpoint_steps": CHECKPOINT_STEPS, **(train or {})},
+    }
     if steps is not None or not {"steps", "tokens"} & told.keys():
         values["train"]["steps"] = steps or default_steps
     planned = steps or told.get("steps") or (default_steps if "tokens" not in told else None)
@@ -134,7 +145,9 @@ def read_training(
 
 
 def _with_preset(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Training options with what their preset adds, which the defaults of a verb must not overrule."""
+    """Training options with what their preset adds, which the defaults of a verb must not
+    overrule.
+    """
     try:
         return {**expanded(told), "preset": told["preset"]} if "preset" in told else dict(told)
     except ValueError:  # no such preset: said, with its place, when the settings are parsed
@@ -157,5 +170,8 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Without what is None, or a mapping of nothing else."""
-    nested = {name: _given(value) if isinstance(value, Mapping) else value for name, value in options.items()}
+    nested = {
+        name: _given(value) if isinstance(value, Mapping) else value
+        for name, value in options.items()
+    }
     return {name: value for name, value in nested.items() if value is not None and value != {}}

@@ -1,18 +1,27 @@
-"""`chunkwise stage`: every declared stage by its own name, with the inputs and settings of its declaration."""
+"""`chunkwise stage`: every declared stage by its own name, with the inputs and settings of its
+declaration.
+"""
 
 from typing import Annotated
 
 import typer
 
-from chunkwise.cli.options import ConfigOption, DryRunOption, JsonOption, OutOption, SetOption, StoreOption
+from chunkwise.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    OutOption,
+    SetOption,
+    StoreOption,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
     short_help="List the stages of the pipeline, run one.",
     help="""The stages of the pipeline, one at a time: what each takes, and what it makes.
 
-    The other commands run several of them and find their inputs themselves. Stages that another package declares
-    (entry point chunkwise.stages) are here too.
+    The other commands run several of them and find their inputs themselves. Stages that another
+    package declares (entry point chunkwise.stages) are here too.
 
     \b
     Example:
@@ -40,20 +49,29 @@ def ls(as_json: JsonOption = False) -> None:
     rows = [["stage", "makes", "inputs"]]
     for stage in stages().values():
         names = [f"[{name}]" if wanted.optional else name for name, wanted in stage.inputs.items()]
-        rows.append([stage.name, stage.kind, ", ".join([*names, *(["seed"] if stage.seeded else [])])])
+        rows.append(
+            [stage.name, stage.kind, ", ".join([*names, *(["seed"] if stage.seeded else [])])]
+        )
     print_columns(rows)
 
 
 @app.command(short_help="Run one stage on named inputs.")
 def run(
-    name: Annotated[str, typer.Argument(metavar="STAGE", help="Its name: see `chunkwise stage ls`.")],
+    name: Annotated[
+        str, typer.Argument(metavar="STAGE", help="Its name: see `chunkwise stage ls`.")
+    ],
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", metavar="NAME=ARTEFACT", help="An input: a folder or store key; repeatable.", show_default=False
+            "--input",
+            metavar="NAME=ARTEFACT",
+            help="An input: a folder or store key; repeatable.",
+            show_default=False,
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of a seeded stage. Default: 0.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of a seeded stage. Default: 0.", show_default=False)
+    ] = None,
     out: OutOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -61,7 +79,8 @@ def run(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one stage. Its settings are those of its config, at the top level of the file and of --set.
+    """Run one stage. Its settings are those of its config, at the top level of the file and of
+    --set.
 
     \b
     Example:
@@ -86,12 +105,17 @@ def run(
         key, equals, reference = text.partition("=")
         if not equals or key not in stage.inputs:
             takes = ", ".join(stage.inputs) or "none"
-            raise ConfigError(f"cannot read --input {text!r}", hint=f"write NAME=ARTEFACT; inputs of {name}: {takes}")
+            raise ConfigError(
+                f"cannot read --input {text!r}",
+                hint=f"write NAME=ARTEFACT; inputs of {name}: {takes}",
+            )
         artefacts[key] = kept.resolve(reference)
     chosen = read_settings(stage.config, config, settings)
     calls = Steps(kept, dry_run)
     with display():
-        made = calls.call(stage, chosen, artefacts, seed=(seed or 0) if stage.seeded else None, out=out)
+        made = calls.call(
+            stage, chosen, artefacts, seed=(seed or 0) if stage.seeded else None, out=out
+        )
     if dry_run:
         calls.print(as_json)
         return

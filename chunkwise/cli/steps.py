@@ -1,7 +1,8 @@
-"""The calls of stages that a verb makes one after another, and what a dry run says instead of making them.
+"""The calls of stages that a verb makes one after another, and what a dry run says instead of
+making them.
 
-A verb names artefacts by folder or key; a datastore knows from which text it was cut, so the verb asks for it alone
-and finds the rest in the store (`graph.origin`).
+A verb names artefacts by folder or key; a datastore knows from which text it was cut, so the verb
+asks for it alone and finds the rest in the store (`graph.origin`).
 """
 
 from collections.abc import Mapping
@@ -64,7 +65,9 @@ class Steps:
             result = self.store.find(stage, config, inputs, seed=seed) or Pending(stage, key)
         stored = isinstance(result, Artefact)
         seconds = None if stored else expected_seconds(self.store, stage, config)
-        self.rows.append({"stage": stage.name, "key": result.key, "stored": stored, "expected_seconds": seconds})
+        self.rows.append(
+            {"stage": stage.name, "key": result.key, "stored": stored, "expected_seconds": seconds}
+        )
         return result
 
     def print(self, as_json: bool) -> None:
@@ -97,7 +100,9 @@ class Steps:
         return artefact
 
     def decoder(self, reference: str, tokens: Artefact) -> Any:
-        """A model of ours, or a folder with config.json and safetensors, which is taken over as a base."""
+        """A model of ours, or a folder with config.json and safetensors, which is taken over as a
+        base.
+        """
         folder = Path(reference)
         if not (folder / "config.json").is_file() or (folder / RECORD).exists():
             return self.model(reference)
@@ -120,11 +125,14 @@ class Steps:
         if artefact.stage == "tokens":
             return artefact, None
         if artefact.stage != "datastore":
-            raise ArtefactError(f"expected a datastore or tokens, got stage {artefact.stage!r}: {artefact.path}")
+            raise ArtefactError(
+                f"expected a datastore or tokens, got stage {artefact.stage!r}: {artefact.path}"
+            )
         return origin(self.store, artefact, "tokens"), artefact
 
     def questions(self, reference: str, kind: str) -> Any:
-        """Questions or instructions: an artefact of stage `questions`, or a JSON Lines file, which becomes one.
+        """Questions or instructions: an artefact of stage `questions`, or a JSON Lines file, which
+        becomes one.
 
         Args:
             kind: "questions" or "instructions".
@@ -139,17 +147,21 @@ class Steps:
         config = QuestionFileConfig.parse({"path": reference, "kind": kind}, where="questions")
         return self.call(QUESTION_FILE, config)
 
-    # --- what several verbs do on the way -----------------------------------------------------------
+    # --- what several verbs do on the way ---------------------------------------------------------
 
     def training_rows(self, text: SequencesConfig, tokens: Artefact) -> tuple[Any, Any]:
-        """(training sequences, validation sequences of the same shape; None where there is no split `valid`)."""
+        """(training sequences, validation sequences of the same shape; None where there is no split
+        `valid`).
+        """
         rows = self.call(SEQUENCES, text, {"tokens": tokens})
         if not tokens.counts["splits"].get("valid"):
             return rows, None
         held = text.model_copy(update={"split": "valid", "layout": "packed", "max_tokens": None})
         return rows, self.call(SEQUENCES, held, {"tokens": tokens})
 
-    def neighbours(self, search: NeighboursConfig, datastore: Artefact | None, sequences: Any) -> Any:
+    def neighbours(
+        self, search: NeighboursConfig, datastore: Artefact | None, sequences: Any
+    ) -> Any:
         """The neighbours of these rows; None without a datastore, or without rows."""
         if datastore is None or sequences is None:
             return None
@@ -162,14 +174,18 @@ class Steps:
             of: whose tokens it wrote, for the message.
 
         Raises:
-            MismatchError: the given one is another. ArtefactError: none is given, and the store has none.
+            MismatchError: the given one is another. ArtefactError: none is given, and the store has
+                none.
         """
         if given is None:
             stored = self.store.of_digest(digest, ("tokenizer",))
             if stored is None:
                 raise ArtefactError(
                     f"the tokenizer of {of} ({digest[:12]}) is not in the store {self.store.root}",
-                    hint="give its folder with --tokenizer, or the store that it was made in with --store",
+                    hint=(
+                        "give its folder with --tokenizer, or the store that it was made in with "
+                        "--store"
+                    ),
                 )
             return stored.path
         if (given / RECORD).exists():
@@ -178,33 +194,47 @@ class Steps:
             artefact = self.store.get_or_build(TOKENIZER, TokenizerConfig(pretrained=str(given)))
         if artefact.digest != digest:
             raise MismatchError(
-                f"{of} was made with tokenizer {digest[:12]}, the one in {given} is {artefact.digest[:12]}",
-                hint="give the tokenizer that it was made with, or leave --tokenizer out to look it up in the store",
+                f"{of} was made with tokenizer {digest[:12]}, the one in {given} is "
+                f"{artefact.digest[:12]}",
+                hint=(
+                    "give the tokenizer that it was made with, or leave --tokenizer out to look it "
+                    "up in the store"
+                ),
             )
         return artefact.path
 
 
 def expected_seconds(store: Store, stage: Stage, config: Config) -> float | None:
-    """How long a call should take, from those of the same stage that were built in this store; None without any.
+    """How long a call should take, from those of the same stage that were built in this store; None
+    without any.
 
-    Trainings are compared by the step, everything else is taken to be as long as the ones before (their median).
+    Trainings are compared by the step, everything else is taken to be as long as the ones before
+    (their median).
     """
-    records = [artefact.record for _, artefact in store.finished() if isinstance(artefact, Artefact)]
+    records = [
+        artefact.record for _, artefact in store.finished() if isinstance(artefact, Artefact)
+    ]
     records = [record for record in records if record.stage == stage.kind and record.seconds]
     steps = getattr(getattr(config, "train", None), "steps", None)
     if hasattr(config, "train"):
-        rates = [record.seconds / record.counts["steps"] for record in records if record.counts.get("steps")]
+        rates = [
+            record.seconds / record.counts["steps"]
+            for record in records
+            if record.counts.get("steps")
+        ]
         return median(rates) * steps if rates and steps else None
     others = [record.seconds for record in records if not record.counts.get("steps")]
     return median(others) if others else None
 
 
-# --- what an artefact says of itself ---------------------------------------------------------------
+# --- what an artefact says of itself --------------------------------------------------------------
 
 
 def tokenizer_digest(artefact: Artefact) -> str:
     """Digest of the tokenizer that a model, a datastore or tokens belong to."""
-    name = {"datastore": "datastore.json", "tokens": "tokens.json"}.get(artefact.stage, "training.json")
+    name = {"datastore": "datastore.json", "tokens": "tokens.json"}.get(
+        artefact.stage, "training.json"
+    )
     return str(read_json(artefact.file(name))["tokenizer_digest"])
 
 
@@ -214,9 +244,13 @@ def require_same_tokenizer(model: Any, other: Artefact) -> None:
         return
     if tokenizer_digest(model) != tokenizer_digest(other):
         raise MismatchError(
-            f"the model was trained with tokenizer {tokenizer_digest(model)[:12]}, the {other.stage} was made with "
+            f"the model was trained with tokenizer {tokenizer_digest(model)[:12]}, the "
+            f"{other.stage} was made with "
             f"tokenizer {tokenizer_digest(other)[:12]}",
-            hint="build the datastore with the model's tokenizer: chunkwise datastore build ... --tokenizer DIR",
+            hint=(
+                "build the datastore with the model's tokenizer: chunkwise datastore build ... "
+                "--tokenizer DIR"
+            ),
         )
 
 

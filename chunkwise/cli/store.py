@@ -69,12 +69,15 @@ def ls(
 def verify(
     keys: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY]...", help="Folders or keys. Default: all.", show_default=False),
+        typer.Argument(
+            metavar="[KEY]...", help="Folders or keys. Default: all.", show_default=False
+        ),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Read every byte again and compare it with the record; exit 1 where something is not what was built.
+    """Read every byte again and compare it with the record; exit 1 where something is not what was
+    built.
 
     \b
     Example:
@@ -92,11 +95,22 @@ def verify(
     with track("verify", total=len(chosen), unit="artefacts") as advance:
         for folder, artefact in chosen:
             try:
-                problems = kept.verify(artefact) if isinstance(artefact, Artefact) else [str(artefact)]
+                problems = (
+                    kept.verify(artefact) if isinstance(artefact, Artefact) else [str(artefact)]
+                )
             except ArtefactError as error:  # what stands there is no plain file
                 problems = [str(error)]
-            named = (artefact.stage, artefact.key) if isinstance(artefact, Artefact) else folder.parts[-2:]
-            result = {"stage": named[0], "key": named[1], "folder": str(folder), "problems": problems}
+            named = (
+                (artefact.stage, artefact.key)
+                if isinstance(artefact, Artefact)
+                else folder.parts[-2:]
+            )
+            result = {
+                "stage": named[0],
+                "key": named[1],
+                "folder": str(folder),
+                "problems": problems,
+            }
             results.append(result)
             advance()
     broken = [result for result in results if result["problems"]]
@@ -111,7 +125,10 @@ def verify(
         first = broken[0]
         raise ArtefactError(
             f"{len(broken)} of {len(results)} artefacts are not what was built",
-            hint=f"remove them (rm -r {first['folder']} ...); they are built again when they are needed",
+            hint=(
+                f"remove them (rm -r {first['folder']} ...); they are built again when they are "
+                "needed"
+            ),
         )
 
 
@@ -123,11 +140,16 @@ def _read_unchecked(store: "Store", reference: str) -> "tuple[Path, Artefact | A
     if (Path(reference) / RECORD).exists():
         folders = [Path(reference)]
     else:
-        folders = [folder for folder, _ in store.finished() if reference and folder.name.startswith(reference)]
+        folders = [
+            folder
+            for folder, _ in store.finished()
+            if reference and folder.name.startswith(reference)
+        ]
     if len(folders) != 1:
         many = "several artefacts" if folders else "no artefact"
         raise ArtefactError(
-            f"{reference!r} names {many} in the store {store.root}", hint='"chunkwise store ls" lists the keys'
+            f"{reference!r} names {many} in the store {store.root}",
+            hint='"chunkwise store ls" lists the keys',
         )
     try:
         return folders[0], read_artefact(folders[0])

@@ -1,4 +1,6 @@
-"""`chunkwise train`: a decoder, its retrofit, what the retrofit is compared with, and instruction tuning."""
+"""`chunkwise train`: a decoder, its retrofit, what the retrofit is compared with, and instruction
+tuning.
+"""
 
 from typing import Annotated, Any
 
@@ -25,8 +27,8 @@ app = typer.Typer(
     short_help="Train a decoder, its retrofit, its twin; tune.",
     help="""Train a decoder, give it retrieval, tune it.
 
-    A killed training goes on from its last checkpoint when the same command is run again. On several processes:
-    torchrun --nproc-per-node 8 -m chunkwise train ...
+    A killed training goes on from its last checkpoint when the same command is run again. On
+    several processes: torchrun --nproc-per-node 8 -m chunkwise train ...
 
     \b
     Example:
@@ -50,9 +52,11 @@ def base(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a decoder from scratch, without retrieval, on the text of a datastore (its split train).
+    """Train a decoder from scratch, without retrieval, on the text of a datastore (its split
+    train).
 
-    Settings: decoder (family, width, layers, ...), text (sequence_tokens, ...), train (learning_rate, ...).
+    Settings: decoder (family, width, layers, ...), text (sequence_tokens, ...), train
+        (learning_rate, ...).
 
     \b
     Example:
@@ -68,7 +72,9 @@ def base(
     calls = Steps(Store(store), dry_run)
     tokens, source = calls.text(text)
     defaults = {"text": row_tokens(source)}
-    chosen = read_training(BaseSettings, config, settings, steps=steps, default_steps=BASE_STEPS, defaults=defaults)
+    chosen = read_training(
+        BaseSettings, config, settings, steps=steps, default_steps=BASE_STEPS, defaults=defaults
+    )
     tracking = _tracking(calls.store, tracker, track_dir)
     with display():
         rows, validation = calls.training_rows(chosen.text, tokens)
@@ -86,7 +92,9 @@ def base(
 @app.command(short_help="Give a decoder retrieval, and train on.")
 def retrofit(
     model: Annotated[str, typer.Argument(metavar="BASE", help=MODEL, show_default=False)],
-    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)],
+    datastore: Annotated[
+        str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)
+    ],
     out: OutOption = None,
     steps: StepsOption = None,
     replicate: ReplicateOption = 0,
@@ -100,15 +108,20 @@ def retrofit(
 ) -> None:
     """Give a trained decoder a neighbour encoder and cross-attention, and train on with retrieval.
 
-    BASE is a model of ours, or a folder with config.json and safetensors whose tokenizer the datastore was built
-    with. Settings: retro (cca_layers, neighbours, ...), freeze_backbone, lora, made_neighbours (share, ...),
-    validation_conditions, view, text, search, train.
+    BASE is a model of ours, or a folder with config.json and safetensors whose tokenizer the
+    datastore was built with. Settings: retro (cca_layers, neighbours, ...), freeze_backbone, lora,
+    made_neighbours (share, ...), validation_conditions, view, text, search, train.
 
     \b
     Example:
       chunkwise train retrofit runs/base runs/notes --out runs/retrofit --set retro.neighbours=4
     """
-    from chunkwise.cli.settings import CONTINUED_STEPS, RetrofitSettings, read_training, stage_config
+    from chunkwise.cli.settings import (
+        CONTINUED_STEPS,
+        RetrofitSettings,
+        read_training,
+        stage_config,
+    )
     from chunkwise.cli.steps import Steps, require_same_tokenizer, row_tokens
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
@@ -174,9 +187,11 @@ def twin(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the same decoder on, with the tokens and the order of the retrofit, but without retrieval.
+    """Train the same decoder on, with the tokens and the order of the retrofit, but without
+    retrieval.
 
-    This is what a retrofit is compared with. Give it the retrofit's steps, replicate and settings: text, lora, train.
+    This is what a retrofit is compared with. Give it the retrofit's steps, replicate and settings:
+    text, lora, train.
 
     \b
     Example:
@@ -193,7 +208,12 @@ def twin(
     tokens, source = calls.text(text)
     defaults = {"text": row_tokens(source)}
     chosen = read_training(
-        TwinSettings, config, settings, steps=steps, default_steps=CONTINUED_STEPS, defaults=defaults
+        TwinSettings,
+        config,
+        settings,
+        steps=steps,
+        default_steps=CONTINUED_STEPS,
+        defaults=defaults,
     )
     _require_packages(chosen)
     tracking = _tracking(calls.store, tracker, track_dir)
@@ -215,7 +235,9 @@ def twin(
 @app.command("in-prompt", short_help="Train it on with the neighbours in its text.")
 def in_prompt(
     model: Annotated[str, typer.Argument(metavar="BASE", help=MODEL, show_default=False)],
-    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)],
+    datastore: Annotated[
+        str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)
+    ],
     out: OutOption = None,
     steps: StepsOption = None,
     replicate: ReplicateOption = 0,
@@ -227,16 +249,23 @@ def in_prompt(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the same decoder on with each chunk's neighbours written before the next one: cross-attention's rival.
+    """Train the same decoder on with each chunk's neighbours written before the next one:
+    cross-attention's rival.
 
-    It reads the retrofit's rows and predicts the same tokens, over rows that are several times as long. Give it the
-    retrofit's steps and replicate. Settings: neighbours, view, text, search, train.
+    It reads the retrofit's rows and predicts the same tokens, over rows that are several times as
+    long. Give it the retrofit's steps and replicate. Settings: neighbours, view, text, search,
+    train.
 
     \b
     Example:
       chunkwise train in-prompt runs/base runs/notes --out runs/in-prompt
     """
-    from chunkwise.cli.settings import CONTINUED_STEPS, InPromptSettings, read_training, stage_config
+    from chunkwise.cli.settings import (
+        CONTINUED_STEPS,
+        InPromptSettings,
+        read_training,
+        stage_config,
+    )
     from chunkwise.cli.steps import Steps, require_same_tokenizer, row_tokens
     from chunkwise.core.io import read_json
     from chunkwise.core.progress import display
@@ -249,7 +278,12 @@ def in_prompt(
     chunk_tokens = read_json(source.file("datastore.json"))["chunk_tokens"]
     defaults = {"chunk_tokens": chunk_tokens, "text": row_tokens(source)}
     chosen = read_training(
-        InPromptSettings, config, settings, steps=steps, default_steps=CONTINUED_STEPS, defaults=defaults
+        InPromptSettings,
+        config,
+        settings,
+        steps=steps,
+        default_steps=CONTINUED_STEPS,
+        defaults=defaults,
     )
     tracking = _tracking(calls.store, tracker, track_dir)
     tokens, _ = calls.text(datastore)
@@ -284,7 +318,8 @@ def instruct(
     instructions: Annotated[
         str | None,
         typer.Option(
-            help="JSON Lines with instruction, input, output; or a folder or key from the stage questions. Default: "
+            help="JSON Lines with instruction, input, output; or a folder or key from the stage "
+            "questions. Default: "
             "made from the docstrings of the datastore's text.",
             show_default=False,
         ),
@@ -326,13 +361,20 @@ def instruct(
     if is_retro(untuned):
         defaults = {"chunk_tokens": facts["chunk_tokens"], "neighbours": facts["neighbours"]}
     chosen = read_training(
-        InstructSettings, config, settings, steps=steps, default_steps=INSTRUCT_STEPS, defaults=defaults
+        InstructSettings,
+        config,
+        settings,
+        steps=steps,
+        default_steps=INSTRUCT_STEPS,
+        defaults=defaults,
     )
     _require_packages(chosen)
     tracking = _tracking(calls.store, tracker, track_dir)
     with display():
         if instructions is None:
-            tasks = calls.call(QUESTIONS, chosen.questions, {"corpus": origin(calls.store, tokens, "corpus")})
+            tasks = calls.call(
+                QUESTIONS, chosen.questions, {"corpus": origin(calls.store, tokens, "corpus")}
+            )
         else:
             tasks = calls.questions(instructions, "instructions")
         tuning = stage_config(chosen, InstructConfig)
@@ -349,9 +391,11 @@ def instruct(
 
 @app.command(short_help="List how the papers trained, as presets.")
 def presets(as_json: JsonOption = False) -> None:
-    """List what --set train.preset=NAME may name: what a paper trained so, with which settings, and where it says so.
+    """List what --set train.preset=NAME may name: what a paper trained so, with which settings, and
+    where it says so.
 
-    Settings beside a preset win. Warm-up and decay are shares of the steps, so they fit a shorter training.
+    Settings beside a preset win. Warm-up and decay are shares of the steps, so they fit a shorter
+    training.
 
     \b
     Example:
@@ -361,7 +405,12 @@ def presets(as_json: JsonOption = False) -> None:
     from chunkwise.training.presets import presets as known
 
     if as_json:
-        print_json({name: {**preset.model_dump(), "settings": preset.settings()} for name, preset in known().items()})
+        print_json(
+            {
+                name: {**preset.model_dump(), "settings": preset.settings()}
+                for name, preset in known().items()
+            }
+        )
         return
     for number, (name, preset) in enumerate(known().items()):
         if number:

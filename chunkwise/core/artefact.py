@@ -1,6 +1,8 @@
-"""What a finished artefact is on disk: a folder of plain files, and record.json, which was written last.
+"""What a finished artefact is on disk: a folder of plain files, and record.json, which was written
+last.
 
-A record means "complete". It lists every file with size and digest, and the recipe that gave the folder its key.
+A record means "complete". It lists every file with size and digest, and the recipe that gave the
+folder its key.
 """
 
 import json
@@ -34,7 +36,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A finished folder and its record. `reused` tells whether `Store.make` found it or built it."""
+    """A finished folder and its record. `reused` tells whether `Store.make` found it or built
+    it.
+    """
 
     path: Path
     record: Record
@@ -57,10 +61,15 @@ class Artefact:
         return self.record.counts
 
     def file(self, name: str) -> Path:
-        """Path of a file (or folder of files) of this artefact; ArtefactError when the record lists none such."""
-        if name not in self.record.files and not any(other.startswith(f"{name}/") for other in self.record.files):
+        """Path of a file (or folder of files) of this artefact; ArtefactError when the record lists
+        none such.
+        """
+        if name not in self.record.files and not any(
+            other.startswith(f"{name}/") for other in self.record.files
+        ):
             raise ArtefactError(
-                f"{self.stage} artefact {self.path} has no file {name!r}; it has {', '.join(self.record.files)}"
+                f"{self.stage} artefact {self.path} has no file {name!r}; it has "
+                f"{', '.join(self.record.files)}"
             )
         return self.path / name
 
@@ -94,7 +103,8 @@ def open_artefact(folder: Path) -> Artefact:
         if size != facts["bytes"]:
             found = "it is missing" if size is None else f"found {size}"
             raise ArtefactError(
-                f"{artefact.stage} artefact {folder} is corrupted: {name} should have {facts['bytes']} bytes, {found}",
+                f"{artefact.stage} artefact {folder} is corrupted: {name} should have "
+                f"{facts['bytes']} bytes, {found}",
                 hint=f"remove the folder {folder} and run again",
             )
     return artefact

@@ -1,10 +1,10 @@
 """Configs: frozen, typed, and strict about unknown keys, with "did you mean".
 
-A stage's config holds what the stage uses and nothing else (no path, host or worker count), because all of it goes
-into the identity of what the stage builds (`core.store`).
+A stage's config holds what the stage uses and nothing else (no path, host or worker count), because
+all of it goes into the identity of what the stage builds (`core.store`).
 
-YAML is read by the rules of YAML 1.2 where those of 1.1 surprise: `on`, `off`, `yes` and `no` are strings, `1e-4` is a
-number, and a key that stands twice is refused.
+YAML is read by the rules of YAML 1.2 where those of 1.1 surprise: `on`, `off`, `yes` and `no` are
+strings, `1e-4` is a number, and a key that stands twice is refused.
 """
 
 import copy
@@ -25,7 +25,9 @@ from chunkwise.core.errors import ConfigError
 class Config(pydantic.BaseModel):
     """Base of all configs: frozen, unknown keys refused, no NaN, defaults checked too."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any], where: str = "configuration") -> Self:
@@ -36,7 +38,8 @@ class Config(pydantic.BaseModel):
             where: what the values are, for the message: "profile laptop".
 
         Raises:
-            ConfigError: all problems at once, each with its dotted path; an unknown key with the nearest known one.
+            ConfigError: all problems at once, each with its dotted path; an unknown key with the
+                nearest known one.
         """
         try:
             return cls.model_validate(mapping)
@@ -46,11 +49,15 @@ class Config(pydantic.BaseModel):
                 raise ConfigError(f"{where}: {problems[0][0]}", hint=problems[0][1]) from None
             lines = "".join(f"\n  {text}" for text, _ in problems)
             hints = list(dict.fromkeys(hint for _, hint in problems if hint))
-            raise ConfigError(f"{where} has {len(problems)} problems:{lines}", hint="; ".join(hints) or None) from None
+            raise ConfigError(
+                f"{where} has {len(problems)} problems:{lines}", hint="; ".join(hints) or None
+            ) from None
 
 
 def config_classes(annotation: Any) -> list[type[Config]]:
-    """The Config classes that a field of this type may hold, through Optional, Union, Annotated and containers."""
+    """The Config classes that a field of this type may hold, through Optional, Union, Annotated and
+    containers.
+    """
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
     return [found for part in typing.get_args(annotation) for found in config_classes(part)]
@@ -70,7 +77,9 @@ def _describe(config_class: type[Config], problem: Any) -> tuple[str, str | None
         nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.6)
         meant = elsewhere[:3] or nearest
         question = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
-        return f"unknown key {path!r}{question}", (f"known keys here: {', '.join(known)}" if known else None)
+        return f"unknown key {path!r}{question}", (
+            f"known keys here: {', '.join(known)}" if known else None
+        )
     if problem["type"] == "missing":
         return f"key {path!r} is required and missing", None
     if problem["type"] in ("model_type", "model_attributes_type"):
@@ -84,14 +93,21 @@ def _keys_at(config_class: type[Config], location: tuple[int | str, ...]) -> lis
     """Known keys of the config that stands at `location`, in order of declaration."""
     here = [config_class]
     for part in location:
-        fields = [candidate.model_fields[part] for candidate in here if part in candidate.model_fields]
+        fields = [
+            candidate.model_fields[part] for candidate in here if part in candidate.model_fields
+        ]
         # A part that names no field is a list index or the tag of a union: the candidates stay.
-        here = [found for field in fields for found in config_classes(field.annotation)] if fields else here
+        here = (
+            [found for field in fields for found in config_classes(field.annotation)]
+            if fields
+            else here
+        )
     return list(dict.fromkeys(key for candidate in here for key in candidate.model_fields))
 
 
 def _full_paths(config_class: type[Config], key: str, value: Any) -> list[str]:
-    """Full paths of fields that end as a misplaced key does: `retro.neighbours` -> `retrofit.retro.neighbours`.
+    """Full paths of fields that end as a misplaced key does: `retro.neighbours` ->
+    `retrofit.retro.neighbours`.
 
     Args:
         value: what was given for the key; of a mapping, its first keys belong to the path.
@@ -101,7 +117,10 @@ def _full_paths(config_class: type[Config], key: str, value: Any) -> list[str]:
         ((inner, value),) = value.items()
         tail.append(str(inner))
     paths = _paths(config_class)
-    return sorted((path for path in paths if path.split(".")[-len(tail) :] == tail), key=lambda path: path.count("."))
+    return sorted(
+        (path for path in paths if path.split(".")[-len(tail) :] == tail),
+        key=lambda path: path.count("."),
+    )
 
 
 def _paths(config_class: type[Config], above: str = "") -> Iterator[str]:
@@ -120,7 +139,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, typing.Hashable) and key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
+                )
             seen.add(key) if isinstance(key, typing.Hashable) else None
         return super().construct_mapping(node, deep)
 
@@ -130,7 +151,9 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _CHANGED_TAGS]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(_CHANGED_TAGS[0], re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    _CHANGED_TAGS[0], re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     _CHANGED_TAGS[1],
     re.compile(
@@ -151,7 +174,9 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{where}{place}: not valid YAML: {error.problem or error.context}") from None
+        raise ConfigError(
+            f"{where}{place}: not valid YAML: {error.problem or error.context}"
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {error}") from None
 
@@ -162,14 +187,18 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected UTF-8 text, got a byte that is not, at offset {error.start}") from None
+        raise ConfigError(
+            f"{path}: expected UTF-8 text, got a byte that is not, at offset {error.start}"
+        ) from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     values = parse_yaml(text, str(path))
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys to values, got a {type(values).__name__}")
+        raise ConfigError(
+            f"{path}: expected a mapping of keys to values, got a {type(values).__name__}"
+        )
     return values
 
 
@@ -177,18 +206,21 @@ def override(mapping: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
     """A deep copy of `mapping` with `settings` applied in order.
 
     Args:
-        settings: "a.b=c" each; c is read as YAML, and empty means null; a part that is a number indexes a list.
+        settings: "a.b=c" each; c is read as YAML, and empty means null; a part that is a number
+            indexes a list.
 
     Raises:
-        ConfigError: no `=`, an empty part, or a path that runs through a plain value. Whether the key exists is
-            decided by `Config.parse`.
+        ConfigError: no `=`, an empty part, or a path that runs through a plain value. Whether the
+            key exists is decided by `Config.parse`.
     """
     result: dict[str, Any] = copy.deepcopy(dict(mapping))
     for setting in settings:
         path, equals, text = setting.partition("=")
         parts = path.strip().split(".")
         if not equals or not all(parts):
-            raise ConfigError(f"cannot read the setting {setting!r}", hint="write it as key.subkey=value")
+            raise ConfigError(
+                f"cannot read the setting {setting!r}", hint="write it as key.subkey=value"
+            )
         here: Any = result
         for position, part in enumerate(parts[:-1]):
             if isinstance(here, dict) and here.get(part) is None:
@@ -198,7 +230,9 @@ def override(mapping: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
         if isinstance(here, dict):
             here[parts[-1]] = value
         else:
-            _child(here, parts[-1], ".".join(parts[:-1]), setting)  # raises unless it is an item of a list
+            _child(
+                here, parts[-1], ".".join(parts[:-1]), setting
+            )  # raises unless it is an item of a list
             here[int(parts[-1])] = value
     return result
 
@@ -209,5 +243,8 @@ def _child(container: Any, part: str, path: str, setting: str) -> Any:
     if not isinstance(container, list):
         raise ConfigError(f"setting {setting!r}: {path!r} is {container!r}, which has no keys")
     if not part.isdecimal() or int(part) >= len(container):
-        raise ConfigError(f"setting {setting!r}: {path!r} is a list of {len(container)}, which has no item {part!r}")
+        raise ConfigError(
+            f"setting {setting!r}: {path!r} is a list of {len(container)}, which has no item "
+            f"{part!r}"
+        )
     return container[int(part)]

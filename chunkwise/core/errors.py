@@ -6,12 +6,13 @@
     |-- PlanError                     a plan document, or what it asks for
     |-- ShapeError                    arrays whose sizes do not fit each other
     |-- ArtefactError                 missing, corrupted, or of another stage
-    |-- MismatchError                 sound by itself, but not made for its partner (tokenizer, datastore, view)
+    |-- MismatchError                 sound by itself, but not made for its partner (tokenizer,
+                                      datastore, view)
     |-- AttachError                   this decoder cannot carry retrieval
     `-- MachineError                  disk full, missing extra, dtype or hardware that is not there
 
-The command line prints `error: <message>` and, where there is one, `hint: <hint>`; a library user catches
-`ChunkwiseError`. A broken invariant of our own is an `assert`, never one of these.
+The command line prints `error: <message>` and, where there is one, `hint: <hint>`; a library user
+catches `ChunkwiseError`. A broken invariant of our own is an `assert`, never one of these.
 """
 
 

@@ -42,5 +42,6 @@ def extras_named() -> Iterator[None]:
         if package not in EXTRAS:
             raise
         raise MachineError(
-            f"this needs the package {package}, which is not installed", hint=install_line(EXTRAS[package])
+            f"this needs the package {package}, which is not installed",
+            hint=install_line(EXTRAS[package]),
         ) from None

@@ -1,7 +1,7 @@
 """Plain files: JSON, JSON Lines, Parquet, npy, and their digests. No pickle, ever.
 
-Files are written under a temporary name, forced to disk and renamed, so a reader sees a whole file or none.
-A full disk surfaces as MachineError.
+Files are written under a temporary name, forced to disk and renamed, so a reader sees a whole file
+or none. A full disk surfaces as MachineError.
 """
 
 import contextlib
@@ -16,7 +16,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, MachineError, ShapeError
+from chunkwise.core.errors import (
+    ArtefactError,
+    ChunkwiseError,
+    InputError,
+    MachineError,
+    ShapeError,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -45,11 +51,18 @@ def machine_errors() -> Iterator[None]:
     except Exception as error:
         text = str(error)
         short_write = " requested and " in text and text.endswith(" written")
-        if getattr(error, "errno", None) in _FULL or short_write or any(words in text for words in _FULL_WORDS):
+        if (
+            getattr(error, "errno", None) in _FULL
+            or short_write
+            or any(words in text for words in _FULL_WORDS)
+        ):
             place = getattr(error, "filename", None)
             raise MachineError(
                 f"disk full{f' while writing {place}' if place else ''}: {text}",
-                hint="free some space, or set CHUNKWISE_STORE to a folder on another disk; finished stages are kept",
+                hint=(
+                    "free some space, or set CHUNKWISE_STORE to a folder on another disk; finished "
+                    "stages are kept"
+                ),
             ) from error
         raise
 
@@ -96,13 +109,24 @@ def _plain(value: Any) -> Any:
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN; numpy scalars and arrays count as plain ones."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
+    """The one JSON text of a value: sorted keys, no spaces, no NaN; numpy scalars and arrays count
+    as plain ones.
+    """
+    return json.dumps(
+        value,
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+        default=_plain,
+    )
 
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write JSON atomically: sorted keys, two spaces, UTF-8, no NaN (ValueError)."""
-    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    text = json.dumps(
+        value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False, default=_plain
+    )
     with atomic_file(path) as file:
         file.write(text.encode() + b"\n")
 
@@ -114,7 +138,9 @@ def read_json(path: Path | str) -> Any:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8, got a byte that is not, at offset {error.start}") from None
+        raise InputError(
+            f"{path}: expected UTF-8, got a byte that is not, at offset {error.start}"
+        ) from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: expected JSON: {error.msg}") from None
 
@@ -127,7 +153,9 @@ def write_jsonl(path: Path | str, rows: Iterable[Any]) -> None:
 
 
 def read_jsonl(path: Path | str) -> list[Any]:
-    """The values of a JSON Lines file, blank lines skipped; InputError with the line number otherwise."""
+    """The values of a JSON Lines file, blank lines skipped; InputError with the line number
+    otherwise.
+    """
     rows = []
     number = 0
     try:
@@ -138,15 +166,20 @@ def read_jsonl(path: Path | str) -> list[Any]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}, line {number}: expected one JSON value a line: {error}") from None
+        raise InputError(
+            f"{path}, line {number}: expected one JSON value a line: {error}"
+        ) from None
     return rows
 
 
-def write_parquet(path: Path | str, columns: Mapping[str, Any], schema: "pyarrow.Schema | None" = None) -> None:
+def write_parquet(
+    path: Path | str, columns: Mapping[str, Any], schema: "pyarrow.Schema | None" = None
+) -> None:
     """Write columns (lists or 1-D arrays of one length) as one Parquet file, zstd, atomically.
 
     Args:
-        schema: types by name, for columns that may be empty or all None; otherwise types follow from the values.
+        schema: types by name, for columns that may be empty or all None; otherwise types follow
+            from the values.
 
     Raises:
         ShapeError: columns of different lengths.
@@ -163,7 +196,9 @@ def write_parquet(path: Path | str, columns: Mapping[str, Any], schema: "pyarrow
 
 
 def read_parquet(path: Path | str, columns: list[str] | None = None) -> "pyarrow.Table":
-    """The table of a Parquet file, or the named columns of it; InputError when it cannot be read."""
+    """The table of a Parquet file, or the named columns of it; InputError when it cannot be
+    read.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -222,6 +257,11 @@ def digest_file(path: Path | str) -> str:
 
 
 def digest_tree(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """Content digest of a folder from its files: name -> {"bytes": size, "blake2b": digest}; order does not matter."""
-    content = {name: {"bytes": facts["bytes"], "blake2b": facts["blake2b"]} for name, facts in files.items()}
+    """Content digest of a folder from its files: name -> {"bytes": size, "blake2b": digest}; order
+    does not matter.
+    """
+    content = {
+        name: {"bytes": facts["bytes"], "blake2b": facts["blake2b"]}
+        for name, facts in files.items()
+    }
     return digest_bytes(canonical_json(content).encode())

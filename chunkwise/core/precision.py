@@ -14,14 +14,18 @@ def resolve_dtype(dtype: str) -> str:
     on_gpu = torch.cuda.is_available()
     if dtype == "float16":
         raise MachineError(
-            "expected dtype float32 or bfloat16, got float16, which is some 500 times slower on a CPU and needs "
+            "expected dtype float32 or bfloat16, got float16, which is some 500 times slower on a "
+            "CPU and needs "
             "its loss scaled on a GPU",
             hint="set dtype to auto, bfloat16 or float32",
         )
     if on_gpu:
         has_bfloat16 = torch.cuda.is_bf16_supported()
     else:
-        has_bfloat16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and _cpu_multiplies_bfloat16()
+        has_bfloat16 = (
+            torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+            and _cpu_multiplies_bfloat16()
+        )
     if dtype == "auto":
         return "bfloat16" if has_bfloat16 else "float32"
     if dtype == "bfloat16" and on_gpu and not has_bfloat16:
@@ -30,7 +34,9 @@ def resolve_dtype(dtype: str) -> str:
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """True where the CPU has instructions for bfloat16 products; without them bfloat16 is slower than float32."""
+    """True where the CPU has instructions for bfloat16 products; without them bfloat16 is slower
+    than float32.
+    """
     import torch
 
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

@@ -5,16 +5,17 @@
             ...
             advance(len(batch))
 
-Nested and parallel tasks share one display; a caller that wants its own table above the bars opens it first:
+Nested and parallel tasks share one display; a caller that wants its own table above the bars opens
+it first:
 
     with display(header=lambda: stages_table):
         run_everything()
 
-A log file thus holds one line when a task starts and one when it ends, never a bar. Of several processes that were
-started together (`core.team`) the first one speaks alone.
+A log file thus holds one line when a task starts and one when it ends, never a bar. Of several
+processes that were started together (`core.team`) the first one speaks alone.
 
-A worker process has no screen. `relay` turns its tasks and notes into events, which it sends to its parent; there a
-`Mirror` shows them among the parent's own.
+A worker process has no screen. `relay` turns its tasks and notes into events, which it sends to its
+parent; there a `Mirror` shows them among the parent's own.
 """
 
 import contextlib
@@ -27,7 +28,15 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from chunkwise.core.team import rank
@@ -38,7 +47,10 @@ class _Amount(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         total = "" if task.total is None else f"/{task.total:,.0f}"
-        return Text(f"{task.completed:,.0f}{total} {task.fields['unit']}".rstrip(), style="progress.download")
+        return Text(
+            f"{task.completed:,.0f}{total} {task.fields['unit']}".rstrip(),
+            style="progress.download",
+        )
 
 
 class _Screen:
@@ -58,7 +70,8 @@ class _Screen:
             get_renderable=lambda: Group(header(), self.progress) if header else self.progress,
             refresh_per_second=4,
             transient=header is None,  # a table of stages stays to be read, bars vanish
-            redirect_stdout=False,  # results go to stdout; what others write to stderr is lifted above the bars
+            # results go to stdout; what others write to stderr is lifted above the bars
+            redirect_stdout=False,
         )
 
 
@@ -77,14 +90,17 @@ def display(header: Callable[[], RenderableType] | None = None) -> Iterator[None
     """Open the live display for a block of work, with `header` drawn above the bars.
 
     Args:
-        header: called about four times a second from another thread, so it must be quick and must not print.
+        header: called about four times a second from another thread, so it must be quick and must
+            not print.
 
     Inside another display, or where stderr is no terminal, it does nothing.
     """
     global _screen
     console = _console()
     with _lock:
-        mine = _screen is None and console.is_terminal and not console.is_dumb_terminal and rank() == 0
+        mine = (
+            _screen is None and console.is_terminal and not console.is_dumb_terminal and rank() == 0
+        )
         if mine:
             _screen = _Screen(console, header)
             _screen.live.start(refresh=True)
@@ -99,7 +115,9 @@ def display(header: Callable[[], RenderableType] | None = None) -> Iterator[None
 
 
 @contextlib.contextmanager
-def track(description: str, total: int | None = None, unit: str = "") -> Iterator[Callable[..., None]]:
+def track(
+    description: str, total: int | None = None, unit: str = ""
+) -> Iterator[Callable[..., None]]:
     """Show one task for the length of a block.
 
     Args:
@@ -144,7 +162,9 @@ def track(description: str, total: int | None = None, unit: str = "") -> Iterato
 
 
 def note(text: str) -> None:
-    """Print one line to stderr, above the live display where one is open. The text is not read as markup."""
+    """Print one line to stderr, above the live display where one is open. The text is not read as
+    markup.
+    """
     screen = _screen
     if _relay is not None:
         _relay(("note", text))
@@ -159,7 +179,8 @@ def note(text: str) -> None:
 def relay(sink: Callable[[tuple[Any, ...]], None]) -> None:
     """From now on tasks and notes of this process go to `sink` as events, and nothing is printed.
 
-    Events: ("begin", number, description, total, unit), ("advance", number, amount), ("end", number), ("note", text).
+    Events: ("begin", number, description, total, unit), ("advance", number, amount), ("end",
+        number), ("note", text).
     """
     global _relay
     _relay = sink
@@ -189,7 +210,9 @@ def _relayed(
 
 
 class Mirror:
-    """Shows events of other processes: tasks as bars in the open display (not at all without one), notes as lines."""
+    """Shows events of other processes: tasks as bars in the open display (not at all without one),
+    notes as lines.
+    """
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[int, int], Any] = {}

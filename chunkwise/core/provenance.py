@@ -14,7 +14,9 @@ from chunkwise.core.io import digest_file
 
 
 def code_facts(build: Callable[..., Any]) -> dict[str, Any]:
-    """Which code `build` is: package version, commit, and the digest of the module that defines it."""
+    """Which code `build` is: package version, commit, and the digest of the module that defines
+    it.
+    """
     while isinstance(build, functools.partial):
         build = build.func
     module = inspect.getmodule(build)
@@ -29,15 +31,21 @@ def code_facts(build: Callable[..., Any]) -> dict[str, Any]:
 
 @functools.cache
 def _commit() -> str | None:
-    """Commit of the checkout that the package runs from, "-dirty" when it was changed; None when installed."""
+    """Commit of the checkout that the package runs from, "-dirty" when it was changed; None when
+    installed.
+    """
     here = Path(chunkwise.__file__).parent
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, timeout=10, text=True).stdout.strip()
+        return subprocess.run(
+            command, check=True, capture_output=True, timeout=10, text=True
+        ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # else an unrelated checkout that holds a virtual environment
+        git(
+            "ls-files", "--error-unmatch", "__init__.py"
+        )  # else an unrelated checkout that holds a virtual environment
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None

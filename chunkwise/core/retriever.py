@@ -1,6 +1,7 @@
 """The protocol that generation and evaluation call: chunks in, neighbours out.
 
-Dimensions: rows, m tokens of a chunk, k neighbours, r tokens of a neighbour with its continuation (usually 2 m).
+Dimensions: rows, m tokens of a chunk, k neighbours, r tokens of a neighbour with its continuation
+    (usually 2 m).
 """
 
 from typing import Protocol
@@ -19,7 +20,8 @@ class Retriever(Protocol):
             k: neighbours wanted for each row, at least 1.
 
         Returns:
-            (tokens, mask): [rows, k, r] int64 token ids and [rows, k, r] bool, False where there is no token: past the
-            end of the neighbour's document, or a neighbour that was not found. It is never filled with another chunk.
+            (tokens, mask): [rows, k, r] int64 token ids and [rows, k, r] bool, False where there is
+            no token: past the end of the neighbour's document, or a neighbour that was not found.
+            It is never filled with another chunk.
         """
         ...

@@ -1,20 +1,25 @@
 """The artefact store: what was built once, from these inputs by this recipe, is not built again.
 
-    <root>/<stage>/<key>/        a finished artefact: plain files and record.json, written last; read-only
-    <root>/scratch/<key>/        what a stage keeps to resume from (checkpoints); survives a kill, removed on success
+    <root>/<stage>/<key>/        a finished artefact: plain files and record.json, written last;
+                                 read-only
+    <root>/scratch/<key>/        what a stage keeps to resume from (checkpoints); survives a kill,
+                                 removed on success
     <root>/temporary/<key>/      an artefact in the making; swept away when its builder is gone
-    <root>/locks/<key>           one builder at a time; the operating system frees it when the builder dies
+    <root>/locks/<key>           one builder at a time; the operating system frees it when the
+                                 builder dies
 
-The key is a digest of the recipe: stage, version, parameters, seeds, and the *content* digests of the inputs. So an
-input that was rebuilt to the same bytes changes nothing downstream. No path, host, time or worker count has a part in
-key or digest. A change of code is recorded, not keyed: raise the stage's version when results change.
+The key is a digest of the recipe: stage, version, parameters, seeds, and the *content* digests of
+the inputs. So an input that was rebuilt to the same bytes changes nothing downstream. No path,
+host, time or worker count has a part in key or digest. A change of code is recorded, not keyed:
+raise the stage's version when results change.
 
-Several processes that were started together (`core.team`) may all ask for the same artefact. As a rule one of them gets
-the lock and builds, the others wait and find it. Where they have to build it together (a training), they are given to
-`make` as a team: process 0 owns folder, record and commit, the others take part in the work alone.
+Several processes that were started together (`core.team`) may all ask for the same artefact. As a
+rule one of them gets the lock and builds, the others wait and find it. Where they have to build it
+together (a training), they are given to `make` as a team: process 0 owns folder, record and commit,
+the others take part in the work alone.
 
-Cost: one BLAKE2b pass over what was built (about 1 GB/s). Locks are flock(2): Linux and macOS, one machine or a file
-system that shares locks.
+Cost: one BLAKE2b pass over what was built (about 1 GB/s). Locks are flock(2): Linux and macOS, one
+machine or a file system that shares locks.
 """
 
 import contextlib
@@ -29,10 +34,31 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from chunkwise.core.artefact import RECORD, Artefact, Record, open_artefact, plain_files, read_artefact
+from chunkwise.core.artefact import (
+    RECORD,
+    Artefact,
+    Record,
+    open_artefact,
+    plain_files,
+    read_artefact,
+)
 from chunkwise.core.config import Config
-from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, MachineError, MismatchError
-from chunkwise.core.io import canonical_json, digest_bytes, digest_file, digest_tree, machine_errors, sync, write_json
+from chunkwise.core.errors import (
+    ArtefactError,
+    ChunkwiseError,
+    InputError,
+    MachineError,
+    MismatchError,
+)
+from chunkwise.core.io import (
+    canonical_json,
+    digest_bytes,
+    digest_file,
+    digest_tree,
+    machine_errors,
+    sync,
+    write_json,
+)
 from chunkwise.core.progress import note
 from chunkwise.core.provenance import code_facts, library_versions
 from chunkwise.core.team import Team, rank
@@ -51,7 +77,8 @@ class Store:
     """A folder of artefacts.
 
     Args:
-        root: the folder; default `$CHUNKWISE_STORE`, else `.chunkwise` where the process was started.
+        root: the folder; default `$CHUNKWISE_STORE`, else `.chunkwise` where the process was
+            started.
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
@@ -60,7 +87,9 @@ class Store:
     # --- a stage, called by its declaration ------------------------------------------------------
 
     @staticmethod
-    def key(stage: "Stage", config: Config, inputs: "Inputs | None" = None, *, seed: int | None = None) -> str:
+    def key(
+        stage: "Stage", config: Config, inputs: "Inputs | None" = None, *, seed: int | None = None
+    ) -> str:
         """The key of what this stage makes of these: 40 hexadecimal digits. Nothing is built."""
         call = stage.call(config, inputs, seed=seed)
         if isinstance(call, Artefact):
@@ -68,7 +97,12 @@ class Store:
         return recipe_key(stage.kind, stage.version, call.params, call.inputs, call.seeds)
 
     def find(
-        self, stage: "Stage", config: Config, inputs: "Inputs | None" = None, *, seed: int | None = None
+        self,
+        stage: "Stage",
+        config: Config,
+        inputs: "Inputs | None" = None,
+        *,
+        seed: int | None = None,
     ) -> Artefact | None:
         """What is stored of this call, its sizes checked, or None. Nothing is built."""
         call = stage.call(config, inputs, seed=seed)
@@ -145,22 +179,29 @@ class Store:
             version: raise it when the same recipe gives other results.
             params: only what the stage uses; all values count, defaults included.
             inputs: artefacts, or content digests of things outside the store.
-            build: build(folder, scratch) writes plain files into `folder`, may keep what it resumes from in `scratch`
-                (which survives a kill), and returns counts for the record, JSON values.
-            out: a new or empty folder that gets the artefact too, as hard links or copies; of several processes it is
-                the first that puts it there.
+            build: build(folder, scratch) writes plain files into `folder`, may keep what it resumes
+                from in `scratch` (which survives a kill), and returns counts for the record, JSON
+                values.
+            out: a new or empty folder that gets the artefact too, as hard links or copies; of
+                several processes it is the first that puts it there.
             seeds: the seeds that the stage uses, and no others.
-            team: the processes that call `build` together, all of them or none; process 0 alone writes into `folder`.
-            code: gives the record's facts about the code, asked for after building; default, those of `build`.
+            team: the processes that call `build` together, all of them or none; process 0 alone
+                writes into `folder`.
+            code: gives the record's facts about the code, asked for after building; default, those
+                of `build`.
 
         Raises:
-            ArtefactError: `out` holds something else; what is stored is corrupted; `build` wrote no plain file.
+            ArtefactError: `out` holds something else; what is stored is corrupted; `build` wrote no
+                plain file.
             ChunkwiseError: process 0 of the team failed, whose own error says how.
             MismatchError: the processes of the team ask for different things.
             MachineError: the disk is full. Nothing half-written is left, the scratch folder stays.
         """
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", stage) or stage in _OWN_FOLDERS:
-            raise ValueError(f"{stage!r} is no stage name: expected lower-case letters, and none of {_OWN_FOLDERS}")
+            raise ValueError(
+                f"{stage!r} is no stage name: expected lower-case letters, and none of "
+                f"{_OWN_FOLDERS}"
+            )
         recipe = _recipe(stage, version, params, inputs, seeds)
         key = _key(recipe)
         out = Path(out).resolve() if out is not None and rank() == 0 else None
@@ -177,7 +218,11 @@ class Store:
                     waiting = None if team is None else lambda: tell(_WAIT)
                     with self._lock(stage, key, waiting):
                         artefact = self.stored(stage, key) or self._build(
-                            recipe, key, build, lambda: tell(_BUILD), code or (lambda: code_facts(build))
+                            recipe,
+                            key,
+                            build,
+                            lambda: tell(_BUILD),
+                            code or (lambda: code_facts(build)),
                         )
                 if artefact.reused:
                     tell(_FOUND)
@@ -185,7 +230,9 @@ class Store:
                 _place(artefact, out)
         return artefact
 
-    def _join(self, stage: str, key: str, build: Callable[[Path, Path], Mapping[str, Any]], team: Team) -> Artefact:
+    def _join(
+        self, stage: str, key: str, build: Callable[[Path, Path], Mapping[str, Any]], team: Team
+    ) -> Artefact:
         """`make`, for the processes of a team that are not the first."""
         while (word := team.share(_WAIT)) == _WAIT:
             pass
@@ -196,10 +243,13 @@ class Store:
                 artefact = self.stored(stage, key)
             if artefact is not None:
                 return replace(artefact, reused=word == _FOUND)
-        raise ChunkwiseError(f"process 0 did not finish the {stage}; what it says itself is the reason")
+        raise ChunkwiseError(
+            f"process 0 did not finish the {stage}; what it says itself is the reason"
+        )
 
     def resolve(self, reference: str | Path, stage: str | None = None) -> Artefact:
-        """The artefact that a user means: a folder that holds record.json, a key, or the unique beginning of one.
+        """The artefact that a user means: a folder that holds record.json, a key, or the unique
+        beginning of one.
 
         Args:
             stage: refuse an artefact of any other stage.
@@ -210,25 +260,41 @@ class Store:
         folder = Path(reference)
         if not (folder / RECORD).exists():
             text = str(reference)
-            matches = sorted(self.root.glob(f"*/{text}*/{RECORD}")) if re.fullmatch(r"[0-9a-f]{4,40}", text) else []
+            matches = (
+                sorted(self.root.glob(f"*/{text}*/{RECORD}"))
+                if re.fullmatch(r"[0-9a-f]{4,40}", text)
+                else []
+            )
             matches = [match for match in matches if match.parent.parent.name not in _OWN_FOLDERS]
             if not matches:
                 what = f"{stage} artefact" if stage else "artefact"
                 raise ArtefactError(
-                    f"{text!r} is neither a folder with {RECORD} nor the key of a stored artefact in {self.root}",
-                    hint=f'"chunkwise store ls" lists the keys; give that of one {what}, or 4 or more digits of it',
+                    f"{text!r} is neither a folder with {RECORD} nor the key of a stored artefact "
+                    f"in {self.root}",
+                    hint=(
+                        f'"chunkwise store ls" lists the keys; give that of one {what}, or 4 or '
+                        f"more digits of it"
+                    ),
                 )
             if len(matches) > 1:
-                keys = ", ".join(f"{match.parent.parent.name}/{match.parent.name}" for match in matches)
-                raise ArtefactError(f"{text!r} begins several keys: {keys}", hint="give more digits")
+                keys = ", ".join(
+                    f"{match.parent.parent.name}/{match.parent.name}" for match in matches
+                )
+                raise ArtefactError(
+                    f"{text!r} begins several keys: {keys}", hint="give more digits"
+                )
             folder = matches[0].parent
         artefact = open_artefact(folder)
         if stage is not None and artefact.stage != stage:
-            raise ArtefactError(f"expected a {stage!r} artefact, got one of stage {artefact.stage!r}: {folder}")
+            raise ArtefactError(
+                f"expected a {stage!r} artefact, got one of stage {artefact.stage!r}: {folder}"
+            )
         return artefact
 
     def verify(self, artefact: Artefact) -> list[str]:
-        """Read every byte again and compare with the record: one sentence for each problem, none when sound."""
+        """Read every byte again and compare with the record: one sentence for each problem, none
+        when sound.
+        """
         record, present = artefact.record, set(plain_files(artefact.path)) - {RECORD}
         problems = [f"{name}: not in the record" for name in sorted(present - set(record.files))]
         for name, facts in record.files.items():
@@ -256,7 +322,9 @@ class Store:
         """Build under the lock: temporary folder, record last, one rename."""
         final = self.root / recipe["stage"] / key
         if final.exists():
-            raise ArtefactError(f"{final} exists without {RECORD}", hint="remove that folder and run again")
+            raise ArtefactError(
+                f"{final} exists without {RECORD}", hint="remove that folder and run again"
+            )
         self._sweep()
         folder, scratch = self.root / "temporary" / key, self.root / "scratch" / key
         shutil.rmtree(folder, ignore_errors=True)  # of a builder that was killed: the lock is ours
@@ -269,8 +337,13 @@ class Store:
             files = {}
             for name in plain_files(folder):
                 if name == RECORD:
-                    raise ValueError(f"the builder of {recipe['stage']!r} wrote {RECORD}, which is the store's")
-                files[name] = {"bytes": (folder / name).stat().st_size, "blake2b": digest_file(folder / name)}
+                    raise ValueError(
+                        f"the builder of {recipe['stage']!r} wrote {RECORD}, which is the store's"
+                    )
+                files[name] = {
+                    "bytes": (folder / name).stat().st_size,
+                    "blake2b": digest_file(folder / name),
+                }
                 (folder / name).chmod(0o444)
                 sync(folder / name)
             if not files:
@@ -301,7 +374,9 @@ class Store:
         return Artefact(final, record, reused=False)
 
     @contextlib.contextmanager
-    def _lock(self, stage: str, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    def _lock(
+        self, stage: str, key: str, waiting: Callable[[], None] | None = None
+    ) -> Iterator[None]:
         """Hold the lock of a key; `waiting` is called every second until it is free."""
         path = self.root / "locks" / key
         try:
@@ -324,9 +399,14 @@ class Store:
             yield
 
     def _sweep(self) -> None:
-        """Remove what killed builders left: temporary folders whose lock is free, scratch of what is finished."""
+        """Remove what killed builders left: temporary folders whose lock is free, scratch of what
+        is finished.
+        """
         for folder in (self.root / "temporary").glob("*"):
-            with open(self.root / "locks" / folder.name, "a") as file, contextlib.suppress(BlockingIOError):
+            with (
+                open(self.root / "locks" / folder.name, "a") as file,
+                contextlib.suppress(BlockingIOError),
+            ):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.root / "scratch").glob("*"):
@@ -335,7 +415,9 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)  # killed between commit and tidying up
 
     def finished(self) -> Iterator[tuple[Path, Artefact | ArtefactError]]:
-        """Folder of each finished artefact by stage and key, and its record; an error where that cannot be read."""
+        """Folder of each finished artefact by stage and key, and its record; an error where that
+        cannot be read.
+        """
         for record in sorted(self.root.glob(f"*/*/{RECORD}")):
             if record.parent.parent.name in _OWN_FOLDERS:
                 continue
@@ -347,7 +429,11 @@ class Store:
     def of_digest(self, digest: str, kinds: Iterable[str]) -> Artefact | None:
         """The artefact with this content, of one of these stages; None where the store has none."""
         for folder, artefact in self.finished():
-            if isinstance(artefact, Artefact) and artefact.stage in kinds and artefact.digest == digest:
+            if (
+                isinstance(artefact, Artefact)
+                and artefact.stage in kinds
+                and artefact.digest == digest
+            ):
                 return self.resolve(folder)
         return None
 
@@ -355,7 +441,11 @@ class Store:
     def list(self) -> list[Artefact]:
         """All finished artefacts by stage and key; their files are not looked at (see `verify`)."""
         records = sorted(self.root.glob(f"*/*/{RECORD}"))
-        return [read_artefact(path.parent) for path in records if path.parent.parent.name not in _OWN_FOLDERS]
+        return [
+            read_artefact(path.parent)
+            for path in records
+            if path.parent.parent.name not in _OWN_FOLDERS
+        ]
 
 
 def recipe_key(
@@ -370,18 +460,25 @@ def recipe_key(
 
 
 def _agree(stage: str, key: str, team: Team) -> None:
-    """Refuse to build together what is not one thing: settings that machines resolve differently, other inputs."""
+    """Refuse to build together what is not one thing: settings that machines resolve differently,
+    other inputs.
+    """
     own = int(key[:15], 16)
     if team.share(own) != own:
         raise MismatchError(
             f"process {team.rank} was about to build another {stage} ({key[:12]}) than process 0",
-            hint="start all processes with the same settings and inputs; where dtype or attention is auto, name it",
+            hint=(
+                "start all processes with the same settings and inputs; where dtype or attention "
+                "is auto, name it"
+            ),
         )
 
 
 @contextlib.contextmanager
 def _telling(team: Team | None) -> Iterator[Callable[[int], None]]:
-    """Process 0's way to say what it will do; where it fails before it could, the others hear of that too."""
+    """Process 0's way to say what it will do; where it fails before it could, the others hear of
+    that too.
+    """
     told = False
 
     def tell(word: int) -> None:
@@ -398,7 +495,9 @@ def _telling(team: Team | None) -> Iterator[Callable[[int], None]]:
 
 
 def _poll(file: IO[str], waiting: Callable[[], None]) -> None:
-    """Take a lock that somebody else holds, staying in touch meanwhile: who waits in a collective gives up in time."""
+    """Take a lock that somebody else holds, staying in touch meanwhile: who waits in a collective
+    gives up in time.
+    """
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -416,13 +515,19 @@ def _recipe(
     seeds: Mapping[str, int] | None,
 ) -> dict[str, Any]:
     values = params.model_dump(mode="json") if isinstance(params, Config) else dict(params)
-    values = {name: item.model_dump(mode="json") if isinstance(item, Config) else item for name, item in values.items()}
+    values = {
+        name: item.model_dump(mode="json") if isinstance(item, Config) else item
+        for name, item in values.items()
+    }
     return {
         "format": FORMAT,
         "stage": stage,
         "version": version,
         "params": json.loads(canonical_json(values)),
-        "inputs": {name: item.digest if isinstance(item, Artefact) else item for name, item in inputs.items()},
+        "inputs": {
+            name: item.digest if isinstance(item, Artefact) else item
+            for name, item in inputs.items()
+        },
         "seeds": dict(seeds or {}),
     }
 
@@ -435,7 +540,9 @@ def _check_out(out: Path, key: str) -> None:
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists()):
-        raise ArtefactError(f"{out} holds other files; nothing was written", hint="choose a new or empty folder")
+        raise ArtefactError(
+            f"{out} holds other files; nothing was written", hint="choose a new or empty folder"
+        )
     if any(out.iterdir()) and (found := open_artefact(out)).key != key:
         raise ArtefactError(
             f"{out} holds another artefact ({found.stage} {found.key[:12]}); nothing was written",
@@ -444,12 +551,17 @@ def _check_out(out: Path, key: str) -> None:
 
 
 def _place(artefact: Artefact, out: Path) -> None:
-    """Give `out` the artefact's files: hard links on the same disk, copies elsewhere; all of them or none."""
+    """Give `out` the artefact's files: hard links on the same disk, copies elsewhere; all of them
+    or none.
+    """
     if (out / RECORD).exists():
         found = open_artefact(out)
-        if found.digest != artefact.digest or set(plain_files(out)) - {RECORD} != set(found.record.files):
+        if found.digest != artefact.digest or set(plain_files(out)) - {RECORD} != set(
+            found.record.files
+        ):
             raise ArtefactError(
-                f"{out} holds another build of {artefact.stage} {artefact.key[:12]}, or other files too; "
+                f"{out} holds another build of {artefact.stage} {artefact.key[:12]}, or other "
+                "files too; "
                 "nothing was written there",
                 hint="choose a new or empty folder",
             )
@@ -466,5 +578,7 @@ def _place(artefact: Artefact, out: Path) -> None:
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, PermissionError | NotADirectoryError):
-            raise InputError(f"cannot write {out}: {error.strerror}", hint="choose another folder") from error
+            raise InputError(
+                f"cannot write {out}: {error.strerror}", hint="choose another folder"
+            ) from error
         raise

@@ -1,8 +1,9 @@
-"""Several processes that were started together to do one thing: their numbers, and what they can agree on.
+"""Several processes that were started together to do one thing: their numbers, and what they can
+agree on.
 
-torchrun, accelerate and Slurm's launchers put RANK and WORLD_SIZE into the environment of each process; nothing else
-is read here, and no library of theirs is imported. Process 0 speaks for all: it alone prints results and progress, and
-it alone commits what they build (`core.store`).
+torchrun, accelerate and Slurm's launchers put RANK and WORLD_SIZE into the environment of each
+process; nothing else is read here, and no library of theirs is imported. Process 0 speaks for all:
+it alone prints results and progress, and it alone commits what they build (`core.store`).
 """
 
 import os

@@ -3,7 +3,8 @@
 config.py          the settings of every stage here
 stages.py          CORPUS, TOKENIZER, TOKENS, SEQUENCES, QUESTIONS, QUESTION_FILE
 collect.py         the stage corpus: read, clean, split
-readers.py         text, Markdown, JSONL, Parquet, source folders, Hugging Face data sets -> documents
+readers.py         text, Markdown, JSONL, Parquet, source folders, Hugging Face data sets ->
+                   documents
 python_source.py   the Python that runs us -> documents of three kinds (code, docstrings, prose)
 ngrams.py          words and n-grams as 64-bit hashes, the ground of the next two and of questions
 deduplicate.py     exact and near-duplicate removal

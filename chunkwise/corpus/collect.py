@@ -2,11 +2,11 @@
 
     documents.parquet    document, document_id, title, source, group, split, text
 
-Order of the steps: read; drop what is too short; exact and near-duplicates; size budget; split; decontamination. Every
-drop is counted in the record.
+Order of the steps: read; drop what is too short; exact and near-duplicates; size budget; split;
+decontamination. Every drop is counted in the record.
 
-`document` is the ordinal of a document: its row here, where train comes first, then held, then valid, each in the order
-of a hash. It is the same number in every artefact made from one corpus.
+`document` is the ordinal of a document: its row here, where train comes first, then held, then
+valid, each in the order of a hash. It is the same number in every artefact made from one corpus.
 """
 
 from collections import Counter
@@ -30,7 +30,9 @@ from chunkwise.graph.stage import Resolved, Run
 
 def resolve(config: CorpusConfig, seed: int) -> Resolved:
     """The sources count by what they hold, not by where they lie."""
-    inputs = {f"source_{number}": digest_source(source) for number, source in enumerate(config.sources)}
+    inputs = {
+        f"source_{number}": digest_source(source) for number, source in enumerate(config.sources)
+    }
     return Resolved(config, params=config.identity(), inputs=inputs)
 
 
@@ -38,7 +40,8 @@ def build(config: CorpusConfig, run: Run) -> Mapping[str, Any]:
     """Write the documents.
 
     Raises:
-        InputError: a source cannot be read, an id occurs twice, or no document is left (the message has the counts).
+        InputError: a source cannot be read, an id occurs twice, or no document is left (the message
+            has the counts).
     """
     documents, splits, counts = _collect(config)
     write_parquet(
@@ -70,14 +73,18 @@ def stored_documents(corpus: Artefact) -> Iterator[tuple[Document, str]]:
     for batch in table.to_batches(max_chunksize=512):
         for row in batch.to_pylist():
             yield (
-                Document(row["document_id"], row["title"], row["source"], row["text"], row["group"]),
+                Document(
+                    row["document_id"], row["title"], row["source"], row["text"], row["group"]
+                ),
                 row["split"],
             )
 
 
 def _summary(counts: Mapping[str, Any]) -> str:
     kept = ", ".join(f"{name} {facts['documents']:,}" for name, facts in counts["splits"].items())
-    dropped = ", ".join(f"{reason} {number:,}" for reason, number in counts["dropped"].items() if number)
+    dropped = ", ".join(
+        f"{reason} {number:,}" for reason, number in counts["dropped"].items() if number
+    )
     return f"{kept} documents; dropped: {dropped or 'none'}"
 
 
@@ -91,7 +98,9 @@ def _collect(config: CorpusConfig) -> tuple[list[Document], list[Split], dict[st
             words.append(word_hashes(document.text))
             advance(1)
     duplicates = find_duplicates(
-        [document.document_id for document in documents], words, threshold=config.near_duplicate_jaccard
+        [document.document_id for document in documents],
+        words,
+        threshold=config.near_duplicate_jaccard,
     )
     drops["exact_duplicate"] += len(duplicates.exact)
     drops["near_duplicate"] += len(duplicates.near)
@@ -107,19 +116,30 @@ def _collect(config: CorpusConfig) -> tuple[list[Document], list[Split], dict[st
     }
     if config.decontaminate_jaccard is not None:
         valid = [position for position in order if split[position] == "valid"]
-        index = ContaminationIndex([words[position] for position in valid], n=config.decontaminate_ngram)
+        index = ContaminationIndex(
+            [words[position] for position in valid], n=config.decontaminate_ngram
+        )
         clean = []
         for position in order:
-            if split[position] != "valid" and index.highest_jaccard(words[position])[0] >= config.decontaminate_jaccard:
+            if (
+                split[position] != "valid"
+                and index.highest_jaccard(words[position])[0] >= config.decontaminate_jaccard
+            ):
                 drops[f"contaminated_{split[position]}"] += 1
             else:
                 clean.append(position)
         order = clean
-    order.sort(key=lambda position: SPLITS.index(split[position]))  # stable: keeps the hash order inside a split
+    order.sort(
+        key=lambda position: SPLITS.index(split[position])
+    )  # stable: keeps the hash order inside a split
     _require_documents(config, read, drops, Counter(split[position] for position in order))
     kept = [documents[position] for position in order]
     splits = [split[position] for position in order]
-    return kept, splits, {"read": read, "dropped": dict(sorted(drops.items())), **_counts(kept, splits)}
+    return (
+        kept,
+        splits,
+        {"read": read, "dropped": dict(sorted(drops.items())), **_counts(kept, splits)},
+    )
 
 
 def _read(config: CorpusConfig, drops: Counter[str]) -> list[Document]:
@@ -128,13 +148,19 @@ def _read(config: CorpusConfig, drops: Counter[str]) -> list[Document]:
     distinct = 0
     for number, source in enumerate(config.sources):
         with track(f"read {source.path or source.kind}", unit="documents") as advance:
-            for document in read_source(source, max_document_bytes=config.max_document_bytes, drops=drops):
+            for document in read_source(
+                source, max_document_bytes=config.max_document_bytes, drops=drops
+            ):
                 first = seen.setdefault(document.document_id, number)
                 if first != number or len(seen) == distinct:
                     raise InputError(
-                        f"expected ids that are unique in the corpus, got {document.document_id!r} twice "
+                        f"expected ids that are unique in the corpus, got {document.document_id!r} "
+                        "twice "
                         f"(in sources {first} and {number}, counted from 0)",
-                        hint="choose another `id_field`, or put the files below one folder so that their names differ",
+                        hint=(
+                            "choose another `id_field`, or put the files below one folder so that "
+                            "their names differ"
+                        ),
                     )
                 if len(document.text.encode()) < config.min_document_bytes:
                     drops["too_short"] += 1
@@ -145,10 +171,18 @@ def _read(config: CorpusConfig, drops: Counter[str]) -> list[Document]:
     return documents
 
 
-def _within_budget(config: CorpusConfig, documents: list[Document], kept: list[int], drops: Counter[str]) -> list[int]:
+def _within_budget(
+    config: CorpusConfig, documents: list[Document], kept: list[int], drops: Counter[str]
+) -> list[int]:
     """Positions in hash order; whole groups until the budget is reached."""
-    place = {group: unit_hash(group, config.seed, "order") for group in {documents[p].group for p in kept}}
-    order = sorted(kept, key=lambda p: (place[documents[p].group], documents[p].group, documents[p].document_id))
+    place = {
+        group: unit_hash(group, config.seed, "order")
+        for group in {documents[p].group for p in kept}
+    }
+    order = sorted(
+        kept,
+        key=lambda p: (place[documents[p].group], documents[p].group, documents[p].document_id),
+    )
     if config.max_documents_bytes is None:
         return order
     taken: list[int] = []
@@ -164,26 +198,37 @@ def _within_budget(config: CorpusConfig, documents: list[Document], kept: list[i
     return taken
 
 
-def _require_documents(config: CorpusConfig, read: int, drops: Counter[str], splits: Counter[str]) -> None:
+def _require_documents(
+    config: CorpusConfig, read: int, drops: Counter[str], splits: Counter[str]
+) -> None:
     wanted = {"train": True, "held": config.held_fraction > 0, "valid": config.valid_fraction > 0}
     empty = [name for name in SPLITS if wanted[name] and not splits[name]]
     if not empty:
         return
-    dropped = ", ".join(f"{reason} {number}" for reason, number in sorted(drops.items())) or "nothing"
+    dropped = (
+        ", ".join(f"{reason} {number}" for reason, number in sorted(drops.items())) or "nothing"
+    )
     if not sum(splits.values()):
         raise InputError(
             f"empty corpus: {read} documents were read and none is left (dropped: {dropped})",
-            hint="check `path`, `include` and `text_field` of the sources; `min_document_bytes` drops short documents",
+            hint=(
+                "check `path`, `include` and `text_field` of the sources; `min_document_bytes` "
+                "drops short documents"
+            ),
         )
     raise InputError(
-        f"the corpus has no document in split {' and '.join(empty)}: {sum(splits.values())} documents are too few for "
-        f"valid_fraction {config.valid_fraction} and held_fraction {config.held_fraction} (dropped: {dropped})",
+        f"the corpus has no document in split {' and '.join(empty)}: {sum(splits.values())} "
+        "documents are too few for "
+        f"valid_fraction {config.valid_fraction} and held_fraction {config.held_fraction} "
+        f"(dropped: {dropped})",
         hint="add documents, raise the fraction, or set it to 0 to do without that split",
     )
 
 
 def _counts(documents: list[Document], splits: list[Split]) -> dict[str, Any]:
-    per_split: dict[str, dict[str, Any]] = {name: {"documents": 0, "bytes": 0, "sources": {}} for name in SPLITS}
+    per_split: dict[str, dict[str, Any]] = {
+        name: {"documents": 0, "bytes": 0, "sources": {}} for name in SPLITS
+    }
     for document, split in zip(documents, splits, strict=True):
         size = len(document.text.encode())
         facts = per_split[split]

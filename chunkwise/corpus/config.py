@@ -1,7 +1,8 @@
-"""Settings of the corpus stages. A setting is here only if it changes the bytes that a stage writes.
+"""Settings of the corpus stages. A setting is here only if it changes the bytes that a stage
+writes.
 
-Where a corpus comes from (`SourceConfig.path`) is the one exception: it is needed to read, and left out of
-the identity, in which the content of the files stands instead.
+Where a corpus comes from (`SourceConfig.path`) is the one exception: it is needed to read, and left
+out of the identity, in which the content of the files stands instead.
 """
 
 from typing import Literal
@@ -19,7 +20,21 @@ DEFAULT_INCLUDE: dict[str, tuple[str, ...]] = {
     "markdown": ("*.md", "*.markdown"),
     "jsonl": ("*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.ndjson"),
     "parquet": ("*.parquet",),
-    "code": ("*.py", "*.c", "*.h", "*.cc", "*.cpp", "*.hpp", "*.rs", "*.go", "*.java", "*.js", "*.ts", "*.jl", "*.sh"),
+    "code": (
+        "*.py",
+        "*.c",
+        "*.h",
+        "*.cc",
+        "*.cpp",
+        "*.hpp",
+        "*.rs",
+        "*.go",
+        "*.java",
+        "*.js",
+        "*.ts",
+        "*.jl",
+        "*.sh",
+    ),
     "huggingface": (),
     "python": ("*",),
 }
@@ -38,7 +53,9 @@ PYTHON_EXCLUDE = (
     "python/_sysconfigdata*",  # differs from machine to machine
     "python/config-*",
 )
-"""What a `python` source leaves out unless told otherwise: tests, and files that not every installation has."""
+"""What a `python` source leaves out unless told otherwise: tests, and files that not every
+installation has.
+"""
 
 
 class SourceConfig(Config):
@@ -47,15 +64,20 @@ class SourceConfig(Config):
     Which fields count depends on `kind`:
 
     text, markdown, code   `path` is a file or a folder; a file is a document
-    jsonl                  `path` is a file or a folder of .jsonl, .jsonl.gz, .jsonl.zst; a line is a document
+    jsonl                  `path` is a file or a folder of .jsonl, .jsonl.gz, .jsonl.zst; a line is
+                           a document
     parquet                `path` is a file or a folder; a row is a document
-    huggingface            `path` is what `datasets.load_dataset` takes: a hub name or a local folder
-    python                 no path: the running interpreter's standard library and the distributions in `packages`
+    huggingface            `path` is what `datasets.load_dataset` takes: a hub name or a local
+                           folder
+    python                 no path: the running interpreter's standard library and the distributions
+                           in `packages`
     """
 
     kind: Literal[SOURCE_KINDS]  # type: ignore[valid-type]
     source: str | None = None
-    """Label of the documents, by which compositions are asked for. Default: the kind; for `python` see `label`."""
+    """Label of the documents, by which compositions are asked for. Default: the kind; for `python`
+    see `label`.
+    """
     path: str | None = None
     include: tuple[str, ...] = ()
     """Globs over paths below `path` (for `python`: over `package/path`), see DEFAULT_INCLUDE."""
@@ -73,23 +95,33 @@ class SourceConfig(Config):
     dataset_revision: str | None = None
     packages: tuple[str, ...] = ()
     standard_library: bool = True
-    python_kinds: tuple[Literal["code", "docstrings", "prose"], ...] = ("code", "docstrings", "prose")
+    python_kinds: tuple[Literal["code", "docstrings", "prose"], ...] = (
+        "code",
+        "docstrings",
+        "prose",
+    )
     label: Literal["kind", "package"] = "kind"
     """Labels of a `python` source: code, docstrings, prose, or the names of the packages."""
     fraction: float = Field(1.0, gt=0, le=1)
-    """Share of the files that is read, chosen by a hash of the name: a sample of a large folder or of large packages at
-    a small cost. A larger fraction holds a smaller one. (`max_documents_bytes` cuts the corpus, after reading.)"""
+    """Share of the files that is read, chosen by a hash of the name: a sample of a large folder or
+    of large packages at a small cost. A larger fraction holds a smaller one. (`max_documents_bytes`
+    cuts the corpus, after reading.)"""
     unreadable: Literal["error", "skip"] | None = None
-    """What to do with a file that is binary, not UTF-8 or too large: stop with one error, or leave it out and
-    count it. Default: "error" for files of your own, "skip" for `python`, whose files nobody chose one by one."""
+    """What to do with a file that is binary, not UTF-8 or too large: stop with one error, or leave
+    it out and count it. Default: "error" for files of your own, "skip" for `python`, whose files
+    nobody chose one by one."""
 
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> "SourceConfig":
         if self.kind == "python":
             if self.path is not None:
-                raise ValueError("kind python takes `packages` (installed distributions), not `path`")
+                raise ValueError(
+                    "kind python takes `packages` (installed distributions), not `path`"
+                )
             if not self.packages and not self.standard_library:
-                raise ValueError("kind python with standard_library: false needs at least one name in `packages`")
+                raise ValueError(
+                    "kind python with standard_library: false needs at least one name in `packages`"
+                )
         elif self.path is None:
             raise ValueError(f"kind {self.kind} needs `path`")
         elif self.packages:
@@ -124,25 +156,36 @@ class CorpusConfig(Config):
     seed: int = 0
     """Decides the splits and the order of the documents; replicates share it."""
     valid_fraction: float = Field(0.05, ge=0, lt=1)
-    """Share of the groups in neither training text nor datastore: perplexity is measured on these."""
+    """Share of the groups in neither training text nor datastore: perplexity is measured on
+    these.
+    """
     held_fraction: float = Field(0.25, ge=0, lt=1)
-    """Share of the groups in the datastore and in no training text: questions are made from these."""
+    """Share of the groups in the datastore and in no training text: questions are made from
+    these.
+    """
     near_duplicate_jaccard: float | None = Field(0.8, gt=0, le=1)
-    """Jaccard of word 5-grams from which the later of two documents is dropped; None keeps near-duplicates."""
+    """Jaccard of word 5-grams from which the later of two documents is dropped; None keeps
+    near-duplicates.
+    """
     decontaminate_ngram: int = Field(13, ge=2)
     decontaminate_jaccard: float | None = Field(0.8, gt=0, le=1)
-    """Jaccard of word 13-grams with a valid document from which a train or held document is dropped; None: off."""
+    """Jaccard of word 13-grams with a valid document from which a train or held document is
+    dropped; None: off.
+    """
     min_document_bytes: int = Field(64, ge=1)
     max_document_bytes: int = Field(16 * MEBIBYTE, ge=1024)
     """A larger file or record is not read into memory; see SourceConfig.unreadable."""
     max_documents_bytes: int | None = Field(None, ge=1)
-    """Text to keep in all, in bytes: whole groups in hash order until it is reached. None: everything."""
+    """Text to keep in all, in bytes: whole groups in hash order until it is reached. None:
+    everything.
+    """
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> "CorpusConfig":
         if self.valid_fraction + self.held_fraction >= 1:
             raise ValueError(
-                f"valid_fraction {self.valid_fraction} + held_fraction {self.held_fraction} leaves nothing to train "
+                f"valid_fraction {self.valid_fraction} + held_fraction {self.held_fraction} leaves "
+                "nothing to train "
                 "on; their sum must be below 1"
             )
         return self
@@ -158,9 +201,13 @@ class TokenizerConfig(Config):
     vocabulary_size: int = Field(4096, ge=257 + 1)
     """256 bytes, the end-of-text token, and merges."""
     training_bytes: int | None = Field(16 * MEBIBYTE, ge=1)
-    """Text that the merges are learned from: whole documents in hash order. None: all of split train."""
+    """Text that the merges are learned from: whole documents in hash order. None: all of split
+    train.
+    """
     pretrained: str | None = None
-    """A folder or hub name for `AutoTokenizer.from_pretrained`; then nothing is trained and the size is its own."""
+    """A folder or hub name for `AutoTokenizer.from_pretrained`; then nothing is trained and the
+    size is its own.
+    """
 
 
 class TokensConfig(Config):
@@ -177,17 +224,23 @@ class SequencesConfig(Config):
     max_tokens: int | None = Field(None, ge=1)
     """Whole documents in hash order until this many tokens are reached. None: the whole split."""
     max_rows_per_document: int | None = Field(None, ge=1)
-    """Layout documents: only the first rows of each document, so that a few long ones do not decide. None: all."""
+    """Layout documents: only the first rows of each document, so that a few long ones do not
+    decide. None: all.
+    """
 
     @model_validator(mode="after")
     def _a_packed_row_has_no_document(self) -> "SequencesConfig":
         if self.layout == "packed" and self.max_rows_per_document is not None:
-            raise ValueError("max_rows_per_document needs layout: documents; a packed row belongs to no document")
+            raise ValueError(
+                "max_rows_per_document needs layout: documents; a packed row belongs to no document"
+            )
         return self
 
 
 class QuestionsConfig(Config):
-    """Multiple-choice questions from docstrings of split held, instructions from those of split train."""
+    """Multiple-choice questions from docstrings of split held, instructions from those of split
+    train.
+    """
 
     questions: int | None = Field(1000, ge=1)
     """At most this many, in hash order. None: all that the rules leave."""
@@ -198,11 +251,15 @@ class QuestionsConfig(Config):
     min_answer_words: int = Field(3, ge=1)
     max_answer_words: int = Field(24, ge=1)
     opening_sentences: int = Field(3, ge=1)
-    """The answer is one of this many first sentences of a docstring. Later ones are far from the name."""
+    """The answer is one of this many first sentences of a docstring. Later ones are far from the
+    name.
+    """
     length_tolerance: float = Field(0.5, gt=0)
     """An option is longer than another, in characters, by at most this share of it."""
     topic_margin: float = Field(0.03, ge=0)
-    """How much closer a question may be to its own answer than to the mean option, in the cosine of `TopicGuess`."""
+    """How much closer a question may be to its own answer than to the mean option, in the cosine of
+    `TopicGuess`.
+    """
     per_document: int = Field(12, ge=1)
     """At most this many questions from one document, so that no module dominates."""
     seed: int = 0

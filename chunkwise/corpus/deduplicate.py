@@ -1,13 +1,15 @@
-"""Exact and near-duplicate removal: the copies that packages carry of each other (`pip/_vendor/rich`).
+"""Exact and near-duplicate removal: the copies that packages carry of each other
+(`pip/_vendor/rich`).
 
-Exact: the same sequence of words, whatever the blanks, letter case and punctuation. Near: Jaccard of the sets of word
-5-grams at or above a threshold. Candidates come from MinHash signatures in a locality-sensitive index (datasketch), and
-each is then measured exactly: there are no false positives, and the index's bands are chosen so that a pair at the
-threshold is missed with a probability below 0.5 % (and a pair above it with less).
+Exact: the same sequence of words, whatever the blanks, letter case and punctuation. Near: Jaccard
+of the sets of word 5-grams at or above a threshold. Candidates come from MinHash signatures in a
+locality-sensitive index (datasketch), and each is then measured exactly: there are no false
+positives, and the index's bands are chosen so that a pair at the threshold is missed with a
+probability below 0.5 % (and a pair above it with less).
 
-Documents are taken in an order of their own, fewest folders first, then by id, and a document is dropped if it is a
-copy of one that was *kept*: the original stays, the vendored copy goes, and what goes does not depend on the
-order of the sources.
+Documents are taken in an order of their own, fewest folders first, then by id, and a document is
+dropped if it is a copy of one that was *kept*: the original stays, the vendored copy goes, and what
+goes does not depend on the order of the sources.
 
 Cost: 40 MB of Python in 8,000 documents take about 10 s on one core, most of it the signatures.
 """
@@ -27,22 +29,30 @@ _BLOCK_SHINGLES = 2048  # 128 x 2048 x 8 bytes = 2 MB: stays in the cache
 
 @dataclass(frozen=True)
 class Duplicates:
-    """kept: positions of the documents that stay, ascending. copy_of: dropped position -> kept position."""
+    """kept: positions of the documents that stay, ascending. copy_of: dropped position -> kept
+    position.
+    """
 
     kept: list[int]
     exact: dict[int, int]
     near: dict[int, int]
 
 
-def find_duplicates(document_ids: Sequence[str], words: Sequence[np.ndarray], *, threshold: float | None) -> Duplicates:
+def find_duplicates(
+    document_ids: Sequence[str], words: Sequence[np.ndarray], *, threshold: float | None
+) -> Duplicates:
     """Which documents are copies of others.
 
     Args:
         document_ids: one a document; decides which of two copies is the original.
         words: `ngrams.word_hashes` of each document.
-        threshold: Jaccard of word 5-grams at which a document counts as a near-duplicate; None: exact ones only.
+        threshold: Jaccard of word 5-grams at which a document counts as a near-duplicate; None:
+            exact ones only.
     """
-    order = sorted(range(len(words)), key=lambda position: (document_ids[position].count("/"), document_ids[position]))
+    order = sorted(
+        range(len(words)),
+        key=lambda position: (document_ids[position].count("/"), document_ids[position]),
+    )
     exact: dict[int, int] = {}
     first_with: dict[tuple[int, int], int] = {}
     for position in order:
@@ -57,7 +67,9 @@ def find_duplicates(document_ids: Sequence[str], words: Sequence[np.ndarray], *,
     return Duplicates(kept, exact, near)
 
 
-def _near_duplicates(order: list[int], words: Sequence[np.ndarray], threshold: float) -> dict[int, int]:
+def _near_duplicates(
+    order: list[int], words: Sequence[np.ndarray], threshold: float
+) -> dict[int, int]:
     from datasketch import LeanMinHash, MinHashLSH
 
     bands, rows = bands_for(threshold)
@@ -81,10 +93,11 @@ def _near_duplicates(order: list[int], words: Sequence[np.ndarray], threshold: f
 
 
 def bands_for(threshold: float) -> tuple[int, int]:
-    """(bands, rows a band) with the fewest candidates that still miss a pair at the threshold in under 0.5 %.
+    """(bands, rows a band) with the fewest candidates that still miss a pair at the threshold in
+    under 0.5 %.
 
-    A pair of Jaccard s shares a band with probability 1 - (1 - s^rows)^bands (Leskovec et al., Mining of Massive
-    Datasets).
+    A pair of Jaccard s shares a band with probability 1 - (1 - s^rows)^bands (Leskovec et al.,
+    Mining of Massive Datasets).
     """
     for rows in range(PERMUTATIONS, 1, -1):
         bands = PERMUTATIONS // rows
@@ -105,7 +118,8 @@ _ODD, _OFFSET = _multipliers()
 def minhash(shingles: np.ndarray) -> np.ndarray:
     """uint64 [PERMUTATIONS]: for each of that many hash functions, its least value over a set.
 
-    Hash functions are multiply-shift, (a x + b mod 2^64) >> 32 with a odd, over values that are already well mixed.
+    Hash functions are multiply-shift, (a x + b mod 2^64) >> 32 with a odd, over values that are
+    already well mixed.
     """
     least = np.full(PERMUTATIONS, np.iinfo(np.uint64).max, np.uint64)
     for start in range(0, len(shingles), _BLOCK_SHINGLES):

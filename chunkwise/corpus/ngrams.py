@@ -1,14 +1,16 @@
 """Words and word n-grams as 64-bit hashes, without a Python loop over words.
 
-A word is a run of ASCII letters, digits, underscores and non-ASCII bytes, with ASCII letters folded to lower case;
-punctuation and blanks only separate. So re-wrapped lines and re-indented code count as the same text.
+A word is a run of ASCII letters, digits, underscores and non-ASCII bytes, with ASCII letters folded
+to lower case; punctuation and blanks only separate. So re-wrapped lines and re-indented code count
+as the same text.
 
-With c_i the bytes of a text and B odd, prefix sums P_i = sum_{j<i} c_j B^j (mod 2^64) give the hash of any run:
-(P_end - P_start) B^-start. The same trick over word hashes gives the hash of any run of words, of whatever length,
-which is what lets `PhraseIndex` find thousands of phrases of different lengths in one pass.
+With c_i the bytes of a text and B odd, prefix sums P_i = sum_{j<i} c_j B^j (mod 2^64) give the hash
+of any run: (P_end - P_start) B^-start. The same trick over word hashes gives the hash of any run of
+words, of whatever length, which is what lets `PhraseIndex` find thousands of phrases of different
+lengths in one pass.
 
-Cost: about 25 MB of text a second on one core, 5-grams included. Two different runs collide with a probability of
-about 2^-64 each; nothing here needs secrecy, so a keyed hash would buy nothing.
+Cost: about 25 MB of text a second on one core, 5-grams included. Two different runs collide with a
+probability of about 2^-64 each; nothing here needs secrecy, so a keyed hash would buy nothing.
 """
 
 from collections.abc import Sequence
@@ -34,7 +36,9 @@ _IS_WORD, _FOLDED = _byte_classes()
 
 
 class _PowerTable:
-    """B^i and B^-i (mod 2^64), grown when a longer text than all before comes. 16 bytes an entry."""
+    """B^i and B^-i (mod 2^64), grown when a longer text than all before comes. 16 bytes an
+    entry.
+    """
 
     def __init__(self) -> None:
         self._tables = (np.ones(1, np.uint64), np.ones(1, np.uint64))
@@ -42,7 +46,10 @@ class _PowerTable:
     def __call__(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         if len(self._tables[0]) < length:
             size = 1 << max(16, int(length).bit_length())
-            self._tables = (self._cumulated(_BASE, size), self._cumulated(pow(_BASE, -1, _MODULUS), size))
+            self._tables = (
+                self._cumulated(_BASE, size),
+                self._cumulated(pow(_BASE, -1, _MODULUS), size),
+            )
         return self._tables
 
     @staticmethod
@@ -63,7 +70,9 @@ def _prefix_sums(values: np.ndarray) -> np.ndarray:
 
 
 def _mixed(hashes: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64: without it, the low bits of a polynomial hash are those of few bytes."""
+    """The finaliser of SplitMix64: without it, the low bits of a polynomial hash are those of few
+    bytes.
+    """
     hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return hashes ^ (hashes >> np.uint64(31))
@@ -83,7 +92,9 @@ def word_hashes(text: str) -> np.ndarray:
 
 
 def run_hashes(words: np.ndarray, n: int) -> np.ndarray:
-    """uint64 [words - n + 1]: the hash of each run of n words. Fewer than n words: one hash of them all (or none)."""
+    """uint64 [words - n + 1]: the hash of each run of n words. Fewer than n words: one hash of them
+    all (or none).
+    """
     if not len(words):
         return np.zeros(0, np.uint64)
     n = min(n, len(words))
@@ -93,7 +104,9 @@ def run_hashes(words: np.ndarray, n: int) -> np.ndarray:
 
 
 def ngram_set(words: np.ndarray, n: int) -> np.ndarray:
-    """uint64, sorted, without repeats: the n-grams of a text. A text of fewer than n words is one n-gram."""
+    """uint64, sorted, without repeats: the n-grams of a text. A text of fewer than n words is one
+    n-gram.
+    """
     return np.unique(run_hashes(words, n))
 
 
@@ -107,8 +120,9 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
 class PhraseIndex:
     """Finds which of many phrases, each a run of words, occur in a text.
 
-    One binary search a word finds the places where the first words of some phrase stand (its anchor: 1, 3 or 8 words);
-    only at these the whole phrases are compared. About 10 MB of text a second for ten thousand phrases.
+    One binary search a word finds the places where the first words of some phrase stand (its
+    anchor: 1, 3 or 8 words); only at these the whole phrases are compared. About 10 MB of text a
+        second for ten thousand phrases.
     """
 
     _ANCHORS = (8, 3, 1)
@@ -124,7 +138,9 @@ class PhraseIndex:
             anchors.setdefault(anchor, set()).add(int(run_hashes(words[:anchor], anchor)[0]))
             lengths.setdefault(anchor, set()).add(n)
             self._indices_by_hash.setdefault((n, int(run_hashes(words, n)[0])), []).append(index)
-        self._anchors = {anchor: np.array(sorted(hashes), np.uint64) for anchor, hashes in anchors.items()}
+        self._anchors = {
+            anchor: np.array(sorted(hashes), np.uint64) for anchor, hashes in anchors.items()
+        }
         self._lengths = {anchor: sorted(values) for anchor, values in lengths.items()}
 
     def found_in(self, words: np.ndarray) -> set[int]:

@@ -1,19 +1,23 @@
-"""Options for questions: what may stand beside a right answer so that the question alone does not tell which it is.
+"""Options for questions: what may stand beside a right answer so that the question alone does not
+tell which it is.
 
-Questions are formed in *circles*: four candidates of one kind, each of whose answers is an option of all four. So
-every option is right exactly once in four, and any preference that does not look at the question (the longest, the
-most fluent, the one seen most often) scores exactly 25 %. Within a circle, pairwise:
+Questions are formed in *circles*: four candidates of one kind, each of whose answers is an option
+of all four. So every option is right exactly once in four, and any preference that does not look at
+the question (the longest, the most fluent, the one seen most often) scores exactly 25 %. Within a
+circle, pairwise:
 
-- *no lexical clue*: no content word of an answer can be matched with the other's question, nor with its own, by its
-  letters (`gives_a_clue`); the documents differ, the lengths are similar, and the answers do not say the same;
-- *no topic clue*: `scipy.sparse` would be asked about "triplet format" beside three answers about wheels. A guess that
-  relates the words of question and option by the company they keep in the training text (`TopicGuess`) is right for
-  at most one member of the circle, and hardly closer to the right answers than to the others (`topic_margin`).
-  Without this rule another guess of that sort, made from whole words, reaches 52 % on 35 MB of Python; with it, 38 %
-  (35 % on 52 MB), and with a margin of 0, 34 %, at the price of a third of the questions.
+- *no lexical clue*: no content word of an answer can be matched with the other's question, nor with
+  its own, by its letters (`gives_a_clue`); the documents differ, the lengths are similar, and the
+  answers do not say the same;
+- *no topic clue*: `scipy.sparse` would be asked about "triplet format" beside three answers about
+  wheels. A guess that relates the words of question and option by the company they keep in the
+  training text (`TopicGuess`) is right for at most one member of the circle, and hardly closer to
+  the right answers than to the others (`topic_margin`). Without this rule another guess of that
+  sort, made from whole words, reaches 52 % on 35 MB of Python; with it, 38 % (35 % on 52 MB), and
+  with a margin of 0, 34 %, at the price of a third of the questions.
 
-Partners are the candidates whose answers are drawn most to the question, of the same package as far as they go: options
-of one package read like options, and mixed ones like a riddle.
+Partners are the candidates whose answers are drawn most to the question, of the same package as far
+as they go: options of one package read like options, and mixed ones like a riddle.
 """
 
 import re
@@ -30,11 +34,12 @@ STEM_LETTERS = 4
 
 STOP_WORDS = frozenset(
     """
-    a an and any are as at be been being but by can could did do does doing done each either else every for from
-    given had has have having how if in into is it its itself may might more most must neither no nor not of off on
-    once one only onto or other our out over own per same shall should so some such than that the their them then
-    there these they this those through to too under until up upon us used uses using very via was we were what when
-    where whether which while who whose why will with within without would you your
+    a an and any are as at be been being but by can could did do does doing done each either else
+    every for from given had has have having how if in into is it its itself may might more most
+    must neither no nor not of off on once one only onto or other our out over own per same shall
+    should so some such than that the their them then there these they this those through to too
+    under until up upon us used uses using very via was we were what when where whether which
+    while who whose why will with within without would you your
     """.split()  # noqa: SIM905 - words read better as text
 )
 
@@ -57,7 +62,9 @@ class Candidate:
 
 
 def content_words(text: str) -> list[str]:
-    """Words of three letters and more that are no stop words, case-folded; identifiers are taken apart."""
+    """Words of three letters and more that are no stop words, case-folded; identifiers are taken
+    apart.
+    """
     words = [word.casefold() for word in _WORD.findall(text)]
     return [word for word in words if len(word) >= 3 and word not in STOP_WORDS]
 
@@ -70,14 +77,17 @@ def stems(text: str) -> set[str]:
 def gives_a_clue(question: str, option: str) -> bool:
     """Whether a content word of the option can be matched with the question from the letters alone.
 
-    It can when it begins with the first four letters (or all three) of a content word of the question, or when its own
-    first four letters stand anywhere in the question: `get_clipbox` and "clip".
+    It can when it begins with the first four letters (or all three) of a content word of the
+    question, or when its own first four letters stand anywhere in the question: `get_clipbox` and
+    "clip".
     """
     return _matches(question.casefold(), tuple(stems(question)), content_words(option))
 
 
 def _matches(whole: str, asked: tuple[str, ...], words: Iterable[str]) -> bool:
-    return any(word.startswith(asked) or (len(word) > 3 and word[:STEM_LETTERS] in whole) for word in words)
+    return any(
+        word.startswith(asked) or (len(word) > 3 and word[:STEM_LETTERS] in whole) for word in words
+    )
 
 
 def too_alike(first: set[str], second: set[str]) -> bool:
@@ -89,11 +99,13 @@ def too_alike(first: set[str], second: set[str]) -> bool:
 
 
 class TopicGuess:
-    """Relates texts by the company that their words keep in the training text: latent semantic analysis.
+    """Relates texts by the company that their words keep in the training text: latent semantic
+    analysis.
 
-    The matrix of stems by windows of training text, weighted by inverse window frequency, is cut to its strongest
-    dimensions (Deerwester et al. 1990); stems that stand in similar windows then point the same way, also when no
-    window holds both. A text is the sum of its stems, rare ones weighing more.
+    The matrix of stems by windows of training text, weighted by inverse window frequency, is cut to
+    its strongest dimensions (Deerwester et al. 1990); stems that stand in similar windows then
+    point the same way, also when no window holds both. A text is the sum of its stems, rare ones
+    weighing more.
     """
 
     DIMENSIONS = 100
@@ -104,12 +116,16 @@ class TopicGuess:
         from scipy.sparse import csr_array
         from scipy.sparse.linalg import svds
 
-        self._index = {stem: row for row, stem in enumerate(sorted({stem for text in texts for stem in stems(text)}))}
+        self._index = {
+            stem: row
+            for row, stem in enumerate(sorted({stem for text in texts for stem in stems(text)}))
+        }
         present: list[list[int]] = []
         for text in training_texts:
             for start in range(0, len(text), self.WINDOW_CHARACTERS):
                 found = Counter(
-                    word[:STEM_LETTERS] for word in content_words(text[start : start + self.WINDOW_CHARACTERS])
+                    word[:STEM_LETTERS]
+                    for word in content_words(text[start : start + self.WINDOW_CHARACTERS])
                 )
                 present.append([self._index[stem] for stem in found if stem in self._index])
         S, W = len(self._index), len(present)
@@ -133,7 +149,9 @@ class TopicGuess:
         rows = np.zeros((len(texts), self._vectors.shape[1]))
         for number, text in enumerate(texts):
             known = [
-                self._index[word[:STEM_LETTERS]] for word in content_words(text) if word[:STEM_LETTERS] in self._index
+                self._index[word[:STEM_LETTERS]]
+                for word in content_words(text)
+                if word[:STEM_LETTERS] in self._index
             ]
             rows[number] = self._weight[known] @ self._vectors[known]
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -151,17 +169,23 @@ _NEAREST_TRIED = 24
 
 
 def form_circles(
-    candidates: Sequence[Candidate], topics: TopicGuess, *, choices: int, length_tolerance: float, topic_margin: float
+    candidates: Sequence[Candidate],
+    topics: TopicGuess,
+    *,
+    choices: int,
+    length_tolerance: float,
+    topic_margin: float,
 ) -> list[list[Candidate]]:
-    """Disjoint circles of `choices` candidates, found greedily in the order given; what fits nowhere is left out.
+    """Disjoint circles of `choices` candidates, found greedily in the order given; what fits
+    nowhere is left out.
 
     Args:
         candidates: of one kind.
         topics: knows the words of all their questions and answers.
         choices: members of a circle.
         length_tolerance: an answer is longer than another of its circle by at most this share.
-        topic_margin: a circle's questions are related to their own answers by at most this much more, in the mean
-            cosine, than to all answers of the circle.
+        topic_margin: a circle's questions are related to their own answers by at most this much
+            more, in the mean cosine, than to all answers of the circle.
     """
     fits = _pairwise(candidates, length_tolerance)
     related = topics.relatedness([c.question for c in candidates], [c.answer for c in candidates])
@@ -188,7 +212,12 @@ def form_circles(
 
 
 def _first_fitting(
-    first: int, nearest: list[int], choices: int, topic_margin: float, fits: np.ndarray, related: np.ndarray
+    first: int,
+    nearest: list[int],
+    choices: int,
+    topic_margin: float,
+    fits: np.ndarray,
+    related: np.ndarray,
 ) -> list[int] | None:
     members = [first, *nearest]
     fitting = fits[np.ix_(members, members)].tolist()
@@ -203,7 +232,9 @@ def _first_fitting(
             own += cosines[member][member]
             total += sum(row)
             if cosines[member][member] == max(row):
-                guessed_right += 1 / row.count(max(row))  # options that tie for the best share the point
+                guessed_right += 1 / row.count(
+                    max(row)
+                )  # options that tie for the best share the point
         if guessed_right <= 1 and own / choices <= total / choices**2 + topic_margin:
             return [members[member] for member in circle]
     return None
@@ -211,7 +242,10 @@ def _first_fitting(
 
 def _pairwise(candidates: Sequence[Candidate], length_tolerance: float) -> np.ndarray:
     """bool [n, n]: which two may stand in one circle."""
-    questions = [(candidate.question.casefold(), tuple(stems(candidate.question))) for candidate in candidates]
+    questions = [
+        (candidate.question.casefold(), tuple(stems(candidate.question)))
+        for candidate in candidates
+    ]
     words = [sorted(set(content_words(candidate.answer))) for candidate in candidates]
     answer_stems = [stems(candidate.answer) for candidate in candidates]
     lengths = [len(candidate.answer) for candidate in candidates]

@@ -1,27 +1,30 @@
-"""The stage `questions`: four-way questions that only retrieval can answer, made by rule from docstrings; and
-instructions for tuning.
+"""The stage `questions`: four-way questions that only retrieval can answer, made by rule from
+docstrings; and instructions for tuning.
 
-    questions.jsonl, instructions.jsonl    a record a line, see `read_questions` and `read_instructions`
+    questions.jsonl, instructions.jsonl    a record a line, see `read_questions` and
+                                           `read_instructions`
 
     What does the documentation of function http.client.parse_headers say?
       a) ...   b) ...   c) ...   d) ...
 
-One rule a kind (function, class, method): the question gives the qualified name as the docstrings document has it, the
-right option is the first of the docstring's opening sentences that gives no clue (below). The document is of split
+One rule a kind (function, class, method): the question gives the qualified name as the docstrings
+document has it, the right option is the first of the docstring's opening sentences that gives no
+clue (below). The document is of split
 held: in the datastore, in no training text.
 
 What keeps the questions honest:
 
-- *Nothing to remember.* An answer whose words occur in a row in any other document of the corpus, training text
-  above all, is left out (letter case, punctuation and line breaks ignored).
-- *No lexical clue, no topic clue, no better option.* See `options`: questions come in circles of four that lend each
-  other their answers.
+- *Nothing to remember.* An answer whose words occur in a row in any other document of the corpus,
+  training text above all, is left out (letter case, punctuation and line breaks ignored).
+- *No lexical clue, no topic clue, no better option.* See `options`: questions come in circles of
+  four that lend each other their answers.
 
-Nine docstrings in ten begin by saying their own name in words ("Return the clip box" of `get_clip_box`), which is
-why a later sentence is taken when the first gives itself away.
+Nine docstrings in ten begin by saying their own name in words ("Return the clip box" of
+`get_clip_box`), which is why a later sentence is taken when the first gives itself away.
 
-Instructions are such questions with their answers from documents of split train. There the first two rules are
-not needed, and without them there are five times as many; a sentence without a clue is still preferred.
+Instructions are such questions with their answers from documents of split train. There the first
+two rules are not needed, and without them there are five times as many; a sentence without a clue
+is still preferred.
 """
 
 import re
@@ -38,7 +41,13 @@ from chunkwise.core.progress import track
 from chunkwise.corpus.collect import stored_documents
 from chunkwise.corpus.config import QuestionFileConfig, QuestionsConfig
 from chunkwise.corpus.ngrams import PhraseIndex, word_hashes
-from chunkwise.corpus.options import Candidate, TopicGuess, content_words, form_circles, gives_a_clue
+from chunkwise.corpus.options import (
+    Candidate,
+    TopicGuess,
+    content_words,
+    form_circles,
+    gives_a_clue,
+)
 from chunkwise.corpus.readers import Document, read_json_lines
 from chunkwise.corpus.split import unit_hash
 from chunkwise.graph.stage import Resolved, Run
@@ -51,7 +60,8 @@ _SENTENCE_END = re.compile(
 )
 _NOT_PROSE = re.compile(r"[<>{}\[\]|\\=@#$%^~]|::|:\w+:|https?:|\.\.\.|[^\x20-\x7e]")
 _DESCRIPTION_END = re.compile(
-    r"^(\s*(args|arguments|parameters|params|returns?|raises|yields?|examples?|usage|notes?|see also|references"
+    r"^(\s*(args|arguments|parameters|params|returns?|raises|yields?|examples?|usage|notes?|see "
+    r"also|references"
     r"|attributes)\b.{0,20}:?\s*$|\s*(-{3,}|={3,}|>>>|\.\. |:\w+[^:]*:|@|[-*+] |\d+\. ))",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -59,7 +69,9 @@ _DESCRIPTION_END = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One entry of a docstrings document. kind: module, class, function or method; name: `rich.console.Console`."""
+    """One entry of a docstrings document. kind: module, class, function or method; name:
+    `rich.console.Console`.
+    """
 
     kind: str
     name: str
@@ -109,8 +121,9 @@ def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> 
         documents: (document, split) of the whole corpus; all are searched for the answers.
 
     Returns:
-        questions (id, question, choices, answer_index, answers, document_id, kind, source), instructions (instruction,
-        input, output, document_id, kind), and counts of what each rule left out.
+        questions (id, question, choices, answer_index, answers, document_id, kind, source),
+        instructions (instruction, input, output, document_id, kind), and counts of what each rule
+        left out.
 
     Raises:
         InputError: fewer than `config.min_questions` remain; the message has the counts.
@@ -119,13 +132,22 @@ def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> 
     dropped: Counter[str] = Counter()
     held = list(_candidates(config, (d for d, split in everything if split == "held"), dropped))
     held = _nowhere_else(held, everything, dropped)
-    questions = _with_options(config, held, (d.text for d, split in everything if split == "train"), dropped)
+    questions = _with_options(
+        config, held, (d.text for d, split in everything if split == "train"), dropped
+    )
     if len(questions) < config.min_questions:
-        reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(dropped.items())) or "nothing"
+        reasons = (
+            ", ".join(f"{reason} {number}" for reason, number in sorted(dropped.items()))
+            or "nothing"
+        )
         raise InputError(
-            f"expected at least {config.min_questions} questions from the docstrings of split held, "
+            f"expected at least {config.min_questions} questions from the docstrings of split "
+            "held, "
             f"got {len(questions)} (left out: {reasons})",
-            hint="add packages to the `python` source, raise held_fraction or topic_margin, or lower min_questions",
+            hint=(
+                "add packages to the `python` source, raise held_fraction or topic_margin, or "
+                "lower min_questions"
+            ),
         )
     instructions = _instructions(config, (d for d, split in everything if split == "train"))
     counts = {
@@ -141,7 +163,9 @@ def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> 
 
 
 def parse_docstrings(text: str) -> Iterator[Definition]:
-    """Read back what `python_source.docstring_text` wrote: its entries in order, that of the module too."""
+    """Read back what `python_source.docstring_text` wrote: its entries in order, that of the module
+    too.
+    """
     head: tuple[str, str] | None = None
     lines: list[str] = []
     for line in text.split("\n"):
@@ -159,8 +183,9 @@ def parse_docstrings(text: str) -> Iterator[Definition]:
 def opening_sentences(docstring: str, limit: int) -> list[str]:
     """The first whole sentences of the description, each on one line, without full stops.
 
-    The description ends where parameters, sections, lists, examples or directives begin. A sentence ends inside its
-    paragraph; one that leads to a list ("Either of:"), or that the end of the description cuts, is none.
+    The description ends where parameters, sections, lists, examples or directives begin. A sentence
+    ends inside its paragraph; one that leads to a list ("Either of:"), or that the end of the
+    description cuts, is none.
     """
     end = _DESCRIPTION_END.search(docstring)
     description = docstring[: end.start()] if end else docstring
@@ -172,8 +197,12 @@ def opening_sentences(docstring: str, limit: int) -> list[str]:
         rest = " ".join(paragraph.split())
         while rest:
             stop = _SENTENCE_END.search(rest)
-            sentence, rest = (rest[: stop.start()], rest[stop.end() :].strip()) if stop else (rest, "")
-            whole = stop is not None or not (sentence.endswith(":") or (cut and number == len(paragraphs)))
+            sentence, rest = (
+                (rest[: stop.start()], rest[stop.end() :].strip()) if stop else (rest, "")
+            )
+            whole = stop is not None or not (
+                sentence.endswith(":") or (cut and number == len(paragraphs))
+            )
             if whole:
                 sentences.append(sentence.rstrip(" .;,"))
     return sentences[:limit]
@@ -184,7 +213,11 @@ def question_text(kind: str, qualified_name: str) -> str:
 
 
 def _candidates(
-    config: QuestionsConfig, documents: Iterable[Document], dropped: Counter[str], *, clues_allowed: bool = False
+    config: QuestionsConfig,
+    documents: Iterable[Document],
+    dropped: Counter[str],
+    *,
+    clues_allowed: bool = False,
 ) -> Iterator[Candidate]:
     for document in documents:
         if not document.document_id.endswith("#docstrings"):
@@ -192,7 +225,11 @@ def _candidates(
         seen: set[str] = set()
         for definition in parse_docstrings(document.text):
             name = definition.name
-            if definition.kind not in KINDS or name in seen or name.rpartition(".")[2].startswith("__"):
+            if (
+                definition.kind not in KINDS
+                or name in seen
+                or name.rpartition(".")[2].startswith("__")
+            ):
                 continue
             seen.add(name)
             question = question_text(definition.kind, name)
@@ -206,7 +243,9 @@ def _candidates(
             if free or (fit and clues_allowed):
                 package = document.document_id.partition("/")[0]
                 identifier = f"{document.document_id}:{name}"
-                yield Candidate(identifier, definition.kind, package, question, (free or fit)[0], document)
+                yield Candidate(
+                    identifier, definition.kind, package, question, (free or fit)[0], document
+                )
             else:
                 dropped["answer_in_question" if fit else str(reason)] += 1
 
@@ -216,7 +255,12 @@ def _refusal(config: QuestionsConfig, answer: str) -> str | None:
     if not config.min_answer_words <= len(answer.split()) <= config.max_answer_words:
         return "answer_length"
     unbalanced = answer.count("(") != answer.count(")")
-    if unbalanced or _NOT_PROSE.search(answer) or not answer[:1].isalpha() or len(content_words(answer)) < 3:
+    if (
+        unbalanced
+        or _NOT_PROSE.search(answer)
+        or not answer[:1].isalpha()
+        or len(content_words(answer)) < 3
+    ):
         return "answer_not_prose"
     return None
 
@@ -237,13 +281,22 @@ def _nowhere_else(
                 (in_train if split == "train" else elsewhere).add(found)
     dropped["answer_in_training_text"] += len(in_train)
     dropped["answer_in_another_document"] += len(elsewhere - in_train)
-    return [c for number, c in enumerate(candidates) if number not in in_train and number not in elsewhere]
+    return [
+        c
+        for number, c in enumerate(candidates)
+        if number not in in_train and number not in elsewhere
+    ]
 
 
 def _with_options(
-    config: QuestionsConfig, candidates: list[Candidate], train: Iterable[str], dropped: Counter[str]
+    config: QuestionsConfig,
+    candidates: list[Candidate],
+    train: Iterable[str],
+    dropped: Counter[str],
 ) -> list[dict[str, Any]]:
-    order = sorted(candidates, key=lambda candidate: unit_hash(candidate.identifier, config.seed, "question"))
+    order = sorted(
+        candidates, key=lambda candidate: unit_hash(candidate.identifier, config.seed, "question")
+    )
     of_document: Counter[str] = Counter()
     answers: set[str] = set()
     chosen: list[Candidate] = []
@@ -256,7 +309,9 @@ def _with_options(
             answers.add(candidate.answer.casefold())
             of_document[candidate.document.document_id] += 1
             chosen.append(candidate)
-    topics = TopicGuess([text for candidate in chosen for text in (candidate.question, candidate.answer)], train)
+    topics = TopicGuess(
+        [text for candidate in chosen for text in (candidate.question, candidate.answer)], train
+    )
     circles: list[list[Candidate]] = []
     for kind in KINDS:
         of_kind = [candidate for candidate in chosen if candidate.kind == kind]
@@ -274,8 +329,15 @@ def _with_options(
 
 
 def _question(config: QuestionsConfig, right: Candidate, circle: list[Candidate]) -> dict[str, Any]:
-    """The question of one member. Its options stand in an order of its own, so that no place is right more often."""
-    order = sorted(circle, key=lambda other: unit_hash(f"{right.identifier}\0{other.identifier}", config.seed, "place"))
+    """The question of one member. Its options stand in an order of its own, so that no place is
+    right more often.
+    """
+    order = sorted(
+        circle,
+        key=lambda other: unit_hash(
+            f"{right.identifier}\0{other.identifier}", config.seed, "place"
+        ),
+    )
     return {
         "id": right.identifier,
         "question": right.question,
@@ -316,8 +378,9 @@ def _instructions(config: QuestionsConfig, documents: Iterable[Document]) -> lis
 
 
 def read_questions(path: Path | str) -> list[dict[str, Any]]:
-    """Questions from JSON Lines (.gz, .zst): `question` and `answers`; where they are choices, `choices` and
-    `answer_index`; everything else is kept as it is. A missing `id` becomes the line number.
+    """Questions from JSON Lines (.gz, .zst): `question` and `answers`; where they are choices,
+    `choices` and `answer_index`; everything else is kept as it is. A missing `id` becomes the line
+    number.
 
     Raises:
         InputError: no record, or one without these fields; it names the line.
@@ -326,12 +389,16 @@ def read_questions(path: Path | str) -> list[dict[str, Any]]:
 
 
 def read_instructions(path: Path | str) -> list[dict[str, Any]]:
-    """Instructions from JSON Lines (.gz, .zst): `instruction`, `output`, and `input`, which may be missing or empty."""
+    """Instructions from JSON Lines (.gz, .zst): `instruction`, `output`, and `input`, which may be
+    missing or empty.
+    """
     records = []
     for _, where, record in _records(path):
         for field in ("instruction", "output"):
             if not isinstance(record.get(field), str) or not record[field].strip():
-                raise InputError(f"{where}: expected text in the field {field!r}, got {record.get(field)!r}")
+                raise InputError(
+                    f"{where}: expected text in the field {field!r}, got {record.get(field)!r}"
+                )
         records.append({**record, "input": record.get("input") or ""})
     return records
 
@@ -346,14 +413,30 @@ def _records(path: Path | str) -> list[tuple[int, str, dict[str, Any]]]:
 
 def _checked_question(record: dict[str, Any], where: str, number: int) -> dict[str, Any]:
     if not isinstance(record.get("question"), str) or not record["question"].strip():
-        raise InputError(f"{where}: expected text in the field 'question', got {record.get('question')!r}")
+        raise InputError(
+            f"{where}: expected text in the field 'question', got {record.get('question')!r}"
+        )
     answers = record.get("answers")
-    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
-        raise InputError(f"{where}: expected a list of texts in the field 'answers', got {answers!r}")
+    if (
+        not isinstance(answers, list)
+        or not answers
+        or not all(isinstance(answer, str) for answer in answers)
+    ):
+        raise InputError(
+            f"{where}: expected a list of texts in the field 'answers', got {answers!r}"
+        )
     choices, index = record.get("choices"), record.get("answer_index")
     if choices is not None:
-        if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
-            raise InputError(f"{where}: expected two or more texts in the field 'choices', got {choices!r}")
+        if (
+            not isinstance(choices, list)
+            or len(choices) < 2
+            or not all(isinstance(choice, str) for choice in choices)
+        ):
+            raise InputError(
+                f"{where}: expected two or more texts in the field 'choices', got {choices!r}"
+            )
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(choices):
-            raise InputError(f"{where}: expected 'answer_index' from 0 to {len(choices) - 1}, got {index!r}")
+            raise InputError(
+                f"{where}: expected 'answer_index' from 0 to {len(choices) - 1}, got {index!r}"
+            )
     return {**record, "id": str(record.get("id", number))}

@@ -1,9 +1,11 @@
-"""Sources -> documents. One function a format, each a generator of `Document`, in an order fixed by the content.
+"""Sources -> documents. One function a format, each a generator of `Document`, in an order fixed by
+the content.
 
-Bounded memory: a file or a JSON line longer than `max_document_bytes` is recognised before it is read, and never held.
-What cannot be read (binary, not UTF-8, too large) is one clear error that names the place, or, where the source says
-`unreadable: skip`, a count under `drops`. A broken record (no JSON, no text field) is always an error: it means that
-the source is not what its settings say.
+Bounded memory: a file or a JSON line longer than `max_document_bytes` is recognised before it is
+read, and never held. What cannot be read (binary, not UTF-8, too large) is one clear error that
+names the place, or, where the source says `unreadable: skip`, a count under `drops`. A broken
+record (no JSON, no text field) is always an error: it means that the source is not what its
+settings say.
 """
 
 import fnmatch
@@ -31,11 +33,13 @@ class Document:
     """One text with its provenance.
 
     Attributes:
-        document_id: unique in the corpus, and the same on every machine: a path below the source, or a record's id.
+        document_id: unique in the corpus, and the same on every machine: a path below the source,
+            or a record's id.
         title: for people; may be empty.
         source: label by which compositions are asked for.
         text: as it will be tokenised.
-        group: documents of one group share their split; by default a document is a group of its own.
+        group: documents of one group share their split; by default a document is a group of its
+            own.
     """
 
     document_id: str
@@ -54,7 +58,9 @@ class Unreadable(Exception):
         self.error = error
 
 
-def read_source(source: SourceConfig, *, max_document_bytes: int, drops: Counter[str]) -> Iterator[Document]:
+def read_source(
+    source: SourceConfig, *, max_document_bytes: int, drops: Counter[str]
+) -> Iterator[Document]:
     """The documents of a source.
 
     Args:
@@ -63,7 +69,8 @@ def read_source(source: SourceConfig, *, max_document_bytes: int, drops: Counter
         drops: counts what is left out, by reason: binary, not_utf8, too_large, not_parsable.
 
     Raises:
-        InputError: no file matches; a file or record cannot be read, unless the source skips those; a broken record.
+        InputError: no file matches; a file or record cannot be read, unless the source skips those;
+            a broken record.
         MachineError: the optional package that a format needs is not installed.
     """
     if source.kind == "python":
@@ -76,7 +83,9 @@ def read_source(source: SourceConfig, *, max_document_bytes: int, drops: Counter
 
 
 def digest_source(source: SourceConfig) -> str:
-    """Content digest of what `read_source` would read: 64 hexadecimal digits, no path outside the source in it."""
+    """Content digest of what `read_source` would read: 64 hexadecimal digits, no path outside the
+    source in it.
+    """
     if source.kind == "python":
         from chunkwise.corpus.python_source import digest_python
 
@@ -95,8 +104,8 @@ def digest_source(source: SourceConfig) -> str:
 def matching_files(source: SourceConfig) -> list[tuple[str, Path]]:
     """(name below the source, path) of the files of a source, sorted by name.
 
-    A `path` that is a file is taken whatever its name; globs select inside folders. Hidden files and folders are left
-    out, symbolic links to folders are not followed.
+    A `path` that is a file is taken whatever its name; globs select inside folders. Hidden files
+    and folders are left out, symbolic links to folders are not followed.
     """
     root = Path(source.place).expanduser()
     if root.is_file():
@@ -122,7 +131,8 @@ def matching_files(source: SourceConfig) -> list[tuple[str, Path]]:
 
 
 def sources_of(name: str) -> list[SourceConfig]:
-    """A file, or a folder with one source for each format that it holds, told from the names of its files.
+    """A file, or a folder with one source for each format that it holds, told from the names of its
+    files.
 
     Raises:
         InputError: nothing is there, or no file has a known suffix.
@@ -134,10 +144,14 @@ def sources_of(name: str) -> list[SourceConfig]:
     sources = [SourceConfig(kind=kind, path=name) for kind in kinds]
     if path.is_file():
         fitting = [source for source in sources if selected(path.name, source)]
-        return fitting or [SourceConfig(kind="text", path=name)]  # a named file is meant, whatever its suffix
+        return fitting or [
+            SourceConfig(kind="text", path=name)
+        ]  # a named file is meant, whatever its suffix
     fitting = [source for source in sources if _has_files(source)]
     if not fitting:
-        known = ", ".join(sorted({glob.lstrip("*") for kind in kinds for glob in DEFAULT_INCLUDE[kind]}))
+        known = ", ".join(
+            sorted({glob.lstrip("*") for kind in kinds for glob in DEFAULT_INCLUDE[kind]})
+        )
         raise InputError(
             f"empty corpus: no file with a known suffix in {name}",
             hint=f"known suffixes: {known}; or name the files, or set --kind",
@@ -153,7 +167,9 @@ def _has_files(source: SourceConfig) -> bool:
 
 
 def selected(name: str, source: SourceConfig) -> bool:
-    """Whether a name below a source passes its globs (`*` crosses folder borders) and falls into its fraction."""
+    """Whether a name below a source passes its globs (`*` crosses folder borders) and falls into
+    its fraction.
+    """
     return (
         any(fnmatch.fnmatchcase(name, glob) for glob in source.globs)
         and not any(fnmatch.fnmatchcase(name, glob) for glob in source.excluded_globs)
@@ -165,7 +181,8 @@ def read_text(path: Path, *, max_bytes: int) -> str:
     """The text of a UTF-8 file, without a byte order mark, with newlines as `\\n`.
 
     Raises:
-        Unreadable: larger than max_bytes (nothing is read then), binary (it holds a zero byte), or not UTF-8.
+        Unreadable: larger than max_bytes (nothing is read then), binary (it holds a zero byte), or
+            not UTF-8.
     """
     try:
         size = path.stat().st_size
@@ -184,7 +201,10 @@ def decode(content: bytes, where: str) -> str:
             "binary",
             InputError(
                 f"{where}: expected text, got a binary file (a zero byte at offset {offset})",
-                hint="leave it out with `exclude`, or set `unreadable: skip` to leave out and count such files",
+                hint=(
+                    "leave it out with `exclude`, or set `unreadable: skip` to leave out and count "
+                    "such files"
+                ),
             ),
         )
     try:
@@ -193,8 +213,12 @@ def decode(content: bytes, where: str) -> str:
         raise Unreadable(
             "not_utf8",
             InputError(
-                f"{where}: expected UTF-8, got byte 0x{content[error.start]:02x} at offset {error.start}",
-                hint="convert it (iconv -f latin1 -t utf-8), or set `unreadable: skip` to leave such files out",
+                f"{where}: expected UTF-8, got byte 0x{content[error.start]:02x} at offset "
+                f"{error.start}",
+                hint=(
+                    "convert it (iconv -f latin1 -t utf-8), or set `unreadable: skip` to leave "
+                    "such files out"
+                ),
             ),
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -204,7 +228,8 @@ def _too_large(where: str, size_bytes: int | None, max_bytes: int) -> InputError
     got = f"one of {size_bytes:,} bytes" if size_bytes is not None else "a longer one"
     return InputError(
         f"{where}: expected a document of at most {max_bytes:,} bytes, got {got}",
-        hint="a file (or a JSON line) is one document: split it, write it as JSONL with a document a line, "
+        hint="a file (or a JSON line) is one document: split it, write it as JSONL with a document "
+        "a line, "
         "or raise `max_document_bytes`",
     )
 
@@ -220,7 +245,9 @@ def counted(source: SourceConfig, drops: Counter[str]) -> Iterator[None]:
         drops[unreadable.reason] += 1
 
 
-def _files_as_documents(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Iterator[Document]:
+def _files_as_documents(
+    source: SourceConfig, max_bytes: int, drops: Counter[str]
+) -> Iterator[Document]:
     for name, path in matching_files(source):
         with counted(source, drops):
             text = read_text(path, max_bytes=max_bytes)
@@ -242,20 +269,33 @@ def _markdown_title(text: str) -> str | None:
 # Records
 
 
-def _record_document(source: SourceConfig, record: Any, default_id: str, where: str, max_bytes: int) -> Document:
+def _record_document(
+    source: SourceConfig, record: Any, default_id: str, where: str, max_bytes: int
+) -> Document:
     if not isinstance(record, dict):
-        raise InputError(f"{where}: expected fields, {source.text_field!r} among them, got {type(record).__name__}")
+        raise InputError(
+            f"{where}: expected fields, {source.text_field!r} among them, got "
+            f"{type(record).__name__}"
+        )
     text = record.get(source.text_field)
     if not isinstance(text, str):
-        got = f"the fields {', '.join(map(repr, record))}" if text is None else f"{type(text).__name__} in it"
+        got = (
+            f"the fields {', '.join(map(repr, record))}"
+            if text is None
+            else f"{type(text).__name__} in it"
+        )
         raise InputError(
             f"{where}: expected text in the field {source.text_field!r}, got {got}",
             hint="name the field that holds the text with `text_field`",
         )
     try:
         size = len(text.encode())
-    except UnicodeEncodeError:  # JSON may escape half of a surrogate pair, which no UTF-8 text can hold
-        error = InputError(f"{where}: expected Unicode text, got a lone surrogate escape (\\ud800 to \\udfff)")
+    except (
+        UnicodeEncodeError
+    ):  # JSON may escape half of a surrogate pair, which no UTF-8 text can hold
+        error = InputError(
+            f"{where}: expected Unicode text, got a lone surrogate escape (\\ud800 to \\udfff)"
+        )
         raise Unreadable("not_utf8", error) from None
     if size > max_bytes:
         raise Unreadable("too_large", _too_large(where, size, max_bytes))
@@ -273,8 +313,9 @@ def _record_document(source: SourceConfig, record: Any, default_id: str, where: 
 
 
 class _ZstdFile(io.RawIOBase):
-    """Decompressed bytes of a zstd file, all frames of it. `zstandard`'s own reader takes a cut for the end; this one
-    raises EOFError. Input is fed in small pieces, because half a kilobyte may stand for ten megabytes."""
+    """Decompressed bytes of a zstd file, all frames of it. `zstandard`'s own reader takes a cut for
+    the end; this one raises EOFError. Input is fed in small pieces, because half a kilobyte may
+    stand for ten megabytes."""
 
     _PIECE_BYTES = 512
 
@@ -325,7 +366,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON Lines file, plain, .gz or .zst; blank lines are skipped.
 
     Raises:
-        InputError: the file is missing, cut short, or holds a line that is no JSON object; it names the line.
+        InputError: the file is missing, cut short, or holds a line that is no JSON object; it names
+            the line.
     """
     rows: list[dict[str, Any]] = []
     with _jsonl_errors(path), _opened(path) as lines:
@@ -343,7 +385,9 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: expected one JSON object a line, got something else: {error}") from None
+        raise InputError(
+            f"{where}: expected one JSON object a line, got something else: {error}"
+        ) from None
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
     return record
@@ -357,7 +401,8 @@ def _jsonl_errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise InputError(
-            f"cannot read {path}: {error}", hint="check the path; a compressed file may be cut short"
+            f"cannot read {path}: {error}",
+            hint="check the path; a compressed file may be cut short",
         ) from None
 
 
@@ -370,7 +415,12 @@ def _jsonl(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Iterato
 
 
 def _json_lines(
-    source: SourceConfig, name: str, lines: IO[bytes], line_bytes: int, max_bytes: int, drops: Counter[str]
+    source: SourceConfig,
+    name: str,
+    lines: IO[bytes],
+    line_bytes: int,
+    max_bytes: int,
+    drops: Counter[str],
 ) -> Iterator[Document]:
     number = 0
     while line := lines.readline(line_bytes + 1):
@@ -392,14 +442,21 @@ def _parquet(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Itera
     import pyarrow
     import pyarrow.parquet
 
-    wanted = [source.text_field, source.id_field, source.title_field, source.source_field, source.group_field]
+    wanted = [
+        source.text_field,
+        source.id_field,
+        source.title_field,
+        source.source_field,
+        source.group_field,
+    ]
     for name, path in matching_files(source):
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
                 columns = [field for field in wanted if field in file.schema_arrow.names]
                 if source.text_field not in columns:
                     raise InputError(
-                        f"{path}: expected a column {source.text_field!r}, got {', '.join(file.schema_arrow.names)}",
+                        f"{path}: expected a column {source.text_field!r}, got "
+                        f"{', '.join(file.schema_arrow.names)}",
                         hint="name the column that holds the text with `text_field`",
                     )
                 number = 0
@@ -408,7 +465,9 @@ def _parquet(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Itera
                         number += 1
                         where = f"{name}, row {number}"
                         with counted(source, drops):
-                            yield _record_document(source, record, f"{name}:{number}", where, max_bytes)
+                            yield _record_document(
+                                source, record, f"{name}:{number}", where, max_bytes
+                            )
         except (pyarrow.ArrowException, OSError) as error:
             raise InputError(f"{path}: expected a Parquet file: {error}") from None
 
@@ -427,19 +486,32 @@ def _load_dataset(source: SourceConfig) -> Any:
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(
-            source.path, source.dataset_configuration, split=source.dataset_split, revision=source.dataset_revision
+            source.path,
+            source.dataset_configuration,
+            split=source.dataset_split,
+            revision=source.dataset_revision,
         )
     except Exception as error:  # the library raises some twenty types; all of them mean this
         raise InputError(
-            f"the data set {source.path!r} cannot be loaded, split {source.dataset_split!r}: {error}",
-            hint="check name, `dataset_configuration` and `dataset_split`; without network, give a local folder",
+            f"the data set {source.path!r} cannot be loaded, split {source.dataset_split!r}: "
+            f"{error}",
+            hint=(
+                "check name, `dataset_configuration` and `dataset_split`; without network, give a "
+                "local folder"
+            ),
         ) from None
 
 
 def _digest_dataset(source: SourceConfig) -> str:
     digest = hashlib.blake2b(digest_size=32)
     for document in _huggingface(source, 2**62, Counter()):
-        fields = (document.document_id, document.title, document.source, document.group, document.text)
+        fields = (
+            document.document_id,
+            document.title,
+            document.source,
+            document.group,
+            document.text,
+        )
         digest.update(json.dumps(fields).encode())
     return digest.hexdigest()
 

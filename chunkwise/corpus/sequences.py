@@ -3,10 +3,11 @@
     sequences.npy [S, n]; lengths, first_document, last_document, bytes .npy [S]; sequences.json
     documents.parquet    document, document_id, source, first_row, rows (layout documents only)
 
-Two layouts. *packed* cuts one split's stream of documents anywhere, so every row but the last is full: for training.
-*documents* starts each document on a row of its own, so a row has one author and a document's loss is a sum over its
-rows: for evaluation. Both take documents in the order of the corpus, which is a hash order: the first N tokens are a
-sample, and a larger budget only adds.
+Two layouts. *packed* cuts one split's stream of documents anywhere, so every row but the last is
+full: for training. *documents* starts each document on a row of its own, so a row has one author
+    and a document's loss is a sum over its
+rows: for evaluation. Both take documents in the order of the corpus, which is a hash order: the
+first N tokens are a sample, and a larger budget only adds.
 
 Dimensions: S rows, n tokens a row.
 """
@@ -26,7 +27,9 @@ from chunkwise.graph.stage import Run
 
 @dataclass(frozen=True)
 class Rows:
-    """sequences [S, n]; lengths, first_document, last_document, row_bytes [S]. Documents by ordinal, inclusive."""
+    """sequences [S, n]; lengths, first_document, last_document, row_bytes [S]. Documents by
+    ordinal, inclusive.
+    """
 
     sequences: np.ndarray
     lengths: np.ndarray
@@ -39,11 +42,18 @@ def take_documents(document_tokens: np.ndarray, max_tokens: int | None) -> int:
     """How many leading documents to take so that they hold at least max_tokens, or all."""
     if max_tokens is None:
         return len(document_tokens)
-    return min(len(document_tokens), int(np.searchsorted(np.cumsum(document_tokens), max_tokens)) + 1)
+    return min(
+        len(document_tokens), int(np.searchsorted(np.cumsum(document_tokens), max_tokens)) + 1
+    )
 
 
 def pack(
-    tokens: np.ndarray, first_token: np.ndarray, documents: np.ndarray, sizes: np.ndarray, n: int, pad: int
+    tokens: np.ndarray,
+    first_token: np.ndarray,
+    documents: np.ndarray,
+    sizes: np.ndarray,
+    n: int,
+    pad: int,
 ) -> Rows:
     """One stream, cut every n tokens.
 
@@ -95,7 +105,13 @@ def window(
     inside = places < ends[:, None]
     sequences = np.where(inside, tokens[np.where(inside, places, 0)], np.array(pad, tokens.dtype))
     ordinals = documents[owner].astype(np.int32)
-    result = Rows(sequences, (ends - starts).astype(np.int32), ordinals, ordinals, _row_sums(sizes, starts, ends))
+    result = Rows(
+        sequences,
+        (ends - starts).astype(np.int32),
+        ordinals,
+        ordinals,
+        _row_sums(sizes, starts, ends),
+    )
     return result, first_row, rows
 
 
@@ -105,12 +121,16 @@ def _row_sums(sizes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.nda
 
 
 def bytes_per_token(
-    tokens: np.ndarray, table: np.ndarray | None, document_tokens: np.ndarray, document_bytes: np.ndarray
+    tokens: np.ndarray,
+    table: np.ndarray | None,
+    document_tokens: np.ndarray,
+    document_bytes: np.ndarray,
 ) -> np.ndarray:
     """UTF-8 bytes of each token of some documents, float64.
 
-    With a table (byte-level tokenizers) it is exact. Without one, a document's bytes are spread evenly over its tokens
-    but its last, which is the end-of-text token: sums over whole documents are exact, those over rows are estimates.
+    With a table (byte-level tokenizers) it is exact. Without one, a document's bytes are spread
+    evenly over its tokens but its last, which is the end-of-text token: sums over whole documents
+    are exact, those over rows are estimates.
     """
     if table is not None:
         return table[tokens].astype(np.float64)
@@ -124,7 +144,9 @@ def require_documents(count: int, split: str) -> None:
     if not count:
         raise InputError(
             f"split {split} of these tokens has no document",
-            hint=f"raise the corpus's {split}_fraction, or add documents" if split != "train" else "add documents",
+            hint=f"raise the corpus's {split}_fraction, or add documents"
+            if split != "train"
+            else "add documents",
         )
 
 
@@ -141,7 +163,9 @@ def build(config: SequencesConfig, run: Run, tokens: Artefact) -> Mapping[str, A
     document_tokens = table["tokens"].to_numpy()[of_split]
     taken = of_split[: take_documents(document_tokens, config.max_tokens)]
     if not np.array_equal(taken, np.arange(taken[0], taken[0] + len(taken))):
-        raise MismatchError(f"{tokens.path}: documents of split {config.split} do not follow each other")
+        raise MismatchError(
+            f"{tokens.path}: documents of split {config.split} do not follow each other"
+        )
     document_tokens = document_tokens[: len(taken)]
     document_bytes = table["bytes"].to_numpy()[taken]
     start = int(table["first_token"].to_numpy()[taken[0]])
@@ -155,9 +179,13 @@ def build(config: SequencesConfig, run: Run, tokens: Artefact) -> Mapping[str, A
     if config.layout == "packed":
         rows = pack(flat, first_token, taken, sizes, n, pad)
     else:
-        rows, first_row, row_counts = window(flat, first_token, taken, sizes, n, pad, config.max_rows_per_document)
+        rows, first_row, row_counts = window(
+            flat, first_token, taken, sizes, n, pad, config.max_rows_per_document
+        )
         columns = {name: table[name].take(taken) for name in ("document", "document_id", "source")}
-        write_parquet(run.folder / "documents.parquet", columns | {"first_row": first_row, "rows": row_counts})
+        write_parquet(
+            run.folder / "documents.parquet", columns | {"first_row": first_row, "rows": row_counts}
+        )
     for name, array in {
         "sequences": rows.sequences,
         "lengths": rows.lengths,
@@ -166,7 +194,15 @@ def build(config: SequencesConfig, run: Run, tokens: Artefact) -> Mapping[str, A
         "bytes": rows.row_bytes,
     }.items():
         save_npy(run.folder / f"{name}.npy", array)
-    facts |= {"sequence_tokens": n, "layout": config.layout, "row_bytes": "exact" if exact else "estimated"}
+    facts |= {
+        "sequence_tokens": n,
+        "layout": config.layout,
+        "row_bytes": "exact" if exact else "estimated",
+    }
     write_json(run.folder / "sequences.json", facts)
-    counts |= {"rows": len(rows.sequences), "tokens": int(rows.lengths.sum()), "bytes": int(rows.row_bytes.sum())}
+    counts |= {
+        "rows": len(rows.sequences),
+        "tokens": int(rows.lengths.sum()),
+        "bytes": int(rows.row_bytes.sum()),
+    }
     return counts

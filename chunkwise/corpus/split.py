@@ -6,8 +6,8 @@
 | held  | no  | yes | questions whose answer only retrieval can know |
 | valid | no  | no  | perplexity |
 
-A group (say, the code and the docstrings of one file) goes to one split as a whole. The place is a function of
-the group's name and the seed alone: documents that come or go move no other.
+A group (say, the code and the docstrings of one file) goes to one split as a whole. The place is a
+function of the group's name and the seed alone: documents that come or go move no other.
 """
 
 from hashlib import blake2b
@@ -19,13 +19,17 @@ SPLITS: tuple[Split, ...] = ("train", "held", "valid")
 
 
 def unit_hash(name: str, seed: int, purpose: str) -> float:
-    """A number in [0, 1) that looks drawn, from a name. Different purposes are independent draws."""
+    """A number in [0, 1) that looks drawn, from a name. Different purposes are independent
+    draws.
+    """
     digest = blake2b(f"{purpose}\0{seed}\0{name}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: what a double holds exactly
 
 
 def split_of(group: str, *, seed: int, valid_fraction: float, held_fraction: float) -> Split:
-    """The split of a group. Raising a fraction only moves groups towards valid and held, never back."""
+    """The split of a group. Raising a fraction only moves groups towards valid and held, never
+    back.
+    """
     place = unit_hash(group, seed, "split")
     if place < valid_fraction:
         return "valid"

@@ -1,11 +1,13 @@
-"""A byte-level BPE trained here, or any Hugging Face tokenizer; and encoding that no text can break out of.
+"""A byte-level BPE trained here, or any Hugging Face tokenizer; and encoding that no text can break
+out of.
 
-The trained one is a folder that `AutoTokenizer.from_pretrained` reads. Token 0 is `<|endoftext|>`: end of a document,
-beginning of the next, and padding at once (padding never counts: rows carry their lengths). Bytes, not characters, are
-the alphabet, so every text has tokens and comes back from them unchanged.
+The trained one is a folder that `AutoTokenizer.from_pretrained` reads. Token 0 is `<|endoftext|>`:
+end of a document, beginning of the next, and padding at once (padding never counts: rows carry
+their lengths). Bytes, not characters, are the alphabet, so every text has tokens and comes back
+from them unchanged.
 
-Source code holds the words `<|endoftext|>` quite often. In `encode` they are text like any other: only stages put
-special tokens into a stream.
+Source code holds the words `<|endoftext|>` quite often. In `encode` they are text like any other:
+only stages put special tokens into a stream.
 
 Cost: training on 16 MB takes about 8 s on two cores, encoding about 4 MB a second and core.
 """
@@ -29,7 +31,8 @@ def train_byte_bpe(texts: Iterable[str], *, vocabulary_size: int, folder: Path) 
     """Learn merges from texts and save the tokenizer in `folder`.
 
     Returns:
-        The size reached; less than `vocabulary_size` when the texts have no more pairs that occur twice.
+        The size reached; less than `vocabulary_size` when the texts have no more pairs that occur
+        twice.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -59,7 +62,8 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
     """A tokenizer from a folder or hub name, with an end-of-text token and a padding token.
 
     Raises:
-        InputError: it cannot be loaded without running its own code, or it has no end-of-text token.
+        InputError: it cannot be loaded without running its own code, or it has no end-of-text
+            token.
     """
     from transformers import AutoTokenizer
 
@@ -68,24 +72,35 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
     except Exception as error:  # the library raises some ten types for the same thing
         raise InputError(
             f"expected a tokenizer that AutoTokenizer reads at {folder}: {error}",
-            hint="give a folder with tokenizer.json, or a hub name whose tokenizer needs no code of its own",
+            hint=(
+                "give a folder with tokenizer.json, or a hub name whose tokenizer needs no code of "
+                "its own"
+            ),
         ) from None
     if tokenizer.eos_token_id is None:
         raise InputError(
-            f"the tokenizer {folder} has no end-of-text token (eos_token), which separates documents",
+            f"the tokenizer {folder} has no end-of-text token (eos_token), which separates "
+            "documents",
             hint='set one in its tokenizer_config.json, e.g. "eos_token": "</s>"',
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.model_max_length = 10**12  # documents are longer than models; nothing here cuts them, so no warning
+    tokenizer.model_max_length = (
+        10**12
+    )  # documents are longer than models; nothing here cuts them, so no warning
     return tokenizer
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[np.ndarray]:
-    """Token ids of each text, int32, without special tokens added and with none recognised inside a text."""
+    """Token ids of each text, int32, without special tokens added and with none recognised inside a
+    text.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        rows = [tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True) for text in texts]
+        rows = [
+            tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+            for text in texts
+        ]
         return [np.asarray(row, np.int32) for row in rows]
     before = backend.encode_special_tokens
     backend.encode_special_tokens = True  # "as text", in spite of the name
@@ -97,15 +112,20 @@ def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[n
 
 
 def token_bytes(tokenizer: "PreTrainedTokenizerBase") -> np.ndarray | None:
-    """UTF-8 bytes that each token stands for, int32 [vocabulary]; special tokens 0. None: not a byte-level tokenizer.
+    """UTF-8 bytes that each token stands for, int32 [vocabulary]; special tokens 0. None: not a
+    byte-level tokenizer.
 
-    In a byte-level vocabulary each character of a token is one byte, so the bytes of a row of tokens are a sum.
+    In a byte-level vocabulary each character of a token is one byte, so the bytes of a row of
+    tokens are a sum.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
     description: dict[str, Any] = json.loads(backend.to_str())
-    if "ByteLevel" not in json.dumps(description["decoder"]) or description["model"]["type"] != "BPE":
+    if (
+        "ByteLevel" not in json.dumps(description["decoder"])
+        or description["model"]["type"] != "BPE"
+    ):
         return None
     sizes = np.zeros(len(tokenizer), np.int32)
     for token, index in backend.get_vocab(with_added_tokens=False).items():

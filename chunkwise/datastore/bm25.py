@@ -1,20 +1,22 @@
-"""The BM25 index over chunks: exact, deterministic, filtered per query. The default retriever; needs no model.
+"""The BM25 index over chunks: exact, deterministic, filtered per query. The default retriever;
+needs no model.
 
 Score of a chunk for a query = sum over the query's terms (repeats count) of
 
-    idf * tf / (tf + k1 * (1 - b + b * length / mean length)),    idf = ln(1 + (N - df + .5) / (df + .5)),
+    idf * tf / (tf + k1 * (1 - b + b * length / mean length)),    idf = ln(1 + (N - df + .5) / (df +
+                                                                  .5)),
 
-the variant that Lucene uses and bm25s calls `method="lucene"`; a test compares the two. bm25s itself cannot exclude a
-range per query, breaks ties by partition order and takes its statistics from the chunks at hand, so the search is ours
-(`bm25_kernels`).
+the variant that Lucene uses and bm25s calls `method="lucene"`; a test compares the two. bm25s
+itself cannot exclude a range per query, breaks ties by partition order and takes its statistics
+from the chunks at hand, so the search is ours (`bm25_kernels`).
 
-*Statistics* (N, df of each term, mean length) are an input of the index. A view, or a rebuild of a view, keeps those of
-the full datastore; then a chunk's score for a query is one number, whatever else is in the index, and filtering a
-long hit list equals searching the smaller index.
+*Statistics* (N, df of each term, mean length) are an input of the index. A view, or a rebuild of a
+view, keeps those of the full datastore; then a chunk's score for a query is one number, whatever
+else is in the index, and filtering a long hit list equals searching the smaller index.
 
-Cost: about a second to build and a millisecond or two of one core a query at 200,000 chunks of 64 tokens (the demo's
-figures stand in docs/log.md), most of it for the common terms. Memory: 8 bytes a posting, 4 bytes a chunk for each
-common term, and 4 bytes a chunk for each thread that searches.
+Cost: about a second to build and a millisecond or two of one core a query at 200,000 chunks of 64
+tokens (the demo's figures stand in docs/log.md), most of it for the common terms. Memory: 8 bytes a
+posting, 4 bytes a chunk for each common term, and 4 bytes a chunk for each thread that searches.
 
 Letters: N chunks, M tokens a chunk, T terms, P postings, Q queries, K hits.
 """
@@ -68,14 +70,18 @@ class TermSpace:
 
 @dataclass(frozen=True)
 class Bm25Statistics:
-    """What BM25 knows about a whole datastore: N, mean length in terms, and the document frequency of each term."""
+    """What BM25 knows about a whole datastore: N, mean length in terms, and the document frequency
+    of each term.
+    """
 
     chunks: int
     mean_length: float
     frequency_T: np.ndarray
 
     def idf(self) -> np.ndarray:
-        """Inverse document frequency of each term, float64 [T], Lucene's variant: always above 0."""
+        """Inverse document frequency of each term, float64 [T], Lucene's variant: always above
+        0.
+        """
         df = self.frequency_T.astype(np.float64)
         return np.log1p((self.chunks - df + 0.5) / (df + 0.5))
 
@@ -108,10 +114,14 @@ class Bm25Index:
         chunk_P: np.ndarray,
         impact_P: np.ndarray,
     ) -> None:
-        """Wrap arrays that `build` or `open` made; `chunks` = N of this index (the statistics may know more)."""
+        """Wrap arrays that `build` or `open` made; `chunks` = N of this index (the statistics may
+        know more).
+        """
         self.config, self.space, self.statistics, self.chunks = config, space, statistics, chunks
         # Mapped or in memory, the kernels see one type of array and are compiled once.
-        self._indptr_T, self._chunk_P, self._impact_P = map(_read_only, (indptr_T, chunk_P, impact_P))
+        self._indptr_T, self._chunk_P, self._impact_P = map(
+            _read_only, (indptr_T, chunk_P, impact_P)
+        )
         self._ignored = space.ignored_table()
         self._prepare()
 
@@ -121,7 +131,9 @@ class Bm25Index:
         return len(self._chunk_P)
 
     def _prepare(self) -> None:
-        """Derive what is cheap to derive: each term's largest impact, and the dense table of the common terms."""
+        """Derive what is cheap to derive: each term's largest impact, and the dense table of the
+        common terms.
+        """
         indptr = self._indptr_T
         counts_T = np.diff(indptr)
         self._max_impact_T = np.zeros(len(counts_T), np.int32)
@@ -150,7 +162,8 @@ class Bm25Index:
         Args:
             tokens_NM: token ids; what stands after a row's length is not read.
             lengths_N: tokens of each row.
-            statistics: of the full datastore, for the rebuild of a part of it; None takes them from these chunks.
+            statistics: of the full datastore, for the rebuild of a part of it; None takes them from
+                these chunks.
 
         Raises:
             MismatchError: the statistics are of another term space.
@@ -163,19 +176,29 @@ class Bm25Index:
         own_frequency_T, terms_N = count_terms(tokens_NM, lengths, *common, space.terms)
         if statistics is None:
             mean = float(terms_N.mean()) if len(terms_N) else 0.0
-            statistics = Bm25Statistics(chunks=len(terms_N), mean_length=mean, frequency_T=own_frequency_T)
+            statistics = Bm25Statistics(
+                chunks=len(terms_N), mean_length=mean, frequency_T=own_frequency_T
+            )
         elif len(statistics.frequency_T) != space.terms:
             raise MismatchError(
-                f"the BM25 statistics are about {len(statistics.frequency_T)} terms, these chunks have {space.terms}",
-                hint="take statistics from a datastore of the same tokenizer and the same `terms` setting",
+                f"the BM25 statistics are about {len(statistics.frequency_T)} terms, these chunks "
+                f"have {space.terms}",
+                hint=(
+                    "take statistics from a datastore of the same tokenizer and the same `terms` "
+                    "setting"
+                ),
             )
         indptr_T = np.zeros(space.terms + 1, np.int64)
         np.cumsum(own_frequency_T, out=indptr_T[1:])
         chunk_P = np.empty(indptr_T[-1], np.int32)
         impact_P = np.empty(indptr_T[-1], np.int32)
-        mean = max(statistics.mean_length, 1e-9)  # 0 only when no chunk has a term: then no posting is written
+        mean = max(
+            statistics.mean_length, 1e-9
+        )  # 0 only when no chunk has a term: then no posting is written
         norm_N = config.k1 * (1.0 - config.b + config.b * terms_N / mean)
-        write_postings(tokens_NM, lengths, *common, indptr_T, statistics.idf(), norm_N, chunk_P, impact_P)
+        write_postings(
+            tokens_NM, lengths, *common, indptr_T, statistics.idf(), norm_N, chunk_P, impact_P
+        )
         return cls(config, space, statistics, len(lengths), indptr_T, chunk_P, impact_P)
 
     def save(self, folder: Path) -> None:
@@ -195,7 +218,10 @@ class Bm25Index:
                     "bigram_buckets": self.space.bigram_buckets,
                     "ignored": list(self.space.ignored),
                 },
-                "statistics": {"chunks": self.statistics.chunks, "mean_length": self.statistics.mean_length},
+                "statistics": {
+                    "chunks": self.statistics.chunks,
+                    "mean_length": self.statistics.mean_length,
+                },
             },
         )
 
@@ -214,7 +240,9 @@ class Bm25Index:
             load_npy(folder / f"{name}.npy", mmap=mapped)
             for name, mapped in (("indptr", False), ("chunk", True), ("impact", True))
         )
-        return cls(Bm25Config.model_validate(head["config"]), space, statistics, head["chunks"], *arrays)
+        return cls(
+            Bm25Config.model_validate(head["config"]), space, statistics, head["chunks"], *arrays
+        )
 
     def search(
         self,
@@ -248,13 +276,17 @@ class Bm25Index:
         lengths = np.array(lengths, np.int64)
         count = len(queries)
         if top < 1:
-            raise InputError(f"top is {top}; a search returns at least 1 hit for each query", hint="pass top >= 1")
+            raise InputError(
+                f"top is {top}; a search returns at least 1 hit for each query",
+                hint="pass top >= 1",
+            )
         used = np.arange(queries.shape[1]) < lengths[:, None]
         largest = int(queries.max(where=used, initial=0))
         smallest = int(queries.min(where=used, initial=0))
         if largest >= self.space.vocabulary or smallest < 0:
             raise MismatchError(
-                f"a query holds token id {largest if smallest >= 0 else smallest}; the index knows the ids 0 to "
+                f"a query holds token id {largest if smallest >= 0 else smallest}; the index knows "
+                "the ids 0 to "
                 f"{self.space.vocabulary - 1}",
                 hint="encode queries with the tokenizer that the datastore was built with",
             )

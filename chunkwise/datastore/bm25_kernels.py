@@ -1,17 +1,21 @@
-"""The loops of BM25: count terms, write postings, score and select. Compiled by numba, free of the GIL.
+"""The loops of BM25: count terms, write postings, score and select. Compiled by numba, free of the
+GIL.
 
-Scores are whole numbers. A posting holds `round(SCALE * idf * saturation)`, so a sum of them does not depend on
-the order in which it is taken: the same text gives the same score in a full index, in a rebuild of a part of it, on
-one thread or on many. With SCALE = 2^16 one posting is off by at most 2^-17 (7.6e-6) from the real number.
+Scores are whole numbers. A posting holds `round(SCALE * idf * saturation)`, so a sum of them does
+not depend on the order in which it is taken: the same text gives the same score in a full index, in
+a rebuild of a part of it, on one thread or on many. With SCALE = 2^16 one posting is off by at most
+2^-17 (7.6e-6) from the real number.
 
-How a query runs, for N chunks: its terms add to an array of N sums, then one scan keeps the K best. Keys are (score,
-smaller chunk first), all different, so the order is total. A *rare* term adds its postings (about .5 ns each); a
-*common* one, in more than 15 % of the chunks, adds a dense row instead (about .08 ns a chunk: the compiler
-turns it into vector instructions). Skipping work by upper bounds (MaxScore) was tried and is slower here: queries are
-whole chunks, 40 terms of like weight, so the bounds exclude next to nothing.
+How a query runs, for N chunks: its terms add to an array of N sums, then one scan keeps the K best.
+Keys are (score, smaller chunk first), all different, so the order is total. A *rare* term adds its
+postings (about .5 ns each); a *common* one, in more than 15 % of the chunks, adds a dense row
+instead (about .08 ns a chunk: the compiler turns it into vector instructions). Skipping work by
+upper bounds (MaxScore) was tried and is slower here: queries are whole chunks, 40 terms of like
+weight, so the bounds exclude next to nothing.
 
-Threads: a kernel handles the queries of one slice, the caller runs slices in Python threads. numba's own thread pool
-is not used, since its default layer ends the process when two Python threads (a server's) enter it at once.
+Threads: a kernel handles the queries of one slice, the caller runs slices in Python threads.
+numba's own thread pool is not used, since its default layer ends the process when two Python
+threads (a server's) enter it at once.
 
 Letters: N chunks, T terms, P postings, U common terms, Q queries, L query tokens, K hits.
 """
@@ -34,8 +38,9 @@ _BUFFER_FACTOR = 4  # the scan sorts once per 4K entries above the threshold
 def chunk_terms(tokens, length, ignored, vocabulary, bigram_buckets, out):
     """Write the BM25 terms of one token row to `out` and return their number.
 
-    Terms are the token ids; with `bigram_buckets` > 0 each pair of adjacent tokens adds one more, hashed to
-    `vocabulary + [0, bigram_buckets)`. Tokens marked in `ignored` (end of text, padding) are no terms and join no pair.
+    Terms are the token ids; with `bigram_buckets` > 0 each pair of adjacent tokens adds one more,
+    hashed to `vocabulary + [0, bigram_buckets)`. Tokens marked in `ignored` (end of text, padding)
+    are no terms and join no pair.
     """
     count = 0
     previous = np.int64(-1)
@@ -64,7 +69,9 @@ def count_terms(tokens_NM, lengths_N, ignored, vocabulary, bigram_buckets, terms
     last_seen_T = np.full(terms, -1, np.int64)
     row = np.empty(2 * width, np.int64)
     for chunk in range(chunks):
-        count = chunk_terms(tokens_NM[chunk], lengths_N[chunk], ignored, vocabulary, bigram_buckets, row)
+        count = chunk_terms(
+            tokens_NM[chunk], lengths_N[chunk], ignored, vocabulary, bigram_buckets, row
+        )
         length_N[chunk] = count
         for i in range(count):
             if last_seen_T[row[i]] != chunk:
@@ -75,7 +82,16 @@ def count_terms(tokens_NM, lengths_N, ignored, vocabulary, bigram_buckets, terms
 
 @njit(cache=True, nogil=True)
 def write_postings(
-    tokens_NM, lengths_N, ignored, vocabulary, bigram_buckets, indptr_T, idf_T, norm_N, out_chunk, out_impact
+    tokens_NM,
+    lengths_N,
+    ignored,
+    vocabulary,
+    bigram_buckets,
+    indptr_T,
+    idf_T,
+    norm_N,
+    out_chunk,
+    out_impact,
 ):
     """Fill the postings of every term, chunks ascending.
 
@@ -89,7 +105,9 @@ def write_postings(
     next_T = indptr_T[:-1].copy()
     row = np.empty(2 * width, np.int64)
     for chunk in range(chunks):
-        count = chunk_terms(tokens_NM[chunk], lengths_N[chunk], ignored, vocabulary, bigram_buckets, row)
+        count = chunk_terms(
+            tokens_NM[chunk], lengths_N[chunk], ignored, vocabulary, bigram_buckets, row
+        )
         ordered = np.sort(row[:count])
         i = 0
         while i < count:
@@ -99,7 +117,9 @@ def write_postings(
                 end += 1
             tf = end - i
             # At least one unit: a chunk that shares a term never looks like one that shares none.
-            impact = max(np.int64(1), np.int64(np.rint(SCALE * idf_T[term] * tf / (tf + norm_N[chunk]))))
+            impact = max(
+                np.int64(1), np.int64(np.rint(SCALE * idf_T[term] * tf / (tf + norm_N[chunk])))
+            )
             out_chunk[next_T[term]] = chunk
             out_impact[next_T[term]] = impact
             next_T[term] += 1
@@ -130,7 +150,9 @@ def _scan(sums_N, allowed_N, use_allowed, skip_from, skip_to, top, buffer):
         How many there are; their keys are at the front of `buffer`, best first.
     """
     count = 0
-    threshold = np.int64(0)  # strictly above enters: a later chunk of an equal score is the larger id and loses
+    threshold = np.int64(
+        0
+    )  # strictly above enters: a later chunk of an equal score is the larger id and loses
     for chunk in range(sums_N.shape[0]):
         if sums_N[chunk] > threshold:
             if skip_from <= chunk < skip_to or (use_allowed and not allowed_N[chunk]):
@@ -178,18 +200,23 @@ def search_slice(
         queries_QL, lengths_Q: token ids and how many of each row count.
         skip_from_Q, skip_to_Q: chunks of this range are no hits (the query's own document).
         allowed_N, use_allowed: if `use_allowed`, only chunks marked True are hits.
-        common_T, common_UN: row of a term in the dense table of common terms (-1: rare), and that table.
-        out_ids_QK: int32, -1 where there are fewer than K hits. out_scores_QK: integer scores, 0 there.
+        common_T, common_UN: row of a term in the dense table of common terms (-1: rare), and that
+            table.
+        out_ids_QK: int32, -1 where there are fewer than K hits. out_scores_QK: integer scores, 0
+            there.
         out_skipped_Q: chunks of the skipped range that outrank the K-th hit.
 
     Returns:
-        -1, or the number of the first query whose score could overflow (its results are not written).
+        -1, or the number of the first query whose score could overflow (its results are not
+        written).
     """
     sums_N = np.empty(common_UN.shape[1], np.int32)
     buffer = np.empty(max(_BUFFER_FACTOR * top, 256), np.int64)
     row = np.empty(2 * queries_QL.shape[1], np.int64)
     for query in range(queries_QL.shape[0]):
-        count = chunk_terms(queries_QL[query], lengths_Q[query], ignored, vocabulary, bigram_buckets, row)
+        count = chunk_terms(
+            queries_QL[query], lengths_Q[query], ignored, vocabulary, bigram_buckets, row
+        )
         bound = np.int64(0)
         for i in range(count):
             bound += max_impact_T[row[i]]
@@ -223,7 +250,11 @@ def search_slice(
         last = buffer[kept - 1] if kept == top else np.int64(0)
         skipped = 0
         for chunk in range(skip_from, skip_to):
-            if sums_N[chunk] > 0 and (not use_allowed or allowed_N[chunk]) and _key(sums_N[chunk], chunk) > last:
+            if (
+                sums_N[chunk] > 0
+                and (not use_allowed or allowed_N[chunk])
+                and _key(sums_N[chunk], chunk) > last
+            ):
                 skipped += 1
         out_skipped_Q[query] = skipped
     return -1

@@ -3,12 +3,13 @@
     chunks.npy            [N, m] token ids, pad after a chunk's end
     lengths.npy           uint8 [N]
     chunk_document.npy    int32 [N], ordinal of the chunk's document in the corpus
-    documents.parquet     document (ordinal), document_id, source, split, first_chunk, chunks, tokens
+    documents.parquet     document (ordinal), document_id, source, split, first_chunk, chunks,
+                          tokens
     bm25/                 postings and statistics
     datastore.json        chunk_tokens, vocabulary_size, pad, eos, tokenizer_digest, tokens_digest
 
-Counts: documents, chunks, tokens, by_source (tokens), postings, and what was left out: short_documents, short_tails,
-short_tail_tokens.
+Counts: documents, chunks, tokens, by_source (tokens), postings, and what was left out:
+short_documents, short_tails, short_tail_tokens.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def build_view(
     """Build the documents of a view as a datastore of their own; the seed draws them.
 
     Args:
-        statistics: a datastore whose BM25 statistics are taken over, which makes it equal to filtering.
+        statistics: a datastore whose BM25 statistics are taken over, which makes it equal to
+            filtering.
 
     Raises:
         InputError: no chunk remains.
@@ -71,11 +73,18 @@ def _write(
     tokens_D = np.asarray(table["tokens"], np.int64)[rows]
     last_D = np.maximum(first_D + tokens_D - 1, 0)
     # The end-of-text token that follows a document is no text of it.
-    tokens_D = tokens_D - ((tokens_D > 0) & (flat[last_D] == head["eos"])) if len(rows) else tokens_D
+    tokens_D = (
+        tokens_D - ((tokens_D > 0) & (flat[last_D] == head["eos"])) if len(rows) else tokens_D
+    )
 
     def cut_rows(keep: np.ndarray) -> tuple[Any, DocumentTable]:
-        cut = cut_documents(first_D[keep], tokens_D[keep], config.chunk_tokens, config.min_chunk_tokens)
-        names = {name: [table[name][row] for row in rows[keep]] for name in ("document_id", "source", "split")}
+        cut = cut_documents(
+            first_D[keep], tokens_D[keep], config.chunk_tokens, config.min_chunk_tokens
+        )
+        names = {
+            name: [table[name][row] for row in rows[keep]]
+            for name in ("document_id", "source", "split")
+        }
         return cut, DocumentTable(
             document=np.asarray(table["document"], np.int64)[rows[keep]],
             document_id=names["document_id"],
@@ -96,8 +105,10 @@ def _write(
         cut, documents = cut_rows(keep[inside])
     if len(cut.start_N) == 0:
         raise InputError(
-            f"no chunk for the datastore: {len(rows)} documents in the splits {', '.join(config.splits)}, none with "
-            f"{config.min_chunk_tokens} tokens or more{' inside the view' if view is not None else ''}",
+            f"no chunk for the datastore: {len(rows)} documents in the splits "
+            f"{', '.join(config.splits)}, none with "
+            f"{config.min_chunk_tokens} tokens or "
+            f"more{' inside the view' if view is not None else ''}",
             hint="give more text, other splits, or a smaller min_chunk_tokens",
         )
     with track("cutting chunks", total=len(cut.start_N), unit="chunks") as advance:
@@ -149,5 +160,7 @@ def _write(
         "short_tails": cut.short_tails,
         "short_tail_tokens": cut.short_tail_tokens,
         "postings": index.postings,
-        "by_source": view_facts(ViewConfig(), np.ones(len(documents), bool), documents).tokens_by_source,
+        "by_source": view_facts(
+            ViewConfig(), np.ones(len(documents), bool), documents
+        ).tokens_by_source,
     }

@@ -1,4 +1,5 @@
-"""Cut documents into chunks. A chunk lies within one document; the chunks of a document have consecutive ids.
+"""Cut documents into chunks. A chunk lies within one document; the chunks of a document have
+consecutive ids.
 
 Dimensions: N chunks, m tokens a chunk.
 """
@@ -18,7 +19,8 @@ class Cut:
         start_N: int64, position of each chunk's first token.
         length_N: uint8, its tokens, 1..m.
         document_N: int32, index of its document among those given.
-        first_chunk_D, chunks_D: int64, each document's chunks; 0 chunks for a document that is too short.
+        first_chunk_D, chunks_D: int64, each document's chunks; 0 chunks for a document that is too
+            short.
         short_tails: last pieces left out because they were shorter than the minimum.
         short_tail_tokens: tokens in them.
     """
@@ -32,11 +34,14 @@ class Cut:
     short_tail_tokens: int
 
 
-def cut_documents(first_token_D: np.ndarray, tokens_D: np.ndarray, chunk_tokens: int, min_chunk_tokens: int) -> Cut:
+def cut_documents(
+    first_token_D: np.ndarray, tokens_D: np.ndarray, chunk_tokens: int, min_chunk_tokens: int
+) -> Cut:
     """Cut each document into pieces of `chunk_tokens` from its first token on.
 
     Args:
-        first_token_D, tokens_D: where each document stands in the flat tokens, without its end-of-text token.
+        first_token_D, tokens_D: where each document stands in the flat tokens, without its
+            end-of-text token.
         min_chunk_tokens: a shorter last piece is left out.
     """
     first_token_D, tokens_D = np.asarray(first_token_D, np.int64), np.asarray(tokens_D, np.int64)
@@ -45,11 +50,15 @@ def cut_documents(first_token_D: np.ndarray, tokens_D: np.ndarray, chunk_tokens:
     chunks_D = full_D + has_tail_D
     first_chunk_D = np.cumsum(chunks_D) - chunks_D
     document_N = np.repeat(np.arange(len(chunks_D), dtype=np.int32), chunks_D)
-    place_N = np.arange(len(document_N)) - first_chunk_D[document_N]  # 0, 1, ... within the document
+    place_N = (
+        np.arange(len(document_N)) - first_chunk_D[document_N]
+    )  # 0, 1, ... within the document
     left_out = (tail_D > 0) & ~has_tail_D
     return Cut(
         start_N=first_token_D[document_N] + place_N * chunk_tokens,
-        length_N=np.minimum(tokens_D[document_N] - place_N * chunk_tokens, chunk_tokens).astype(np.uint8),
+        length_N=np.minimum(tokens_D[document_N] - place_N * chunk_tokens, chunk_tokens).astype(
+            np.uint8
+        ),
         document_N=document_N,
         first_chunk_D=first_chunk_D,
         chunks_D=chunks_D,
@@ -58,8 +67,12 @@ def cut_documents(first_token_D: np.ndarray, tokens_D: np.ndarray, chunk_tokens:
     )
 
 
-def copy_chunks(tokens: np.ndarray, cut: Cut, chunk_tokens: int, pad: int, block_chunks: int = 1 << 16) -> np.ndarray:
-    """The chunks as rows [N, m], `pad` after the end of a short one; read in blocks, since `tokens` may be mapped."""
+def copy_chunks(
+    tokens: np.ndarray, cut: Cut, chunk_tokens: int, pad: int, block_chunks: int = 1 << 16
+) -> np.ndarray:
+    """The chunks as rows [N, m], `pad` after the end of a short one; read in blocks, since `tokens`
+    may be mapped.
+    """
     rows = np.full((len(cut.start_N), chunk_tokens), pad, tokens.dtype)
     offsets = np.arange(chunk_tokens)
     for begin in range(0, len(rows), block_chunks):

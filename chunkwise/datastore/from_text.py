@@ -1,7 +1,7 @@
 """A datastore in one call, from texts or files; and what it finds, as text.
 
-The stages are those of every other datastore, with nothing kept out: no split is held back, and no document is
-dropped for being short or alike.
+The stages are those of every other datastore, with nothing kept out: no split is held back, and no
+document is dropped for being short or alike.
 """
 
 from __future__ import annotations
@@ -39,14 +39,17 @@ def build_from_text(
         corpus = store.get_or_build(CORPUS, _everything(sources))
         words = store.get_or_build(TOKENIZER, learnt_by, {"corpus": corpus})
     tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": words})
-    return store.get_or_build(DATASTORE, DatastoreConfig(chunk_tokens=chunk_tokens), {"tokens": tokens})
+    return store.get_or_build(
+        DATASTORE, DatastoreConfig(chunk_tokens=chunk_tokens), {"tokens": tokens}
+    )
 
 
 def find_passages(datastore: Datastore, text: str, k: int, tokenizer: Any) -> list[Passage]:
     """See `Datastore.find`."""
     with _tokenizer_name(tokenizer) as name:
         words = load_tokenizer(name or tokenizer_folder(datastore))
-    # As it would stand inside a sentence too: a byte-level token of a word includes the blank before it.
+    # As it would stand inside a sentence too: a byte-level token of a word includes the blank
+    # before it.
     ids = np.unique(np.concatenate(encode(words, [text, f" {text}"])))
     if not len(ids):
         raise InputError("the query holds no text")
@@ -58,7 +61,9 @@ def find_passages(datastore: Datastore, text: str, k: int, tokenizer: Any) -> li
     ]
 
 
-def passage(datastore: Datastore, chunk: int, tokenizer: Any, score: float | None = None) -> Passage:
+def passage(
+    datastore: Datastore, chunk: int, tokenizer: Any, score: float | None = None
+) -> Passage:
     """A chunk as evidence."""
     row = int(datastore.document_row[chunk])
     ids = datastore.chunks[chunk][: datastore.lengths[chunk]]
@@ -98,14 +103,18 @@ def _everything(sources: tuple[SourceConfig, ...]) -> CorpusConfig:
     )
 
 
-def _sources(texts: Iterable[str] | Path | str, stack: contextlib.ExitStack) -> tuple[SourceConfig, ...]:
+def _sources(
+    texts: Iterable[str] | Path | str, stack: contextlib.ExitStack
+) -> tuple[SourceConfig, ...]:
     """Files as they lie; strings as lines of a file that lives as long as it is read."""
     if isinstance(texts, Path | str):
         return tuple(sources_of(str(texts)))
     rows = []
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputError(f"expected texts as strings, got {type(text).__name__} at place {number}")
+            raise InputError(
+                f"expected texts as strings, got {type(text).__name__} at place {number}"
+            )
         rows.append({"id": str(number), "text": text})
     if not rows:
         raise InputError("expected at least one text, got none")

@@ -1,6 +1,7 @@
 """Read a datastore: its chunks, what follows them, and search.
 
-Dimensions: N chunks, m tokens a chunk, D documents, Q queries, K hits; a neighbour has r = 2 m tokens.
+Dimensions: N chunks, m tokens a chunk, D documents, Q queries, K hits; a neighbour has r = 2 m
+    tokens.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ class Datastore:
     Attributes:
         chunk_tokens: m.
         tokenizer_digest: of the tokenizer that its token ids belong to.
-        tokens_digest: of the `tokens` artefact it was cut from; document ordinals mean something only with it.
-        chunks: [N, m] token ids, pad after a chunk's end. lengths: uint8 [N]. chunk_document: int32 [N], ordinals.
+        tokens_digest: of the `tokens` artefact it was cut from; document ordinals mean something
+            only with it.
+        chunks: [N, m] token ids, pad after a chunk's end. lengths: uint8 [N]. chunk_document: int32
+            [N], ordinals.
         documents: the DocumentTable.
     """
 
@@ -70,7 +73,8 @@ class Datastore:
         artefact = reference if isinstance(reference, Artefact) else open_artefact(Path(reference))
         if artefact.stage != "datastore":
             raise ArtefactError(
-                f"expected a 'datastore' artefact, got one of stage {artefact.stage!r}: {artefact.path}"
+                f"expected a 'datastore' artefact, got one of stage {artefact.stage!r}: "
+                f"{artefact.path}"
             )
         return cls(artefact.path)
 
@@ -83,11 +87,14 @@ class Datastore:
         chunk_tokens: int = 64,
         store: Store | None = None,
     ) -> Datastore:
-        """Build a datastore of all the texts (of equal ones the first), or find the one that was built of them before.
+        """Build a datastore of all the texts (of equal ones the first), or find the one that was
+        built of them before.
 
         Args:
-            texts: strings, one a document; or a file or folder, read as `chunkwise datastore build` reads it.
-            tokenizer: the model's: a folder, a hub name, or the tokenizer itself. None: one is learnt from the texts.
+            texts: strings, one a document; or a file or folder, read as `chunkwise datastore build`
+                reads it.
+            tokenizer: the model's: a folder, a hub name, or the tokenizer itself. None: one is
+                learnt from the texts.
             chunk_tokens: m, the model's.
             store: where it is kept; default as for Store().
 
@@ -99,10 +106,12 @@ class Datastore:
         return cls.open(build_from_text(texts, tokenizer, chunk_tokens, store))
 
     def find(self, text: str, k: int = 5, *, tokenizer: Any = None) -> list[Passage]:
-        """The chunks that share most with a text, best first, by BM25; fewer than k where no more share a word.
+        """The chunks that share most with a text, best first, by BM25; fewer than k where no more
+        share a word.
 
         Args:
-            tokenizer: the one that the datastore was built with. None: found in the store that holds the datastore.
+            tokenizer: the one that the datastore was built with. None: found in the store that
+                holds the datastore.
 
         Raises:
             InputError: the text is empty. ArtefactError: the store lacks the tokenizer.
@@ -125,7 +134,10 @@ class Datastore:
     def documents(self) -> DocumentTable:
         """The documents, in order of their ordinals."""
         table = read_parquet(self.folder / "documents.parquet").to_pydict()
-        numbers = {name: np.asarray(table[name], np.int64) for name in ("document", "first_chunk", "chunks", "tokens")}
+        numbers = {
+            name: np.asarray(table[name], np.int64)
+            for name in ("document", "first_chunk", "chunks", "tokens")
+        }
         labels = {name: np.asarray(table[name], object) for name in ("source", "split")}
         return DocumentTable(document_id=table["document_id"], **numbers, **labels)
 
@@ -161,15 +173,22 @@ class Datastore:
         """A view over documents as a mask over chunks, bool [N]."""
         if members.shape != (len(self.documents),):
             raise ShapeError(
-                f"a view of this datastore has one entry for each of {len(self.documents)} documents, "
+                f"a view of this datastore has one entry for each of {len(self.documents)} "
+                "documents, "
                 f"got {members.shape}"
             )
         return np.asarray(members, bool)[self.document_row]
 
-    def chunk_range(self, first_document: np.ndarray, last_document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Chunks [from, to) of the documents with ordinals first..last (both included), which need not be here."""
+    def chunk_range(
+        self, first_document: np.ndarray, last_document: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Chunks [from, to) of the documents with ordinals first..last (both included), which need
+        not be here.
+        """
         start = np.searchsorted(self.chunk_document, first_document, side="left")
-        return start, np.maximum(start, np.searchsorted(self.chunk_document, last_document, side="right"))
+        return start, np.maximum(
+            start, np.searchsorted(self.chunk_document, last_document, side="right")
+        )
 
     def search(
         self,
@@ -187,8 +206,9 @@ class Datastore:
 
         Args:
             queries: token ids [Q, L]; query_lengths: [Q], tokens that count.
-            exclude_first_document, exclude_last_document: [Q] ordinals; chunks of these documents are no hits. They
-                are left out before the cut to K. A first above its last excludes nothing.
+            exclude_first_document, exclude_last_document: [Q] ordinals; chunks of these documents
+                are no hits. They are left out before the cut to K. A first above its last excludes
+                nothing.
             allowed: a view, bool over `documents`; None: all.
             threads, advance: see Bm25Index.search.
 
@@ -200,7 +220,13 @@ class Datastore:
             exclude = self.chunk_range(exclude_first_document, exclude_last_document)
         mask = None if allowed is None else self.chunk_allowed(allowed)
         return self.index.search(
-            queries, query_lengths, hits, exclude=exclude, allowed=mask, threads=threads, advance=advance
+            queries,
+            query_lengths,
+            hits,
+            exclude=exclude,
+            allowed=mask,
+            threads=threads,
+            advance=advance,
         )
 
     def gather(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -210,19 +236,27 @@ class Datastore:
             ids: chunk ids of any shape; -1 is a missing neighbour.
 
         Returns:
-            (tokens int64 [..., 2 m], mask bool [..., 2 m]). The mask is False where there is no token: all of a missing
-            neighbour, all of a continuation beyond the end of the document, places after a short chunk's end.
+            (tokens int64 [..., 2 m], mask bool [..., 2 m]). The mask is False where there is no
+            token: all of a missing neighbour, all of a continuation beyond the end of the document,
+                places after a short chunk's end.
 
         Raises:
             ShapeError: an id that is neither -1 nor a chunk.
         """
         ids = np.asarray(ids, np.int64)
         if ids.size and (ids.min() < -1 or ids.max() >= len(self)):
-            raise ShapeError(f"chunk ids run from 0 to {len(self) - 1} (-1 = missing), got {ids.min()} to {ids.max()}")
+            raise ShapeError(
+                f"chunk ids run from 0 to {len(self) - 1} (-1 = missing), got {ids.min()} to "
+                f"{ids.max()}"
+            )
         tokens = np.full((*ids.shape, 2, self.chunk_tokens), self.pad, np.int64)
         mask = np.zeros(tokens.shape, bool)
         following = np.minimum(ids + 1, len(self) - 1)
-        continues = (ids >= 0) & (ids + 1 < len(self)) & (self.chunk_document[ids] == self.chunk_document[following])
+        continues = (
+            (ids >= 0)
+            & (ids + 1 < len(self))
+            & (self.chunk_document[ids] == self.chunk_document[following])
+        )
         places = np.arange(self.chunk_tokens)
         for half, (chunk, there) in enumerate(((ids, ids >= 0), (following, continues))):
             tokens[there, half] = self.chunks[chunk[there]]
@@ -230,15 +264,19 @@ class Datastore:
         flat = (*ids.shape, self.neighbour_tokens)
         return tokens.reshape(flat), mask.reshape(flat)
 
-    def rebuild(self, members: np.ndarray, *, keep_statistics: bool = True) -> tuple[Bm25Index, np.ndarray]:
+    def rebuild(
+        self, members: np.ndarray, *, keep_statistics: bool = True
+    ) -> tuple[Bm25Index, np.ndarray]:
         """Index the chunks of a view physically, in memory: the check of what filtering claims.
 
         Args:
             members: the view, bool over `documents`.
-            keep_statistics: keep N, df and mean length of the full datastore; False takes the view's own.
+            keep_statistics: keep N, df and mean length of the full datastore; False takes the
+                view's own.
 
         Returns:
-            (index, ids): the index numbers the view's chunks 0, 1, ...; `ids` are their ids in the full datastore.
+            (index, ids): the index numbers the view's chunks 0, 1, ...; `ids` are their ids in the
+            full datastore.
         """
         ids = np.flatnonzero(self.chunk_allowed(members))
         index = Bm25Index.build(

@@ -14,7 +14,8 @@ class Bm25Retriever:
     Args:
         datastore: where to look.
         members: a view, bool over the datastore's documents; None: all.
-        exclude_documents: ordinals (first, last) that are no neighbours: the document that the prompt was cut from.
+        exclude_documents: ordinals (first, last) that are no neighbours: the document that the
+            prompt was cut from.
         threads: see Datastore.search; 1 is right for a few rows at a time.
     """
 
@@ -32,7 +33,9 @@ class Bm25Retriever:
         self._threads = threads
 
     def search(self, chunk_ids: np.ndarray, k: int) -> np.ndarray:
-        """Chunk ids int32 [rows, k] of the nearest neighbours, -1 where missing: the evidence behind `neighbours`."""
+        """Chunk ids int32 [rows, k] of the nearest neighbours, -1 where missing: the evidence
+        behind `neighbours`.
+        """
         queries = np.asarray(chunk_ids)
         if queries.ndim != 2:
             raise ShapeError(f"chunk_ids is [rows, tokens], got shape {queries.shape}")
@@ -50,5 +53,7 @@ class Bm25Retriever:
         return hits.ids
 
     def neighbours(self, chunk_ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens int64 [rows, k, 2 m], mask bool of that shape); end of text and padding in a query do not count."""
+        """(tokens int64 [rows, k, 2 m], mask bool of that shape); end of text and padding in a
+        query do not count.
+        """
         return self.datastore.gather(self.search(chunk_ids, k))

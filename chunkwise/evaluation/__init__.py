@@ -1,4 +1,5 @@
-"""What a model makes of text and questions: perplexity, question answering, overlap, and a bag-of-words rival.
+"""What a model makes of text and questions: perplexity, question answering, overlap, and a
+bag-of-words rival.
 
     config.py        what an evaluation is: PerplexityConfig, QuestionsEvalConfig, BagOfWordsConfig
     stages.py        PERPLEXITY, QA, BAG_OF_WORDS, GATE_OFF_CHECK

@@ -1,4 +1,5 @@
-"""The stages `qa` and `bag-of-words`: zero-shot answers, of one model in one cell, or of the rival without a model.
+"""The stages `qa` and `bag-of-words`: zero-shot answers, of one model in one cell, or of the rival
+without a model.
 
 records.parquet    a question a row
 metrics.json       see `questions.metrics`; null where only a model has values
@@ -20,7 +21,13 @@ from chunkwise.evaluation import bag_of_words
 from chunkwise.evaluation import questions as answering
 from chunkwise.evaluation.config import BagOfWordsConfig, QuestionsEvalConfig
 from chunkwise.evaluation.evidence import Evidence, find_evidence, own_documents
-from chunkwise.evaluation.inference import chunk_tokens_of, has_retrieval, load_model, require, require_vocabulary
+from chunkwise.evaluation.inference import (
+    chunk_tokens_of,
+    has_retrieval,
+    load_model,
+    require,
+    require_vocabulary,
+)
 from chunkwise.evaluation.records import RECORD_COLUMNS
 from chunkwise.graph.stage import Run
 from chunkwise.neighbours.controls import shuffled_neighbours
@@ -43,10 +50,12 @@ def build(
     Args:
         model: a plain decoder has the cells closed and prompt.
         tokens: carries the tokenizer.
-        question_neighbours, datastore: hits of these questions, and what was searched; the cell closed ignores them.
+        question_neighbours, datastore: hits of these questions, and what was searched; the cell
+            closed ignores them.
 
     Raises:
-        MismatchError: model, tokenizer, table and datastore were not made for each other, or not for the cell.
+        MismatchError: model, tokenizer, table and datastore were not made for each other, or not
+            for the cell.
     """
     facts = read_json(tokens.file("tokens.json"))
     shows = config.cell != "closed"
@@ -59,7 +68,9 @@ def build(
     chosen = answering.first_by_hash([record["id"] for record in everything], config.n_questions)
     evidence = None
     if shows:
-        wanted = max(config.k if config.in_encoder else 0, config.passages if config.in_prompt else 0)
+        wanted = max(
+            config.k if config.in_encoder else 0, config.passages if config.in_prompt else 0
+        )
         evidence = _open_evidence(config, wanted, question_neighbours, datastore, everything, facts)
     prepared = []
     for position in chosen:
@@ -67,7 +78,9 @@ def build(
         if evidence is not None and config.in_prompt:
             passages = evidence.passages(position, config.passages, config.passage_chunks)
         prepared.append(
-            answering.prepare(tokenizer, everything[position], passages, prompt_tokens=config.prompt_tokens)
+            answering.prepare(
+                tokenizer, everything[position], passages, prompt_tokens=config.prompt_tokens
+            )
         )
     chunk_tokens = chunk_tokens_of(loaded, datastore if has_retrieval(loaded) else None)
     neighbours = None
@@ -90,7 +103,9 @@ def build(
     )
     own_found = np.zeros(len(chosen), bool)
     if evidence is not None:
-        shown = [max(config.k if config.in_encoder else 0, len(question.shown)) for question in prepared]
+        shown = [
+            max(config.k if config.in_encoder else 0, len(question.shown)) for question in prepared
+        ]
         own_found = evidence.holds_own(chosen, shown)
     columns, metrics = answering.records(prepared, answers, config.scoring, own_found)
     write_parquet(run.folder / "records.parquet", columns, schema=_record_schema())
@@ -113,22 +128,31 @@ def build_bag_of_words(
     question_neighbours: Artefact | None = None,
     datastore: Artefact | None = None,
 ) -> Mapping[str, Any]:
-    """Four-way choice by shared words. Reading the question alone needs neither table nor datastore."""
+    """Four-way choice by shared words. Reading the question alone needs neither table nor
+    datastore.
+    """
     facts = read_json(tokens.file("tokens.json"))
     everything = read_questions(questions.file("questions.jsonl"))
     chosen = answering.first_by_hash([record["id"] for record in everything], config.n_questions)
     evidence, read = None, [[everything[position]["question"]] for position in chosen]
     if config.reads == "passages":
-        evidence = _open_evidence(config, config.passages, question_neighbours, datastore, everything, facts)
+        evidence = _open_evidence(
+            config, config.passages, question_neighbours, datastore, everything, facts
+        )
         tokenizer = load_tokenizer(tokens.file("tokenizer"))
         read = [
-            [tokenizer.decode(ids) for ids in evidence.passages(position, config.passages, config.passage_chunks)]
+            [
+                tokenizer.decode(ids)
+                for ids in evidence.passages(position, config.passages, config.passage_chunks)
+            ]
             for position in chosen
         ]
     own_found = np.zeros(len(chosen), bool)
     if evidence is not None:
         own_found = evidence.holds_own(chosen, [config.passages] * len(chosen))
-    columns, metrics = bag_of_words.records([everything[position] for position in chosen], read, own_found)
+    columns, metrics = bag_of_words.records(
+        [everything[position] for position in chosen], read, own_found
+    )
     write_parquet(run.folder / "records.parquet", columns, schema=_record_schema())
     metrics |= {
         "cell": f"bag of words: {config.reads}",
@@ -141,7 +165,12 @@ def build_bag_of_words(
 
 
 def _open_evidence(
-    config, n: int, table: Artefact | None, datastore: Artefact | None, records: list, facts: Mapping[str, Any]
+    config,
+    n: int,
+    table: Artefact | None,
+    datastore: Artefact | None,
+    records: list,
+    facts: Mapping[str, Any],
 ):
     assert table is not None and datastore is not None  # `resolve` refused their absence
     opened = NeighbourTable.open(table, datastore)
@@ -159,14 +188,20 @@ def _open_evidence(
     return Evidence(opened.datastore, ids, own_Q, counts)
 
 
-def _encoder_ids(config, evidence, table: Artefact | None, datastore: Artefact | None) -> np.ndarray:
+def _encoder_ids(
+    config, evidence, table: Artefact | None, datastore: Artefact | None
+) -> np.ndarray:
     """Chunk ids [Q, k] that the encoder is given for each question."""
     assert table is not None and datastore is not None  # `resolve` refused their absence
     ids = evidence.ids[:, : config.k]
     if config.encoder_reads == "shuffled":
         return shuffled_neighbours(ids, (ids >= 0).any(1), None, config.placebo_seed)
     if config.encoder_reads == "random":
-        about = {"view": config.view, "view_seed": config.view_seed, "placebo_seed": config.placebo_seed}
+        about = {
+            "view": config.view,
+            "view_seed": config.view_seed,
+            "placebo_seed": config.placebo_seed,
+        }
         opened = NeighbourTable.open(table, datastore)
         ids, _ = find_evidence("placebo", config.k, table=opened, own_Q=evidence.own_Q, **about)
     return ids
@@ -174,9 +209,18 @@ def _encoder_ids(config, evidence, table: Artefact | None, datastore: Artefact |
 
 def _record_schema():
     """Types of records.parquet, fixed because whole columns may be null."""
-    text, number, real, truth = pyarrow.string(), pyarrow.int32(), pyarrow.float64(), pyarrow.bool_()
+    text, number, real, truth = (
+        pyarrow.string(),
+        pyarrow.int32(),
+        pyarrow.float64(),
+        pyarrow.bool_(),
+    )
     kinds = dict.fromkeys(("question", "document_id", "source", "kind", "prediction"), text)
-    kinds |= dict.fromkeys(("answer_index", "choice", "answer_tokens", "prompt_tokens", "passages"), number)
+    kinds |= dict.fromkeys(
+        ("answer_index", "choice", "answer_tokens", "prompt_tokens", "passages"), number
+    )
     kinds |= dict.fromkeys(("margin", "answer_nll", "f1"), real)
-    kinds |= dict.fromkeys(("correct", "exact_match", "own_document_found", "answer_in_prompt"), truth)
+    kinds |= dict.fromkeys(
+        ("correct", "exact_match", "own_document_found", "answer_in_prompt"), truth
+    )
     return pyarrow.schema([(name, kinds[name]) for name in RECORD_COLUMNS])

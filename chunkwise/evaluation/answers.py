@@ -1,7 +1,8 @@
 """Exact match and F1 between a written answer and the accepted ones, as SQuAD defines them.
 
 Source: Rajpurkar et al. 2016, arXiv:1606.05250, with the normalisation of the official scripts
-(lower case, no punctuation, no articles, single spaces) and version 2's rule for answers that normalise to nothing.
+(lower case, no punctuation, no articles, single spaces) and version 2's rule for answers that
+normalise to nothing.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ def exact_match(prediction: str, answers: Sequence[str]) -> bool:
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """The best harmonic mean of word precision and recall over the answers, 0 to 1; repeated words count as often."""
-    return max((_f1(normalise(prediction).split(), normalise(answer).split()) for answer in answers), default=0.0)
+    """The best harmonic mean of word precision and recall over the answers, 0 to 1; repeated words
+    count as often.
+    """
+    return max(
+        (_f1(normalise(prediction).split(), normalise(answer).split()) for answer in answers),
+        default=0.0,
+    )
 
 
 def _f1(predicted: list[str], expected: list[str]) -> float:

@@ -1,11 +1,13 @@
 """The rival that cannot read: it picks the option that shares the rarest words with the passages.
 
-A language model that answers from passages must beat this, otherwise a word count would do. With `reads="question"` it
-tells whether a question gives its own answer away; a good score is then a fault of the questions.
+A language model that answers from passages must beat this, otherwise a word count would do. With
+`reads="question"` it tells whether a question gives its own answer away; a good score is then a
+fault of the questions.
 
-An option's score is the share of its words, weighted by inverse document frequency, that occur in what is read:
-sum of idf over its words found / sum of idf over its words. Ties (above all: nothing found) are broken by a hash of the
-question's id and the option's number, so that a tie scores at chance wherever the right option stands.
+An option's score is the share of its words, weighted by inverse document frequency, that occur in
+what is read: sum of idf over its words found / sum of idf over its words. Ties (above all: nothing
+found) are broken by a hash of the question's id and the option's number, so that a tie scores at
+chance wherever the right option stands.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def words(text: str) -> list[str]:
 
 
 class InverseDocumentFrequency:
-    """Weight of a word: log((N + 1) / (df + 0.5)), over the texts given; largest for a word that none of them has.
+    """Weight of a word: log((N + 1) / (df + 0.5)), over the texts given; largest for a word that
+    none of them has.
 
     Args:
         texts: different texts; each counts a word once.
@@ -49,14 +52,20 @@ class InverseDocumentFrequency:
         return math.log((self._texts + 1) / (self._df[word] + 0.5))
 
 
-def score_options(options: Sequence[str], read: Sequence[str], weight: InverseDocumentFrequency) -> list[float]:
+def score_options(
+    options: Sequence[str], read: Sequence[str], weight: InverseDocumentFrequency
+) -> list[float]:
     """The weighted share of each option's words that occur in the texts read, 0 to 1."""
     present = {word for text in read for word in words(text)}
     scores = []
     for option in options:
         weights = {word: weight(word) for word in words(option)}
         total = sum(weights.values())
-        scores.append(sum(value for word, value in weights.items() if word in present) / total if total else 0.0)
+        scores.append(
+            sum(value for word, value in weights.items() if word in present) / total
+            if total
+            else 0.0
+        )
     return scores
 
 
@@ -64,19 +73,25 @@ def choose(question_id: str, scores: Sequence[float]) -> int:
     """Index of the largest score, ties broken by hash."""
 
     def rank(index: int) -> tuple[float, bytes]:
-        return scores[index], hashlib.blake2b(f"{question_id}\0{index}".encode(), digest_size=8).digest()
+        return scores[index], hashlib.blake2b(
+            f"{question_id}\0{index}".encode(), digest_size=8
+        ).digest()
 
     return max(range(len(scores)), key=rank)
 
 
 def records(
-    questions: Sequence[Mapping[str, Any]], read: Sequence[Sequence[str]], own_found: Sequence[bool] | np.ndarray
+    questions: Sequence[Mapping[str, Any]],
+    read: Sequence[Sequence[str]],
+    own_found: Sequence[bool] | np.ndarray,
 ) -> tuple[dict[str, list], dict[str, Any]]:
-    """One row for each question that has choices, and the metrics, in the form of `questions.records`.
+    """One row for each question that has choices, and the metrics, in the form of
+    `questions.records`.
 
     Args:
         questions: as the stage `questions` wrote them.
-        read: the texts that each question's options are compared with. Document frequencies are taken over all of them.
+        read: the texts that each question's options are compared with. Document frequencies are
+            taken over all of them.
         own_found: whether a question's texts come in part from its own document.
 
     Raises:
@@ -108,6 +123,7 @@ def records(
             values.append(row.get(name))
     if not options:
         raise InputError(
-            "no question has choices; a bag of words can only choose", hint="give multiple-choice questions"
+            "no question has choices; a bag of words can only choose",
+            hint="give multiple-choice questions",
         )
     return columns, metrics(columns, options)

@@ -1,6 +1,8 @@
-"""The stage `gate-off-check`: is a Retro model with its gate at 0 really its decoder? Behind every gate-off figure.
+"""The stage `gate-off-check`: is a Retro model with its gate at 0 really its decoder? Behind every
+gate-off figure.
 
-The decoder's weights are put into a decoder that retrieval was never attached to, and both read the same rows.
+The decoder's weights are put into a decoder that retrieval was never attached to, and both read the
+same rows.
 """
 
 from __future__ import annotations
@@ -36,12 +38,16 @@ def build(config: Config, run: Run, model: Artefact, sequences: Artefact) -> Map
     retro = load(model.file("model"))
     assert isinstance(retro, RetroForCausalLM)
     added = {name.removeprefix("decoder.") for name in retro.retrieval_parameter_names()}
-    weights = {name: value for name, value in retro.decoder.state_dict().items() if name not in added}
+    weights = {
+        name: value for name, value in retro.decoder.state_dict().items() if name not in added
+    }
     bare = AutoModelForCausalLM.from_config(retro.config.decoder).eval()
     bare.load_state_dict(weights)
     rows = torch.from_numpy(np.array(load_npy(sequences.file("sequences.npy"))[:ROWS], np.int64))
     with torch.inference_mode():
-        difference = (retro(input_ids=rows, gate=0.0).logits - bare(input_ids=rows).logits).abs().max()
+        difference = (
+            (retro(input_ids=rows, gate=0.0).logits - bare(input_ids=rows).logits).abs().max()
+        )
     facts = {"rows": len(rows), "largest_difference": float(difference)}
     write_json(run.folder / "check.json", facts)
     return facts

@@ -16,7 +16,8 @@ class Signal:
         rate: successes / trials.
         low, high: ends of its interval.
         chance: what guessing gives.
-        label: "no signal" when the interval includes chance; such a metric must not be tested or told as a finding.
+        label: "no signal" when the interval includes chance; such a metric must not be tested or
+            told as a finding.
     """
 
     rate: float
@@ -27,7 +28,8 @@ class Signal:
 
 
 def signal(successes: int, trials: int, chance: float, *, level: float = 0.95) -> Signal:
-    """Does a share differ from chance? By Wilson's score interval, which holds its level near 0 and 1 too.
+    """Does a share differ from chance? By Wilson's score interval, which holds its level near 0 and
+    1 too.
 
     Args:
         successes: 0 to trials.
@@ -43,7 +45,11 @@ def signal(successes: int, trials: int, chance: float, *, level: float = 0.95) -
     z = NormalDist().inv_cdf((1 + level) / 2)
     rate = successes / trials
     middle = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    half = (
+        z
+        / (1 + z * z / trials)
+        * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    )
     # At the ends the formula gives 0 and 1 up to rounding; a stray 1e-17 must not look like signal.
     low = 0.0 if successes == 0 else middle - half
     high = 1.0 if successes == trials else middle + half

@@ -1,8 +1,8 @@
 """What an evaluation is, apart from the model and the data that it is given.
 
-Everything here goes into the identity of the artefact. A field that a condition does not use would make equal
-evaluations look different, so `used()` sets those back to their defaults first. What `dtype: auto` became counts,
-not that it was asked for.
+Everything here goes into the identity of the artefact. A field that a condition does not use would
+make equal evaluations look different, so `used()` sets those back to their defaults first. What
+`dtype: auto` became counts, not that it was asked for.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from chunkwise.core.config import Config
 from chunkwise.datastore.config import ViewConfig
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-"""The type that matrix products run in; losses are always taken in float32. auto: bfloat16 where the machine has it.
-float16 is not offered: on a CPU it is some 500 times slower, and on a GPU bfloat16 serves."""
+"""The type that matrix products run in; losses are always taken in float32. auto: bfloat16 where
+the machine has it. float16 is not offered: on a CPU it is some 500 times slower, and on a GPU
+bfloat16 serves."""
 
 
 class PerplexityConfig(Config):
@@ -24,22 +25,33 @@ class PerplexityConfig(Config):
 
     condition:
         on         neighbours of the arm's own view, through the neighbour encoder
-        off        gate 0: the same model without its retrieval path (a plain decoder is its own gate-off)
+        off        gate 0: the same model without its retrieval path (a plain decoder is its own
+                   gate-off)
         random     neighbours drawn at random from the datastore: what reading *something* does
         shuffled   the neighbours of another chunk: what reading *something found* does
         own        the chunk itself as its neighbour: what the added parameters do without retrieval
-        oracle     the true continuation of each chunk as its neighbour: what reading *the answer* would do
+        oracle     the true continuation of each chunk as its neighbour: what reading *the answer*
+                   would do
         none       a plain decoder (the twin, the base)
-        in_prompt  a plain decoder with the neighbours written into its text (`neighbours.in_prompt`)
+        in_prompt  a plain decoder with the neighbours written into its text
+                   (`neighbours.in_prompt`)
     """
 
-    condition: Literal["on", "off", "random", "shuffled", "own", "oracle", "none", "in_prompt"] = "on"
+    condition: Literal["on", "off", "random", "shuffled", "own", "oracle", "none", "in_prompt"] = (
+        "on"
+    )
     k: int = Field(2, ge=1, description="neighbours of a chunk")
-    view: ViewConfig | None = Field(None, description="the part of the datastore that may be read; None for all of it")
+    view: ViewConfig | None = Field(
+        None, description="the part of the datastore that may be read; None for all of it"
+    )
     view_seed: int = Field(0, description="which part: the replicate's draw")
     random_seed: int = Field(0, description="conditions random and shuffled: what is drawn")
     overlap_neighbours: int = Field(
-        10, ge=0, description="overlap is taken with this many nearest neighbours in the whole datastore (RETRO: 10)"
+        10,
+        ge=0,
+        description=(
+            "overlap is taken with this many nearest neighbours in the whole datastore (RETRO: 10)"
+        ),
     )
     batch_rows: int = Field(16, ge=1, description="rows of one forward pass")
     dtype: Dtype = "float32"
@@ -72,7 +84,8 @@ class QuestionsEvalConfig(Config):
     cell:
         closed   no passages anywhere: what the weights know
         prompt   top passages in the prompt, gate 0
-        encoder  k passages in the neighbour encoder of the question's last chunk, none in the prompt
+        encoder  k passages in the neighbour encoder of the question's last chunk, none in the
+                 prompt
         both     passages in the encoder and in the prompt: the cell that contrasts test
     evidence:
         found            the question's nearest chunks in the arm's view
@@ -80,14 +93,16 @@ class QuestionsEvalConfig(Config):
         other_documents  the nearest chunks, those of the question's own document left out
     encoder_reads:
         evidence  the same as the prompt
-        random, shuffled, own   controls, with the prompt as it is: random chunks of the view, the evidence of another
+        random, shuffled, own   controls, with the prompt as it is: random chunks of the view, the
+                                evidence of another
                   question, or the prompt's own last chunk
 
     scoring, how an option is chosen:
-        calibrated  the option whose log-likelihood the prompt raises most over an empty prompt (summed over tokens).
-                    The default: what a small model believes of an option is mostly how common its words are, the
-                    same with every prompt; the difference is what the prompt told it (Holtzman et al. 2021,
-                    arXiv:2104.08315, there "domain-conditional PMI").
+        calibrated  the option whose log-likelihood the prompt raises most over an empty prompt
+                    (summed over tokens). The default: what a small model believes of an option is
+                    mostly how common its words are, the same with every prompt; the difference is
+                    what the prompt told it (Holtzman et al. 2021, arXiv:2104.08315, there
+                    "domain-conditional PMI").
         mean        the least loss per token
         sum         the greatest likelihood of the whole option
     """
@@ -97,15 +112,27 @@ class QuestionsEvalConfig(Config):
     encoder_reads: Literal["evidence", "random", "shuffled", "own"] = "evidence"
     k: int = Field(2, ge=1, description="passages in the neighbour encoder")
     passages: int = Field(5, ge=1, description="passages in the prompt, at most")
-    passage_chunks: Literal[1, 2] = Field(2, description="1: the chunk found; 2: with its continuation")
-    prompt_tokens: int = Field(192, ge=1, description="tokens of a prompt; passages are cut to fit, questions never")
+    passage_chunks: Literal[1, 2] = Field(
+        2, description="1: the chunk found; 2: with its continuation"
+    )
+    prompt_tokens: int = Field(
+        192, ge=1, description="tokens of a prompt; passages are cut to fit, questions never"
+    )
     scoring: Literal["calibrated", "mean", "sum"] = "calibrated"
     n_generate: int = Field(
-        100, ge=0, description="questions that are also answered in writing (slow), at most; first by hash of id"
+        100,
+        ge=0,
+        description=(
+            "questions that are also answered in writing (slow), at most; first by hash of id"
+        ),
     )
     max_answer_tokens: int = Field(32, ge=1, description="tokens of a written answer, at most")
-    n_questions: int | None = Field(None, ge=1, description="questions used, first by hash of id; None for all")
-    view: ViewConfig | None = Field(None, description="the part of the datastore that may be read; None for all of it")
+    n_questions: int | None = Field(
+        None, ge=1, description="questions used, first by hash of id; None for all"
+    )
+    view: ViewConfig | None = Field(
+        None, description="the part of the datastore that may be read; None for all of it"
+    )
     view_seed: int = Field(0, description="which part: the replicate's draw")
     placebo_seed: int = Field(0, description="evidence placebo, and what is drawn for the encoder")
     batch_questions: int = Field(32, ge=1, description="questions of one forward pass")
@@ -130,7 +157,9 @@ class QuestionsEvalConfig(Config):
             ignored |= {"k", "encoder_reads"}
         if not self.in_prompt:
             ignored |= {"passages", "passage_chunks"}
-        drawn = self.evidence == "placebo" or (self.in_encoder and self.encoder_reads in ("random", "shuffled"))
+        drawn = self.evidence == "placebo" or (
+            self.in_encoder and self.encoder_reads in ("random", "shuffled")
+        )
         if self.cell == "closed" or not drawn:
             ignored |= {"placebo_seed"}
         if not self.n_generate:
@@ -141,14 +170,17 @@ class QuestionsEvalConfig(Config):
 class BagOfWordsConfig(Config):
     """Four-way choice by shared words alone: the rival that any reader of passages has to beat.
 
-    reads: the words that an option is compared with, those of the passages or those of the question.
+    reads: the words that an option is compared with, those of the passages or those of the
+        question.
     """
 
     reads: Literal["passages", "question"] = "passages"
     evidence: Literal["found", "placebo", "other_documents"] = "found"
     passages: int = Field(5, ge=1, description="passages read, at most")
     passage_chunks: Literal[1, 2] = 2
-    n_questions: int | None = Field(None, ge=1, description="questions used, first by hash of id; None for all")
+    n_questions: int | None = Field(
+        None, ge=1, description="questions used, first by hash of id; None for all"
+    )
     view: ViewConfig | None = None
     view_seed: int = 0
     placebo_seed: int = 0
@@ -169,4 +201,6 @@ def _reset(config, fields: set[str]):
         fields |= {"view"}  # the empty view is the whole datastore, which is also what None says
     if view.fraction in (None, 1.0) and view.tokens is None and view.match_sources is None:
         fields |= {"view_seed"}  # nothing is drawn
-    return config.model_copy(update={name: type(config).model_fields[name].default for name in fields})
+    return config.model_copy(
+        update={name: type(config).model_fields[name].default for name in fields}
+    )

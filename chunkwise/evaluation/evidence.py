@@ -1,8 +1,9 @@
 """Which chunks a question is given, and what they say.
 
-Evidence is a list of chunk ids, best first; prompt and encoder read from the same list. The placebo tells what
-passages do by being passages: the same number of random chunks, none of the question's own document. The sharper
-control, `other_documents`, keeps the topic and takes away the source: the nearest chunks of all other documents.
+Evidence is a list of chunk ids, best first; prompt and encoder read from the same list. The placebo
+tells what passages do by being passages: the same number of random chunks, none of the question's
+own document. The sharper control, `other_documents`, keeps the topic and takes away the source: the
+nearest chunks of all other documents.
 
 Dimensions: Q questions, K hits of the table, n chunks wanted.
 """
@@ -24,9 +25,13 @@ from chunkwise.neighbours.table import NeighbourTable, first_allowed
 
 
 def own_documents(datastore: Datastore, document_ids: Sequence[str | None]) -> np.ndarray:
-    """Row of each question's own document in `datastore.documents`; -1 where it has none or it is not there."""
+    """Row of each question's own document in `datastore.documents`; -1 where it has none or it is
+    not there.
+    """
     row = {document_id: index for index, document_id in enumerate(datastore.documents.document_id)}
-    return np.array([-1 if name is None else row.get(name, -1) for name in document_ids], dtype=np.int64)
+    return np.array(
+        [-1 if name is None else row.get(name, -1) for name in document_ids], dtype=np.int64
+    )
 
 
 def find_evidence(
@@ -51,12 +56,14 @@ def find_evidence(
         (ids [Q, n], best first, -1 where the view has no more; counts for the record).
 
     Raises:
-        MismatchError: a table of other questions; a view that the table cannot serve; a placebo view too small.
+        MismatchError: a table of other questions; a view that the table cannot serve; a placebo
+            view too small.
     """
     datastore = table.datastore
     if len(table) != len(own_Q):
         raise MismatchError(
-            f"the table holds neighbours of {len(table)} questions, there are {len(own_Q)} questions",
+            f"the table holds neighbours of {len(table)} questions, there are {len(own_Q)} "
+            "questions",
             hint="find the neighbours of these questions first",
         )
     inside = None if view is None else members(view, datastore.documents, view_seed)
@@ -79,12 +86,16 @@ def find_evidence(
     else:
         hits_QK = np.asarray(table.ids)
         hits_QK = np.where(datastore.document_row[hits_QK] == own_Q[:, None], -1, hits_QK)
-        allowed = np.ones(len(datastore), bool) if inside is None else datastore.chunk_allowed(inside)
+        allowed = (
+            np.ones(len(datastore), bool) if inside is None else datastore.chunk_allowed(inside)
+        )
         ids = first_allowed(hits_QK, allowed, n)
     return ids, {"queries": len(ids), "mean_neighbours": float((ids >= 0).sum() / max(1, len(ids)))}
 
 
-def passage_tokens(datastore: Datastore, ids: np.ndarray, *, passages: int, chunks: int) -> list[list[int]]:
+def passage_tokens(
+    datastore: Datastore, ids: np.ndarray, *, passages: int, chunks: int
+) -> list[list[int]]:
     """Token ids of passages, best first, no chunk of the datastore shown twice.
 
     Args:
@@ -100,7 +111,11 @@ def passage_tokens(datastore: Datastore, ids: np.ndarray, *, passages: int, chun
         same = datastore.document_row[chunk : chunk + chunks] == datastore.document_row[chunk]
         fresh = [piece for piece in range(chunk, chunk + int(same.sum())) if piece not in shown]
         shown.update(fresh)
-        tokens = [token for piece in fresh for token in datastore.chunks[piece, : datastore.lengths[piece]].tolist()]
+        tokens = [
+            token
+            for piece in fresh
+            for token in datastore.chunks[piece, : datastore.lengths[piece]].tolist()
+        ]
         if tokens:
             found.append(tokens)
     return found
@@ -126,7 +141,9 @@ class Evidence:
         return passage_tokens(self.datastore, self.ids[question], passages=passages, chunks=chunks)
 
     def holds_own(self, questions: np.ndarray, shown: Sequence[int]) -> np.ndarray:
-        """Whether the first `shown` chunks of each question include one of its own document, bool [len(questions)]."""
+        """Whether the first `shown` chunks of each question include one of its own document, bool
+        [len(questions)].
+        """
         ids = self.ids[questions]
         own = (ids >= 0) & (self.datastore.document_row[ids] == self.own_Q[questions][:, None])
         return (own & (np.arange(ids.shape[1]) < np.asarray(shown)[:, None])).any(axis=1)

@@ -23,12 +23,15 @@ def load_model(model: Artefact, device: str | None) -> PreTrainedModel:
     Args:
         device: None: a GPU where there is one.
     """
-    return load(model.file("model"), device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return load(
+        model.file("model"), device=device or ("cuda" if torch.cuda.is_available() else "cpu")
+    )
 
 
 @contextlib.contextmanager
 def reading(model: PreTrainedModel, dtype: str) -> Iterator[torch.device]:
-    """Evaluation mode, no gradients, matrix products in `dtype`; the model's own mode comes back afterwards.
+    """Evaluation mode, no gradients, matrix products in `dtype`; the model's own mode comes back
+    afterwards.
 
     Yields:
         the device that inputs must be on.
@@ -62,7 +65,8 @@ def gates(model: PreTrainedModel, *, retrieval: bool) -> dict[str, float]:
 
 
 def require_numbers(losses: np.ndarray) -> None:
-    """Refuse losses that are no numbers: NaN means "not predicted" further on, so a broken model would look short.
+    """Refuse losses that are no numbers: NaN means "not predicted" further on, so a broken model
+    would look short.
 
     Raises:
         ArtefactError: a loss is NaN or infinite.
@@ -70,8 +74,12 @@ def require_numbers(losses: np.ndarray) -> None:
     broken = int((~np.isfinite(losses)).sum())
     if broken:
         raise ArtefactError(
-            f"expected a finite loss for every token, got {broken} of {losses.size} that are NaN or infinite",
-            hint="the model's training diverged, or its weights are damaged: look at its training.json",
+            f"expected a finite loss for every token, got {broken} of {losses.size} that are NaN "
+            "or infinite",
+            hint=(
+                "the model's training diverged, or its weights are damaged: look at its "
+                "training.json"
+            ),
         )
 
 
@@ -80,9 +88,11 @@ def require(model: PreTrainedModel, *, retrieval: bool, what: str) -> None:
     if has_retrieval(model) != retrieval:
         kinds = ("a plain decoder", "a Retro model")
         raise MismatchError(
-            f"{what} needs {kinds[retrieval]}; this model ({type(model).__name__}) is {kinds[not retrieval]}.",
+            f"{what} needs {kinds[retrieval]}; this model ({type(model).__name__}) is "
+            f"{kinds[not retrieval]}.",
             hint=(
-                "a plain decoder has the conditions none, off and in_prompt, and the cells closed and prompt"
+                "a plain decoder has the conditions none, off and in_prompt, and the cells closed "
+                "and prompt"
                 if retrieval
                 else "a Retro model has the conditions on, off, random, shuffled, own and oracle"
             ),
@@ -91,7 +101,11 @@ def require(model: PreTrainedModel, *, retrieval: bool, what: str) -> None:
 
 def chunk_tokens_of(model: PreTrainedModel, datastore: Artefact | None) -> int:
     """m, on which model and datastore must agree; 64 where neither has one."""
-    stored = None if datastore is None else int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
+    stored = (
+        None
+        if datastore is None
+        else int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
+    )
     wanted = int(model.config.chunk_tokens) if has_retrieval(model) else None
     if stored is not None and wanted is not None and stored != wanted:
         raise MismatchError(

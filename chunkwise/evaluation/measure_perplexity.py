@@ -1,12 +1,14 @@
 """The stage `perplexity`: the loss of one model on documents under one condition.
 
-    metrics.json       nll (nats per token), perplexity, bits_per_byte, tokens, bytes, documents, by_source, by_overlap
-                       and by_readable_overlap (see `overlap.by_overlap`; null without a table), neighbours (counts),
-                       work (tokens of the text, and of the neighbours that were read)
+    metrics.json       nll (nats per token), perplexity, bits_per_byte, tokens, bytes, documents,
+                       by_source, by_overlap and by_readable_overlap (see `overlap.by_overlap`; null
+                       without a table), neighbours (counts), work (tokens of the text, and of the
+                       neighbours that were read)
     records.parquet    a document a row
-    chunks.parquet     a chunk a row: `overlap` is RETRO's, of a chunk with its own nearest neighbours in the whole
-                       datastore, the same for every arm; `readable_overlap` is with the neighbours that the chunk could
-                       read in this evaluation, which are those found for the chunk before it
+    chunks.parquet     a chunk a row: `overlap` is RETRO's, of a chunk with its own nearest
+                       neighbours in the whole datastore, the same for every arm; `readable_overlap`
+                       is with the neighbours that the chunk could read in this evaluation, which
+                       are those found for the chunk before it
     token_nll.npy      float32 [S, n] (nats; NaN where nothing is predicted)
 
 The device is where results are computed, not what they are: it is no part of the identity.
@@ -46,13 +48,13 @@ def build(
     Args:
         model: Retro or plain.
         sequences: rows of layout "documents".
-        neighbours: the hits of these rows. The conditions on, shuffled and in_prompt read them; with the others they
-            only serve the overlap of each chunk (None: no overlap is given).
+        neighbours: the hits of these rows. The conditions on, shuffled and in_prompt read them;
+            with the others they only serve the overlap of each chunk (None: no overlap is given).
         datastore: what `neighbours` was searched in; needed with it, and by condition random.
 
     Raises:
-        MismatchError: model, table or datastore not made for each other or for the condition; a view that the table
-            cannot serve.
+        MismatchError: model, table or datastore not made for each other or for the condition; a
+            view that the table cannot serve.
     """
     facts = read_json(sequences.file("sequences.json"))
     loaded = load_model(model, run.device)
@@ -90,7 +92,9 @@ def build(
     overlap_Q = readable_Q = np.full(len(tokens_Q), np.nan)
     if table is not None and config.overlap_neighbours:
         nearest = table.select(None, config.overlap_neighbours, allow_short=True).ids
-        overlap_Q = perplexity.overlap_share(chunk_Qm, length_Q, lambda block: table.datastore.gather(nearest[block]))
+        overlap_Q = perplexity.overlap_share(
+            chunk_Qm, length_Q, lambda block: table.datastore.gather(nearest[block])
+        )
     chunks = len(tokens_Q) // len(nll_Sn)
     if given is not None:
         readable_Q = perplexity.overlap_share(chunk_Qm, length_Q, given.before)
@@ -126,17 +130,28 @@ def build(
     save_npy(run.folder / "token_nll.npy", nll_Sn)
     metrics = {
         **perplexity.summary(documents),
-        "by_source": {label: perplexity.summary(documents, source == label) for label in sorted(set(source.tolist()))},
+        "by_source": {
+            label: perplexity.summary(documents, source == label)
+            for label in sorted(set(source.tolist()))
+        },
         "by_overlap": by_overlap(overlap_Q, tokens_Q, nats_Q) if table is not None else None,
-        "by_readable_overlap": by_overlap(readable_Q, tokens_Q, nats_Q) if given is not None else None,
+        "by_readable_overlap": by_overlap(readable_Q, tokens_Q, nats_Q)
+        if given is not None
+        else None,
         "neighbours": None if given is None else given.counts,
-        "work": {"text_tokens": int(rows.lengths_S.sum()), "neighbour_tokens": given.tokens_read if given else 0},
+        "work": {
+            "text_tokens": int(rows.lengths_S.sum()),
+            "neighbour_tokens": given.tokens_read if given else 0,
+        },
         "condition": config.condition,
         "chunk_tokens": chunk_tokens,
         "sequences": sequences.digest,
     }
     write_json(run.folder / "metrics.json", metrics)
-    return {name: metrics[name] for name in ("nll", "perplexity", "bits_per_byte", "tokens", "documents", "neighbours")}
+    return {
+        name: metrics[name]
+        for name in ("nll", "perplexity", "bits_per_byte", "tokens", "documents", "neighbours")
+    }
 
 
 def _given_neighbours(config, rows, sequences: Artefact, base, table, chunk_tokens: int):
@@ -160,10 +175,14 @@ def _given_neighbours(config, rows, sequences: Artefact, base, table, chunk_toke
         if sequences.record.inputs.get("tokens") == base.tokens_digest:
             document_Q = np.repeat(rows.document_S, chunks)
             exclude = {"exclude_first_document": document_Q, "exclude_last_document": document_Q}
-        ids_Qk = random_neighbours(base, rows_S * chunks, config.k, config.random_seed, has_query=has_query, **exclude)
+        ids_Qk = random_neighbours(
+            base, rows_S * chunks, config.k, config.random_seed, has_query=has_query, **exclude
+        )
         counts = {"queries": int(has_query.sum()), "mean_neighbours": float(config.k)}
     else:
-        inside = None if config.view is None else members(config.view, base.documents, config.view_seed)
+        inside = (
+            None if config.view is None else members(config.view, base.documents, config.view_seed)
+        )
         complete = config.view is not None and config.view.searched_itself
         selection = table.select(inside, config.k, complete=complete)
         ids_Qk, counts = selection.ids, selection.counts()

@@ -1,14 +1,16 @@
 """How much of a chunk stands word for word in a neighbour: the longest common run of tokens.
 
-A retrieval gain may be reading or may be copying. RETRO tells them apart by the overlap of an evaluation chunk with
-its nearest neighbours: s, the longest run of tokens that both hold, over the chunk length m; losses are then given
-for chunks of little overlap. Below 12.5 % (fewer than 8 shared tokens of 64) nothing worth copying is there.
+A retrieval gain may be reading or may be copying. RETRO tells them apart by the overlap of an
+evaluation chunk with its nearest neighbours: s, the longest run of tokens that both hold, over the
+chunk length m; losses are then given for chunks of little overlap. Below 12.5 % (fewer than 8
+shared tokens of 64) nothing worth copying is there.
 
-The kernel is the plain dynamic programme, m * r steps for a pair (8,192 for 64 against 128 tokens), compiled by
-numba.
+The kernel is the plain dynamic programme, m * r steps for a pair (8,192 for 64 against 128 tokens),
+compiled by numba.
 
 Dimensions: Q chunks, m tokens a chunk, k neighbours, r tokens a neighbour.
-Source: Borgeaud et al. 2021, arXiv:2112.04426, section 2.6 (10 neighbours, r = s/64, thresholds on r).
+Source: Borgeaud et al. 2021, arXiv:2112.04426, section 2.6 (10 neighbours, r = s/64, thresholds on
+    r).
 """
 
 from __future__ import annotations
@@ -48,13 +50,18 @@ def _longest_common_runs(chunks, lengths, neighbours, neighbour_lengths):
     for q in range(queries):
         for j in range(k):
             length = neighbour_lengths[q, j]
-            found = _longest_common_run(chunks[q, : lengths[q]], neighbours[q, j, :length], run[: length + 1])
+            found = _longest_common_run(
+                chunks[q, : lengths[q]], neighbours[q, j, :length], run[: length + 1]
+            )
             longest[q] = max(longest[q], found)
     return longest
 
 
 def longest_common_runs(
-    chunks_Qm: np.ndarray, lengths_Q: np.ndarray, neighbours_Qkr: np.ndarray, neighbour_mask_Qkr: np.ndarray
+    chunks_Qm: np.ndarray,
+    lengths_Q: np.ndarray,
+    neighbours_Qkr: np.ndarray,
+    neighbour_mask_Qkr: np.ndarray,
 ) -> np.ndarray:
     """The longest run of tokens that a chunk shares with any one of its neighbours.
 
@@ -62,7 +69,8 @@ def longest_common_runs(
         chunks_Qm: token ids; only the first `lengths_Q` of a row count.
         lengths_Q: real tokens of each chunk, 0 to m.
         neighbours_Qkr: token ids of the neighbours with their continuations.
-        neighbour_mask_Qkr: True where there is a token: a prefix of each neighbour, all False for a missing one.
+        neighbour_mask_Qkr: True where there is a token: a prefix of each neighbour, all False for a
+            missing one.
 
     Returns:
         longest_Q, int64, in tokens.
@@ -77,13 +85,17 @@ def longest_common_runs(
         or not len(chunks_Qm) == len(lengths_Q) == len(neighbours_Qkr)
     ):
         raise ShapeError(
-            f"expected chunks [Q, m], lengths [Q], neighbours and mask [Q, k, r]; got {chunks_Qm.shape}, "
+            f"expected chunks [Q, m], lengths [Q], neighbours and mask [Q, k, r]; got "
+            f"{chunks_Qm.shape}, "
             f"{np.shape(lengths_Q)}, {neighbours_Qkr.shape} and {neighbour_mask_Qkr.shape}."
         )
     neighbour_lengths_Qk = neighbour_mask_Qkr.sum(axis=-1)
     prefix_Qkr = np.arange(neighbours_Qkr.shape[2]) < neighbour_lengths_Qk[..., None]
     if not np.array_equal(prefix_Qkr, neighbour_mask_Qkr):
-        raise ShapeError("a neighbour's mask must be True for its first tokens and False after them; it has a gap.")
+        raise ShapeError(
+            "a neighbour's mask must be True for its first tokens and False after them; it has a "
+            "gap."
+        )
     return _longest_common_runs(
         np.ascontiguousarray(chunks_Qm, dtype=np.int64),
         np.ascontiguousarray(lengths_Q, dtype=np.int64),
@@ -93,9 +105,14 @@ def longest_common_runs(
 
 
 def by_overlap(
-    overlap_Q: np.ndarray, tokens_Q: np.ndarray, nats_Q: np.ndarray, *, buckets: Sequence[float] = BUCKETS
+    overlap_Q: np.ndarray,
+    tokens_Q: np.ndarray,
+    nats_Q: np.ndarray,
+    *,
+    buckets: Sequence[float] = BUCKETS,
 ) -> list[dict[str, Any]]:
-    """Loss by overlap bucket, both within each bucket and, as RETRO draws it, over all chunks up to its upper end.
+    """Loss by overlap bucket, both within each bucket and, as RETRO draws it, over all chunks up to
+    its upper end.
 
     Args:
         overlap_Q: overlap of each chunk as a share of the chunk length; NaN leaves the chunk out.
@@ -104,8 +121,8 @@ def by_overlap(
         buckets: upper ends, rising.
 
     Returns:
-        For each bucket {above, at_most, chunks, tokens, nll, up_to: {chunks, tokens, nll}}; nll in nats per token,
-        None where the bucket holds no predicted token.
+        For each bucket {above, at_most, chunks, tokens, nll, up_to: {chunks, tokens, nll}}; nll in
+        nats per token, None where the bucket holds no predicted token.
     """
 
     def summary(chosen_Q: np.ndarray) -> dict[str, Any]:

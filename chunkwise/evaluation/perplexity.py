@@ -1,15 +1,16 @@
 """The loss of every token, and what becomes of it per document, chunk, source and overlap.
 
-One pass over the rows, longest first, so that a batch wastes little on padding. Losses are kept token by token
-(4 bytes each): two evaluations can then be compared on the tokens themselves.
+One pass over the rows, longest first, so that a batch wastes little on padding. Losses are kept
+token by token (4 bytes each): two evaluations can then be compared on the tokens themselves.
 
-What is predicted: tokens 1 .. length-1 of each row. The first token of a row has nothing before it; a document of
-several rows is read row by row, without sliding, so loss is somewhat higher than with a stride and the same for all
-arms. Perplexity is exp(mean loss), never a mean of perplexities. Bits per byte is (loss / ln 2) * (tokens / bytes) with
-the tokens and bytes of the whole text (Gao et al. 2020, arXiv:2101.00027).
+What is predicted: tokens 1 .. length-1 of each row. The first token of a row has nothing before it;
+a document of several rows is read row by row, without sliding, so loss is somewhat higher than with
+a stride and the same for all arms. Perplexity is exp(mean loss), never a mean of perplexities. Bits
+per byte is (loss / ln 2) * (tokens / bytes) with the tokens and bytes of the whole text (Gao et al.
+2020, arXiv:2101.00027).
 
-Dimensions: S rows, n tokens a row, C chunks a row, Q = S * C chunks, m tokens a chunk, k neighbours, r tokens a
-neighbour, B rows of a batch, T tokens of its rows, V vocabulary.
+Dimensions: S rows, n tokens a row, C chunks a row, Q = S * C chunks, m tokens a chunk, k
+neighbours, r tokens a neighbour, B rows of a batch, T tokens of its rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class GivenNeighbours:
     tokens_read: int = 0
 
     @classmethod
-    def of_chunks(cls, ids_SCk: np.ndarray, datastore: Datastore, counts: dict[str, Any]) -> GivenNeighbours:
+    def of_chunks(
+        cls, ids_SCk: np.ndarray, datastore: Datastore, counts: dict[str, Any]
+    ) -> GivenNeighbours:
         """Chunks of a datastore, -1 for none."""
         return cls(lambda rows: datastore.gather(ids_SCk[rows]), ids_SCk.shape[1], counts)
 
@@ -88,7 +91,8 @@ class GivenNeighbours:
         return ids, mask
 
     def before(self, chunks_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What chunks (numbered row * C + chunk) can read: the neighbours of the chunk before each, [Q, k, r].
+        """What chunks (numbered row * C + chunk) can read: the neighbours of the chunk before each,
+        [Q, k, r].
 
         Meaningless for the first chunk of a row, which reads nothing.
         """
@@ -111,8 +115,10 @@ def token_losses(
     """Negative log-likelihood of every predicted token, in nats.
 
     Args:
-        neighbours: what each chunk may read. None for a plain decoder, and for a Retro model with its gate at 0.
-        in_prompt: write the neighbours into the text of a plain decoder instead of giving them to an encoder.
+        neighbours: what each chunk may read. None for a plain decoder, and for a Retro model with
+            its gate at 0.
+        in_prompt: write the neighbours into the text of a plain decoder instead of giving them to
+            an encoder.
 
     Returns:
         nll_Sn, float32; NaN where nothing is predicted (the first token of a row, padding).
@@ -122,7 +128,10 @@ def token_losses(
     """
     nll_Sn = np.full(rows.tokens_Sn.shape, np.nan, dtype=np.float32)
     gate = gates(model, retrieval=neighbours is not None)
-    with reading(model, dtype) as device, track("perplexity", total=len(nll_Sn), unit="rows") as advance:
+    with (
+        reading(model, dtype) as device,
+        track("perplexity", total=len(nll_Sn), unit="rows") as advance,
+    ):
         for batch in _batches(rows.lengths_S, batch_rows):
             lengths = rows.lengths_S[batch]
             width = -(-int(lengths.max()) // chunk_tokens) * chunk_tokens
@@ -135,24 +144,41 @@ def token_losses(
             if neighbours is not None:
                 ids, mask = neighbours(batch)
                 if in_prompt:
-                    laid_out = lay_out_in_prompt(input_ids, lengths, ids, mask, chunk_tokens=chunk_tokens, pad=rows.pad)
+                    laid_out = lay_out_in_prompt(
+                        input_ids, lengths, ids, mask, chunk_tokens=chunk_tokens, pad=rows.pad
+                    )
                     input_ids, labels = laid_out.input_ids, laid_out.labels
                 else:
                     chunks = width // chunk_tokens
                     retrieved = {
-                        "neighbour_ids": torch.from_numpy(np.ascontiguousarray(ids[:, :chunks], np.int64)).to(device),
-                        "neighbour_mask": torch.from_numpy(np.ascontiguousarray(mask[:, :chunks])).to(device),
+                        "neighbour_ids": torch.from_numpy(
+                            np.ascontiguousarray(ids[:, :chunks], np.int64)
+                        ).to(device),
+                        "neighbour_mask": torch.from_numpy(
+                            np.ascontiguousarray(mask[:, :chunks])
+                        ).to(device),
                     }
-            # Padding stands on the right, where a causal model cannot see it: no mask, hence the fast attention.
+            # Padding stands on the right, where a causal model cannot see it: no mask, hence the
+            # fast attention.
             logits_BTV = model(
-                input_ids=torch.from_numpy(input_ids).to(device), use_cache=False, **retrieved, **gate
+                input_ids=torch.from_numpy(input_ids).to(device),
+                use_cache=False,
+                **retrieved,
+                **gate,
             ).logits
             labels_BT = torch.from_numpy(labels).to(device)
             predicting = logits_BTV[:, :-1].float().flatten(0, 1)
-            losses_N = F.cross_entropy(predicting, labels_BT[:, 1:].flatten(), reduction="none", ignore_index=IGNORED)
-            losses, predicted = losses_N.view(len(batch), -1).cpu().numpy(), labels[:, 1:] != IGNORED
+            losses_N = F.cross_entropy(
+                predicting, labels_BT[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
+            )
+            losses, predicted = (
+                losses_N.view(len(batch), -1).cpu().numpy(),
+                labels[:, 1:] != IGNORED,
+            )
             require_numbers(losses[predicted])
-            for index, row in enumerate(batch):  # the predicted places of a row are its tokens 1, 2, ... in order
+            for index, row in enumerate(
+                batch
+            ):  # the predicted places of a row are its tokens 1, 2, ... in order
                 nll_Sn[row, 1 : lengths[index]] = losses[index, predicted[index]]
             advance(len(batch))
     return nll_Sn
@@ -181,7 +207,9 @@ def chunk_table(nll_Sn: np.ndarray, *, chunk_tokens: int) -> tuple[np.ndarray, n
 
 
 def chunks_of(rows: Rows, chunk_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """All chunks as rows of their own: token ids [Q, m] and lengths [Q], 0 for a chunk beyond its row's end."""
+    """All chunks as rows of their own: token ids [Q, m] and lengths [Q], 0 for a chunk beyond its
+    row's end.
+    """
     count, width = rows.tokens_Sn.shape
     chunks = -(-width // chunk_tokens)
     padded = np.full((count, chunks * chunk_tokens), rows.pad, dtype=np.int64)
@@ -193,7 +221,8 @@ def chunks_of(rows: Rows, chunk_tokens: int) -> tuple[np.ndarray, np.ndarray]:
 def overlap_share(
     chunk_Qm: np.ndarray, length_Q: np.ndarray, neighbours: Neighbours, *, block_chunks: int = 4096
 ) -> np.ndarray:
-    """Longest run of tokens that each chunk shares with its neighbours, as a share of m; NaN for an empty chunk.
+    """Longest run of tokens that each chunk shares with its neighbours, as a share of m; NaN for an
+    empty chunk.
 
     Args:
         neighbours: chunk numbers [Q'] -> token ids and mask [Q', k, r].
@@ -202,7 +231,10 @@ def overlap_share(
     filled = np.flatnonzero(length_Q)
     for start in range(0, len(filled), block_chunks):
         block = filled[start : start + block_chunks]
-        share_Q[block] = longest_common_runs(chunk_Qm[block], length_Q[block], *neighbours(block)) / chunk_Qm.shape[1]
+        share_Q[block] = (
+            longest_common_runs(chunk_Qm[block], length_Q[block], *neighbours(block))
+            / chunk_Qm.shape[1]
+        )
     return share_Q
 
 
@@ -210,7 +242,8 @@ def document_table(nll_Sn: np.ndarray, rows: Rows) -> dict[str, np.ndarray]:
     """Loss of each document; documents of which nothing is predicted are left out.
 
     Returns:
-        columns document, tokens (predicted), text_tokens, bytes, nats (summed), nll (nats per token).
+        columns document, tokens (predicted), text_tokens, bytes, nats (summed), nll (nats per
+        token).
     """
     documents, row_document = np.unique(rows.document_S, return_inverse=True)
     predicted_S = (~np.isnan(nll_Sn)).sum(axis=1)
@@ -232,10 +265,13 @@ def document_table(nll_Sn: np.ndarray, rows: Rows) -> dict[str, np.ndarray]:
     }
 
 
-def summary(table: dict[str, np.ndarray], chosen: np.ndarray | slice = slice(None)) -> dict[str, Any]:
+def summary(
+    table: dict[str, np.ndarray], chosen: np.ndarray | slice = slice(None)
+) -> dict[str, Any]:
     """Pooled loss of some documents: {documents, tokens, bytes, nll, perplexity, bits_per_byte}.
 
-    Every token counts once: long documents weigh more. None where there is no token (or no byte) to divide by.
+    Every token counts once: long documents weigh more. None where there is no token (or no byte) to
+    divide by.
     """
     tokens, size = int(table["tokens"][chosen].sum()), int(table["bytes"][chosen].sum())
     nll = float(table["nats"][chosen].sum()) / tokens if tokens else None
@@ -245,6 +281,8 @@ def summary(table: dict[str, np.ndarray], chosen: np.ndarray | slice = slice(Non
         "tokens": tokens,
         "bytes": size,
         "nll": nll,
-        "perplexity": None if nll is None else math.exp(min(nll, 700.0)),  # e^709 is the largest double
+        "perplexity": None
+        if nll is None
+        else math.exp(min(nll, 700.0)),  # e^709 is the largest double
         "bits_per_byte": None if nll is None or per_byte is None else nll / math.log(2) * per_byte,
     }

@@ -1,11 +1,11 @@
 """Questions and passages as token ids, of a bounded length, ending on a chunk boundary.
 
-A chunk's neighbours may be read from its last token on. A prompt that ended inside a chunk would therefore
-never read what was found for the question; so prompts are padded on the *left* to whole chunks, and the answer's first
-token is predicted from the last token of a complete chunk.
+A chunk's neighbours may be read from its last token on. A prompt that ended inside a chunk would
+therefore never read what was found for the question; so prompts are padded on the *left* to whole
+chunks, and the answer's first token is predicted from the last token of a complete chunk.
 
-The text is rendered by `corpus.chat_format` alone, the same that tuning sees. Prompt and answer are tokenised apart,
-as tuning does, so that no token straddles their border.
+The text is rendered by `corpus.chat_format` alone, the same that tuning sees. Prompt and answer are
+tokenised apart, as tuning does, so that no token straddles their border.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from chunkwise.corpus.chat_format import render_answer, render_question
 from chunkwise.corpus.tokenizer import encode as encode_texts
 
 MIN_PASSAGE_TOKENS = 8
-"""A passage that would have to be cut below this is left out: it says too little to be worth its label."""
+"""A passage that would have to be cut below this is left out: it says too little to be worth its
+label.
+"""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -28,13 +30,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def build_prompt(
-    tokenizer: PreTrainedTokenizerBase, question: str, passages: Sequence[Sequence[int]], max_tokens: int
+    tokenizer: PreTrainedTokenizerBase,
+    question: str,
+    passages: Sequence[Sequence[int]],
+    max_tokens: int,
 ) -> tuple[list[int], list[str]]:
     """The prompt of one question with as much of its passages as fits.
 
     Args:
         question: never cut, even when it alone exceeds `max_tokens`.
-        passages: token ids of each passage, best first. The one that no longer fits is cut at its end.
+        passages: token ids of each passage, best first. The one that no longer fits is cut at its
+            end.
         max_tokens: of the whole prompt.
 
     Returns:
@@ -45,7 +51,8 @@ def build_prompt(
     label_tokens = len(encode(tokenizer, render_question(question, ["x"]))) - len(ids)
     for passage in passages:
         keep = min(len(passage), max_tokens - len(ids) - label_tokens + 1)
-        # Text is tokenised anew, so a cut at `keep` tokens may come out a token or two longer: cut until it fits.
+        # Text is tokenised anew, so a cut at `keep` tokens may come out a token or two longer: cut
+        # until it fits.
         while keep >= MIN_PASSAGE_TOKENS:
             text = str(tokenizer.decode(list(passage[:keep]), skip_special_tokens=True))
             longer = encode(tokenizer, render_question(question, [*shown, text]))
@@ -64,7 +71,9 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return encode(tokenizer, render_answer(text))
 
 
-def pad_left(prompts: Sequence[Sequence[int]], *, chunk_tokens: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_left(
+    prompts: Sequence[Sequence[int]], *, chunk_tokens: int, pad: int
+) -> tuple[np.ndarray, np.ndarray]:
     """A batch of prompts whose last tokens all stand at the end of a chunk.
 
     Returns:
@@ -79,7 +88,9 @@ def pad_right(rows: Sequence[Sequence[int]], *, pad: int) -> tuple[np.ndarray, n
     return _pad(rows, max([1, *map(len, rows)]), pad, left=False)
 
 
-def _pad(rows: Sequence[Sequence[int]], width: int, pad: int, *, left: bool) -> tuple[np.ndarray, np.ndarray]:
+def _pad(
+    rows: Sequence[Sequence[int]], width: int, pad: int, *, left: bool
+) -> tuple[np.ndarray, np.ndarray]:
     ids = np.full((len(rows), width), pad, dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=bool)
     for index, row in enumerate(rows):

@@ -1,11 +1,13 @@
-"""Zero-shot question answering: choice by likelihood, likelihood of the answer, and the answer in the model's words.
+"""Zero-shot question answering: choice by likelihood, likelihood of the answer, and the answer in
+the model's words.
 
-At a few million parameters written answers are hardly ever right word for word, so the likelihood of the right answer
-and the choice among four are what resolves arms; exact match and F1 stand beside them and cost a decoding step for
-each token, hence the subset `n_generate`.
+At a few million parameters written answers are hardly ever right word for word, so the likelihood
+of the right answer and the choice among four are what resolves arms; exact match and F1 stand
+beside them and cost a decoding step for each token, hence the subset `n_generate`.
 
-Questions run in batches of equal size, longest prompts first. What a question scores does not depend on its batch
-beyond rounding: prompts are padded on the left, to chunk boundaries that are the same for every batch.
+Questions run in batches of equal size, longest prompts first. What a question scores does not
+depend on its batch beyond rounding: prompts are padded on the left, to chunk boundaries that are
+the same for every batch.
 
 Dimensions: Q questions, O options, k neighbours, r tokens of a neighbour.
 """
@@ -38,7 +40,8 @@ class Prepared:
         record: the question as the stage `questions` wrote it.
         prompt: token ids.
         shown: texts of the passages in the prompt.
-        options: token ids of each option; of a question without choices, its first accepted answer alone.
+        options: token ids of each option; of a question without choices, its first accepted answer
+            alone.
         right: index of the right option.
     """
 
@@ -50,10 +53,14 @@ class Prepared:
 
 
 def first_by_hash(ids: Sequence[str], count: int | None) -> np.ndarray:
-    """Positions of the first `count` ids in the order of their hash, back in their own order; all for None."""
+    """Positions of the first `count` ids in the order of their hash, back in their own order; all
+    for None.
+    """
     if count is None or count >= len(ids):
         return np.arange(len(ids))
-    order = sorted(range(len(ids)), key=lambda index: (unit_hash(ids[index], 0, "evaluation"), ids[index]))
+    order = sorted(
+        range(len(ids)), key=lambda index: (unit_hash(ids[index], 0, "evaluation"), ids[index])
+    )
     return np.array(sorted(order[:count]), dtype=np.int64)
 
 
@@ -68,7 +75,9 @@ def prepare(
     prompt, shown = build_prompt(tokenizer, record["question"], passages, prompt_tokens)
     choices = record.get("choices")
     texts, right = (choices, int(record["answer_index"])) if choices else (record["answers"][:1], 0)
-    return Prepared(record, prompt, shown, [encode_answer(tokenizer, text) for text in texts], right)
+    return Prepared(
+        record, prompt, shown, [encode_answer(tokenizer, text) for text in texts], right
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,8 @@ def answer(
     """Score the options of all questions and write the answers of `config.n_generate` of them.
 
     Args:
-        neighbours: ids and mask [Q, k, r] for the encoder; the gate is open with them and 0 without.
+        neighbours: ids and mask [Q, k, r] for the encoder; the gate is open with them and 0
+            without.
     """
     most = max(len(question.options) for question in questions)
     nats_QO = np.full((len(questions), most), np.nan)
@@ -112,10 +122,15 @@ def answer(
     ids = [str(question.record["id"]) for question in questions]
     generated = set(first_by_hash(ids, config.n_generate).tolist())
     batches = _batches(questions, generated, config.batch_questions)
-    with reading(model, config.dtype), track(f"questions, {config.cell}", len(questions), "questions") as advance:
+    with (
+        reading(model, config.dtype),
+        track(f"questions, {config.cell}", len(questions), "questions") as advance,
+    ):
         empty = None
         if empty_QO is not None:
-            empty = read_prompts(model, [encode(tokenizer, render_question(""))], chunk_tokens=chunk_tokens, pad=pad)
+            empty = read_prompts(
+                model, [encode(tokenizer, render_question(""))], chunk_tokens=chunk_tokens, pad=pad
+            )
         for batch in batches:
             options = [questions[index].options for index in batch]
             widest = max(map(len, options))
@@ -131,9 +146,12 @@ def answer(
             if empty is not None and empty_QO is not None:
                 empty_QO[batch, :widest] = score_options(model, empty, options, pad=pad)
             if batch[0] in generated:
-                rows = write_answers(model, read, max_tokens=config.max_answer_tokens, eos=eos, pad=pad)
+                rows = write_answers(
+                    model, read, max_tokens=config.max_answer_tokens, eos=eos, pad=pad
+                )
                 for index, row in zip(batch, rows, strict=True):
-                    # An answer is one line; what a model writes after it is the start of another text.
+                    # An answer is one line; what a model writes after it is the start of another
+                    # text.
                     written[index] = str(tokenizer.decode(row)).strip().split("\n")[0].strip()
             advance(len(batch))
     return Answers(
@@ -145,9 +163,11 @@ def answer(
     )
 
 
-def own_chunks(prompts: Sequence[Sequence[int]], chunk_tokens: int, k: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and mask [Q, k, 2 m]: each prompt's last chunk as its only neighbour, as the model sees it, without a
-    continuation."""
+def own_chunks(
+    prompts: Sequence[Sequence[int]], chunk_tokens: int, k: int, pad: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask [Q, k, 2 m]: each prompt's last chunk as its only neighbour, as the model sees
+    it, without a continuation."""
     ids = np.full((len(prompts), k, 2 * chunk_tokens), pad, np.int64)
     mask = np.zeros(ids.shape, bool)
     for index, prompt in enumerate(prompts):
@@ -158,14 +178,22 @@ def own_chunks(prompts: Sequence[Sequence[int]], chunk_tokens: int, k: int, pad:
 
 
 def _batches(questions: Sequence[Prepared], generated: set[int], size: int) -> list[list[int]]:
-    """Positions in batches, longest prompts first; a batch writes answers for all of its questions or for none."""
+    """Positions in batches, longest prompts first; a batch writes answers for all of its questions
+    or for none.
+    """
     order = sorted(range(len(questions)), key=lambda index: (-len(questions[index].prompt), index))
-    groups = ([index for index in order if (index in generated) == writes] for writes in (True, False))
+    groups = (
+        [index for index in order if (index in generated) == writes] for writes in (True, False)
+    )
     return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
 
-def choose(nats_QO: np.ndarray, empty_nats_QO: np.ndarray | None, tokens_QO: np.ndarray, scoring: str) -> np.ndarray:
-    """Score of each option, higher is better, -inf where there is none; see `config.QuestionsEvalConfig.scoring`."""
+def choose(
+    nats_QO: np.ndarray, empty_nats_QO: np.ndarray | None, tokens_QO: np.ndarray, scoring: str
+) -> np.ndarray:
+    """Score of each option, higher is better, -inf where there is none; see
+    `config.QuestionsEvalConfig.scoring`.
+    """
     if scoring == "mean":
         score_QO = -nats_QO / np.maximum(tokens_QO, 1)
     elif scoring == "sum":
@@ -177,7 +205,10 @@ def choose(nats_QO: np.ndarray, empty_nats_QO: np.ndarray | None, tokens_QO: np.
 
 
 def records(
-    questions: Sequence[Prepared], answers: Answers, scoring: str, own_found: Sequence[bool] | np.ndarray | np.ndarray
+    questions: Sequence[Prepared],
+    answers: Answers,
+    scoring: str,
+    own_found: Sequence[bool] | np.ndarray | np.ndarray,
 ) -> tuple[dict[str, list], dict[str, Any]]:
     """One row for each question, and the metrics over them.
 
@@ -185,11 +216,15 @@ def records(
         own_found: whether the evidence that was shown holds a chunk of the question's own document.
 
     Returns:
-        (columns of records.parquet, metrics). The metrics also hold the accuracy under the other scorings: to see how
-        much the choice of scoring decides, not to pick the best one.
+        (columns of records.parquet, metrics). The metrics also hold the accuracy under the other
+        scorings: to see how much the choice of scoring decides, not to pick the best one.
     """
     tokens_QO = np.array(
-        [[len(option) for option in q.options] + [0] * (answers.nats_QO.shape[1] - len(q.options)) for q in questions]
+        [
+            [len(option) for option in q.options]
+            + [0] * (answers.nats_QO.shape[1] - len(q.options))
+            for q in questions
+        ]
     )
     score_QO = choose(answers.nats_QO, answers.empty_nats_QO, tokens_QO, scoring)
     columns: dict[str, list] = {name: [] for name in RECORD_COLUMNS}
@@ -210,14 +245,17 @@ def records(
             "correct": None if choice is None else choice == right,
             "margin": float(score[right] - np.delete(score, right).max()) if several else None,
             "answer_tokens": len(question.options[right]),
-            "answer_nll": float(answers.nats_QO[index, right]) / max(1, len(question.options[right])),
+            "answer_nll": float(answers.nats_QO[index, right])
+            / max(1, len(question.options[right])),
             "prediction": prediction,
             "exact_match": None if prediction is None else exact_match(prediction, accepted),
             "f1": None if prediction is None else f1(prediction, accepted),
             "prompt_tokens": len(question.prompt),
             "passages": len(question.shown),
             "own_document_found": bool(own_found[index]),
-            "answer_in_prompt": any(f" {normalise(text)} " in shown for text in accepted if normalise(text)),
+            "answer_in_prompt": any(
+                f" {normalise(text)} " in shown for text in accepted if normalise(text)
+            ),
         }
         for name, value in row.items():
             columns[name].append(value)
@@ -227,7 +265,9 @@ def records(
     accuracies = {}
     for name in ("calibrated", "mean", "sum"):
         if asked_Q.any() and (name != "calibrated" or answers.empty_nats_QO is not None):
-            choice_Q = choose(answers.nats_QO, answers.empty_nats_QO, tokens_QO, name).argmax(axis=1)
+            choice_Q = choose(answers.nats_QO, answers.empty_nats_QO, tokens_QO, name).argmax(
+                axis=1
+            )
             accuracies[name] = float((choice_Q == right_Q)[asked_Q].mean())
     summary["choice_accuracy_by_scoring"] = accuracies
     return columns, summary

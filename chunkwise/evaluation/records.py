@@ -1,4 +1,6 @@
-"""One row for each question, the same for a model and for the bag of words, and the metrics over the rows."""
+"""One row for each question, the same for a model and for the bag of words, and the metrics over
+the rows.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,24 @@ import numpy as np
 from chunkwise.evaluation.chance import signal
 
 RECORD_COLUMNS = (
-    "question", "document_id", "source", "kind", "answer_index", "choice", "correct", "margin",
-    "answer_tokens", "answer_nll", "prediction", "exact_match", "f1",
-    "prompt_tokens", "passages", "own_document_found", "answer_in_prompt",
-)  # fmt: skip
+    "question",
+    "document_id",
+    "source",
+    "kind",
+    "answer_index",
+    "choice",
+    "correct",
+    "margin",
+    "answer_tokens",
+    "answer_nll",
+    "prediction",
+    "exact_match",
+    "f1",
+    "prompt_tokens",
+    "passages",
+    "own_document_found",
+    "answer_in_prompt",
+)
 
 
 def metrics(columns: Mapping[str, Sequence], options: Sequence[int]) -> dict[str, Any]:
@@ -25,8 +41,10 @@ def metrics(columns: Mapping[str, Sequence], options: Sequence[int]) -> dict[str
         options: how many options each question has.
 
     Returns:
-        {questions, choice_accuracy, answer_nll (nats per token, mean over questions), exact_match, f1, ...,
-        signal: {metric: `chance.Signal` as a dict}}. A metric labelled "no signal" is not to be tested.
+        {questions, choice_accuracy, answer_nll (nats per token, mean over questions), exact_match,
+        f1, ...,
+        signal: {metric: `chance.Signal` as a dict}}. A metric labelled "no signal" is not to be
+            tested.
     """
 
     def mean(name: str) -> float | None:
@@ -38,7 +56,9 @@ def metrics(columns: Mapping[str, Sequence], options: Sequence[int]) -> dict[str
     chances = [1 / count for count in options if count > 1]
     signals = {}
     if chosen:
-        signals["choice_accuracy"] = asdict(signal(sum(chosen), len(chosen), float(np.mean(chances))))
+        signals["choice_accuracy"] = asdict(
+            signal(sum(chosen), len(chosen), float(np.mean(chances)))
+        )
     if matched:
         signals["exact_match"] = asdict(signal(sum(matched), len(matched), 0.0))
     return {

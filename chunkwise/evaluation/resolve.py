@@ -1,4 +1,6 @@
-"""What an evaluation comes down to: inputs that belong together, and no field that its condition or cell ignores."""
+"""What an evaluation comes down to: inputs that belong together, and no field that its condition or
+cell ignores.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,13 @@ def perplexity(
     if config.reads_the_table and neighbours is None:
         raise ConfigError(f"condition {config.condition!r} needs the neighbours of these sequences")
     if datastore is None and (neighbours is not None or config.condition == "random"):
-        raise ConfigError(f"condition {config.condition!r} needs the datastore (and so does a neighbour table)")
+        raise ConfigError(
+            f"condition {config.condition!r} needs the datastore (and so does a neighbour table)"
+        )
     if neighbours is not None and neighbours.record.inputs.get("sequences") != sequences.digest:
         raise MismatchError(
-            "the neighbour table was made for other sequences", hint="find the neighbours of these sequences first"
+            "the neighbour table was made for other sequences",
+            hint="find the neighbours of these sequences first",
         )
     return Resolved(config.used().model_copy(update={"dtype": resolve_dtype(config.dtype)}))
 
@@ -60,8 +65,13 @@ def questions(
     """
     reads = config.cell != "closed"
     inputs = _evidence(questions, question_neighbours, datastore, reads, f"cell {config.cell!r}")
-    inputs |= {"model": model, "tokenizer": read_json(tokens.file("tokens.json"))["tokenizer_digest"]}
-    return Resolved(config.used().model_copy(update={"dtype": resolve_dtype(config.dtype)}), inputs=inputs)
+    inputs |= {
+        "model": model,
+        "tokenizer": read_json(tokens.file("tokens.json"))["tokenizer_digest"],
+    }
+    return Resolved(
+        config.used().model_copy(update={"dtype": resolve_dtype(config.dtype)}), inputs=inputs
+    )
 
 
 def bag_of_words(
@@ -92,9 +102,13 @@ def _evidence(
     if not reads:
         return {"questions": questions}
     if table is None or datastore is None:
-        raise ConfigError(f"{what} needs the neighbours of the questions, and the datastore that they were found in")
+        raise ConfigError(
+            f"{what} needs the neighbours of the questions, and the datastore that they were found "
+            "in"
+        )
     if table.record.inputs.get("questions") != questions.digest:
         raise MismatchError(
-            "the neighbour table was made for other questions", hint="find the neighbours of these questions first"
+            "the neighbour table was made for other questions",
+            hint="find the neighbours of these questions first",
         )
     return {"questions": questions, "question_neighbours": table, "datastore": datastore}

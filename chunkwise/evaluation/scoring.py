@@ -1,11 +1,14 @@
-"""Likelihood of several answers to one prompt, and the greedy answer, from one reading of the prompt.
+"""Likelihood of several answers to one prompt, and the greedy answer, from one reading of the
+prompt.
 
-The prompt is read once into a cache; the cache is repeated for the options, and only the options' own tokens run
-through the model. With prompts of 160 tokens and four options of 15 that is 220 tokens for each question instead of 700
-(four full passes); `tests/evaluation/test_scoring.py` pins that both give the same numbers.
+The prompt is read once into a cache; the cache is repeated for the options, and only the options'
+own tokens run through the model. With prompts of 160 tokens and four options of 15 that is 220
+tokens for each question instead of 700 (four full passes); `tests/evaluation/test_scoring.py` pins
+that both give the same numbers.
 
-Dimensions: B questions of a batch, O options (the most that one of them has), N = B * O, L tokens of padded prompts,
-A tokens of the longest option, V vocabulary, k neighbours, r tokens of a neighbour.
+Dimensions: B questions of a batch, O options (the most that one of them has), N = B * O, L tokens
+of padded prompts, A tokens of the longest option, V vocabulary, k neighbours, r tokens of a
+neighbour.
 """
 
 from __future__ import annotations
@@ -55,8 +58,8 @@ def read_prompts(
     """Read prompts, padded on the left to whole chunks.
 
     Args:
-        neighbours: ids and mask [B, k, r] of what the answer may read, given to each prompt's last chunk. Without
-            them the gate of a Retro model is 0.
+        neighbours: ids and mask [B, k, r] of what the answer may read, given to each prompt's last
+            chunk. Without them the gate of a Retro model is 0.
     """
     ids, mask = pad_left(prompts, chunk_tokens=chunk_tokens, pad=pad)
     device = model.device
@@ -70,30 +73,39 @@ def read_prompts(
         retrieved = {
             "neighbour_ids": torch.from_numpy(every_ids).to(device),
             "neighbour_mask": torch.from_numpy(every_mask).to(device),
-            "chunk_start": 0,  # the first chunk begins in the padding, so that the prompt ends with one
+            # the first chunk begins in the padding, so that the prompt ends with one
+            "chunk_start": 0,
         }
     mask_BL = torch.from_numpy(mask).to(device)
     gate = gates(model, retrieval=neighbours is not None)
     output = model(
         input_ids=torch.from_numpy(ids).to(device),
         attention_mask=mask_BL.long(),
-        position_ids=(mask_BL.long().cumsum(1) - 1).clamp(min=0),  # a left-padded prompt still begins at position 0
+        position_ids=(mask_BL.long().cumsum(1) - 1).clamp(
+            min=0
+        ),  # a left-padded prompt still begins at position 0
         use_cache=True,
         logits_to_keep=1,
         **retrieved,
         **gate,
     )
-    return ReadPrompts(output.past_key_values, mask_BL, mask_BL.sum(1), output.logits[:, -1].float(), gate)
+    return ReadPrompts(
+        output.past_key_values, mask_BL, mask_BL.sum(1), output.logits[:, -1].float(), gate
+    )
 
 
 def score_options(
-    model: PreTrainedModel, read: ReadPrompts, options: Sequence[Sequence[Sequence[int]]], *, pad: int
+    model: PreTrainedModel,
+    read: ReadPrompts,
+    options: Sequence[Sequence[Sequence[int]]],
+    *,
+    pad: int,
 ) -> np.ndarray:
     """Negative log-likelihood of each option after its prompt, in nats, summed over its tokens.
 
     Args:
-        options: token ids by question and option; questions may have different numbers of options. With one prompt
-            read and several questions, all questions are scored after that prompt.
+        options: token ids by question and option; questions may have different numbers of options.
+            With one prompt read and several questions, all questions are scored after that prompt.
 
     Returns:
         nats_BO, float64; NaN where a question has no such option.
@@ -123,19 +135,23 @@ def score_options(
             use_cache=True,
             **read.gate,
         ).logits
-        nats_NA[:, 1:] = F.cross_entropy(logits.float().flatten(0, 1), ids_NA[:, 1:].flatten(), reduction="none").view(
-            len(ids_NA), -1
-        )
+        nats_NA[:, 1:] = F.cross_entropy(
+            logits.float().flatten(0, 1), ids_NA[:, 1:].flatten(), reduction="none"
+        ).view(len(ids_NA), -1)
     nats_N = torch.where(there_NA, nats_NA, 0.0).sum(1).double().cpu().numpy()
     require_numbers(nats_N)
     nats_N[~mask.any(axis=1)] = np.nan
     return nats_N.reshape(len(options), most)
 
 
-def write_answers(model: PreTrainedModel, read: ReadPrompts, *, max_tokens: int, eos: int, pad: int) -> list[list[int]]:
-    """Greedy answers, up to the end-of-text token (left out) or `max_tokens`. Uses up the cache of `read`.
+def write_answers(
+    model: PreTrainedModel, read: ReadPrompts, *, max_tokens: int, eos: int, pad: int
+) -> list[list[int]]:
+    """Greedy answers, up to the end-of-text token (left out) or `max_tokens`. Uses up the cache of
+    `read`.
 
-    An answer that outgrows a chunk reads no neighbours from there on: none are looked up for what a model wrote.
+    An answer that outgrows a chunk reads no neighbours from there on: none are looked up for what a
+    model wrote.
     """
     written: list[Tensor] = []
     mask_BL, next_B = read.mask_BL, read.logits_BV.argmax(-1)

@@ -1,4 +1,6 @@
-"""The stages that measure: perplexity, questions, their rival without a model, and a check of the gate."""
+"""The stages that measure: perplexity, questions, their rival without a model, and a check of the
+gate.
+"""
 
 from chunkwise.core.config import Config
 from chunkwise.corpus.stages import QUESTIONS_INPUT, SEQUENCES_INPUT, TOKENS_INPUT

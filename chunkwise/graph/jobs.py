@@ -1,8 +1,9 @@
 """A job is one call of one stage: what a study is made of, and what a worker is handed.
 
-Jobs refer to each other by id. An id is a digest of stage, settings, seed and the ids of the inputs, so two arms that
-ask for the same thing ask for one job. (The store's key is finer: it holds the *contents* of the inputs, which are
-known only once they are built. Jobs of equal id have equal keys; two ids may still meet in one key.)
+Jobs refer to each other by id. An id is a digest of stage, settings, seed and the ids of the
+inputs, so two arms that ask for the same thing ask for one job. (The store's key is finer: it holds
+the *contents* of the inputs, which are known only once they are built. Jobs of equal id have equal
+keys; two ids may still meet in one key.)
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Job:
     def title(self) -> str:
         """ "perplexity, retro, oracle, replicate 2"."""
         replicate = "" if self.replicate is None else f"replicate {self.replicate}"
-        return ", ".join(part for part in (self.stage.name, self.arm, self.detail, replicate) if part)
+        return ", ".join(
+            part for part in (self.stage.name, self.arm, self.detail, replicate) if part
+        )
 
     @property
     def seed(self) -> int | None:
@@ -58,7 +61,9 @@ class Job:
         inputs = {name: artefacts[job_id] for name, job_id in self.inputs.items()}
         return store.find(self.stage, self.config, inputs, seed=self.seed)
 
-    def perform(self, inputs: Mapping[str, Artefact], store: Store, *, threads: int = 1) -> Artefact:
+    def perform(
+        self, inputs: Mapping[str, Artefact], store: Store, *, threads: int = 1
+    ) -> Artefact:
         """Call the stage; what is in the store already is returned from there.
 
         Args:
@@ -97,7 +102,12 @@ class Jobs:
             seed: of seeded stages, and part of the identity.
         """
         given = {name: job.id for name, job in (inputs or {}).items() if job is not None}
-        identity = {"stage": stage.name, "config": config.model_dump(mode="json"), "inputs": given, "seed": seed}
+        identity = {
+            "stage": stage.name,
+            "config": config.model_dump(mode="json"),
+            "inputs": given,
+            "seed": seed,
+        }
         job_id = digest_bytes(canonical_json(identity).encode())[:16]
         self.asked[stage.name] += 1
         if job_id not in self.by_id:

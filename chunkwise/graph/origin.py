@@ -1,4 +1,6 @@
-"""From an artefact back to what it was built from: records hold the content digests of their inputs."""
+"""From an artefact back to what it was built from: records hold the content digests of their
+inputs.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def origin(store: Store, artefact: Artefact, name: str) -> Artefact:
     source = store.of_digest(artefact.record.inputs.get(name, ""), kinds)
     if source is None:
         raise ArtefactError(
-            f"the {name} of the {artefact.stage} {artefact.key[:12]}, from which it was built, is not in the store "
+            f"the {name} of the {artefact.stage} {artefact.key[:12]}, from which it was built, is "
+            "not in the store "
             f"{store.root}",
             hint="name the store that it was built in: --store DIR, or CHUNKWISE_STORE",
         )

@@ -1,7 +1,7 @@
 """Runs jobs as soon as their inputs are there, on a pool of workers, and shows how far it is.
 
-The order of jobs decides when the study ends and nothing else: longest chain first. A job that fails stops those that
-need it, and no other; a full disk stops everything.
+The order of jobs decides when the study ends and nothing else: longest chain first. A job that
+fails stops those that need it, and no other; a full disk stops everything.
 """
 
 from __future__ import annotations
@@ -98,7 +98,11 @@ class Schedule:
 
     def _skip_hopeless(self, open_jobs: dict[str, Job]) -> None:
         for job in self.jobs:  # inputs come first, so one pass reaches all dependants
-            lost = [needed for needed in job.inputs.values() if needed in self.failures or needed in self.skipped]
+            lost = [
+                needed
+                for needed in job.inputs.values()
+                if needed in self.failures or needed in self.skipped
+            ]
             if lost and job.id in open_jobs:
                 self.skipped.add(job.id)
                 self.rows[job.id] = self._row(job, "skipped")
@@ -109,7 +113,8 @@ class Schedule:
         ready = [
             job
             for job in open_jobs.values()
-            if job.id not in busy and all(needed in self.artefacts for needed in job.inputs.values())
+            if job.id not in busy
+            and all(needed in self.artefacts for needed in job.inputs.values())
         ]
         if not ready or not pool.free:
             return
@@ -155,7 +160,7 @@ class Schedule:
             peak_memory_bytes=answer.peak_memory_bytes if answer else None,
         )
 
-    # --- what is shown -----------------------------------------------------------------------------------------
+    # --- what is shown ----------------------------------------------------------------------------
 
     def _say(self, job: Job, answer: Answer) -> None:
         if self.quiet and answer.error is None:
@@ -167,24 +172,39 @@ class Schedule:
             what = "from the store"
         else:
             what = f"{answer.seconds:.1f} s"
-        note(f"[{done}/{len(self.jobs)}] {job.title}: {what}; {duration_words(self.seconds_left())} left")
+        note(
+            f"[{done}/{len(self.jobs)}] {job.title}: {what}; {duration_words(self.seconds_left())} "
+            "left"
+        )
 
     def seconds_to_do(self) -> dict[str, float]:
         """Expected seconds of each job that is not done; of running ones what is left."""
-        to_do = {job.id: self.costs.expected_seconds(job) for job in self.jobs if not self._settled(job.id)}
+        to_do = {
+            job.id: self.costs.expected_seconds(job)
+            for job in self.jobs
+            if not self._settled(job.id)
+        }
         return {
-            job_id: max(0.05 * seconds, seconds - self.running.get(job_id, 0.0)) for job_id, seconds in to_do.items()
+            job_id: max(0.05 * seconds, seconds - self.running.get(job_id, 0.0))
+            for job_id, seconds in to_do.items()
         }
 
     def seconds_left(self) -> float:
         return time_needed(self.jobs, self.seconds_to_do(), self.workers)
 
     def header(self, title: str, started: float) -> Group:
-        """What stands above the bars: the time left, stages, what is done of each and for which arms."""
+        """What stands above the bars: the time left, stages, what is done of each and for which
+        arms.
+        """
         elapsed = duration_words(time.monotonic() - started)
         left = duration_words(self.seconds_left())
         table = Table(box=None, pad_edge=False)
-        for name, justify in (("stage", "left"), ("done", "right"), ("running", "left"), ("failed", "right")):
+        for name, justify in (
+            ("stage", "left"),
+            ("done", "right"),
+            ("running", "left"),
+            ("failed", "right"),
+        ):
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         running = dict(self.running)  # another thread draws
         for stage, jobs in by_stage(self.jobs).items():
@@ -196,7 +216,8 @@ class Schedule:
 
 
 def time_needed(jobs: Jobs, seconds: Mapping[str, float], workers: int) -> float:
-    """Wall time of the jobs in `seconds` (id -> its own time, of jobs that are still to do) on so many workers.
+    """Wall time of the jobs in `seconds` (id -> its own time, of jobs that are still to do) on so
+    many workers.
 
     Neither less than the longest chain, nor than all work spread evenly.
     """
@@ -212,7 +233,9 @@ def longest_chains(jobs: Jobs, seconds: Mapping[str, float]) -> dict[str, float]
     dependants = jobs.dependants
     chains: dict[str, float] = {}
     for job in reversed(list(jobs)):
-        chains[job.id] = seconds.get(job.id, 0.0) + max((chains[after] for after in dependants[job.id]), default=0.0)
+        chains[job.id] = seconds.get(job.id, 0.0) + max(
+            (chains[after] for after in dependants[job.id]), default=0.0
+        )
     return chains
 
 

@@ -10,8 +10,8 @@
         seeded=True,
     ))
 
-Constructing one runs and imports nothing. `core.store` asks it for a recipe to find an artefact, and for its builder
-only when there is none:
+Constructing one runs and imports nothing. `core.store` asks it for a recipe to find an artefact,
+and for its builder only when there is none:
 
     store.key(RETROFIT, config, inputs, seed=0)             40 digits
     store.find(RETROFIT, config, inputs, seed=0)            what is stored, or None
@@ -20,14 +20,17 @@ only when there is none:
 Two functions stand behind a stage, each named as "module:function" and imported when it is called:
 
     resolve(config, seed, **inputs) -> Resolved | Artefact
-        What the call comes down to: no field left open, fields that do not apply at their defaults, inputs checked to
-        belong together. It is quick and loads no weights. An artefact means that nothing is to be built (the twin of a
-        frozen backbone is its base). Without the hook everything that is given counts.
+        What the call comes down to: no field left open, fields that do not apply at their defaults,
+        inputs checked to belong together. It is quick and loads no weights. An artefact means that
+        nothing is to be built (the twin of a frozen backbone is its base). Without the hook
+        everything that is given counts.
 
     build(config, run, **inputs) -> counts
-        Writes plain files into `run.folder`. It gets the resolved config, and all inputs that were given.
+        Writes plain files into `run.folder`. It gets the resolved config, and all inputs that were
+        given.
 
-Compare marin's `ArtifactStep` (lib/marin/src/marin/execution/lazy.py), where constructing one runs nothing either.
+Compare marin's `ArtifactStep` (lib/marin/src/marin/execution/lazy.py), where constructing one runs
+nothing either.
 """
 
 from __future__ import annotations
@@ -72,7 +75,8 @@ class Resolved:
 
     Attributes:
         config: for the builder.
-        params, inputs, seeds: of the key; None: the config, all inputs that are given, and the seed.
+        params, inputs, seeds: of the key; None: the config, all inputs that are given, and the
+            seed.
     """
 
     config: Config
@@ -89,8 +93,8 @@ class Run:
         folder: gets the artefact's files.
         scratch: keeps what a killed build goes on from.
         seed: of a seeded stage; 0 otherwise.
-        threads, device, tracking: how it runs, which changes no result: threads of a search, where a model is put
-            (None: a GPU where there is one), where the curves of a training go.
+        threads, device, tracking: how it runs, which changes no result: threads of a search, where
+            a model is put (None: a GPU where there is one), where the curves of a training go.
     """
 
     folder: Path
@@ -112,10 +116,12 @@ class Stage:
         inputs: name -> what it may be. The names are keyword arguments of both functions.
         build, resolve: "module:function", see the module.
         seeded: whether results depend on a seed, the replicate of a study.
-        per_call: fields of the config that whoever calls the stage decides for each call, as a study does by arm, view
-            and replicate; settings that stand for many calls leave them alone.
+        per_call: fields of the config that whoever calls the stage decides for each call, as a
+            study does by arm, view and replicate; settings that stand for many calls leave them
+            alone.
         folder: of the store, where it is not the name: two stages may make artefacts of one kind.
-        team: "module:function" that returns the processes of this launch, where all of them build together.
+        team: "module:function" that returns the processes of this launch, where all of them build
+            together.
     """
 
     name: str
@@ -137,7 +143,8 @@ class Stage:
     def describe(self) -> dict[str, Any]:
         """The declaration as plain values, for lists and pages."""
         inputs = {
-            name: {"from": list(wanted.kinds), "optional": wanted.optional} for name, wanted in self.inputs.items()
+            name: {"from": list(wanted.kinds), "optional": wanted.optional}
+            for name, wanted in self.inputs.items()
         }
         return {
             "stage": self.name,
@@ -149,16 +156,20 @@ class Stage:
             "builder": self.build,
         }
 
-    def call(self, config: Config, inputs: Inputs | None = None, *, seed: int | None = None) -> Call | Artefact:
+    def call(
+        self, config: Config, inputs: Inputs | None = None, *, seed: int | None = None
+    ) -> Call | Artefact:
         """What `config` and `inputs` come down to, without building anything.
 
         Raises:
-            ConfigError: an input is missing. ArtefactError: an input comes from a stage that cannot be its source.
-            Whatever the hook `resolve` refuses.
+            ConfigError: an input is missing. ArtefactError: an input comes from a stage that cannot
+            be its source. Whatever the hook `resolve` refuses.
         """
         artefacts = self._checked(inputs or {})
         if not isinstance(config, self.config):
-            raise TypeError(f"stage {self.name} takes a {self.config.__name__}, got a {type(config).__name__}")
+            raise TypeError(
+                f"stage {self.name} takes a {self.config.__name__}, got a {type(config).__name__}"
+            )
         if seed is not None and not self.seeded:
             raise TypeError(f"stage {self.name} takes no seed")
         if self.seeded and seed is None:
@@ -186,17 +197,23 @@ class Stage:
         """The inputs that are given, in the order of the declaration."""
         unknown = [name for name in inputs if name not in self.inputs]
         if unknown:
-            raise TypeError(f"stage {self.name} takes no input {unknown[0]!r}; it takes {', '.join(self.inputs)}")
+            raise TypeError(
+                f"stage {self.name} takes no input {unknown[0]!r}; it takes "
+                f"{', '.join(self.inputs)}"
+            )
         artefacts: dict[str, Artefact] = {}
         for name, wanted in self.inputs.items():
             artefact = inputs.get(name)
             if artefact is None:
                 if not wanted.optional:
-                    raise ConfigError(f"stage {self.name} needs its input {name!r}, a {' or '.join(wanted.kinds)}")
+                    raise ConfigError(
+                        f"stage {self.name} needs its input {name!r}, a {' or '.join(wanted.kinds)}"
+                    )
                 continue
             if artefact.stage not in wanted.kinds:
                 raise ArtefactError(
-                    f"stage {self.name}: expected {' or '.join(wanted.kinds)} as {name!r}, got a {artefact.stage}: "
+                    f"stage {self.name}: expected {' or '.join(wanted.kinds)} as {name!r}, got a "
+                    f"{artefact.stage}: "
                     f"{artefact.path}"
                 )
             artefacts[name] = artefact
@@ -233,7 +250,11 @@ class Call:
 
     def team(self) -> Team | None:
         """The processes that build it together; None for one alone."""
-        return function(self.stage.team)() if self.stage.team is not None and world_size() > 1 else None
+        return (
+            function(self.stage.team)()
+            if self.stage.team is not None and world_size() > 1
+            else None
+        )
 
 
 def function(path: str) -> Callable[..., Any]:
@@ -247,10 +268,12 @@ def function(path: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(module), name)
 
 
-# --- all of them ---------------------------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------
 
 FOLDERS = ("corpus", "datastore", "neighbours", "training", "evaluation")
-"""The folders of this package that declare stages, each in its `stages.py`, in the order of the data flow."""
+"""The folders of this package that declare stages, each in its `stages.py`, in the order of the
+data flow.
+"""
 
 _DECLARED: dict[str, Stage] = {}
 
@@ -270,7 +293,8 @@ def declare(stage: Stage) -> Stage:
 def stages() -> dict[str, Stage]:
     """Name -> stage, in the order of the data flow; those of other packages come last.
 
-    Another package declares its stages in a module, and names that as an entry point of the group `chunkwise.stages`.
+    Another package declares its stages in a module, and names that as an entry point of the group
+    `chunkwise.stages`.
     """
     for folder in FOLDERS:
         importlib.import_module(f"chunkwise.{folder}.stages")

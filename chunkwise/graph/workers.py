@@ -1,14 +1,15 @@
 """Long-lived worker processes: they take jobs one at a time and answer with artefacts.
 
-A worker runs on one thread, because at the size of a laptop study two single-threaded workers are faster than one
-two-threaded process, and because results then do not depend on how many cores there are. It pays for its imports once.
-Searches, whose results do not depend on threads, may use more.
+A worker runs on one thread, because at the size of a laptop study two single-threaded workers are
+faster than one two-threaded process, and because results then do not depend on how many cores there
+are. It pays for its imports once. Searches, whose results do not depend on threads, may use more.
 
-Workers never outlive the study: they watch their parent and leave when it is gone, however it went. Ctrl-C is the
-parent's to handle. A worker that dies (out of memory, as a rule) is replaced, and its job is tried once more.
+Workers never outlive the study: they watch their parent and leave when it is gone, however it went.
+Ctrl-C is the parent's to handle. A worker that dies (out of memory, as a rule) is replaced, and its
+job is tried once more.
 
-Messages are tuples. To a worker: (job, inputs, threads). From it: ("event", ...) for progress, then ("done", artefact,
-facts) or ("failed", error, traceback or None).
+Messages are tuples. To a worker: (job, inputs, threads). From it: ("event", ...) for progress, then
+("done", artefact, facts) or ("failed", error, traceback or None).
 """
 
 from __future__ import annotations
@@ -36,16 +37,20 @@ from chunkwise.graph.jobs import Job
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 ALLOCATOR = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
-"""GLIBC_TUNABLES for processes that train on a CPU; glibc reads it when a process starts, other systems do not.
+"""GLIBC_TUNABLES for processes that train on a CPU; glibc reads it when a process starts, other
+systems do not.
 
-torch aligns its tensors, and for each of them glibc (2.36 as measured) leaves a few dozen bytes to its caches of small
-blocks. A small block placed there stops the freed space from being reused for a tensor of the same size, so memory
-fills with holes. Without these caches a training step needs a twelfth less memory, in the same time (docs/log.md).
+torch aligns its tensors, and for each of them glibc (2.36 as measured) leaves a few dozen bytes to
+its caches of small blocks. A small block placed there stops the freed space from being reused for a
+tensor of the same size, so memory fills with holes. Without these caches a training step needs a
+twelfth less memory, in the same time (docs/log.md).
 """
 
 
 def worker_environment() -> dict[str, str]:
-    """Variables that a worker's process starts with, whatever this one has; but a user's tunables stay."""
+    """Variables that a worker's process starts with, whatever this one has; but a user's tunables
+    stay.
+    """
     return {**ONE_THREAD, "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ALLOCATOR)}
 
 
@@ -59,7 +64,13 @@ def accelerators() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
-    return len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit()])
+    return len(
+        [
+            path
+            for path in Path("/dev").glob("nvidia[0-9]*")
+            if path.name.removeprefix("nvidia").isdigit()
+        ]
+    )
 
 
 def default_workers() -> int:
@@ -69,7 +80,9 @@ def default_workers() -> int:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for a job: an artefact, or an error with the traceback of one that nobody expected."""
+    """What came back for a job: an artefact, or an error with the traceback of one that nobody
+    expected.
+    """
 
     job: Job
     artefact: Artefact | None
@@ -99,7 +112,9 @@ class Workers:
 
     def __init__(self, count: int, store: Store, *, threads: int) -> None:
         self.count, self.store, self.threads = count, store, threads
-        self._spawn = multiprocessing.get_context("spawn")  # a fork would carry along threads and locks
+        self._spawn = multiprocessing.get_context(
+            "spawn"
+        )  # a fork would carry along threads and locks
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Workers:
@@ -108,7 +123,9 @@ class Workers:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End all workers at once. What they were building is swept from the store when it is next used."""
+        """End all workers at once. What they were building is swept from the store when it is next
+        used.
+        """
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -119,7 +136,10 @@ class Workers:
     def _start(self, number: int) -> _Worker:
         ours, theirs = self._spawn.Pipe()
         process = self._spawn.Process(
-            target=_work, args=(theirs, str(self.store.root), number), name=f"chunkwise worker {number}", daemon=True
+            target=_work,
+            args=(theirs, str(self.store.root), number),
+            name=f"chunkwise worker {number}",
+            daemon=True,
         )
         with _environment(worker_environment()), _uninterrupted():
             process.start()
@@ -135,7 +155,11 @@ class Workers:
     def busy(self) -> dict[str, float]:
         """Id of each running job -> seconds since it was given out."""
         now = time.monotonic()
-        return {worker.job.id: now - worker.started for worker in self._workers if worker.job is not None}
+        return {
+            worker.job.id: now - worker.started
+            for worker in self._workers
+            if worker.job is not None
+        }
 
     def give(self, job: Job, inputs: Mapping[str, Artefact]) -> None:
         """Hand a job to a free worker."""
@@ -177,14 +201,24 @@ class Workers:
         if worker.job is None:
             return []
         how = worker.process.exitcode
-        cause = "it was killed; the machine may be out of memory" if how == -signal.SIGKILL else f"exit code {how}"
+        cause = (
+            "it was killed; the machine may be out of memory"
+            if how == -signal.SIGKILL
+            else f"exit code {how}"
+        )
         error = ChunkwiseError(f"the worker process of {worker.job.title} died: {cause}")
-        return [Answer(worker.job, None, error, None, time.monotonic() - worker.started, None, died=True)]
+        return [
+            Answer(
+                worker.job, None, error, None, time.monotonic() - worker.started, None, died=True
+            )
+        ]
 
 
 @contextlib.contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment of the processes that are started inside; libraries read theirs when they are loaded."""
+    """Environment of the processes that are started inside; libraries read theirs when they are
+    loaded.
+    """
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -207,7 +241,7 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# --- in the worker -----------------------------------------------------------------------------------------------
+# --- in the worker --------------------------------------------------------------------------------
 
 
 def _work(pipe: Connection, root: str, number: int) -> None:
@@ -215,7 +249,9 @@ def _work(pipe: Connection, root: str, number: int) -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     gpus = accelerators()
     if gpus:
-        names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(",")
+        names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(
+            ","
+        )
         os.environ["CUDA_VISIBLE_DEVICES"] = names[number % gpus]
     lock = threading.Lock()  # progress may come from several threads
 
@@ -244,7 +280,9 @@ def _work(pipe: Connection, root: str, number: int) -> None:
 
 
 def _without_bars() -> None:
-    """No progress bars of libraries. Their lock would be a named semaphore, which a killed process leaves behind."""
+    """No progress bars of libraries. Their lock would be a named semaphore, which a killed process
+    leaves behind.
+    """
     os.environ["TQDM_DISABLE"] = "1"
     import tqdm  # reads the variable
 

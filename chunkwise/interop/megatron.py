@@ -1,23 +1,29 @@
-"""Import of a Megatron-LM Retro checkpoint: its settings become a configuration, its shards one RetroForCausalLM.
+"""Import of a Megatron-LM Retro checkpoint: its settings become a configuration, its shards one
+RetroForCausalLM.
 
-The decoder becomes a StableLM (LayerNorm, SwiGLU, rotary positions on a part of each head, no linear biases, sequential
-blocks), which is what the published commands train; any other setting is refused. What Megatron does otherwise than the
-papers becomes values of RetroOptions (`config.MEGATRON`), so the imported model computes what Megatron computes; the
-tests hold it to Megatron's own logits.
+The decoder becomes a StableLM (LayerNorm, SwiGLU, rotary positions on a part of each head, no
+linear biases, sequential blocks), which is what the published commands train; any other setting is
+refused. What Megatron does otherwise than the papers becomes values of RetroOptions
+(`config.MEGATRON`), so the imported model computes what Megatron computes; the tests hold it to
+Megatron's own logits.
 
     Megatron                                  here
     query_key_value, rows [head][q k v]       three matrices (decoder), rows [q k v] (encoder)
     key_value, rows [head][k v]               rows [v k] (CCA), [k v] (encoder)
     dense_h_to_4h, rows [gate up]             two matrices (decoder), the same rows (encoder)
-    post_attention_norm                       the norm of what comes next: CCA where there is one, else feed-forward
-    the first CCA layer's of these            also the encoder's norm of the query chunk, which Megatron gets normed
-    norm weights of layernorm_1p              plus 1, added in float32 before the weight is rounded to its type
+    post_attention_norm                       the norm of what comes next: CCA where there is one,
+                                              else feed-forward
+    the first CCA layer's of these            also the encoder's norm of the query chunk, which
+                                              Megatron gets normed
+    norm weights of layernorm_1p              plus 1, added in float32 before the weight is rounded
+                                              to its type
 
-`apply_query_key_layer_scaling` is taken either way: it divides the logits of attention by the layer's number and
-multiplies them by it again, which only moves where they are rounded.
+`apply_query_key_layer_scaling` is taken either way: it divides the logits of attention by the
+layer's number and multiplies them by it again, which only moves where they are rounded.
 
-Cost: memory for the weights once (plus the largest tensor), since they are merged one by one out of mapped files into a
-model without storage of its own; disk for them once. A folder appears when all of it is written, or not at all.
+Cost: memory for the weights once (plus the largest tensor), since they are merged one by one out of
+mapped files into a model without storage of its own; disk for them once. A folder appears when all
+of it is written, or not at all.
 
 Dimensions: V vocabulary, D width, F feed-forward width, H heads, h head width.
 Source: Megatron-LM, tag InstructRetro, the code that the published checkpoints belong to.
@@ -81,7 +87,12 @@ FIXED = (
     Setting("group_query_attention", False, (False,), "as many keys as queries"),
     Setting("multi_latent_attention", False, (False,), "plain attention"),
     Setting("qk_layernorm", False, (False,), "queries and keys without norms"),
-    Setting("apply_residual_connection_post_layernorm", False, (False,), "a residual stream without norms"),
+    Setting(
+        "apply_residual_connection_post_layernorm",
+        False,
+        (False,),
+        "a residual stream without norms",
+    ),
     Setting("num_experts", None, (None,), "one feed-forward a layer"),
     Setting("pipeline_model_parallel_size", 1, (1,), "no pipeline"),
     Setting("retro_num_retrieved_chunks", 2, (2,), "a neighbour and its continuation"),
@@ -168,11 +179,12 @@ def import_checkpoint(
         path: see `read_checkpoint`.
         out: a new or empty folder.
         dtype: float32, bfloat16 or float16; None keeps the checkpoint's.
-        chunk_tokens: m. Megatron keeps it outside the checkpoint (in args.json of retro_workdir), so it has to be
-            said unless the settings have it after all.
+        chunk_tokens: m. Megatron keeps it outside the checkpoint (in args.json of retro_workdir),
+            so it has to be said unless the settings have it after all.
 
     Raises:
-        InputError, ShapeError, MismatchError: the checkpoint cannot be read, or is not one that can be imported.
+        InputError, ShapeError, MismatchError: the checkpoint cannot be read, or is not one that can
+            be imported.
         ConfigError: dtype or chunk_tokens. MachineError: no room. Nothing is left behind then.
     """
     out = Path(out)
@@ -199,7 +211,8 @@ def derive(checkpoint: Checkpoint, chunk_tokens: int | None = None) -> Derived:
     """The configuration that a checkpoint's settings ask for.
 
     Raises:
-        InputError: it is no Retro of the legacy layout, or settings that cannot be imported, all of them at once.
+        InputError: it is no Retro of the legacy layout, or settings that cannot be imported, all of
+            them at once.
         ConfigError: chunk_tokens is missing, or is not what the settings say.
     """
     settings = {name: value for name, value in checkpoint.settings.items() if name in DECISIVE}
@@ -219,7 +232,9 @@ def derive(checkpoint: Checkpoint, chunk_tokens: int | None = None) -> Derived:
         if (value := _get(settings, name)) is not None and type(value) is not bool
     ]
     if checkpoint.version < 2:
-        problems.append(f"checkpoint_version is {checkpoint.version} (expected 2 or 3: rows by head)")
+        problems.append(
+            f"checkpoint_version is {checkpoint.version} (expected 2 or 3: rows by head)"
+        )
     if not problems:
         problems = _impossible(numbers, settings["tensor_model_parallel_size"])
     if problems:
@@ -241,8 +256,10 @@ def _get(settings: Mapping[str, Any], name: str) -> Any:
 def _check_kind(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
     if any(name.startswith(("decoder.layers.", "embedding.")) for name in checkpoint.ranks[0]):
         raise InputError(
-            "this is megatron-core's layout (decoder.layers...), and only that of the older models is imported "
-            "(language_model...): megatron-core's Retro is another function, it adds the encoder's cross-attention to "
+            "this is megatron-core's layout (decoder.layers...), and only that of the older models "
+            "is imported "
+            "(language_model...): megatron-core's Retro is another function, it adds the encoder's "
+            "cross-attention to "
             "the normed state and since 0.8 has no norm at the decoder's end",
             hint="the published checkpoints (nvidia/retro-...) are of the older kind",
         )
@@ -250,7 +267,10 @@ def _check_kind(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
         raise InputError(
             f"expected a Retro checkpoint, got a plain GPT (retro_add_retriever is "
             f"{_said(settings.get('retro_add_retriever'))})",
-            hint="convert it to a Hugging Face decoder, and give it retrieval with `chunkwise train retrofit`",
+            hint=(
+                "convert it to a Hugging Face decoder, and give it retrieval with `chunkwise train "
+                "retrofit`"
+            ),
         )
 
 
@@ -260,19 +280,33 @@ def _refused(settings: Mapping[str, Any], setting: Setting) -> str | None:
         value = "rope"
     if any(type(value) is type(accepted) and value == accepted for accepted in setting.accepted):
         return None
-    return f"{name} is {_said(value)} (expected {' or '.join(map(repr, setting.accepted))}: {setting.means})"
+    return (
+        f"{name} is {_said(value)} (expected {' or '.join(map(repr, setting.accepted))}: "
+        f"{setting.means})"
+    )
 
 
 def _impossible(numbers: Mapping[str, Any], ranks: int) -> list[str]:
     """Numbers that do not go together."""
-    width, heads, per_head = numbers["hidden_size"], numbers["num_attention_heads"], numbers["kv_channels"]
+    width, heads, per_head = (
+        numbers["hidden_size"],
+        numbers["num_attention_heads"],
+        numbers["kv_channels"],
+    )
     problems = []
     if heads * per_head != width:
-        problems.append(f"kv_channels is {per_head} (expected hidden_size / num_attention_heads = {width} / {heads})")
+        problems.append(
+            f"kv_channels is {per_head} (expected hidden_size / num_attention_heads = {width} / "
+            f"{heads})"
+        )
     if not 0 < numbers["rotary_percent"] <= 1 or int(per_head * numbers["rotary_percent"]) % 2:
-        problems.append(f"rotary_percent is {numbers['rotary_percent']} (expected an even part of {per_head})")
+        problems.append(
+            f"rotary_percent is {numbers['rotary_percent']} (expected an even part of {per_head})"
+        )
     if not 6 <= numbers["num_layers"] <= 1000:
-        problems.append(f"num_layers is {numbers['num_layers']} (expected 6 to 1000: Megatron has no CCA below)")
+        problems.append(
+            f"num_layers is {numbers['num_layers']} (expected 6 to 1000: Megatron has no CCA below)"
+        )
     for name in ("num_attention_heads", "ffn_hidden_size", "padded_vocab_size"):
         if numbers[name] % ranks:
             problems.append(f"{name} is {numbers[name]} (expected a multiple of the {ranks} ranks)")
@@ -283,12 +317,15 @@ def _chunk_tokens(settings: Mapping[str, Any], asked: int | None) -> int:
     known = next((settings[name] for name in CHUNK_TOKENS if type(settings.get(name)) is int), None)
     if known is None and asked is None:
         raise ConfigError(
-            "chunk_tokens: the checkpoint does not say how long its chunks are (Megatron keeps that in args.json of "
+            "chunk_tokens: the checkpoint does not say how long its chunks are (Megatron keeps "
+            "that in args.json of "
             "its retro_workdir)",
             hint="say it with --chunk-tokens (chunk_tokens=); the published models have 64",
         )
     if None not in (known, asked) and known != asked:
-        raise ConfigError(f"chunk_tokens: the checkpoint says {known}, got {asked}", hint="leave it out")
+        raise ConfigError(
+            f"chunk_tokens: the checkpoint says {known}, got {asked}", hint="leave it out"
+        )
     value = asked if known is None else known
     if type(value) is not int or value < 1:
         raise ConfigError(f"chunk_tokens: expected a number from 1 on, got {value!r}")
@@ -297,16 +334,20 @@ def _chunk_tokens(settings: Mapping[str, Any], asked: int | None) -> int:
 
 def _derived(settings: Mapping[str, Any], numbers: Mapping[str, Any], chunk_tokens: int) -> Derived:
     hidden, attention = numbers["hidden_dropout"], numbers["attention_dropout"]
-    encoder_hidden, encoder_attention = (numbers[f"retro_encoder_{part}_dropout"] for part in ("hidden", "attention"))
+    encoder_hidden, encoder_attention = (
+        numbers[f"retro_encoder_{part}_dropout"] for part in ("hidden", "attention")
+    )
     notes = []
     if hidden:
         notes.append(
-            f"the decoder's hidden dropout ({hidden}) is applied behind the feed-forward only; Megatron also has it "
+            f"the decoder's hidden dropout ({hidden}) is applied behind the feed-forward only; "
+            "Megatron also has it "
             "behind attention and on embeddings"
         )
     if encoder_attention != encoder_hidden:
         notes.append(
-            f"encoder_dropout is Megatron's hidden dropout ({encoder_hidden}); the other one for attention "
+            f"encoder_dropout is Megatron's hidden dropout ({encoder_hidden}); the other one for "
+            "attention "
             f"({encoder_attention}) has no setting of its own"
         )
     decoder = StableLmConfig(
@@ -369,36 +410,55 @@ def layout(derived: Derived) -> dict[str, Place]:
     config = derived.decoder
     V, D, first = config.vocab_size, config.hidden_size, min(derived.cca_layers)
     places = {
-        "language_model.embedding.word_embeddings.weight": _same(Weight((V, D), 0), "decoder.model.embed_tokens.weight")
+        "language_model.embedding.word_embeddings.weight": _same(
+            Weight((V, D), 0), "decoder.model.embed_tokens.weight"
+        )
     }
     if config.tie_word_embeddings:
         places["language_model.embedding.word_embeddings.weight"] = _same(
             Weight((V, D), 0), "decoder.model.embed_tokens.weight", "decoder.lm_head.weight"
         )
     else:
-        places["language_model.output_layer.weight"] = _same(Weight((V, D), 0), "decoder.lm_head.weight")
-    stack = "language_model.encoder"  # the decoder's stack; the neighbour encoder is called retriever
+        places["language_model.output_layer.weight"] = _same(
+            Weight((V, D), 0), "decoder.lm_head.weight"
+        )
+    stack = (
+        "language_model.encoder"  # the decoder's stack; the neighbour encoder is called retriever
+    )
     for number in range(1, config.num_hidden_layers + 1):
         has_cca = number in derived.cca_layers
         theirs, ours = f"{stack}.layers.{number - 1}", f"decoder.model.layers.{number - 1}"
         places |= _decoder_layer(derived, theirs, ours, has_cca, chunk_norm=number == first)
     for index in range(derived.options.encoder_layers):
-        theirs, ours = f"{stack}.layers.{first - 1}.retriever.layers.{index}", f"encoder.layers.{index}"
+        theirs, ours = (
+            f"{stack}.layers.{first - 1}.retriever.layers.{index}",
+            f"encoder.layers.{index}",
+        )
         places |= _encoder_layer(derived, theirs, ours, conditioned=index == 0)
     return places | _norm(derived, f"{stack}.final_norm", "decoder.model.norm")
 
 
-def _decoder_layer(derived: Derived, theirs: str, ours: str, has_cca: bool, *, chunk_norm: bool) -> dict[str, Place]:
-    D, F, H = (getattr(derived.decoder, name) for name in ("hidden_size", "intermediate_size", "num_attention_heads"))
+def _decoder_layer(
+    derived: Derived, theirs: str, ours: str, has_cca: bool, *, chunk_norm: bool
+) -> dict[str, Place]:
+    D, F, H = (
+        getattr(derived.decoder, name)
+        for name in ("hidden_size", "intermediate_size", "num_attention_heads")
+    )
     attention = [f"{ours}.self_attn.{name}_proj.weight" for name in "qkv"]
     gate_up = [f"{ours}.mlp.{name}_proj.weight" for name in ("gate", "up")]
     places = {
         f"{theirs}.self_attention.query_key_value.weight": _by_head(D, H, attention),
-        f"{theirs}.self_attention.dense.weight": _same(Weight((D, D), 1), f"{ours}.self_attn.o_proj.weight"),
-        f"{theirs}.mlp.dense_h_to_4h.weight": Place(
-            Weight((2 * F, D), 0, parts=2), lambda rows: dict(zip(gate_up, rows.chunk(2), strict=True))
+        f"{theirs}.self_attention.dense.weight": _same(
+            Weight((D, D), 1), f"{ours}.self_attn.o_proj.weight"
         ),
-        f"{theirs}.mlp.dense_4h_to_h.weight": _same(Weight((D, F), 1), f"{ours}.mlp.down_proj.weight"),
+        f"{theirs}.mlp.dense_h_to_4h.weight": Place(
+            Weight((2 * F, D), 0, parts=2),
+            lambda rows: dict(zip(gate_up, rows.chunk(2), strict=True)),
+        ),
+        f"{theirs}.mlp.dense_4h_to_h.weight": _same(
+            Weight((D, F), 1), f"{ours}.mlp.down_proj.weight"
+        ),
     } | _norm(derived, f"{theirs}.input_norm", f"{ours}.input_layernorm")
     feed_forward_norm = f"{ours}.post_attention_layernorm"
     if not has_cca:
@@ -407,30 +467,53 @@ def _decoder_layer(derived: Derived, theirs: str, ours: str, has_cca: bool, *, c
     query_norms = [f"{cca}.query_norm"] + (["encoder.layers.0.chunk_norm"] if chunk_norm else [])
     places |= {
         f"{theirs}.inter_attention.query.weight": _same(Weight((D, D), 0), f"{cca}.query.weight"),
-        f"{theirs}.inter_attention.key_value.weight": _stacked(D, H, f"{cca}.value_key.weight", 2, order=(1, 0)),
+        f"{theirs}.inter_attention.key_value.weight": _stacked(
+            D, H, f"{cca}.value_key.weight", 2, order=(1, 0)
+        ),
         f"{theirs}.inter_attention.dense.weight": _same(Weight((D, D), 1), f"{cca}.output.weight"),
     }
     places |= _norm(derived, f"{theirs}.post_attention_norm", *query_norms)
     return places | _norm(derived, f"{theirs}.post_inter_attention_norm", feed_forward_norm)
 
 
-def _encoder_layer(derived: Derived, theirs: str, ours: str, *, conditioned: bool) -> dict[str, Place]:
-    D, F, H = (getattr(derived.decoder, name) for name in ("hidden_size", "intermediate_size", "num_attention_heads"))
+def _encoder_layer(
+    derived: Derived, theirs: str, ours: str, *, conditioned: bool
+) -> dict[str, Place]:
+    D, F, H = (
+        getattr(derived.decoder, name)
+        for name in ("hidden_size", "intermediate_size", "num_attention_heads")
+    )
     places = {
-        f"{theirs}.self_attention.query_key_value.weight": _stacked(D, H, f"{ours}.query_key_value.weight", 3),
-        f"{theirs}.self_attention.dense.weight": _same(Weight((D, D), 1), f"{ours}.attention_output.weight"),
-        f"{theirs}.mlp.dense_h_to_4h.weight": _same(Weight((2 * F, D), 0, parts=2), f"{ours}.feed_forward_up.weight"),
-        f"{theirs}.mlp.dense_4h_to_h.weight": _same(Weight((D, F), 1), f"{ours}.feed_forward_down.weight"),
+        f"{theirs}.self_attention.query_key_value.weight": _stacked(
+            D, H, f"{ours}.query_key_value.weight", 3
+        ),
+        f"{theirs}.self_attention.dense.weight": _same(
+            Weight((D, D), 1), f"{ours}.attention_output.weight"
+        ),
+        f"{theirs}.mlp.dense_h_to_4h.weight": _same(
+            Weight((2 * F, D), 0, parts=2), f"{ours}.feed_forward_up.weight"
+        ),
+        f"{theirs}.mlp.dense_4h_to_h.weight": _same(
+            Weight((D, F), 1), f"{ours}.feed_forward_down.weight"
+        ),
     } | _norm(derived, f"{theirs}.input_norm", f"{ours}.attention_norm")
     if not conditioned:
         return places | _norm(derived, f"{theirs}.post_attention_norm", f"{ours}.feed_forward_norm")
     places |= {
-        f"{theirs}.inter_attention.query.weight": _same(Weight((D, D), 0), f"{ours}.condition_query.weight"),
-        f"{theirs}.inter_attention.key_value.weight": _stacked(D, H, f"{ours}.condition_key_value.weight", 2),
-        f"{theirs}.inter_attention.dense.weight": _same(Weight((D, D), 1), f"{ours}.condition_output.weight"),
+        f"{theirs}.inter_attention.query.weight": _same(
+            Weight((D, D), 0), f"{ours}.condition_query.weight"
+        ),
+        f"{theirs}.inter_attention.key_value.weight": _stacked(
+            D, H, f"{ours}.condition_key_value.weight", 2
+        ),
+        f"{theirs}.inter_attention.dense.weight": _same(
+            Weight((D, D), 1), f"{ours}.condition_output.weight"
+        ),
     }
     places |= _norm(derived, f"{theirs}.post_attention_norm", f"{ours}.condition_norm")
-    return places | _norm(derived, f"{theirs}.post_inter_attention_norm", f"{ours}.feed_forward_norm")
+    return places | _norm(
+        derived, f"{theirs}.post_inter_attention_norm", f"{ours}.feed_forward_norm"
+    )
 
 
 def _same(weight: Weight, *ours: str) -> Place:
@@ -442,7 +525,10 @@ def _norm(derived: Derived, theirs: str, *ours: str) -> dict[str, Place]:
 
     def weight(values: Tensor) -> Parts:
         # One tensor for each name: safetensors holds no two names of one tensor.
-        return {f"{name}.weight": values.float() + 1 if derived.plus_one else values.clone() for name in ours}
+        return {
+            f"{name}.weight": values.float() + 1 if derived.plus_one else values.clone()
+            for name in ours
+        }
 
     def bias(values: Tensor) -> Parts:
         return {f"{name}.bias": values.clone() for name in ours}
@@ -463,7 +549,9 @@ def _by_head(width: int, heads: int, ours: list[str]) -> Place:
     return Place(weight, lambda rows: dict(zip(ours, _blocks(rows, heads, len(ours)), strict=True)))
 
 
-def _stacked(width: int, heads: int, ours: str, count: int, order: tuple[int, ...] = (0, 1, 2)) -> Place:
+def _stacked(
+    width: int, heads: int, ours: str, count: int, order: tuple[int, ...] = (0, 1, 2)
+) -> Place:
     """Blocks by head -> one matrix of the blocks in this order."""
     weight = Weight((count * width, width), 0)
 
@@ -481,7 +569,8 @@ def _own_dtype(checkpoint: Checkpoint) -> torch.dtype:
         return found.pop()
     names = ", ".join(sorted(map(_name, found)))
     raise InputError(
-        f"expected weights of one type ({', '.join(DTYPES)}), got {names or 'none'}", hint="say which with --dtype"
+        f"expected weights of one type ({', '.join(DTYPES)}), got {names or 'none'}",
+        hint="say which with --dtype",
     )
 
 
@@ -501,8 +590,12 @@ def _build(
                 part = part.to(dtype).contiguous()
                 if not bool(torch.isfinite(part).all()):
                     raise InputError(
-                        f"{name}: expected finite weights, got infinite ones or NaN (as {_name(dtype)})",
-                        hint="the file is damaged or the training diverged; float16 cannot hold numbers beyond 65,504",
+                        f"{name}: expected finite weights, got infinite ones or NaN (as "
+                        f"{_name(dtype)})",
+                        hint=(
+                            "the file is damaged or the training diverged; float16 cannot hold "
+                            "numbers beyond 65,504"
+                        ),
                     )
                 state[ours] = part
             advance()
@@ -520,8 +613,10 @@ def _build(
 
 def _check_out(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: expected a new or empty folder, got one that holds files; nothing was written",
-                         hint="choose another one with --out")  # fmt: skip
+        raise InputError(
+            f"{out}: expected a new or empty folder, got one that holds files; nothing was written",
+            hint="choose another one with --out",
+        )
 
 
 def _check_room(out: Path, expected: Mapping[str, Place], dtype: torch.dtype) -> None:
@@ -533,12 +628,15 @@ def _check_room(out: Path, expected: Mapping[str, Place], dtype: torch.dtype) ->
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise MachineError(
-            f"disk full: the model needs {needed / 1e9:.2f} GB in {out}, {free / 1e9:.2f} GB are free",
+            f"disk full: the model needs {needed / 1e9:.2f} GB in {out}, {free / 1e9:.2f} GB are "
+            "free",
             hint="choose a folder on another disk with --out, or a smaller type with --dtype",
         )
 
 
-def _record(checkpoint: Checkpoint, derived: Derived, dtype: str, parameters: int) -> dict[str, Any]:
+def _record(
+    checkpoint: Checkpoint, derived: Derived, dtype: str, parameters: int
+) -> dict[str, Any]:
     """Where the model came from; no path, so the same checkpoint gives the same record anywhere."""
     settings = {name: checkpoint.settings[name] for name in DECISIVE if name in checkpoint.settings}
     return {
@@ -548,7 +646,9 @@ def _record(checkpoint: Checkpoint, derived: Derived, dtype: str, parameters: in
             "iteration": checkpoint.iteration,
             "tensor_parallel_ranks": len(checkpoint.ranks),
             "files": [asdict(file) for file in checkpoint.files],
-            "settings": {name: value if is_plain(value) else _said(value) for name, value in settings.items()},
+            "settings": {
+                name: value if is_plain(value) else _said(value) for name, value in settings.items()
+            },
         },
         "options": derived.options.model_dump(mode="json"),
         "cca_layers": list(derived.cca_layers),
@@ -558,7 +658,10 @@ def _record(checkpoint: Checkpoint, derived: Derived, dtype: str, parameters: in
         "notes": list(derived.notes),
         "versions": {
             "chunkwise": __version__,
-            **{name: importlib.metadata.version(name) for name in ("torch", "transformers", "safetensors")},
+            **{
+                name: importlib.metadata.version(name)
+                for name in ("torch", "transformers", "safetensors")
+            },
         },
     }
 
@@ -578,9 +681,13 @@ def _write(model: RetroForCausalLM, record: Mapping[str, Any], out: Path) -> Non
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if isinstance(error, MachineError):
-            raise MachineError(str(error), hint="free some space, or choose another disk with --out") from error
+            raise MachineError(
+                str(error), hint="free some space, or choose another disk with --out"
+            ) from error
         if isinstance(error, OSError):
-            raise InputError(f"cannot write {out}: {error.strerror or error}", hint="choose another folder") from error
+            raise InputError(
+                f"cannot write {out}: {error.strerror or error}", hint="choose another folder"
+            ) from error
         raise
 
 

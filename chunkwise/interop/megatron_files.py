@@ -1,12 +1,15 @@
 """Reading of Megatron-LM's checkpoint files, without Megatron and without executing what they hold.
 
     PATH/latest_checkpointed_iteration.txt           "20000" or "release"
-    PATH/iter_0020000/mp_rank_00/model_optim_rng.pt  one folder for each tensor-parallel rank; PATH/release/... likewise
+    PATH/iter_0020000/mp_rank_00/model_optim_rng.pt  one folder for each tensor-parallel rank;
+                                                     PATH/release/... likewise
 
-The files are pickles. They are read by torch's restricted unpickler, and before that the whole list of names in them is
-checked: tensors, plain data and argparse.Namespace pass; for some names (Megatron's enums, numpy's random state) an
-object stands in that takes any arguments and does nothing; any other name is refused. Only zip files are read, as
-torch.save has written them since 2020: they are mapped into memory, so what is not used (the optimizer) costs nothing.
+The files are pickles. They are read by torch's restricted unpickler, and before that the whole list
+of names in them is
+checked: tensors, plain data and argparse.Namespace pass; for some names (Megatron's enums, numpy's
+random state) an object stands in that takes any arguments and does nothing; any other name is
+refused. Only zip files are read, as torch.save has written them since 2020: they are mapped into
+memory, so what is not used (the optimizer) costs nothing.
 
 What settings and tensors mean is `megatron`'s business; here they are names and values.
 """
@@ -29,11 +32,15 @@ from chunkwise.core.progress import track
 FILE_NAMES = ("model_optim_rng.pt", "model_rng.pt")
 LATEST = "latest_checkpointed_iteration.txt"
 DEEPEST = 8
-"""Dictionaries inside dictionaries that are followed; Megatron's are 4 deep, and a pickle may hold itself."""
+"""Dictionaries inside dictionaries that are followed; Megatron's are 4 deep, and a pickle may hold
+itself.
+"""
 
 
 class _Inert:
-    """Takes the place of an object that is in the pickle and that nobody asks: it keeps nothing and does nothing."""
+    """Takes the place of an object that is in the pickle and that nobody asks: it keeps nothing and
+    does nothing.
+    """
 
     def __new__(cls, *args: Any) -> "_Inert":
         return super().__new__(cls)
@@ -47,17 +54,27 @@ class _Inert:
 
 ENUMS = tuple(
     f"megatron.{module}.{name}"
-    for module in ("core.enums", "model.enums", "legacy.model.enums", "core.transformer.enums", "enums")
+    for module in (
+        "core.enums",
+        "model.enums",
+        "legacy.model.enums",
+        "core.transformer.enums",
+        "enums",
+    )
     for name in ("ModelType", "LayerType", "AttnType", "AttnMaskType", "PositionEmbeddingType")
 )
 NUMPY = (
     "ndarray",
     "dtype",
-    *(f"{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(
+        f"{core}.multiarray.{name}"
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
 )
 STAND_INS = (*ENUMS, *(f"numpy.{name}" for name in NUMPY), "_io.BytesIO")
-"""Names that a checkpoint may hold beside tensors and plain data, and that become `_Inert`: values of settings, the
-state of random numbers, and what Transformer Engine keeps about 8-bit numbers."""
+"""Names that a checkpoint may hold beside tensors and plain data, and that become `_Inert`: values
+of settings, the state of random numbers, and what Transformer Engine keeps about 8-bit numbers."""
 
 Kind = Any  # a class, or a class and the name that it stands in for, as torch takes them
 ALLOWED: list[Kind] = [argparse.Namespace, *((_Inert, name) for name in STAND_INS)]
@@ -88,7 +105,9 @@ class Weight:
 
     def shape_on(self, ranks: int) -> tuple[int, ...]:
         """The shape of one rank's piece."""
-        return tuple(size // ranks if place == self.split else size for place, size in enumerate(self.shape))
+        return tuple(
+            size // ranks if place == self.split else size for place, size in enumerate(self.shape)
+        )
 
     def merge(self, pieces: list[Tensor]) -> Tensor:
         """The whole from its pieces, which is no copy where there is one."""
@@ -97,7 +116,9 @@ class Weight:
         if self.parts == 1:
             return torch.cat(pieces, dim=self.split)
         halves = [piece.chunk(self.parts, dim=self.split) for piece in pieces]
-        return torch.cat([half[part] for part in range(self.parts) for half in halves], dim=self.split)
+        return torch.cat(
+            [half[part] for part in range(self.parts) for half in halves], dim=self.split
+        )
 
 
 @dataclass(frozen=True)
@@ -119,13 +140,15 @@ class Checkpoint:
         """That the ranks hold these weights and no others.
 
         Raises:
-            InputError: names that are missing, or that are not expected, all of them. ShapeError: shapes, all of them.
+            InputError: names that are missing, or that are not expected, all of them. ShapeError:
+                shapes, all of them.
         """
         self._check_names(expected)
         self._check_shapes(expected)
 
     def merged(self, expected: Mapping[str, Weight]) -> Iterator[tuple[str, Tensor]]:
-        """The tensors as one rank would hold them, one after the other; names and shapes are as `check` found them.
+        """The tensors as one rank would hold them, one after the other; names and shapes are as
+        `check` found them.
 
         Raises:
             MismatchError: ranks that disagree about what each holds whole.
@@ -136,9 +159,14 @@ class Checkpoint:
                 for rank, piece in enumerate(pieces[1:], start=1):
                     if not torch.equal(piece, pieces[0]):
                         raise MismatchError(
-                            f"{name}: expected the same values on all ranks, rank {rank} has others than rank 0 (they "
-                            f"differ by up to {(piece.float() - pieces[0].float()).abs().max():.3g})",
-                            hint="the shards are of different checkpoints, or one was changed; fetch them again",
+                            f"{name}: expected the same values on all ranks, rank {rank} has "
+                            "others than rank 0 (they "
+                            f"differ by up to "
+                            f"{(piece.float() - pieces[0].float()).abs().max():.3g})",
+                            hint=(
+                                "the shards are of different checkpoints, or one was changed; "
+                                "fetch them again"
+                            ),
                         )
             yield name, weight.merge(pieces)
 
@@ -146,21 +174,29 @@ class Checkpoint:
         problems = []
         for rank, tensors in enumerate(self.ranks):
             where = f" on rank {rank}" if len(self.ranks) > 1 else ""
-            missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+            missing, unknown = (
+                sorted(expected.keys() - tensors.keys()),
+                sorted(tensors.keys() - expected.keys()),
+            )
             if missing:
                 problems.append(f"missing{where}: {', '.join(missing)}")
             if unknown:
                 problems.append(f"not expected{where}: {', '.join(unknown)}")
         if problems:
             raise InputError(
-                "the checkpoint's weights are not those that its settings ask for; " + "; ".join(problems),
-                hint="an unknown weight would be left out of what the model computes, so nothing was imported",
+                "the checkpoint's weights are not those that its settings ask for; "
+                + "; ".join(problems),
+                hint=(
+                    "an unknown weight would be left out of what the model computes, so nothing "
+                    "was imported"
+                ),
             )
 
     def _check_shapes(self, expected: Mapping[str, Weight]) -> None:
         ranks = len(self.ranks)
         wrong = [
-            f"{name}{f' on rank {rank}' if ranks > 1 else ''}: expected {list(weight.shape_on(ranks))}, "
+            f"{name}{f' on rank {rank}' if ranks > 1 else ''}: expected "
+            f"{list(weight.shape_on(ranks))}, "
             f"got {list(tensors[name].shape)}"
             for rank, tensors in enumerate(self.ranks)
             for name, weight in expected.items()
@@ -168,7 +204,8 @@ class Checkpoint:
         ]
         if wrong:
             raise ShapeError(
-                f"the checkpoint's weights do not have the sizes of its settings; {'; '.join(wrong)}",
+                f"the checkpoint's weights do not have the sizes of its settings; "
+                f"{'; '.join(wrong)}",
                 hint="settings and weights are of different checkpoints; fetch them again",
             )
 
@@ -177,11 +214,13 @@ def read_checkpoint(path: Path | str, decisive: tuple[str, ...]) -> Checkpoint:
     """The checkpoint at a path; its tensors stay in the files until they are used.
 
     Args:
-        path: the folder with latest_checkpointed_iteration.txt, one iteration's folder, or the only rank's file.
+        path: the folder with latest_checkpointed_iteration.txt, one iteration's folder, or the only
+            rank's file.
         decisive: names of settings that decide about the model: all ranks must agree on them.
 
     Raises:
-        InputError: nothing there, files or ranks missing, no checkpoint, or a pickle that holds more than data.
+        InputError: nothing there, files or ranks missing, no checkpoint, or a pickle that holds
+            more than data.
         MismatchError: the files are not of one checkpoint.
     """
     path = Path(path)
@@ -193,16 +232,24 @@ def read_checkpoint(path: Path | str, decisive: tuple[str, ...]) -> Checkpoint:
             content = _contents(file)
             _check_ranks(content, file, files, path)
             contents.append(content)
-            sources.append(SourceFile(file.relative_to(root).as_posix(), file.stat().st_size, digest_file(file)))
+            sources.append(
+                SourceFile(
+                    file.relative_to(root).as_posix(), file.stat().st_size, digest_file(file)
+                )
+            )
             advance()
     _check_agreement(contents, decisive)
     first = contents[0]
-    tensors = tuple(_tensors(content["model"], file) for content, file in zip(contents, files, strict=True))
+    tensors = tuple(
+        _tensors(content["model"], file) for content, file in zip(contents, files, strict=True)
+    )
     version, iteration = first.get("checkpoint_version"), first.get("iteration")
     return Checkpoint(
         vars(first["args"]),
         iteration if type(iteration) is int else None,
-        float(version) if isinstance(version, int | float) and not isinstance(version, bool) else 0.0,
+        float(version)
+        if isinstance(version, int | float) and not isinstance(version, bool)
+        else 0.0,
         tuple(sources),
         tensors,
     )
@@ -220,7 +267,9 @@ def find_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: expected a Megatron checkpoint, got nothing", hint="check the path")
+        raise InputError(
+            f"{path}: expected a Megatron checkpoint, got nothing", hint="check the path"
+        )
     folder = path
     ranks = _rank_folders(folder)
     if not ranks:
@@ -228,8 +277,12 @@ def find_files(path: Path) -> list[Path]:
         ranks = _rank_folders(folder)
     if not ranks:
         raise InputError(
-            f"{folder}: expected folders mp_rank_00, mp_rank_01, ... of a Megatron checkpoint, got none",
-            hint="give the folder that holds latest_checkpointed_iteration.txt, or the iteration's own",
+            f"{folder}: expected folders mp_rank_00, mp_rank_01, ... of a Megatron checkpoint, got "
+            "none",
+            hint=(
+                "give the folder that holds latest_checkpointed_iteration.txt, or the iteration's "
+                "own"
+            ),
         )
     missing = [rank for rank in range(max(ranks) + 1) if rank not in ranks]
     files = {}
@@ -254,8 +307,12 @@ def _latest(path: Path) -> Path:
     latest = path / LATEST
     if not latest.is_file():
         raise InputError(
-            f"{path}: expected a Megatron checkpoint ({LATEST}, or folders mp_rank_00, ...), got neither",
-            hint="give the folder that holds latest_checkpointed_iteration.txt, or the iteration's own",
+            f"{path}: expected a Megatron checkpoint ({LATEST}, or folders mp_rank_00, ...), got "
+            "neither",
+            hint=(
+                "give the folder that holds latest_checkpointed_iteration.txt, or the iteration's "
+                "own"
+            ),
         )
     content = latest.read_bytes()[:100].decode("utf-8", "replace").strip()
     if content == "release":
@@ -280,7 +337,8 @@ def _rank_folders(folder: Path) -> dict[int, Path]:
     if later:
         raise InputError(
             f"{folder}: expected the whole model on each tensor-parallel rank, got pipeline stages "
-            f"({', '.join(later[:3])}{', ...' if len(later) > 3 else ''}); Megatron's Retro has no pipeline",
+            f"({', '.join(later[:3])}{', ...' if len(later) > 3 else ''}); Megatron's Retro has no "
+            "pipeline",
             hint="this is another model's checkpoint",
         )
     return ranks
@@ -296,18 +354,26 @@ def _contents(file: Path) -> dict[str, Any]:
     if not isinstance(model, dict):
         raise InputError(
             f"{file}: expected a Megatron checkpoint with 'args' and 'model', got {_kind(content)}",
-            hint="a virtual pipeline's 'model0', an optimizer's file or another library's checkpoint is none",
+            hint=(
+                "a virtual pipeline's 'model0', an optimizer's file or another library's "
+                "checkpoint is none"
+            ),
         )
     if not isinstance(content.get("args"), argparse.Namespace):
         raise InputError(
             f"{file}: expected Megatron's settings under 'args', got {_kind(content.get('args'))}",
-            hint="without them nobody knows what the weights mean; Megatron has saved them since 2019",
+            hint=(
+                "without them nobody knows what the weights mean; Megatron has saved them since "
+                "2019"
+            ),
         )
     return content
 
 
 def _unpickled(file: Path) -> Any:
-    """What is in the file, by torch's restricted unpickler, after a look at all names that its pickle holds."""
+    """What is in the file, by torch's restricted unpickler, after a look at all names that its
+    pickle holds.
+    """
     try:
         with open(file, "rb") as opened:
             start = opened.read(4)
@@ -315,17 +381,25 @@ def _unpickled(file: Path) -> Any:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
     if start != b"PK\x03\x04":
         raise InputError(
-            f"{file}: expected a zip file as torch.save writes it, got other bytes; a bare pickle is not read",
-            hint="the file is damaged, or of torch before 1.6: load and save it there if you trust it",
+            f"{file}: expected a zip file as torch.save writes it, got other bytes; a bare pickle "
+            "is not read",
+            hint=(
+                "the file is damaged, or of torch before 1.6: load and save it there if you trust "
+                "it"
+            ),
         )
     try:
         with torch.serialization.safe_globals(ALLOWED):
             refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(file)))
             if refused:
                 raise InputError(
-                    f"{file}: refused, nothing of it was executed: beside tensors, plain data and Megatron's enums its "
+                    f"{file}: refused, nothing of it was executed: beside tensors, plain data and "
+                    "Megatron's enums its "
                     f"pickle names {', '.join(refused)}",
-                    hint="do not load it anywhere if you did not expect this; else keep only 'args' and 'model' in it",
+                    hint=(
+                        "do not load it anywhere if you did not expect this; else keep only 'args' "
+                        "and 'model' in it"
+                    ),
                 )
             return torch.load(str(file), map_location="cpu", weights_only=True, mmap=True)
     except (InputError, MemoryError):
@@ -333,9 +407,13 @@ def _unpickled(file: Path) -> Any:
     except Exception as error:  # whatever bytes that were made to mislead a parser lead it to
         reason = " ".join(str(error).split())[:200]
         whole = zipfile.is_zipfile(file)
+        what = (
+            "its pickle cannot be read as tensors and plain data"
+            if whole
+            else "truncated or damaged"
+        )
         raise InputError(
-            f"{file}: {'its pickle cannot be read as tensors and plain data' if whole else 'truncated or damaged'} "
-            f"({type(error).__name__}: {reason})",
+            f"{file}: {what} ({type(error).__name__}: {reason})",
             hint="refused, nothing of it was executed" if whole else "fetch it again",
         ) from None
 
@@ -344,17 +422,24 @@ def _check_ranks(content: dict[str, Any], file: Path, files: list[Path], path: P
     """That this file's checkpoint has as many ranks as there are files."""
     ranks = getattr(content["args"], "tensor_model_parallel_size", None)
     if type(ranks) is not int or ranks < 1:
-        raise InputError(f"{file}: expected tensor_model_parallel_size in 'args', got {_kind(ranks)}")
+        raise InputError(
+            f"{file}: expected tensor_model_parallel_size in 'args', got {_kind(ranks)}"
+        )
     if ranks == len(files):
         return
     if path.is_file():
         raise InputError(
-            f"{path} is one of {ranks} tensor-parallel shards", hint="give the folder above, with all mp_rank_ folders"
+            f"{path} is one of {ranks} tensor-parallel shards",
+            hint="give the folder above, with all mp_rank_ folders",
         )
     if ranks > len(files):
-        raise InputError(_missing_ranks(list(range(len(files), ranks)), file.parent.parent), hint="fetch them too")
+        raise InputError(
+            _missing_ranks(list(range(len(files), ranks)), file.parent.parent),
+            hint="fetch them too",
+        )
     raise MismatchError(
-        f"{file}: its tensor_model_parallel_size is {ranks}, and there are {len(files)} mp_rank_ folders",
+        f"{file}: its tensor_model_parallel_size is {ranks}, and there are {len(files)} mp_rank_ "
+        "folders",
         hint="files of another checkpoint lie among them; take them away",
     )
 
@@ -364,7 +449,9 @@ def _check_agreement(contents: list[dict[str, Any]], decisive: tuple[str, ...]) 
     first, differing = contents[0], []
     for rank, other in enumerate(contents[1:], start=1):
         pairs = [("iteration", first.get("iteration"), other.get("iteration"))]
-        pairs += [("checkpoint_version", first.get("checkpoint_version"), other.get("checkpoint_version"))]
+        pairs += [
+            ("checkpoint_version", first.get("checkpoint_version"), other.get("checkpoint_version"))
+        ]
         mine, theirs = vars(first["args"]), vars(other["args"])
         pairs += [(name, mine.get(name), theirs.get(name)) for name in decisive]
         differing += [
@@ -374,35 +461,51 @@ def _check_agreement(contents: list[dict[str, Any]], decisive: tuple[str, ...]) 
         ]
     if differing:
         raise MismatchError(
-            f"the shards are not of one checkpoint: {'; '.join(differing)}", hint="fetch all ranks of one iteration"
+            f"the shards are not of one checkpoint: {'; '.join(differing)}",
+            hint="fetch all ranks of one iteration",
         )
 
 
 def _tensors(model: dict[str, Any], file: Path) -> dict[str, Tensor]:
-    """Nested dictionaries as flat names in today's spelling; `_extra_state` without content is left out.
+    """Nested dictionaries as flat names in today's spelling; `_extra_state` without content is left
+    out.
 
     Older versions spelt `layernorm` for `norm` and `.attention.` for `.self_attention.`.
     """
     found: dict[str, Tensor] = {}
     wrong = []
     for name, value in _leaves(model):
-        if name.rpartition(".")[2] == "_extra_state" and (value is None or isinstance(value, _Inert)):
+        if name.rpartition(".")[2] == "_extra_state" and (
+            value is None or isinstance(value, _Inert)
+        ):
             continue
-        name = re.sub(r"\b(input|post_attention|post_inter_attention|final)_layernorm\.", r"\1_norm.", name)
+        name = re.sub(
+            r"\b(input|post_attention|post_inter_attention|final)_layernorm\.", r"\1_norm.", name
+        )
         name = name.replace(".attention.", ".self_attention.")
         if name in found:
             wrong.append(f"{name} stands twice, in an old and a new spelling")
-        elif type(value) is not Tensor or value.layout != torch.strided or not value.is_floating_point():
+        elif (
+            type(value) is not Tensor
+            or value.layout != torch.strided
+            or not value.is_floating_point()
+        ):
             wrong.append(f"{name} is {_kind(value)}")
         else:
             found[name] = value
     if wrong:
-        raise InputError(f"{file}: expected floating-point tensors under 'model'; {'; '.join(wrong)}")
+        raise InputError(
+            f"{file}: expected floating-point tensors under 'model'; {'; '.join(wrong)}"
+        )
     return found
 
 
-def _leaves(tree: dict[Any, Any], above: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """(name, value) of what nested dictionaries end in; one that holds itself, or is too deep, is such an end."""
+def _leaves(
+    tree: dict[Any, Any], above: str = "", seen: frozenset[int] = frozenset()
+) -> Iterator[tuple[str, Any]]:
+    """(name, value) of what nested dictionaries end in; one that holds itself, or is too deep, is
+    such an end.
+    """
     seen = seen | {id(tree)}
     for key, value in tree.items():
         name = f"{above}{key}"

@@ -1,6 +1,8 @@
-"""The lab: from a written plan to a report, through five rooms. A document flows through them without coming back.
+"""The lab: from a written plan to a report, through five rooms. A document flows through them
+without coming back.
 
-    terms.py, profile.py   the ground: words that all rooms share, and the baseline of a study at one scale
+    terms.py, profile.py   the ground: words that all rooms share, and the baseline of a study at
+                           one scale
     plan/                  text -> entries
     resolve/               entries -> arms
     study/                 arms -> jobs

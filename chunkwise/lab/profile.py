@@ -1,11 +1,12 @@
 """The profile: how large everything is here.
 
-A profile is the baseline arm: one setting of every stage. Each of its fields stands in one place; what several stages
-must agree on (the view, the number of neighbours, the training budget of retrofit, twin and in-prompt) is handed to
-them by the methods below. An arm is the profile with a few fields changed, path -> value, and nothing else.
+A profile is the baseline arm: one setting of every stage. Each of its fields stands in one place;
+what several stages must agree on (the view, the number of neighbours, the training budget of
+retrofit, twin and in-prompt) is handed to them by the methods below. An arm is the profile with a
+few fields changed, path -> value, and nothing else.
 
-    corpus -> tokenizer -> tokens -> sequences -> base -> retrofit | twin | in-prompt -> instruct -> perplexity, qa
-                              `-> datastore -> neighbours -> view ---^
+    corpus -> tokenizer -> tokens -> sequences -> base -> retrofit | twin | in-prompt -> instruct
+                              `-> datastore -> neighbours -> view ---^      `-> perplexity, qa
 """
 
 import copy
@@ -24,38 +25,58 @@ from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
 from chunkwise.evaluation.stages import PERPLEXITY, QA
 from chunkwise.lab.terms import METRICS, Metric
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
-from chunkwise.training.config import BaseConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.config import (
+    BaseConfig,
+    InPromptConfig,
+    InstructConfig,
+    RetrofitConfig,
+    TwinConfig,
+)
 from chunkwise.training.stages import INSTRUCT, RETROFIT
 
 Mechanism = Literal["cross-attention", "in_prompt", "wider", "none"]
 
 SECTIONS = {"retrofit": RETROFIT, "instruct": INSTRUCT, "perplexity": PERPLEXITY, "qa": QA}
-"""Section of a profile -> the stage whose config it is, where the study decides some of its fields."""
+"""Section of a profile -> the stage whose config it is, where the study decides some of its
+fields.
+"""
 
-DECIDED_PER_CALL = tuple(f"{section}.{field}" for section, stage in SECTIONS.items() for field in stage.per_call)
+DECIDED_PER_CALL = tuple(
+    f"{section}.{field}" for section, stage in SECTIONS.items() for field in stage.per_call
+)
 """Fields of stages that arm and replicate decide; a profile that sets one of them is refused."""
 
 
 class LeftOut(Config):
-    """An arm that a profile does not run, because it has no time for it or cannot tell anything by it."""
+    """An arm that a profile does not run, because it has no time for it or cannot tell anything by
+    it.
+    """
 
     setting: str
     """Dotted path of the field that the arm would change."""
     values: tuple[JsonValue, ...] | None = None
-    """The values that are left out, as the profile would write them; None: every value but the profile's own."""
+    """The values that are left out, as the profile would write them; None: every value but the
+    profile's own.
+    """
     because: str
-    """The reason, and where the arm is run instead; stands in the dry run and in the report. Without a full stop."""
+    """The reason, and where the arm is run instead; stands in the dry run and in the report.
+    Without a full stop.
+    """
 
     def means(self, value: Any) -> bool:
         """Whether an arm with this value of the setting is left out."""
-        return self.values is None or any(type(one) is type(value) and one == value for one in self.values)
+        return self.values is None or any(
+            type(one) is type(value) and one == value for one in self.values
+        )
 
 
 class Profile(Config):
     """The baseline of a study at one scale, and how the study is run."""
 
     vocabulary: ClassVar[Mapping[str, Any]] = {}
-    """Of a profile class of one's own: path -> `Knob`, what plans may name beside the packaged vocabulary."""
+    """Of a profile class of one's own: path -> `Knob`, what plans may name beside the packaged
+    vocabulary.
+    """
 
     name: str
     paper: str | None = "instructretro"
@@ -70,17 +91,21 @@ class Profile(Config):
     neighbours: NeighboursConfig = NeighboursConfig()
     question_neighbours: QuestionNeighboursConfig = QuestionNeighboursConfig()
     view: ViewConfig = ViewConfig()
-    """The baseline's part of the datastore. A fraction below 1 leaves room for arms with a larger datastore."""
+    """The baseline's part of the datastore. A fraction below 1 leaves room for arms with a larger
+    datastore.
+    """
 
     pretrained: str | None = None
-    """The decoder to start from: a folder, a hub name, or `packaged`. None: `base` is trained in the run."""
+    """The decoder to start from: a folder, a hub name, or `packaged`. None: `base` is trained in
+    the run.
+    """
     base: BaseConfig | None = None
-    mechanism: Mechanism = "cross-attention"  # fmt: skip
-    """How training and evaluation read neighbours: Retro; written into the text; not at all (the twin, or one with a
-    wider feed-forward, whose parameters are as many as Retro's)."""
+    mechanism: Mechanism = "cross-attention"
+    """How training and evaluation read neighbours: Retro; written into the text; not at all (the
+    twin, or one with a wider feed-forward, whose parameters are as many as Retro's)."""
     retrofit: RetrofitConfig
     """The continued training. Twin and in-prompt arms take its budget, rows and order."""
-    evaluation_neighbours: int | None = Field(None, ge=0, le=128)  # fmt: skip
+    evaluation_neighbours: int | None = Field(None, ge=0, le=128)
     """k at evaluation, whatever k was trained with; None: as trained. 0 closes the gate."""
     instruct: InstructConfig | None = None
     perplexity: PerplexityConfig = PerplexityConfig()
@@ -88,16 +113,24 @@ class Profile(Config):
 
     replicates: int = Field(3, ge=1)
     share_base: bool = True
-    """All replicates continue one base model, so the noise of base training is not in the intervals."""
+    """All replicates continue one base model, so the noise of base training is not in the
+    intervals.
+    """
     size_experiment: Literal["swap", "retrain"] = "swap"
-    """Primary reading of views: `swap` changes the datastore of a trained model, `retrain` trains one per view."""
+    """Primary reading of views: `swap` changes the datastore of a trained model, `retrain` trains
+    one per view.
+    """
     metrics: tuple[str, ...] = ("perplexity", "choice_accuracy")
     """For entries that name none; the first is the primary one."""
     thresholds: dict[str, float] = Field(default_factory=dict)
-    """Smallest difference that matters, by metric id, in nats or shares. Default: 0.01 nat, 0.01 = 1 point."""
+    """Smallest difference that matters, by metric id, in nats or shares. Default: 0.01 nat, 0.01 =
+    1 point.
+    """
     alpha: float = Field(0.05, gt=0, lt=0.5)
     leaves_out: tuple[LeftOut, ...] = ()
-    """Arms that belong to another profile; a plan that asks for one is told so, and the rest of it is run."""
+    """Arms that belong to another profile; a plan that asks for one is told so, and the rest of it
+    is run.
+    """
     limits: tuple[str, ...] = ()
     """What a reader must know about this profile; stands among the report's limits."""
     expected_datastore_chunks: int | None = Field(None, ge=1)
@@ -106,7 +139,9 @@ class Profile(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.base is None) == (self.pretrained is None):
-            raise ValueError("give `base` (a decoder to train) or `pretrained` (one to start from), one of them")
+            raise ValueError(
+                "give `base` (a decoder to train) or `pretrained` (one to start from), one of them"
+            )
         chunk_tokens = self.retrofit.retro.chunk_tokens
         if chunk_tokens != self.datastore.chunk_tokens:
             raise ValueError(
@@ -115,10 +150,12 @@ class Profile(Config):
             )
         if self.training_text.sequence_tokens % chunk_tokens:
             raise ValueError(
-                f"training_text.sequence_tokens {self.training_text.sequence_tokens} is not a multiple of "
+                f"training_text.sequence_tokens {self.training_text.sequence_tokens} is not a "
+                "multiple of "
                 f"datastore.chunk_tokens {chunk_tokens}"
             )
-        # A training that is given in tokens has a number of steps only with the rows: say it now, not in the run.
+        # A training that is given in tokens has a number of steps only with the rows: say it now,
+        # not in the run.
         steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
         self.retrofit.made_neighbours.require_within(steps)
         self.retrofit.require_reading(self.training_text.sequence_tokens)
@@ -128,8 +165,13 @@ class Profile(Config):
         for path in DECIDED_PER_CALL:
             section, field = path.split(".")
             config = getattr(self, section)
-            if config is not None and getattr(config, field) != type(config).model_fields[field].default:
-                raise ValueError(f"{path} is set by arm and replicate, not by a profile; leave it out")
+            if (
+                config is not None
+                and getattr(config, field) != type(config).model_fields[field].default
+            ):
+                raise ValueError(
+                    f"{path} is set by arm and replicate, not by a profile; leave it out"
+                )
         return self
 
     def value(self, path: str) -> Any:
@@ -174,13 +216,18 @@ class Profile(Config):
     def metric(self, metric_id: str) -> Metric:
         """The metric with this profile's threshold."""
         metric = METRICS[metric_id]
-        return metric.model_copy(update={"threshold": self.thresholds.get(metric_id, metric.threshold)})
+        return metric.model_copy(
+            update={"threshold": self.thresholds.get(metric_id, metric.threshold)}
+        )
 
-    # What each stage is given. `view` is the arm's in training only where the experiment is `retrain`.
+    # What each stage is given. `view` is the arm's in training only where the experiment is
+    # `retrain`.
 
     @property
     def validation_text(self) -> SequencesConfig:
-        """Rows for the validation curves: as the training rows, from the documents that are trained on nowhere."""
+        """Rows for the validation curves: as the training rows, from the documents that are trained
+        on nowhere.
+        """
         return self.training_text.model_copy(update={"split": "valid", "max_tokens": None})
 
     def retrofit_config(self, view: ViewConfig | None = None) -> RetrofitConfig:
@@ -188,7 +235,9 @@ class Profile(Config):
 
     @property
     def used(self) -> "Profile":
-        """The profile without the settings of the retrofit that its training does not use: equal where results are."""
+        """The profile without the settings of the retrofit that its training does not use: equal
+        where results are.
+        """
         steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
         return self.model_copy(update={"retrofit": self.retrofit.used(steps)})
 
@@ -196,12 +245,18 @@ class Profile(Config):
         retrofit = self.retrofit
         if self.mechanism == "wider":  # its own weights are what is wider
             return TwinConfig(as_large_as=retrofit.retro, train=retrofit.train)
-        return TwinConfig(freeze_backbone=retrofit.freeze_backbone, lora=retrofit.lora, train=retrofit.train)
+        return TwinConfig(
+            freeze_backbone=retrofit.freeze_backbone, lora=retrofit.lora, train=retrofit.train
+        )
 
     @property
     def neighbours_read(self) -> int:
         """k at evaluation."""
-        return self.retrofit.retro.neighbours if self.evaluation_neighbours is None else self.evaluation_neighbours
+        return (
+            self.retrofit.retro.neighbours
+            if self.evaluation_neighbours is None
+            else self.evaluation_neighbours
+        )
 
     def in_prompt_config(self, view: ViewConfig | None = None) -> InPromptConfig:
         retro = self.retrofit.retro
@@ -214,7 +269,11 @@ class Profile(Config):
 
     def instruct_config(self, view: ViewConfig | None = None) -> InstructConfig | None:
         retro = self.retrofit.retro
-        given = {"view": view or self.whole_view, "chunk_tokens": retro.chunk_tokens, "neighbours": retro.neighbours}
+        given = {
+            "view": view or self.whole_view,
+            "chunk_tokens": retro.chunk_tokens,
+            "neighbours": retro.neighbours,
+        }
         return None if self.instruct is None else self.instruct.model_copy(update=given)
 
     @property
@@ -240,7 +299,9 @@ def load_named(folder: str, name: Path | str, kind: str) -> dict[str, Any]:
         return load_yaml(name)
     packaged = resources.files("chunkwise") / folder
     files = packaged.iterdir() if packaged.is_dir() else ()
-    known = sorted(entry.name.removesuffix(".yaml") for entry in files if entry.name.endswith(".yaml"))
+    known = sorted(
+        entry.name.removesuffix(".yaml") for entry in files if entry.name.endswith(".yaml")
+    )
     if str(name) not in known:
         hint = f"or give a file: my_{kind}.yaml"
         raise ConfigError(f"no {kind} {str(name)!r}; packaged: {', '.join(known)}", hint=hint)

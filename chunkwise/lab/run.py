@@ -1,10 +1,11 @@
 """`chunkwise ablate`: a plan and a profile in, a report out.
 
-    read -> resolve -> data jobs -> check the views -> trainings and evaluations -> collect -> report
+    read -> resolve -> data jobs -> check the views -> trainings and evaluations -> collect ->
+    report
 
-Run it again to resume: whatever is in the artefact store is not built again, a killed training goes on from its last
-checkpoint, and `results` in report.json come out in the same bytes. Nothing is trained before the datastore has
-shown that it can serve every view.
+Run it again to resume: whatever is in the artefact store is not built again, a killed training goes
+on from its last checkpoint, and `results` in report.json come out in the same bytes. Nothing is
+trained before the datastore has shown that it can serve every view.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from pathlib import Path
 import yaml
 
 from chunkwise import __version__
-from chunkwise.core.errors import ArtefactError, ChunkwiseError, ConfigError, MismatchError, PlanError
+from chunkwise.core.errors import (
+    ArtefactError,
+    ChunkwiseError,
+    ConfigError,
+    MismatchError,
+    PlanError,
+)
 from chunkwise.core.io import machine_errors, read_json, write_json
 from chunkwise.core.progress import display, note
 from chunkwise.core.provenance import code_facts
@@ -76,11 +83,12 @@ def ablate(
     Args:
         plan: a file, or the name of a packaged plan.
         profile: the baseline, and how large everything is.
-        out: gets report.html, report.md, report.json, figures/, measurements.parquet and .csv, resolution.json and
-            study.json (jobs and keys).
+        out: gets report.html, report.md, report.json, figures/, measurements.parquet and .csv,
+            resolution.json and study.json (jobs and keys).
         overrides: answers to what the resolver cannot know (YAML).
         strict: refuse a plan of which something is not resolved.
-        dry_run: print what would be done and how long it would take to stdout; train nothing, write nothing to `out`.
+        dry_run: print what would be done and how long it would take to stdout; train nothing, write
+            nothing to `out`.
         workers: processes; default one a core, or one a GPU. No result depends on it.
         date: of the report, UTC; default now.
         command: what a reader types to run this again; default: the plan and the profile by name.
@@ -97,9 +105,16 @@ def ablate(
     document, plan_text = open_plan(plan)
     answers = load_overrides(overrides) if overrides else None
     resolution = resolve(document, profile, overrides=answers)
-    unread = [f"line {remark.line}: {remark.message}" for remark in document.diagnostics if remark.severity == "error"]
+    unread = [
+        f"line {remark.line}: {remark.message}"
+        for remark in document.diagnostics
+        if remark.severity == "error"
+    ]
     if strict and unread:
-        raise PlanError(f"part of the plan could not be parsed: {'; '.join(unread)}", hint="fix it, or drop --strict")
+        raise PlanError(
+            f"part of the plan could not be parsed: {'; '.join(unread)}",
+            hint="fix it, or drop --strict",
+        )
     for remark in unread:
         note(f"not read: {plan}, {remark}")
     _require_some(resolution, strict)
@@ -131,7 +146,9 @@ def ablate(
         outcome,
         document,
         plan_text=plan_text,
-        profile_text=yaml.safe_dump(profile.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
+        profile_text=yaml.safe_dump(
+            profile.model_dump(mode="json", exclude_defaults=True), sort_keys=False
+        ),
         command=command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT",
     )
     if not baseline_is_there(results.cells):
@@ -146,7 +163,7 @@ def ablate(
     return status
 
 
-# --- before anything runs ----------------------------------------------------------------------------------------
+# --- before anything runs -------------------------------------------------------------------------
 
 
 def run_plan(
@@ -160,8 +177,8 @@ def run_plan(
 ) -> Report:
     """Run a plan and load its report; what `chunkwise ablate` does, for a notebook.
 
-    It starts worker processes, so a script calls it below `if __name__ == "__main__":`. After an interruption the
-    same call goes on.
+    It starts worker processes, so a script calls it below `if __name__ == "__main__":`. After an
+    interruption the same call goes on.
 
     Args:
         plan: a file, or the name of a packaged plan.
@@ -175,7 +192,9 @@ def run_plan(
     """
     baseline = load_profile(profile, settings) if not isinstance(profile, Profile) else profile
     if isinstance(profile, Profile) and tuple(settings):
-        raise ConfigError("settings change a profile that is named", hint="give the changed profile itself")
+        raise ConfigError(
+            "settings change a profile that is named", hint="give the changed profile itself"
+        )
     ablate(plan, baseline, Path(out), store=store, workers=workers)
     return load_report(out)
 
@@ -202,9 +221,14 @@ def open_plan(plan: Path | str) -> tuple[PlanDocument, str]:
         data = Path(plan).read_bytes()[: plans.MAX_BYTES + 1]
         return plans.check(plan), data.decode("utf-8", "replace")
     packaged = resources.files("chunkwise") / "plans"
-    known = sorted(entry.name.removesuffix(".md") for entry in packaged.iterdir() if entry.name.endswith(".md"))
+    known = sorted(
+        entry.name.removesuffix(".md") for entry in packaged.iterdir() if entry.name.endswith(".md")
+    )
     if str(plan) not in known:
-        raise PlanError(f"no plan {str(plan)!r}: neither a file nor one of the packaged plans ({', '.join(known)})")
+        raise PlanError(
+            f"no plan {str(plan)!r}: neither a file nor one of the packaged plans "
+            f"({', '.join(known)})"
+        )
     text = (packaged / f"{plan}.md").read_text(encoding="utf-8")
     return plans.parse(text), text
 
@@ -214,10 +238,13 @@ def _require_some(resolution: Resolution, strict: bool) -> None:
     if strict:
         resolution.require_all()
     if resolution.exit_code == 2:
-        reasons = "; ".join((*resolution.problems, *resolution.left_out, *resolution.without_effect))
+        reasons = "; ".join(
+            (*resolution.problems, *resolution.left_out, *resolution.without_effect)
+        )
         reasons = reasons or "every value is the baseline's"
         raise PlanError(
-            f"nothing of the plan can be run: {reasons}", hint="`chunkwise plan check FILE` shows how the plan is read"
+            f"nothing of the plan can be run: {reasons}",
+            hint="`chunkwise plan check FILE` shows how the plan is read",
         )
 
 
@@ -225,7 +252,11 @@ def _claim(out: Path, resolution: Resolution) -> None:
     """Take `out` for this study, or refuse it where it holds anything else."""
     mine = out / "resolution.json"
     if out.exists():
-        foreign = [path.name for path in out.iterdir() if path.name not in OURS] if out.is_dir() else [out.name]
+        foreign = (
+            [path.name for path in out.iterdir() if path.name not in OURS]
+            if out.is_dir()
+            else [out.name]
+        )
         if foreign:
             raise ArtefactError(
                 f"{out} holds other files ({', '.join(sorted(foreign)[:3])}); nothing was written",
@@ -236,7 +267,8 @@ def _claim(out: Path, resolution: Resolution) -> None:
         same = all(before.get(name) == getattr(resolution, name) for name in what)
         if before and not same:
             raise ArtefactError(
-                f"{out} holds the study of another plan, profile or setting (profile {before.get('profile')}); "
+                f"{out} holds the study of another plan, profile or setting (profile "
+                f"{before.get('profile')}); "
                 "nothing was written",
                 hint="choose a new or empty folder",
             )
@@ -246,11 +278,14 @@ def _claim(out: Path, resolution: Resolution) -> None:
 
 
 def check_views(
-    study: Study, artefacts: Mapping[str, Artefact], failures: Mapping[str, ChunkwiseError] | None = None
+    study: Study,
+    artefacts: Mapping[str, Artefact],
+    failures: Mapping[str, ChunkwiseError] | None = None,
 ) -> Resolution:
     """The resolution without the views that the datastore or the neighbour tables cannot serve.
 
-    A view needs enough chunks, its quota within 1 %, and k neighbours for 99 % of the queries, in every replicate.
+    A view needs enough chunks, its quota within 1 %, and k neighbours for 99 % of the queries, in
+    every replicate.
 
     Raises:
         ChunkwiseError: the baseline's own view cannot be served, or its data could not be made.
@@ -260,7 +295,12 @@ def check_views(
     from chunkwise.neighbours.table import NeighbourTable
 
     data = study.trained[RETRO].data
-    needed = [data.datastore, data.text_neighbours, data.evaluation_neighbours, data.question_neighbours]
+    needed = [
+        data.datastore,
+        data.text_neighbours,
+        data.evaluation_neighbours,
+        data.question_neighbours,
+    ]
     for job in needed:
         if job is not None and job.id not in artefacts:
             raise next(iter((failures or {}).values()))
@@ -288,7 +328,7 @@ def check_views(
     return mark_infeasible(study.resolution, problems) if problems else study.resolution
 
 
-# --- afterwards --------------------------------------------------------------------------------------------------
+# --- afterwards -----------------------------------------------------------------------------------
 
 
 def _study_record(study: Study, schedule: Schedule) -> dict:
@@ -299,11 +339,17 @@ def _study_record(study: Study, schedule: Schedule) -> dict:
         status = "done" if artefact else "failed" if job.id in schedule.failures else "skipped"
         jobs.append(
             {
-                "id": job.id, "stage": job.stage.name, "arm": job.arm, "detail": job.detail, "replicate": job.replicate,
-                "inputs": dict(job.inputs), "status": status,
-                "key": artefact and artefact.key, "digest": artefact and artefact.digest,
+                "id": job.id,
+                "stage": job.stage.name,
+                "arm": job.arm,
+                "detail": job.detail,
+                "replicate": job.replicate,
+                "inputs": dict(job.inputs),
+                "status": status,
+                "key": artefact and artefact.key,
+                "digest": artefact and artefact.digest,
             }
-        )  # fmt: skip
+        )
     return {"profile": study.profile.name, "asked": dict(study.jobs.asked), "jobs": jobs}
 
 
@@ -315,8 +361,12 @@ def _run_log(schedule: Schedule, started: float, date: str | None, status: int) 
     return RunLog(
         date=date or datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         seconds=round(time.monotonic() - started, 1),
-        machine=f"{available_cores()} cores, {memory:.0f} GiB, {f'{gpus} GPUs' if gpus else 'no accelerator'}",
-        version=__version__ + (f" ({commit[:12]}{'-dirty' if commit.endswith('-dirty') else ''})" if commit else ""),
+        machine=(
+            f"{available_cores()} cores, {memory:.0f} GiB, "
+            f"{f'{gpus} GPUs' if gpus else 'no accelerator'}"
+        ),
+        version=__version__
+        + (f" ({commit[:12]}{'-dirty' if commit.endswith('-dirty') else ''})" if commit else ""),
         lock_digest=_installed_digest(),
         exit_status=status,
         jobs=tuple(schedule.rows[job.id] for job in jobs if job.id in schedule.rows),
@@ -325,5 +375,7 @@ def _run_log(schedule: Schedule, started: float, date: str | None, status: int) 
 
 def _installed_digest() -> str:
     """Identity of the installed set of packages."""
-    names = sorted({f"{found.name.lower()}=={found.version}" for found in importlib.metadata.distributions()})
+    names = sorted(
+        {f"{found.name.lower()}=={found.version}" for found in importlib.metadata.distributions()}
+    )
     return hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,5 @@
-"""The words that all rooms of the lab share: a metric, an arm, a place in the results, a comparison.
+"""The words that all rooms of the lab share: a metric, an arm, a place in the results, a
+comparison.
 
 Metric        how a number is analysed and shown
 Arm           the baseline with a few fields changed
@@ -22,36 +23,69 @@ FULL = "full"
 
 
 class Metric(Config):
-    """How a metric is analysed and shown. Values are kept in natural units: nats per token, shares from 0 to 1."""
+    """How a metric is analysed and shown. Values are kept in natural units: nats per token, shares
+    from 0 to 1.
+    """
 
     id: str
     title: str
     unit: str  # of the shown difference: "nats per token", "points"
     better: Literal["lower", "higher"]
-    threshold: float  # smallest difference that counts, in the unit of the values; set before running
+    threshold: (
+        float  # smallest difference that counts, in the unit of the values; set before running
+    )
     chance: float | None = None  # score of guessing; None: the metric has no chance level
     factor: float = 1.0  # shown = value * factor (100 for points)
     exponential: bool = False  # exp(value) is what readers know: perplexity
 
 
-#: Perplexity is analysed as the mean negative log-likelihood per token; perplexities are never averaged.
+#: Perplexity is analysed as the mean negative log-likelihood per token; perplexities are never
+#: averaged.
 METRICS: dict[str, Metric] = {
     metric.id: metric
     for metric in (
         Metric(
-            id="perplexity", title="perplexity", unit="nats per token", better="lower", threshold=0.01,
+            id="perplexity",
+            title="perplexity",
+            unit="nats per token",
+            better="lower",
+            threshold=0.01,
             exponential=True,
         ),
-        Metric(id="bits_per_byte", title="bits per byte", unit="bits per byte", better="lower", threshold=0.005),
         Metric(
-            id="choice_accuracy", title="choice accuracy", unit="points", better="higher", threshold=0.01,
-            chance=0.25, factor=100,
+            id="bits_per_byte",
+            title="bits per byte",
+            unit="bits per byte",
+            better="lower",
+            threshold=0.005,
         ),
-        Metric(id="exact_match", title="exact match", unit="points", better="higher", threshold=0.01, factor=100),
+        Metric(
+            id="choice_accuracy",
+            title="choice accuracy",
+            unit="points",
+            better="higher",
+            threshold=0.01,
+            chance=0.25,
+            factor=100,
+        ),
+        Metric(
+            id="exact_match",
+            title="exact match",
+            unit="points",
+            better="higher",
+            threshold=0.01,
+            factor=100,
+        ),
         Metric(id="f1", title="F1", unit="points", better="higher", threshold=0.01, factor=100),
-        Metric(id="answer_nll", title="answer likelihood", unit="nats per token", better="lower", threshold=0.01),
+        Metric(
+            id="answer_nll",
+            title="answer likelihood",
+            unit="nats per token",
+            better="lower",
+            threshold=0.01,
+        ),
     )
-}  # fmt: skip
+}
 
 
 class Arm(Config):
@@ -70,7 +104,9 @@ class Arm(Config):
     stage: str | None = None
     """First stage that differs from the baseline's."""
     role: Literal["arm", "reference", "second-meaning"] = "arm"
-    """reference: what others are compared with; second-meaning: another reading of the same words, always shown."""
+    """reference: what others are compared with; second-meaning: another reading of the same words,
+    always shown.
+    """
     against: str = "baseline"
     """Id of the arm that it is compared with."""
     experiment: Literal["swap", "retrain", "arm"] = "arm"
@@ -92,10 +128,13 @@ class Arm(Config):
 
 
 class Selector(Config):
-    """Which evaluation: a trained arm, how its retrieval was set, and the view of the datastore that it read."""
+    """Which evaluation: a trained arm, how its retrieval was set, and the view of the datastore
+    that it read.
+    """
 
     arm: str
-    condition: str = "on"  # perplexity: on, off, random, oracle, none; questions: closed, prompt, encoder, both ...
+    # perplexity: on, off, random, oracle, none; questions: closed, prompt, encoder, both ...
+    condition: str = "on"
     view: str = FULL
 
 
@@ -108,11 +147,14 @@ class Comparison(Config):
     arm: Selector
     baseline: Selector
     metrics: tuple[str, ...]  # the first is the primary one
-    #: selector per metric other than `arm` and `baseline`: questions are asked under another condition than text
+    #: selector per metric other than `arm` and `baseline`: questions are asked under another
+    #: condition than text
     at: dict[str, tuple[Selector, Selector]] = {}
     experiment: Literal["swap", "retrain", "arm"] = "arm"
     role: Literal["primary", "extra", "control"] = "primary"
-    series: str | None = None  # levels of one ordered knob share a series; its slope is then the headline
+    series: str | None = (
+        None  # levels of one ordered knob share a series; its slope is then the headline
+    )
     fraction: float | None = None  # target fraction of the datastore
     invalid: str | None = None  # a failed parity or leak check, in words: no verdict is given
 

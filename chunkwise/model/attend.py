@@ -1,14 +1,16 @@
-"""Softmax attention with a bias that is trained, and a null logit that takes weight and gives nothing.
+"""Softmax attention with a bias that is trained, and a null logit that takes weight and gives
+nothing.
 
-torch's fused kernels give a bias no gradient and know no null logit; composed of operations, attention over a few
-hundred neighbour tokens is mostly passes over its weights. So its gradient is written out here: with P the weights,
-O = P V and G the gradient of O,
+torch's fused kernels give a bias no gradient and know no null logit; composed of operations,
+attention over a few hundred neighbour tokens is mostly passes over its weights. So its gradient is
+written out here: with P the weights, O = P V and G the gradient of O,
 
-    dV = P' G      dS = P * (G V' - rowsum(G * O))      dQ = dS K / sqrt(h)      dK = dS' Q / sqrt(h)
+    dV = P' G      dS = P * (G V' - rowsum(G * O))      dQ = dS K / sqrt(h)      dK = dS' Q /
+                   sqrt(h)
 
-the bias gets dS summed over what it was broadcast over, and the null logit, whose weight is P0 = 1 - rowsum(P), gets
--P0 * rowsum(G * O). Softmax is taken in float32 at least. P is made anew in the backward pass: it takes no longer than
-keeping it, and is the largest tensor here.
+the bias gets dS summed over what it was broadcast over, and the null logit, whose weight is P0 = 1
+- rowsum(P), gets -P0 * rowsum(G * O). Softmax is taken in float32 at least. P is made anew in the
+backward pass: it takes no longer than keeping it, and is the largest tensor here.
 
 Dimensions: N rows, H heads, L queries, S keys, h head width.
 """
@@ -34,14 +36,25 @@ def biased_attention(
         mask: the same, without one: 0, or a large negative number. Finite.
         null_H: the null logit of each head; None for none.
     """
-    if torch.is_autocast_enabled(query_NHLh.device.type):  # the backward pass, which makes P anew, knows nothing of it
+    if torch.is_autocast_enabled(
+        query_NHLh.device.type
+    ):  # the backward pass, which makes P anew, knows nothing of it
         dtype = torch.get_autocast_dtype(query_NHLh.device.type)
-        query_NHLh, key_NHSh, value_NHSh = query_NHLh.to(dtype), key_NHSh.to(dtype), value_NHSh.to(dtype)
+        query_NHLh, key_NHSh, value_NHSh = (
+            query_NHLh.to(dtype),
+            key_NHSh.to(dtype),
+            value_NHSh.to(dtype),
+        )
     return _BiasedAttention.apply(query_NHLh, key_NHSh, value_NHSh, bias, mask, null_H)
 
 
 def _weights(
-    query: Tensor, key: Tensor, bias: Tensor | None, mask: Tensor | None, null: Tensor | None, sizes: tuple[int, ...]
+    query: Tensor,
+    key: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    null: Tensor | None,
+    sizes: tuple[int, ...],
 ) -> tuple[Tensor, Tensor | None]:
     """P [N * H, L, S], and the null logit's weight P0 [N, H, L, 1]."""
     N, H, L, S = sizes
@@ -103,5 +116,9 @@ class _BiasedAttention(torch.autograd.Function):
             grad_bias = grad_logits.view(N, H, L, S).sum_to_size(bias.shape).to(bias.dtype)
         if ctx.needs_input_grad[5]:
             grad_null = -(rest * along.view(N, H, L, 1)).sum((0, 2, 3)).to(null.dtype)
-        parts = (grad_query.view(N, H, L, h), grad_key.view(N, H, S, h), grad_value.view(N, H, S, h))
+        parts = (
+            grad_query.view(N, H, L, h),
+            grad_key.view(N, H, S, h),
+            grad_value.view(N, H, S, h),
+        )
         return (*parts, grad_bias, None, grad_null)

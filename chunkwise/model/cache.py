@@ -1,14 +1,17 @@
-"""What retrieval must remember between two calls of a cached generation, riding on the decoder's own cache.
+"""What retrieval must remember between two calls of a cached generation, riding on the decoder's
+own cache.
 
-One decoding step then costs one decoder step plus cross-attention over keys and values that are already there: the
-neighbours of the window that the token reads (k * r tokens per CCA layer). Encoder and projections run only in the call
-in which a window completes. Only the current row of each text is kept, so memory does not grow with the text; the price
-is that a cache cannot be cropped back across a window's end.
+One decoding step then costs one decoder step plus cross-attention over keys and values that are
+already there: the neighbours of the window that the token reads (k * r tokens per CCA layer).
+Encoder and projections run only in the call in which a window completes. Only the current row of
+each text is kept, so memory does not grow with the text; the price is that a cache cannot be
+cropped back across a window's end.
 
-The decoder's cache gets a subclass of its own class, so whatever reorders, repeats or selects its rows (beam search,
-candidates that share a prefix) does the same to ours.
+The decoder's cache gets a subclass of its own class, so whatever reorders, repeats or selects its
+rows (beam search, candidates that share a prefix) does the same to ours.
 
-Dimensions: B batch, H heads, h head width, s slots of a row, S = k * r neighbour tokens, D decoder width, P tokens.
+Dimensions: B batch, H heads, h head width, s slots of a row, S = k * r neighbour tokens, D decoder
+    width, P tokens.
 """
 
 import copy
@@ -52,8 +55,8 @@ class RetroState:
         first_tokens: place of each text's first token (what stands before is padding).
         tokens: tokens seen, equal to the length of the decoder's cache.
         row: None if no text has neighbours at present.
-        pending: the last decoder states at the first CCA layer, pieces [B, P, D], for windows that are not complete
-            yet; only with query conditioning.
+        pending: the last decoder states at the first CCA layer, pieces [B, P, D], for windows that
+            are not complete yet; only with query conditioning.
     """
 
     chunk_tokens: int
@@ -67,7 +70,8 @@ class RetroState:
     def apply(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put everything through `change`, a function of a tensor whose first axis is the batch."""
         self.starts, self.first_tokens = (
-            tuple(change(torch.tensor(values)).tolist()) for values in (self.starts, self.first_tokens)
+            tuple(change(torch.tensor(values)).tolist())
+            for values in (self.starts, self.first_tokens)
         )
         if self.row is not None:
             row = self.row
@@ -81,10 +85,14 @@ class RetroState:
         """Forget what came after the first `tokens` tokens."""
         sizes = (self.chunk_tokens, self.stride)
         for start in set(self.starts):
-            if complete_windows(tokens, start, *sizes) != complete_windows(self.tokens, start, *sizes):
+            if complete_windows(tokens, start, *sizes) != complete_windows(
+                self.tokens, start, *sizes
+            ):
                 raise ChunkwiseError(
-                    f"cannot crop a cache of {self.tokens} tokens to {tokens}: only the neighbours of the last "
-                    f"complete chunk of {self.chunk_tokens} are kept, and that chunk would become incomplete",
+                    f"cannot crop a cache of {self.tokens} tokens to {tokens}: only the neighbours "
+                    "of the last "
+                    f"complete chunk of {self.chunk_tokens} are kept, and that chunk would become "
+                    "incomplete",
                     hint="crop within the current chunk, or prefill again",
                 )
         if self.pending:
@@ -139,9 +147,11 @@ def board(past: Cache, state: RetroState) -> RetroState:
 
 
 def expand_cache(past: Cache, times: int) -> Cache:
-    """A copy of `past` with every row repeated `times` times, next to each other; `past` stays as it is.
+    """A copy of `past` with every row repeated `times` times, next to each other; `past` stays as
+    it is.
 
-    For candidates that share a prefix: prefill the prompts once, then forward `times` answers for each.
+    For candidates that share a prefix: prefill the prompts once, then forward `times` answers for
+    each.
 
         past = model(prompts_BT, neighbour_ids=..., use_cache=True).past_key_values
         logits = model(answers_BxA, past_key_values=expand_cache(past, answers_per_prompt)).logits

@@ -1,9 +1,11 @@
-"""Can this model carry retrieval? What there is to know before anything is trained, from a folder or a hub name.
+"""Can this model carry retrieval? What there is to know before anything is trained, from a folder
+or a hub name.
 
-The whole model is built once without weights, on torch's meta device, which costs no memory at any size: it gives the
-layers, those that get cross-attention, and what a retrofit adds. Then the probe runs: on the model's own weights, or on
-random ones in the first few layers (as many as show one of each kind), so that a model that does not fit into memory
-can be checked too. Nothing is trained, nothing is written, no code from the folder is run and no pickle is read.
+The whole model is built once without weights, on torch's meta device, which costs no memory at any
+size: it gives the layers, those that get cross-attention, and what a retrofit adds. Then the probe
+runs: on the model's own weights, or on random ones in the first few layers (as many as show one of
+each kind), so that a model that does not fit into memory can be checked too. Nothing is trained,
+nothing is written, no code from the folder is run and no pickle is read.
 """
 
 import copy
@@ -23,7 +25,13 @@ from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from chunkwise.core.errors import ArtefactError, AttachError, ChunkwiseError, InputError, MachineError
+from chunkwise.core.errors import (
+    ArtefactError,
+    AttachError,
+    ChunkwiseError,
+    InputError,
+    MachineError,
+)
 from chunkwise.core.io import read_json
 from chunkwise.core.progress import note
 from chunkwise.model.attach import (
@@ -52,10 +60,13 @@ class ModelCheck:
 
     Attributes:
         model: as it was asked for. family: the config's model_type.
-        layers, attention_layers, cca_layers: how many; numbers from 1 with self-attention, with cross-attention.
+        layers, attention_layers, cca_layers: how many; numbers from 1 with self-attention, with
+            cross-attention.
         parameters, retrieval_parameters: of the model, and what a retrofit adds.
-        random_layers: layers with random weights that were probed; None where the model's own weights were.
-        report: what the probe found. refusal: why the model cannot carry retrieval. One of them is there.
+        random_layers: layers with random weights that were probed; None where the model's own
+            weights were.
+        report: what the probe found. refusal: why the model cannot carry retrieval. One of them is
+            there.
     """
 
     model: str
@@ -70,17 +81,20 @@ class ModelCheck:
     refusal: AttachError | None = None
 
 
-def check(model: str, options: RetroOptions | None = None, *, config_only: bool = False) -> ModelCheck:
+def check(
+    model: str, options: RetroOptions | None = None, *, config_only: bool = False
+) -> ModelCheck:
     """Check a model.
 
     Args:
-        model: a folder with config.json, with or without weights, or a name on the Hugging Face hub.
+        model: a folder with config.json, with or without weights, or a name on the Hugging Face
+            hub.
         options: of the retrofit.
         config_only: do not read weights.
 
     Raises:
-        InputError, ArtefactError: nothing there that could be checked. MachineError: too large for this machine.
-        A model that cannot carry retrieval raises nothing: see `refusal`.
+        InputError, ArtefactError: nothing there that could be checked. MachineError: too large for
+        this machine. A model that cannot carry retrieval raises nothing: see `refusal`.
     """
     folder = _folder(model)
     source: str | Path = model if folder is None else folder
@@ -91,17 +105,26 @@ def check(model: str, options: RetroOptions | None = None, *, config_only: bool 
         config = decoder_config(config)
         whole = _on_meta(config)
         layers = check_structure(whole)
-        facts.update(layers=len(layers), attention_layers=attention_layers(layers), parameters=_size(whole))
+        facts.update(
+            layers=len(layers), attention_layers=attention_layers(layers), parameters=_size(whole)
+        )
         kinds = _kinds(config, layers)
         retro = _retrofit_on_meta(config, whole, options or RetroOptions())
         cca_layers = tuple(retro.config.cca_layers)
         added = set(retro.retrieval_parameter_names())
         facts.update(
             cca_layers=cca_layers,
-            retrieval_parameters=sum(value.numel() for name, value in retro.named_parameters() if name in added),
+            retrieval_parameters=sum(
+                value.numel() for name, value in retro.named_parameters() if name in added
+            ),
         )
         if own_weights:
-            _require_memory(whole, _dtype(config), "its weights", "check its architecture alone with --config-only")
+            _require_memory(
+                whole,
+                _dtype(config),
+                "its weights",
+                "check its architecture alone with --config-only",
+            )
             decoder = _with_weights(model, source, config, local=folder is not None)
         else:
             decoder = with_random_weights(config, kinds)
@@ -125,8 +148,14 @@ def decoder_config(config: PreTrainedConfig) -> PreTrainedConfig:
             hint="`chunkwise generate` reads it; check the decoder that it was made from",
         )
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        what = "an encoder-decoder" if getattr(config, "is_encoder_decoder", False) else "no causal language model"
-        raise AttachError(f"{family}: {what} (transformers has no ForCausalLM class for its config)", hint=HINT)
+        what = (
+            "an encoder-decoder"
+            if getattr(config, "is_encoder_decoder", False)
+            else "no causal language model"
+        )
+        raise AttachError(
+            f"{family}: {what} (transformers has no ForCausalLM class for its config)", hint=HINT
+        )
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
     part = config.sub_configs.get("text_config")
     if part is not None and model_class.config_class is part:
@@ -135,7 +164,8 @@ def decoder_config(config: PreTrainedConfig) -> PreTrainedConfig:
         return text
     if is_composite(config) or not hasattr(config, "num_hidden_layers"):
         raise AttachError(
-            f"{model_class.__name__} ({family}): several models in one, each with a config of its own "
+            f"{model_class.__name__} ({family}): several models in one, each with a config of its "
+            "own "
             f"({', '.join(config.sub_configs)})",
             hint=COMPOSITE_HINT,
         )
@@ -172,10 +202,11 @@ def with_random_weights(config: PreTrainedConfig, kinds: list[Any]) -> PreTraine
 
 @torch.no_grad()
 def _fill(decoder: PreTrainedModel) -> None:
-    """Random weights, norms and factors near 1 among them: at 1 they would hide what stands behind them.
+    """Random weights, norms and factors near 1 among them: at 1 they would hide what stands behind
+    them.
 
-    One draw is laid out again and again, since drawing billions of numbers takes minutes. Its length is no multiple of
-    a width, so no two rows of a matrix are alike.
+    One draw is laid out again and again, since drawing billions of numbers takes minutes. Its
+    length is no multiple of a width, so no two rows of a matrix are alike.
     """
     drawn = torch.randn(2**20 + 7, generator=torch.Generator().manual_seed(0))
     for name, parameter in decoder.named_parameters():
@@ -215,9 +246,14 @@ def _folder(model: str) -> Path | None:
             hint="a name on the hub is NAME or OWNER/NAME",
         )
     if not folder.is_dir():
-        raise InputError(f"expected a folder with config.json, got the file {model}", hint="give the folder it is in")
+        raise InputError(
+            f"expected a folder with config.json, got the file {model}",
+            hint="give the folder it is in",
+        )
     if not (folder / "config.json").is_file():
-        raise ArtefactError(f"{model} holds no config.json: {_what_is_there(folder)}", hint=_remedy(folder))
+        raise ArtefactError(
+            f"{model} holds no config.json: {_what_is_there(folder)}", hint=_remedy(folder)
+        )
     return folder
 
 
@@ -242,7 +278,9 @@ def _remedy(folder: Path) -> str | None:
 def _has_weights(folder: Path) -> bool:
     if any(folder.glob("*.safetensors")):
         return True
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    pickled = sorted(
+        path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)
+    )
     if pickled:
         raise ArtefactError(
             f"expected safetensors in {folder}, got {pickled[0]}: pickled weights are not read",
@@ -256,23 +294,33 @@ def _read_config(model: str, source: str | Path, *, local: bool) -> PreTrainedCo
         written = read_json(Path(source) / "config.json")
         if not isinstance(written, dict) or not isinstance(written.get("model_type"), str):
             raise ArtefactError(
-                f"config.json in {model} names no model_type", hint="it is not the config of a Hugging Face model"
+                f"config.json in {model} names no model_type",
+                hint="it is not the config of a Hugging Face model",
             )
         if written["model_type"] not in CONFIG_MAPPING:
-            own = " (it comes with code of its own, which is not run)" if "auto_map" in written else ""
+            own = (
+                " (it comes with code of its own, which is not run)"
+                if "auto_map" in written
+                else ""
+            )
             raise ArtefactError(
-                f"{model} is a model of type {written['model_type']!r}, which transformers {transformers.__version__} "
+                f"{model} is a model of type {written['model_type']!r}, which transformers "
+                f"{transformers.__version__} "
                 f"does not know{own}",
                 hint="a newer transformers may know it",
             )
     else:
         note(f"reading {model} from the Hugging Face hub")
     with _reading(model, local):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            source, local_files_only=local, trust_remote_code=False
+        )
         return config
 
 
-def _with_weights(model: str, source: str | Path, config: PreTrainedConfig, *, local: bool) -> PreTrainedModel:
+def _with_weights(
+    model: str, source: str | Path, config: PreTrainedConfig, *, local: bool
+) -> PreTrainedModel:
     """The model with its weights, in memory once."""
     with _reading(model, local):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -288,7 +336,8 @@ def _with_weights(model: str, source: str | Path, config: PreTrainedConfig, *, l
     wrong = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if wrong:
         raise ArtefactError(
-            f"the weights of {model} do not fit its config.json: {len(wrong)} are missing or of another shape, first "
+            f"the weights of {model} do not fit its config.json: {len(wrong)} are missing or of "
+            "another shape, first "
             f"{wrong[0]}",
             hint=AGAIN,
         )
@@ -310,7 +359,10 @@ def _reading(model: str, local: bool) -> Iterator[None]:
             raise ArtefactError(f"cannot read the model in {model}: {text}", hint=AGAIN) from error
         raise ArtefactError(
             f"there is no folder {model}, and the Hugging Face hub did not give it: {text}",
-            hint="check the name; without a network, download it where there is one (hf download) and give the folder",
+            hint=(
+                "check the name; without a network, download it where there is one (hf download) "
+                "and give the folder"
+            ),
         ) from error
     finally:
         hub_logging.set_verbosity(verbosity)
@@ -343,7 +395,9 @@ def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config)
 
 
-def _retrofit_on_meta(config: PreTrainedConfig, decoder: PreTrainedModel, options: RetroOptions) -> RetroForCausalLM:
+def _retrofit_on_meta(
+    config: PreTrainedConfig, decoder: PreTrainedModel, options: RetroOptions
+) -> RetroForCausalLM:
     with _building(config), torch.device("meta"):
         return RetroForCausalLM(RetroConfig(decoder=config, **options.model_dump()), decoder)
 
@@ -353,8 +407,14 @@ def _size(model: PreTrainedModel) -> int:
 
 
 def _kinds(config: PreTrainedConfig, layers: torch.nn.ModuleList) -> list[Any]:
-    """By layer what tells it from others: its modules, their shapes, and what the config lists by layer."""
-    lists = [value for value in vars(config).values() if isinstance(value, list) and len(value) == len(layers)]
+    """By layer what tells it from others: its modules, their shapes, and what the config lists by
+    layer.
+    """
+    lists = [
+        value
+        for value in vars(config).values()
+        if isinstance(value, list) and len(value) == len(layers)
+    ]
     return [
         (
             type(layer),
@@ -388,8 +448,12 @@ def _dtype(config: PreTrainedConfig) -> torch.dtype:
 
 
 def _require_memory(model: PreTrainedModel, dtype: torch.dtype, what: str, remedy: str) -> None:
-    needed, there = _size(model) * dtype.itemsize, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed, there = (
+        _size(model) * dtype.itemsize,
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
     if needed > there:
         raise MachineError(
-            f"{what} take {needed / 1e9:.1f} GB of memory; this machine has {there / 1e9:.1f} GB", hint=remedy
+            f"{what} take {needed / 1e9:.1f} GB of memory; this machine has {there / 1e9:.1f} GB",
+            hint=remedy,
         )

@@ -1,16 +1,20 @@
-"""The probe: does an attached decoder do with retrieval what it should? It is run, on eight tokens, and asked.
+"""The probe: does an attached decoder do with retrieval what it should? It is run, on eight tokens,
+and asked.
 
-Decoders differ, and some accept a keyword that they then drop, or add the attention's output elsewhere than it looks.
-Nothing is assumed; eight short passes find out, and a decoder that fails is refused with the reason.
+Decoders differ, and some accept a keyword that they then drop, or add the attention's output
+elsewhere than it looks. Nothing is assumed; eight short passes find out, and a decoder that fails
+is refused with the reason.
 
     causal                 changing the last token moves no earlier logit, and moves the last
     context arrives        every CCA layer is asked for its reading, once and in order
-    hook point             with the feed-forward silenced, what retrieval was given to read is the layer's output, and
-                           adding v at the hook moves that output by just v
-    block                  sequential: the feed-forward sees attention and v, RETRO's order; parallel: it sees neither
+    hook point             with the feed-forward silenced, what retrieval was given to read is the
+                           layer's output, and adding v at the hook moves that output by just v
+    block                  sequential: the feed-forward sees attention and v, RETRO's order;
+                           parallel: it sees neither
     cache                  going on from a cache gives the logits of one pass
 
-A factor on the whole output of a layer (gemma4) is let through: stream, attention and v keep their proportions.
+A factor on the whole output of a layer (gemma4) is let through: stream, attention and v keep their
+proportions.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +27,14 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from chunkwise.core.errors import AttachError
-from chunkwise.model.attach import HINT, KEYWORD, attention_layers, attention_name, decoder_layers, name_of
+from chunkwise.model.attach import (
+    HINT,
+    KEYWORD,
+    attention_layers,
+    attention_name,
+    decoder_layers,
+    name_of,
+)
 
 # Everything that a layer adds to its residual stream behind self-attention.
 FEED_FORWARD_NAMES = (
@@ -51,7 +62,8 @@ class AttachReport:
         layers: how many.
         attention_layers, cca_layers: numbers from 1.
         hook: the part of a layer whose output is the attention's share of the residual stream.
-        block: sequential, RETRO's order; parallel: a layer's own feed-forward does not see what CCA adds.
+        block: sequential, RETRO's order; parallel: a layer's own feed-forward does not see what CCA
+            adds.
         residual_scale: what the layer multiplies that share by.
         attention: the attention implementation.
     """
@@ -70,7 +82,8 @@ class AttachReport:
 
 @torch.no_grad()
 def probe(decoder: PreTrainedModel) -> AttachReport:
-    """Check an attached decoder by running it on a few tokens; weights, mode and random state stay as they are.
+    """Check an attached decoder by running it on a few tokens; weights, mode and random state stay
+    as they are.
 
     Raises:
         AttachError: with the reason why retrieval would not do here what it should.
@@ -85,7 +98,8 @@ def probe(decoder: PreTrainedModel) -> AttachReport:
     numbers = tuple(number for number, layer in enumerate(layers, 1) if layer in carrying)
     if len(set(blocks)) > 1:
         raise AttachError(
-            f"{name_of(decoder)}: layers {', '.join(map(str, numbers))} are {', '.join(blocks)}; expected one kind",
+            f"{name_of(decoder)}: layers {', '.join(map(str, numbers))} are {', '.join(blocks)}; "
+            "expected one kind",
             hint="choose cca_layers of one kind",
         )
     first: Any = carrying[0]
@@ -104,7 +118,9 @@ def probe(decoder: PreTrainedModel) -> AttachReport:
 
 
 class _Planted:
-    """A retrieval that adds a vector of the layer's own in each layer (None: nothing) and keeps what it was given."""
+    """A retrieval that adds a vector of the layer's own in each layer (None: nothing) and keeps
+    what it was given.
+    """
 
     def __init__(self, vectors_D: list[Tensor] | None = None) -> None:
         self.vectors_D = vectors_D
@@ -114,7 +130,11 @@ class _Planted:
     def cross_attend(self, layer: nn.Module, index: int, states_BTD: Tensor) -> Tensor | None:
         self.asked.append(index)
         self.states[index] = states_BTD
-        return None if self.vectors_D is None else self.vectors_D[index].to(states_BTD).expand_as(states_BTD)
+        return (
+            None
+            if self.vectors_D is None
+            else self.vectors_D[index].to(states_BTD).expand_as(states_BTD)
+        )
 
 
 @contextmanager
@@ -142,7 +162,8 @@ def _run(decoder: PreTrainedModel, ids: Tensor, what: str, **kwargs: Any) -> Any
     except Exception as error:
         text = " ".join(str(error).split())
         raise AttachError(
-            f"{name_of(decoder)}: it does not run {what} ({type(error).__name__}: {text[:200]})", hint=HINT
+            f"{name_of(decoder)}: it does not run {what} ({type(error).__name__}: {text[:200]})",
+            hint=HINT,
         ) from error
 
 
@@ -155,7 +176,9 @@ def _rounding(decoder: PreTrainedModel) -> float:
 
 
 def _noise(decoder: PreTrainedModel) -> float:
-    """What rounding may do to logits, by their size: experts see tokens in other company, layer after layer."""
+    """What rounding may do to logits, by their size: experts see tokens in other company, layer
+    after layer.
+    """
     return max(1e-3, _rounding(decoder))
 
 
@@ -166,20 +189,28 @@ def _probe_causality(decoder: PreTrainedModel) -> Tensor:
     changed[0, -1] = (changed[0, -1] + 1) % decoder.config.get_text_config().vocab_size
     first, second = (_logits(_run(decoder, ids, "on token ids alone")) for ids in (tokens, changed))
     if not bool(torch.isfinite(first).all()):
-        raise AttachError(f"{name_of(decoder)}: its logits are not finite", hint="its weights are damaged")
+        raise AttachError(
+            f"{name_of(decoder)}: its logits are not finite", hint="its weights are damaged"
+        )
     moved = (first - second).abs().amax(-1)
     early = moved[:-1] > _noise(decoder) * first.abs().max()
     if bool(early.any()):
         implementation = decoder.config._attn_implementation
         raise AttachError(
-            f"{name_of(decoder)}: it is not causal (changing token {len(moved) - 1} moves the logit at token "
+            f"{name_of(decoder)}: it is not causal (changing token {len(moved) - 1} moves the "
+            "logit at token "
             f"{int(early.nonzero()[0])})",
-            hint="an encoder, or a decoder that was told to be one (is_decoder); use a causal language model"
+            hint=(
+                "an encoder, or a decoder that was told to be one (is_decoder); use a causal "
+                "language model"
+            )
             if getattr(decoder.config, "is_decoder", None) is False
             else f"load it with attn_implementation 'sdpa' or 'eager' (it has {implementation!r})",
         )
     if moved[-1] == 0:
-        raise AttachError(f"{name_of(decoder)}: changing the last token does not move its own logit", hint=HINT)
+        raise AttachError(
+            f"{name_of(decoder)}: changing the last token does not move its own logit", hint=HINT
+        )
     return first
 
 
@@ -189,25 +220,35 @@ def _probe_context(decoder: PreTrainedModel, count: int) -> None:
     if planted.asked == expected:
         return
     if not planted.asked:
-        why = "it drops keyword arguments on the way to its layers, so retrieval would silently do nothing"
+        why = (
+            "it drops keyword arguments on the way to its layers, so retrieval would silently do "
+            "nothing"
+        )
     elif sorted(planted.asked) == sorted(expected * (len(planted.asked) // count)):
         why = "it runs its layers several times in one pass"
     else:
         why = "it drops keyword arguments on the way to some layers, or does not run them"
     raise AttachError(
-        f"{name_of(decoder)}: {why} (CCA layers {expected} should be asked once each and in order, asked were "
+        f"{name_of(decoder)}: {why} (CCA layers {expected} should be asked once each and in order, "
+        "asked were "
         f"{planted.asked})",
         hint=f"use a decoder of another family, or a newer transformers: {HINT}",
     )
 
 
-def _probe_hook_points(decoder: PreTrainedModel, carrying: list[nn.Module]) -> list[Literal["sequential", "parallel"]]:
-    """All CCA layers at once; from the second pass on each is given what entered it in the first."""
+def _probe_hook_points(
+    decoder: PreTrainedModel, carrying: list[nn.Module]
+) -> list[Literal["sequential", "parallel"]]:
+    """All CCA layers at once; from the second pass on each is given what entered it in the
+    first.
+    """
     for layer in carrying:
         if not _feed_forward(layer):
             raise AttachError(
-                f"{name_of(decoder)}: its layers have no feed-forward that could be found (expected one named "
-                f"{', '.join(FEED_FORWARD_NAMES)}; got {', '.join(name for name, _ in layer.named_children())})",
+                f"{name_of(decoder)}: its layers have no feed-forward that could be found "
+                "(expected one named "
+                f"{', '.join(FEED_FORWARD_NAMES)}; got "
+                f"{', '.join(name for name, _ in layer.named_children())})",
                 hint=HINT,
             )
     nothing = _Planted()
@@ -237,8 +278,8 @@ def _judge(
 ) -> Literal["sequential", "parallel"]:
     place = f"{type(layer).__name__}, after {layer.retro_part}"
     before, after = plain.left.float(), moved.left.float()
-    # Elementwise: a few channels of a trained decoder are thousands of times larger than the rest. By what is added up,
-    # and not by the sum alone, which may be next to nothing.
+    # Elementwise: a few channels of a trained decoder are thousands of times larger than the rest.
+    # By what is added up, and not by the sum alone, which may be next to nothing.
     sizes = before.abs() + read_BTD.abs() + plain.entered.float().abs() + vector_D.abs()
     tolerance = 1e-4 * vector_D.abs().max() + _rounding(decoder) * sizes
     factor = float(((after - before) @ vector_D).mean() / (vector_D @ vector_D))
@@ -247,16 +288,21 @@ def _judge(
     off = (after - before - factor * vector_D).abs() - tolerance
     if not bool((off <= 0).all()) or abs(factor) < 1e-3:
         raise AttachError(
-            f"{name_of(decoder)}: wrong place for retrieval: what is added there does not arrive in the residual "
-            f"stream as it is, norms or scales stand between ({place}; with the feed-forward silenced, a vector added "
-            f"there should move the layer's output by that vector, it is off by {float(off.max()):.3g})",
+            f"{name_of(decoder)}: wrong place for retrieval: what is added there does not arrive "
+            "in the residual "
+            f"stream as it is, norms or scales stand between ({place}; with the feed-forward "
+            "silenced, a vector added "
+            f"there should move the layer's output by that vector, it is off by "
+            f"{float(off.max()):.3g})",
             hint=HINT,
         )
     off = (before - factor * read_BTD).abs() - tolerance
     if not bool((off <= 0).all()):
         raise AttachError(
-            f"{name_of(decoder)}: wrong place for retrieval: what is read there is not the residual stream, which is "
-            f"scaled or which more than self-attention goes into ({place}; with the feed-forward silenced, it should "
+            f"{name_of(decoder)}: wrong place for retrieval: what is read there is not the "
+            "residual stream, which is "
+            f"scaled or which more than self-attention goes into ({place}; with the feed-forward "
+            "silenced, it should "
             f"be the layer's output, it is off by {float(off.max()):.3g})",
             hint=HINT,
         )
@@ -266,7 +312,8 @@ def _judge(
         sees = ("self-attention", "what retrieval adds")
         one, other = sees if hears_attention else reversed(sees)
         raise AttachError(
-            f"{name_of(decoder)}: wrong place for retrieval: the feed-forward sees {one} and not {other} ({place})",
+            f"{name_of(decoder)}: wrong place for retrieval: the feed-forward sees {one} and not "
+            f"{other} ({place})",
             hint=HINT,
         )
     return "sequential" if hears_attention else "parallel"
@@ -305,7 +352,9 @@ def _run_silenced(
                 *(part.register_forward_hook(_silence) for part in parts),
             ]
             if without_attention:
-                hooks.append(getattr(layer, str(attention_name(layer))).register_forward_hook(_silence))
+                hooks.append(
+                    getattr(layer, str(attention_name(layer))).register_forward_hook(_silence)
+                )
             for hook in hooks:
                 stack.callback(hook.remove)
         _run(decoder, _tokens(decoder), "with a silenced feed-forward", **{KEYWORD: planted})
@@ -359,14 +408,19 @@ def _probe_cache(decoder: PreTrainedModel, whole: Tensor) -> None:
         length = int(past.get_seq_length())
     except Exception as error:
         raise AttachError(
-            f"{name_of(decoder)}: its cache cannot tell how many tokens it holds ({type(error).__name__}: {error})",
+            f"{name_of(decoder)}: its cache cannot tell how many tokens it holds "
+            f"({type(error).__name__}: {error})",
             hint=HINT,
         ) from error
-    rest = _logits(_run(decoder, tokens[:, CACHED:], "with a cache", past_key_values=past, use_cache=True))
+    rest = _logits(
+        _run(decoder, tokens[:, CACHED:], "with a cache", past_key_values=past, use_cache=True)
+    )
     difference = (rest - whole[CACHED:]).abs().mean() / whole.abs().mean()
     if length != CACHED or not difference <= 4 * _noise(decoder):
         raise AttachError(
-            f"{name_of(decoder)}: several tokens that go on from a cache get other logits than in one pass (the cache "
-            f"says it holds {length} of {CACHED} tokens; logits are off by {float(difference):.3g} of their size)",
+            f"{name_of(decoder)}: several tokens that go on from a cache get other logits than in "
+            "one pass (the cache "
+            f"says it holds {length} of {CACHED} tokens; logits are off by {float(difference):.3g} "
+            "of their size)",
             hint=HINT,
         )

@@ -1,4 +1,6 @@
-"""RetroConfig: what a Retro checkpoint's config.json holds, in the form that Hugging Face saves and loads."""
+"""RetroConfig: what a Retro checkpoint's config.json holds, in the form that Hugging Face saves and
+loads.
+"""
 
 import copy
 from typing import Any
@@ -9,22 +11,27 @@ from chunkwise.model.config import RetroOptions, cca_layer_numbers
 
 
 class RetroConfig(PreTrainedConfig):
-    """A Retro checkpoint's config.json: the decoder's config under `decoder`, and the fields of RetroOptions.
+    """A Retro checkpoint's config.json: the decoder's config under `decoder`, and the fields of
+    RetroOptions.
 
-    `cca_layers` is stored as the list of layer numbers that the rule gave, so that a checkpoint says what it is.
+    `cca_layers` is stored as the list of layer numbers that the rule gave, so that a checkpoint
+    says what it is.
     """
 
     model_type = "retro"
     sub_configs = {"decoder": AutoConfig}
     has_no_defaults_at_init = True
 
-    def __init__(self, decoder: PreTrainedConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, decoder: PreTrainedConfig | dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         given = {name: kwargs.pop(name) for name in RetroOptions.model_fields if name in kwargs}
         options = RetroOptions.parse(given, where="RetroConfig")
         if isinstance(decoder, dict):
             decoder = AutoConfig.for_model(**decoder)
-        # Set before super().__init__(), which asks for the text config; copied, because it then resets the attention
-        # implementation of every sub-config, and a live decoder with none attends in both directions.
+        # Set before super().__init__(), which asks for the text config; copied, because it then
+        # resets the attention implementation of every sub-config, and a live decoder with none
+        # attends in both directions.
         self.decoder = copy.deepcopy(decoder)
         for name, value in options.model_dump().items():
             setattr(self, name, value)
@@ -40,6 +47,8 @@ class RetroConfig(PreTrainedConfig):
         values = {name: getattr(self, name) for name in RetroOptions.model_fields}
         return RetroOptions.parse(values, where="RetroConfig")
 
-    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+    def get_text_config(
+        self, decoder: bool | None = None, encoder: bool | None = None
+    ) -> PreTrainedConfig:
         """The decoder's config: caches and generation take their sizes from it."""
         return self if self.decoder is None else self.decoder

@@ -1,7 +1,8 @@
 """Reading and writing models: safetensors and JSON, nothing else.
 
-A folder holds config.json, generation_config.json and model.safetensors (or shards), as `save_pretrained` writes them;
-`load` tells a Retro model from a plain decoder by config.json. No pickle is read and no code from the folder is run.
+A folder holds config.json, generation_config.json and model.safetensors (or shards), as
+`save_pretrained` writes them; `load` tells a Retro model from a plain decoder by config.json. No
+pickle is read and no code from the folder is run.
 """
 
 from pathlib import Path
@@ -22,8 +23,8 @@ def load(
 
     Args:
         path: a local folder; nothing is fetched.
-        dtype: of the weights; None takes the folder's. float16 is refused on a CPU, where it is hundreds of times
-            slower than bfloat16.
+        dtype: of the weights; None takes the folder's. float16 is refused on a CPU, where it is
+            hundreds of times slower than bfloat16.
 
     Raises:
         ArtefactError: no config or no weights there, or they do not fit each other.

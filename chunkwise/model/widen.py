@@ -1,8 +1,10 @@
-"""A decoder with a wider feed-forward that computes the same: the control for parameters without retrieval.
+"""A decoder with a wider feed-forward that computes the same: the control for parameters without
+retrieval.
 
-Of each widened layer, units are added whose output weights are zero, so nothing changes until they are trained (the
-function-preserving growth of Net2Net, arXiv:1511.05641, with fresh instead of copied units). The result is an ordinary
-decoder of the same family with another width in its config.
+Of each widened layer, units are added whose output weights are zero, so nothing changes until they
+are trained (the function-preserving growth of Net2Net, arXiv:1511.05641, with fresh instead of
+copied units). The result is an ordinary decoder of the same family with another width in its
+config.
 """
 
 import copy
@@ -38,15 +40,26 @@ def width_as_large_as(decoder: PreTrainedModel, options: RetroOptions) -> int:
     """The width at which the decoder has about as many weights as its retrofit with `options`."""
     width = feed_forward_width(decoder)
     with torch.device("meta"):
-        plain, wider = (AutoModelForCausalLM.from_config(_with_width(decoder, w)) for w in (width, width + 64))
-        retrofit = RetroForCausalLM(RetroConfig(decoder=copy.deepcopy(decoder.config), **options.model_dump()))
-    size, more, wanted = (sum(p.numel() for p in model.parameters()) for model in (plain, wider, retrofit))
+        plain, wider = (
+            AutoModelForCausalLM.from_config(_with_width(decoder, w)) for w in (width, width + 64)
+        )
+        retrofit = RetroForCausalLM(
+            RetroConfig(decoder=copy.deepcopy(decoder.config), **options.model_dump())
+        )
+    size, more, wanted = (
+        sum(p.numel() for p in model.parameters()) for model in (plain, wider, retrofit)
+    )
     if more == size:
-        raise AttachError(f"{type(decoder).__name__}: {_width_name(decoder)} does not change the number of weights")
+        raise AttachError(
+            f"{type(decoder).__name__}: {_width_name(decoder)} does not change the number of "
+            "weights"
+        )
     return width + round((wanted - size) / ((more - size) / 64))
 
 
-def widen(decoder: PreTrainedModel, width: int, draw: Callable[[PreTrainedModel], None]) -> PreTrainedModel:
+def widen(
+    decoder: PreTrainedModel, width: int, draw: Callable[[PreTrainedModel], None]
+) -> PreTrainedModel:
     """A copy of the decoder whose feed-forward has this width.
 
     Args:
@@ -54,15 +67,22 @@ def widen(decoder: PreTrainedModel, width: int, draw: Callable[[PreTrainedModel]
         draw: fills the new model at random; what the decoder has is written over it.
 
     Raises:
-        AttachError: weights that depend on the width are no matrices of linear maps (experts), or it would shrink.
+        AttachError: weights that depend on the width are no matrices of linear maps (experts), or
+            it would shrink.
     """
     before = feed_forward_width(decoder)
     if width < before:
-        raise AttachError(f"{type(decoder).__name__}: its feed-forward is {before} wide, and {width} were asked for")
+        raise AttachError(
+            f"{type(decoder).__name__}: its feed-forward is {before} wide, and {width} were asked "
+            "for"
+        )
     wide: Any = AutoModelForCausalLM.from_config(_with_width(decoder, width), dtype=decoder.dtype)
     draw(wide)
-    inputs = {id(module.weight): 1 if isinstance(module, nn.Linear) else 0
-              for module in wide.modules() if isinstance(module, nn.Linear | Conv1D)}  # fmt: skip
+    inputs = {
+        id(module.weight): 1 if isinstance(module, nn.Linear) else 0
+        for module in wide.modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
     source = dict(decoder.named_parameters())
     with torch.no_grad():
         for name, parameter in wide.named_parameters():
@@ -70,16 +90,21 @@ def widen(decoder: PreTrainedModel, width: int, draw: Callable[[PreTrainedModel]
             if old.shape == parameter.shape:
                 parameter.copy_(old)
                 continue
-            axis = next((axis for axis in range(old.dim()) if old.shape[axis] != parameter.shape[axis]), -1)
+            axis = next(
+                (axis for axis in range(old.dim()) if old.shape[axis] != parameter.shape[axis]), -1
+            )
             if old.dim() > 2 or (old.dim() == 2 and id(parameter) not in inputs):
                 raise AttachError(
-                    f"{type(decoder).__name__}: {name} is no matrix of a linear map, so it cannot be widened",
+                    f"{type(decoder).__name__}: {name} is no matrix of a linear map, so it cannot "
+                    "be widened",
                     hint="the wider-feed-forward control needs a decoder without experts",
                 )
             reads = old.dim() == 2 and axis == inputs[id(parameter)]
             if reads or old.dim() == 1:  # what new units give, and their biases: nothing
                 parameter.zero_()
-            blocks = old.shape[axis] // before  # gate and up may stand in one matrix, one after the other
+            blocks = (
+                old.shape[axis] // before
+            )  # gate and up may stand in one matrix, one after the other
             kept = parameter.unflatten(axis, (blocks, width)).narrow(axis + 1, 0, before)
             kept.copy_(old.unflatten(axis, (blocks, before)))
     wide.generation_config = decoder.generation_config
@@ -98,6 +123,7 @@ def _width_name(decoder: PreTrainedModel) -> str:
     name = next((name for name in WIDTH_NAMES if hasattr(config, name)), None)
     if name is None:
         raise AttachError(
-            f"{type(decoder).__name__}: its config names no width of the feed-forward ({', '.join(WIDTH_NAMES)})"
+            f"{type(decoder).__name__}: its config names no width of the feed-forward "
+            f"({', '.join(WIDTH_NAMES)})"
         )
     return name

@@ -10,11 +10,13 @@ class NeighboursConfig(Config):
     """How many hits are kept for each query, and which hits are no neighbours."""
 
     K: int = Field(default=200, ge=1)
-    """Hits kept for each query. Large, because every view is served by filtering them: k = 2 neighbours in a view of
-    1/8 need 126, in one of 1/16 need 260 (`datastore.views.needed_hits`)."""
+    """Hits kept for each query. Large, because every view is served by filtering them: k = 2
+    neighbours in a view of 1/8 need 126, in one of 1/16 need 260
+    (`datastore.views.needed_hits`)."""
     overlap_tokens: int | None = Field(64, ge=1)
-    """A hit that shares a run of this many tokens with the query is the same text window (a copy that de-duplication
-    left) and is dropped. At most a chunk: longer means the whole chunk. None: nothing is dropped."""
+    """A hit that shares a run of this many tokens with the query is the same text window (a copy
+    that de-duplication left) and is dropped. At most a chunk: longer means the whole chunk. None:
+    nothing is dropped."""
 
 
 class QuestionNeighboursConfig(Config):

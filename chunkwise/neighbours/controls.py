@@ -1,10 +1,11 @@
 """Mechanism controls: neighbours that must not help, and neighbours that must.
 
-*Random*: chunks drawn without regard to the query. A model that gains from them gains from something else than
-retrieval (parameters, noise), so its loss must be the twin's. *Shuffled*: what was found, for another query: random
-neighbours that are what retrieval finds. *Own*: the query chunk itself, which the model has read already: all the
-parameters and none of the retrieval. *Oracle*: the text that really follows. A model that does not gain greatly from it
-does not read its neighbours.
+*Random*: chunks drawn without regard to the query. A model that gains from them gains from
+something else than retrieval (parameters, noise), so its loss must be the twin's. *Shuffled*: what
+was found, for another query: random neighbours that are what retrieval finds. *Own*: the query
+chunk itself, which the model has read already: all the parameters and none of the retrieval.
+*Oracle*: the text that really follows. A model that does not gain greatly from it does not read its
+    neighbours.
 
 Dimensions: S rows, C chunks a row, m tokens a chunk, k neighbours, r = 2 m tokens, D documents.
 """
@@ -35,25 +36,34 @@ def random_neighbours(
     """Chunks drawn uniformly, without repeats within a row and outside the row's own documents.
 
     Args:
-        exclude_first_document, exclude_last_document: ordinals [rows], both included; as in Datastore.search.
+        exclude_first_document, exclude_last_document: ordinals [rows], both included; as in
+            Datastore.search.
         members: draw from this view only.
         has_query: bool [rows]; rows without a query get no neighbour.
 
     Returns:
-        int32 [rows, k] chunk ids (-1 for rows without a query). The same seed gives the same first rows for any `rows`.
+        int32 [rows, k] chunk ids (-1 for rows without a query). The same seed gives the same first
+        rows for any `rows`.
 
     Raises:
         MismatchError: a row has fewer than k chunks to draw from.
     """
-    pool = np.arange(len(datastore)) if members is None else np.flatnonzero(datastore.chunk_allowed(members))
+    pool = (
+        np.arange(len(datastore))
+        if members is None
+        else np.flatnonzero(datastore.chunk_allowed(members))
+    )
     skip_from = skip_to = np.zeros(rows, np.int64)
     if exclude_first_document is not None and exclude_last_document is not None:
-        start, end = datastore.chunk_range(np.asarray(exclude_first_document), np.asarray(exclude_last_document))
+        start, end = datastore.chunk_range(
+            np.asarray(exclude_first_document), np.asarray(exclude_last_document)
+        )
         skip_from, skip_to = np.searchsorted(pool, start), np.searchsorted(pool, end)
     open_chunks = len(pool) - (skip_to - skip_from)
     if rows and int(open_chunks.min()) < k:
         raise MismatchError(
-            f"random neighbours: a row has {int(open_chunks.min())} chunks to draw from, k={k} are wanted",
+            f"random neighbours: a row has {int(open_chunks.min())} chunks to draw from, k={k} are "
+            "wanted",
             hint="use a larger view or a smaller k",
         )
     # Draw among the open chunks, then step over the excluded range: uniform without rejection.
@@ -73,13 +83,19 @@ def random_neighbours(
 
 
 def partly_random(
-    ids_Qk: np.ndarray, table: NeighbourTable, share: float, seed: int, *, members: np.ndarray | None = None
+    ids_Qk: np.ndarray,
+    table: NeighbourTable,
+    share: float,
+    seed: int,
+    *,
+    members: np.ndarray | None = None,
 ) -> np.ndarray:
     """`ids_Qk` with all neighbours of a share of its queries drawn at random instead.
 
-    A model that only ever saw neighbours that fit has no reason to learn that some do not, and is worse than its twin
-    with random ones. Random neighbours in training are noise of the kind that Retro-li regularises with
-    (arXiv:2410.00004), taken from the datastore instead of added to embeddings.
+    A model that only ever saw neighbours that fit has no reason to learn that some do not, and is
+    worse than its twin with random ones. Random neighbours in training are noise of the kind that
+    Retro-li regularises with (arXiv:2410.00004), taken from the datastore instead of added to
+    embeddings.
 
     Args:
         ids_Qk: chunk ids, one row for each row of `table`, whose own documents stay excluded.
@@ -104,7 +120,9 @@ def partly_random(
 
 
 def _draw(seed: int, again: int, open_chunks: np.ndarray, k: int) -> np.ndarray:
-    """Uniform places int64 [rows, k], each below its row's `open_chunks`; drawn row by row: more rows extend fewer."""
+    """Uniform places int64 [rows, k], each below its row's `open_chunks`; drawn row by row: more
+    rows extend fewer.
+    """
     uniform = np.random.default_rng((seed, again)).random((len(open_chunks), k))
     return np.floor(uniform * open_chunks[:, None]).astype(np.int64)
 
@@ -134,12 +152,13 @@ def _without_repeats(drawn: np.ndarray, open_chunks: np.ndarray) -> np.ndarray:
 def shuffled_neighbours(
     ids_Qk: np.ndarray, has_query_Q: np.ndarray, exclude_Q2: np.ndarray | None, seed: int
 ) -> np.ndarray:
-    """Each query is given what was found for another one, drawn so that every list is used once; an only query nothing.
+    """Each query is given what was found for another one, drawn so that every list is used once; an
+    only query nothing.
 
     Args:
         ids_Qk: chunk ids, -1 for none.
-        exclude_Q2: chunks from <= id < to of the query's own documents, which are no neighbours of it: -1 instead.
-            None: none are excluded.
+        exclude_Q2: chunks from <= id < to of the query's own documents, which are no neighbours of
+            it: -1 instead. None: none are excluded.
     """
     order = np.random.default_rng(seed).permutation(np.flatnonzero(has_query_Q))
     shuffled = np.array(ids_Qk)
@@ -151,20 +170,28 @@ def shuffled_neighbours(
 
 
 def oracle_neighbours(
-    rows_Sn: np.ndarray, lengths_S: np.ndarray, chunk_tokens: int, k: int, pad: int, *, continued: bool = True
+    rows_Sn: np.ndarray,
+    lengths_S: np.ndarray,
+    chunk_tokens: int,
+    k: int,
+    pad: int,
+    *,
+    continued: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each chunk u the neighbour that a perfect copy of the text would give: chunk u, continued by chunk u + 1.
+    """For each chunk u the neighbour that a perfect copy of the text would give: chunk u, continued
+    by chunk u + 1.
 
-    It has the form of a found neighbour: the part that resembles the query, then what follows it. Chunk u + 1 is what
-    the model is about to predict when it reads this neighbour. Without it, the chunk's own text is all that is read.
+    It has the form of a found neighbour: the part that resembles the query, then what follows it.
+    Chunk u + 1 is what the model is about to predict when it reads this neighbour. Without it, the
+    chunk's own text is all that is read.
 
     Args:
         rows_Sn: token rows, n a whole number of chunks. lengths_S: real tokens of each row.
         continued: False leaves the continuation out.
 
     Returns:
-        (tokens int64 [S, C, k, 2 m], mask bool of the same shape). Only the first of the k neighbours is there; the
-        others are masked, as is the continuation of a row's last chunk.
+        (tokens int64 [S, C, k, 2 m], mask bool of the same shape). Only the first of the k
+        neighbours is there; the others are masked, as is the continuation of a row's last chunk.
 
     Raises:
         ShapeError: n is no whole number of chunks.
@@ -184,24 +211,30 @@ def oracle_neighbours(
     mask = np.zeros(tokens.shape, bool)
     tokens[:, :, 0, :chunk_tokens], mask[:, :, 0, :chunk_tokens] = chunk, there
     if continued:
-        tokens[:, :-1, 0, chunk_tokens:], mask[:, :-1, 0, chunk_tokens:] = chunk[:, 1:], there[:, 1:]
+        tokens[:, :-1, 0, chunk_tokens:], mask[:, :-1, 0, chunk_tokens:] = (
+            chunk[:, 1:],
+            there[:, 1:],
+        )
     return tokens, mask
 
 
 def next_chunk_windows(
     rows_Sn: np.ndarray, lengths_S: np.ndarray, offset_SC: np.ndarray, chunk_tokens: int, pad: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each chunk u a window of 2 m tokens of the row's own text that holds chunk u + 1, which is predicted next.
+    """For each chunk u a window of 2 m tokens of the row's own text that holds chunk u + 1, which
+    is predicted next.
 
-    The window begins `offset` tokens before chunk u + 1. At offset m it is the oracle neighbour; below m all of chunk
-    u + 1 is in it, at a place that only its content tells if offsets vary.
+    The window begins `offset` tokens before chunk u + 1. At offset m it is the oracle neighbour;
+    below m all of chunk u + 1 is in it, at a place that only its content tells if offsets vary.
 
     Args:
         rows_Sn: token rows, n a whole number of chunks. lengths_S: real tokens of each row.
-        offset_SC: int [S, C], each from 0 to m; from m to 2 m only a part of chunk u + 1 is in the window.
+        offset_SC: int [S, C], each from 0 to m; from m to 2 m only a part of chunk u + 1 is in the
+            window.
 
     Returns:
-        (tokens int64 [S, C, 2 m], mask bool of the same shape). Nothing is there for a chunk without a next one.
+        (tokens int64 [S, C, 2 m], mask bool of the same shape). Nothing is there for a chunk
+        without a next one.
     """
     S, n = rows_Sn.shape
     C, m = n // chunk_tokens, chunk_tokens
@@ -209,5 +242,7 @@ def next_chunk_windows(
     place_SCr = (next_C - offset_SC)[..., None] + np.arange(2 * m)
     lengths_S11 = np.asarray(lengths_S, np.int64)[:, None, None]
     mask = (place_SCr >= 0) & (place_SCr < lengths_S11) & (next_C[:, None] < lengths_S11)
-    tokens = np.asarray(rows_Sn)[np.arange(S)[:, None, None], np.clip(place_SCr, 0, n - 1)].astype(np.int64)
+    tokens = np.asarray(rows_Sn)[np.arange(S)[:, None, None], np.clip(place_SCr, 0, n - 1)].astype(
+        np.int64
+    )
     return np.where(mask, tokens, pad), mask

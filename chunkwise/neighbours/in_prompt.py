@@ -1,21 +1,26 @@
-"""Neighbours in the prompt: the layout that feeds a plain decoder what Retro reads through cross-attention.
+"""Neighbours in the prompt: the layout that feeds a plain decoder what Retro reads through
+cross-attention.
 
-The rival of chunk-wise cross-attention is to write the neighbours into the decoder's own context. To be a fair
-rival it must know the same neighbours, no earlier and no later, and predict the same tokens:
+The rival of chunk-wise cross-attention is to write the neighbours into the decoder's own context.
+To be a fair rival it must know the same neighbours, no earlier and no later, and predict the same
+tokens:
 
     plain       chunk 0 | chunk 1 | chunk 2
     in prompt   chunk 0 | N(0) bridge chunk 1 | N(1) bridge chunk 2
 
-N(u) holds the k neighbours of chunk u (each with its continuation), the best one last, so nearest to the text that
-it serves. They were looked up with *all* tokens of chunk u, so nothing before the end of chunk u may follow them.
-`bridge` repeats the last token of chunk u: without it the first token of chunk u + 1 would be predicted from a
-neighbour's last token instead of from its own predecessor. Neither neighbours nor bridges are predicted. A chunk
-without neighbours gets no bridge either: with none at all the layout is the plain row. The price is length: a row
-of n tokens in C chunks grows to at most n + (C - 1) * (k * r + 1) tokens; training and evaluation share this module
+N(u) holds the k neighbours of chunk u (each with its continuation), the best one last, so nearest
+to the text that it serves. They were looked up with *all* tokens of chunk u, so nothing before the
+end of chunk u may follow them. `bridge` repeats the last token of chunk u: without it the first
+token of chunk u + 1 would be predicted from a neighbour's last token instead of from its own
+predecessor. Neither neighbours nor bridges are predicted. A chunk without neighbours gets no bridge
+either: with none at all the layout is the plain row. The price is length: a row of n tokens in C
+chunks grows to at most n + (C - 1) * (k * r + 1) tokens; training and evaluation share this module
 so that they cannot disagree.
 
-Dimensions: S rows, n tokens a row, C chunks a row, k neighbours, r tokens a neighbour (two chunks), L tokens laid out.
-Source: our own; the idea of retrieving anew for every stride is that of In-Context RALM, arXiv:2302.00083.
+Dimensions: S rows, n tokens a row, C chunks a row, k neighbours, r tokens a neighbour (two chunks),
+    L tokens laid out.
+Source: our own; the idea of retrieving anew for every stride is that of In-Context RALM,
+    arXiv:2302.00083.
 """
 
 from __future__ import annotations
@@ -37,8 +42,9 @@ class InPromptRows:
     Attributes:
         input_ids: [S, L] int64.
         attention_mask: [S, L] bool; False on padding.
-        labels: [S, L] int64; the token itself where it is to be predicted (from the place before it, as Hugging
-            Face models shift), IGNORED elsewhere. The labelled places of a row are its tokens 1, 2, ... in order.
+        labels: [S, L] int64; the token itself where it is to be predicted (from the place before
+            it, as Hugging Face models shift), IGNORED elsewhere. The labelled places of a row are
+            its tokens 1, 2, ... in order.
     """
 
     input_ids: np.ndarray
@@ -66,7 +72,8 @@ def lay_out_in_prompt(
     Args:
         tokens_Sn: token ids, any integer type; what stands after a row's length is ignored.
         lengths_S: real tokens of each row.
-        neighbour_ids_SCkr: token ids of the neighbours, best first; C at least the number of chunks in a row.
+        neighbour_ids_SCkr: token ids of the neighbours, best first; C at least the number of chunks
+            in a row.
         neighbour_mask_SCkr: True where a neighbour has a token; a missing neighbour is all False.
         chunk_tokens: m, in tokens.
         pad: the token id written after the end of a row.
@@ -86,7 +93,8 @@ def lay_out_in_prompt(
     chunks = -(-width // chunk_tokens)
     if neighbour_ids_SCkr.shape[0] != rows or neighbour_ids_SCkr.shape[1] < chunks - 1:
         raise ShapeError(
-            f"{rows} rows of {width} tokens have {chunks} chunks of {chunk_tokens}; the neighbours have the shape "
+            f"{rows} rows of {width} tokens have {chunks} chunks of {chunk_tokens}; the neighbours "
+            "have the shape "
             f"{neighbour_ids_SCkr.shape}. Pass one set of neighbours for each row and chunk."
         )
 

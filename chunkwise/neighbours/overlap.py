@@ -9,7 +9,9 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def _shares_run(query, chunk, run):
-    """Whether a run of `run` tokens stands in both: compares along each diagonal and stops at the first."""
+    """Whether a run of `run` tokens stands in both: compares along each diagonal and stops at the
+    first.
+    """
     for shift in range(-(len(query) - run), len(chunk) - run + 1):
         start = max(0, -shift)
         length = 0
@@ -25,7 +27,8 @@ def _shares_run(query, chunk, run):
 
 @njit(cache=True, nogil=True)
 def drop_overlapping(ids_QK, scores_QK, queries_QL, query_lengths_Q, chunks_NM, lengths_N, run):
-    """Remove hits that share `run` or more consecutive tokens with their query; later hits move up, in place.
+    """Remove hits that share `run` or more consecutive tokens with their query; later hits move up,
+    in place.
 
     Returns:
         int32 [Q], how many were removed from each row.
@@ -39,7 +42,11 @@ def drop_overlapping(ids_QK, scores_QK, queries_QL, query_lengths_Q, chunks_NM, 
             if chunk < 0:
                 break
             length = lengths_N[chunk]
-            if len(query) >= run and length >= run and _shares_run(query, chunks_NM[chunk, :length], run):
+            if (
+                len(query) >= run
+                and length >= run
+                and _shares_run(query, chunks_NM[chunk, :length], run)
+            ):
                 dropped_Q[q] += 1
                 continue
             ids_QK[q, kept] = chunk

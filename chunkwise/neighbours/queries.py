@@ -22,7 +22,8 @@ class Queries:
 
     Attributes:
         tokens: [Q, L]. lengths: int64 [Q], tokens that count; 0 = no query.
-        first_document, last_document: int64 [Q] ordinals, both excluded; a first above its last excludes nothing.
+        first_document, last_document: int64 [Q] ordinals, both excluded; a first above its last
+            excludes nothing.
         chunks_per_row: C; 1 for questions.
         same_corpus: whether ordinals of queries and datastore mean the same documents.
     """
@@ -40,10 +41,11 @@ class Queries:
 
 
 def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
-    """Every chunk of a `sequences` artefact as a query; query of chunk c of sequence s is row s * C + c.
+    """Every chunk of a `sequences` artefact as a query; query of chunk c of sequence s is row s * C
+    + c.
 
-    All documents of a packed sequence are excluded for each of its chunks: they are what the model reads. Sequences of
-    another corpus share no document with the datastore, so nothing is excluded.
+    All documents of a packed sequence are excluded for each of its chunks: they are what the model
+    reads. Sequences of another corpus share no document with the datastore, so nothing is excluded.
 
     Raises:
         MismatchError: another tokenizer, or rows that are no whole number of chunks.
@@ -56,7 +58,10 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     if n % m:
         raise MismatchError(
             f"sequences of {n} tokens are not a whole number of chunks of {m} tokens",
-            hint=f"pack sequences of {-(-n // m) * m} tokens, or choose a chunk length that divides {n}",
+            hint=(
+                f"pack sequences of {-(-n // m) * m} tokens, or choose a chunk length that divides "
+                f"{n}"
+            ),
         )
     C = n // m
     real_S = load_npy(sequences.file("lengths.npy"), mmap=False).astype(np.int64)
@@ -64,14 +69,21 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     same_corpus = sequences.record.inputs.get("tokens") == datastore.tokens_digest
     if same_corpus:
         names = ("first_document.npy", "last_document.npy")
-        first, last = (np.repeat(load_npy(sequences.file(name), mmap=False).astype(np.int64), C) for name in names)
+        first, last = (
+            np.repeat(load_npy(sequences.file(name), mmap=False).astype(np.int64), C)
+            for name in names
+        )
     else:
         first, last = np.ones(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
-    return Queries(rows_Sn.reshape(-1, m), lengths, first, last, chunks_per_row=C, same_corpus=same_corpus)
+    return Queries(
+        rows_Sn.reshape(-1, m), lengths, first, last, chunks_per_row=C, same_corpus=same_corpus
+    )
 
 
 def text_queries(texts: list[str], tokenizer_folder: Path, max_tokens: int, pad: int) -> Queries:
-    """Texts as queries that exclude no document; of a text with more than `max_tokens` tokens the last ones."""
+    """Texts as queries that exclude no document; of a text with more than `max_tokens` tokens the
+    last ones.
+    """
     from transformers import AutoTokenizer  # heavy: 2 s
 
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder))

@@ -1,8 +1,9 @@
 """The check behind every view: build the smaller index and search it, for a sample of queries.
 
-With the statistics of the full datastore the rows must be equal; one that is not means a broken index or table. With
-statistics of its own (what somebody who has only the smaller datastore would get) term weights shift a little; how many
-neighbours change is measured here, so that reports can state it.
+With the statistics of the full datastore the rows must be equal; one that is not means a broken
+index or table. With statistics of its own (what somebody who has only the smaller datastore would
+get) term weights shift a little; how many neighbours change is measured here, so that reports can
+state it.
 
 Cost: indexing the view twice (3 microseconds a chunk), and two searches for each sampled query.
 """
@@ -32,8 +33,10 @@ class RebuildCheck:
 
     Attributes:
         rows: sampled queries that the table serves (not cut short by K).
-        equal_rows: rows whose k neighbours are the same, in order, with the statistics of the full datastore.
-        own_statistics_shared: share of the neighbours that a rebuild with its own statistics finds too; 1 without any.
+        equal_rows: rows whose k neighbours are the same, in order, with the statistics of the full
+            datastore.
+        own_statistics_shared: share of the neighbours that a rebuild with its own statistics finds
+            too; 1 without any.
     """
 
     rows: int
@@ -50,7 +53,9 @@ class RebuildCheck:
         return asdict(self) | {"exact": self.exact}
 
 
-def build(config: RebuildCheckConfig, run: Run, neighbours: Artefact, datastore: Artefact) -> Mapping[str, Any]:
+def build(
+    config: RebuildCheckConfig, run: Run, neighbours: Artefact, datastore: Artefact
+) -> Mapping[str, Any]:
     """The stage `rebuild-check`: check.json, with the counts of the record."""
     documents = Datastore.open(datastore).documents
     inside = members_of(config.view, documents, config.view_seed)

@@ -1,15 +1,21 @@
-"""The stages `neighbours` and `question-neighbours`: the K best chunks of the full datastore for each query.
+"""The stages `neighbours` and `question-neighbours`: the K best chunks of the full datastore for
+each query.
 
-    ids.npy           int32 [rows, K], best first, -1 after the last; row = sequence * chunks a sequence + chunk
-    scores.npy        float16 [rows, K], 0 after the last; to look at: the order is that of exact scores
-    queries.npy       [rows, L] token ids; query_tokens.npy int32 [rows], how many count (0: no neighbours)
+    ids.npy           int32 [rows, K], best first, -1 after the last; row = sequence * chunks a
+                      sequence + chunk
+    scores.npy        float16 [rows, K], 0 after the last; to look at: the order is that of exact
+                      scores
+    queries.npy       [rows, L] token ids; query_tokens.npy int32 [rows], how many count (0: no
+                      neighbours)
     exclude.npy       int32 [rows, 2], chunks from <= id < to are the query's own documents
-    exhaustive.npy    bool [rows]: the row holds *every* chunk that shares a term with its query, K cut nothing off
-    neighbours.json   K, overlap_tokens, chunk_tokens, chunks_per_row, tokenizer_digest, datastore_digest, counts
+    exhaustive.npy    bool [rows]: the row holds *every* chunk that shares a term with its query, K
+                      cut nothing off
+    neighbours.json   K, overlap_tokens, chunk_tokens, chunks_per_row, tokenizer_digest,
+                      datastore_digest, counts
 
-Order of operations: exclude the documents of the query's row -> top K -> drop overlapping windows. Views come
-later, by filtering (`table`); each of these steps looks at one (query, chunk) pair alone, so dropping and filtering
-may change places.
+Order of operations: exclude the documents of the query's row -> top K -> drop overlapping windows.
+Views come later, by filtering (`table`); each of these steps looks at one (query, chunk) pair
+alone, so dropping and filtering may change places.
 
 Counts: queries (chunks with text), drops of the same document and of overlaps, mean neighbours.
 """
@@ -35,7 +41,9 @@ BLOCK_QUERIES = 16_384
 """Queries between two resume points: seconds of work, some 25 MB of hits."""
 
 
-def build(config: NeighboursConfig, run: Run, datastore: Artefact, sequences: Artefact) -> Mapping[str, Any]:
+def build(
+    config: NeighboursConfig, run: Run, datastore: Artefact, sequences: Artefact
+) -> Mapping[str, Any]:
     """Search the full datastore for every chunk of packed or per-document sequences.
 
     Args:
@@ -47,12 +55,19 @@ def build(config: NeighboursConfig, run: Run, datastore: Artefact, sequences: Ar
     source = Datastore.open(datastore)
     queries = sequence_queries(sequences, source)
     if not queries.same_corpus:
-        note("neighbours: sequences and datastore were cut from different corpora, so no document is excluded")
+        note(
+            "neighbours: sequences and datastore were cut from different corpora, so no document "
+            "is excluded"
+        )
     return _search(source, datastore, queries, config.K, config.overlap_tokens, run)
 
 
 def resolve_questions(
-    config: QuestionNeighboursConfig, seed: int, datastore: Artefact, questions: Artefact, tokens: Artefact
+    config: QuestionNeighboursConfig,
+    seed: int,
+    datastore: Artefact,
+    questions: Artefact,
+    tokens: Artefact,
 ) -> Resolved:
     """Of the tokens only the tokenizer matters, and the datastore's content names it already.
 
@@ -65,7 +80,11 @@ def resolve_questions(
 
 
 def build_questions(
-    config: QuestionNeighboursConfig, run: Run, datastore: Artefact, questions: Artefact, tokens: Artefact
+    config: QuestionNeighboursConfig,
+    run: Run,
+    datastore: Artefact,
+    questions: Artefact,
+    tokens: Artefact,
 ) -> Mapping[str, Any]:
     """Search the full datastore for every question, one row each; no document is excluded.
 
@@ -170,7 +189,11 @@ def _search(
 def _join(blocks: list[Path], name: str, dtype: type, shape: tuple[int, ...], path: Path) -> None:
     """Write one npy from the same-named arrays of all blocks, one block in memory at a time."""
     with atomic_file(path) as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+            "fortran_order": False,
+            "shape": shape,
+        }
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
             with np.load(block, allow_pickle=False) as arrays:

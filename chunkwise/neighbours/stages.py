@@ -3,7 +3,11 @@
 from chunkwise.corpus.stages import QUESTIONS_INPUT, SEQUENCES_INPUT, TOKENS_INPUT
 from chunkwise.datastore.stages import DATASTORE_INPUT
 from chunkwise.graph.stage import Input, Stage, declare
-from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig, RebuildCheckConfig
+from chunkwise.neighbours.config import (
+    NeighboursConfig,
+    QuestionNeighboursConfig,
+    RebuildCheckConfig,
+)
 
 NEIGHBOURS_INPUT = Input(("neighbours",))
 

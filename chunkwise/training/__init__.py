@@ -1,7 +1,9 @@
-"""Training through transformers' Trainer: base, retrofit, twin, in-prompt rival, instruction tuning.
+"""Training through transformers' Trainer: base, retrofit, twin, in-prompt rival, instruction
+tuning.
 
     config.py       TrainOptions, and a config for each kind of training
-    stages.py       BASE, ADOPTED_BASE, RETROFIT, TWIN, IN_PROMPT, INSTRUCT: artefacts in, a model artefact out
+    stages.py       BASE, ADOPTED_BASE, RETROFIT, TWIN, IN_PROMPT, INSTRUCT: artefacts in, a model
+                    artefact out
     resolve.py      what of a call makes its key
     base.py         the builder of base
     pretrained.py   the builder of adopted-base

@@ -1,9 +1,9 @@
 """Attention by plain matrix products, for training in bfloat16 on a CPU.
 
-torch's fused attention kernel for CPUs saves memory, which short rows do not need, and is several times slower than
-plain products in bfloat16 (in float32 it is the faster one). A Retro model's encoder and cross-attention work on such
-short sequences, so it is felt in every step. On a GPU, in float32, and for rows beyond some 512 tokens, use the fused
-kernel.
+torch's fused attention kernel for CPUs saves memory, which short rows do not need, and is several
+times slower than plain products in bfloat16 (in float32 it is the faster one). A Retro model's
+encoder and cross-attention work on such short sequences, so it is felt in every step. On a GPU, in
+float32, and for rows beyond some 512 tokens, use the fused kernel.
 
 Results differ in rounding only: scores are rounded to bfloat16 before the softmax.
 """
@@ -46,11 +46,16 @@ def attend(
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    if torch.is_autocast_enabled(query.device.type):  # this runs inside a function that autocast would have cast for
+    if torch.is_autocast_enabled(
+        query.device.type
+    ):  # this runs inside a function that autocast would have cast for
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-2, -1))
-    # Finite instead of -inf: a padded place attends to nothing, and softmax over nothing would be NaN.
+    scores = torch.matmul(
+        query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-2, -1)
+    )
+    # Finite instead of -inf: a padded place attends to nothing, and softmax over nothing would be
+    # NaN.
     floor = torch.finfo(scores.dtype).min
     if is_causal:
         length, width = scores.shape[-2:]

@@ -13,7 +13,9 @@ from chunkwise.training.initialise import new_decoder
 from chunkwise.training.running import plain_validation, table_job, train_and_save
 
 
-def build(config: BaseConfig, run: Run, sequences: Artefact, validation: Artefact | None = None) -> Mapping[str, Any]:
+def build(
+    config: BaseConfig, run: Run, sequences: Artefact, validation: Artefact | None = None
+) -> Mapping[str, Any]:
     """Train it; the seed is that of initial weights, data order and dropout.
 
     Args:

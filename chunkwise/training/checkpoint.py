@@ -1,14 +1,16 @@
 """Checkpoints that a training goes on from, on as many processes as there then are.
 
     checkpoint-<step>/
-        state/shard-*.safetensors    trained weights and the optimiser's state of each, a file for each process
+        state/shard-*.safetensors    trained weights and the optimiser's state of each, a file for
+                                     each process
         trainer_state.json           the Trainer's own: the step
         curves.json                  written last: the checkpoint is complete
 
-Written and read by torch.distributed.checkpoint, which puts parts together as they are asked for, in its safetensors
-form: no pickle. (Its own form pickles the table of contents, and its reader trusts that.) Weights that are not trained
-are not in it, they come from where they came from before; the learning rate follows from the step; random numbers are
-keyed by step. Cost: 12 bytes for each trained weight.
+Written and read by torch.distributed.checkpoint, which puts parts together as they are asked for,
+in its safetensors
+form: no pickle. (Its own form pickles the table of contents, and its reader trusts that.) Weights
+that are not trained are not in it, they come from where they came from before; the learning rate
+follows from the step; random numbers are keyed by step. Cost: 12 bytes for each trained weight.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from chunkwise.core.team import rank, world_size
 from chunkwise.training.processes import StepModule, team
@@ -55,7 +61,9 @@ def load(step: StepModule, optimizer: torch.optim.Optimizer, folder: Path) -> No
 def _quiet() -> Iterator[None]:
     """Without the remark, on every checkpoint, that one process is one process."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
+        warnings.filterwarnings(
+            "ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning
+        )
         yield
 
 
@@ -65,11 +73,17 @@ _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
 def _tensors(
     step: StepModule, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    """Trained weights and optimiser state by name, the very memory of both; the latter also as torch hands it out."""
+    """Trained weights and optimiser state by name, the very memory of both; the latter also as
+    torch hands it out.
+    """
     if step.sharded:
         shards: Any = step
         shards.reshard()  # an evaluation leaves the root's weights gathered
-    weights = {f"weight.{name}": weight.detach() for name, weight in step.named_parameters() if weight.requires_grad}
+    weights = {
+        f"weight.{name}": weight.detach()
+        for name, weight in step.named_parameters()
+        if weight.requires_grad
+    }
     flat: dict[str, Any] = get_optimizer_state_dict(step, optimizer, options=_FLAT)
     state = {
         # safetensors cannot be read in slices where there is nothing to slice
@@ -83,7 +97,8 @@ def _tensors(
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint; incomplete ones (the process died while writing) are removed.
 
-    Of several processes the first one looks, and the others hear of it: a shared disk may show each another state.
+    Of several processes the first one looks, and the others hear of it: a shared disk may show each
+    another state.
     """
     last = 0
     if rank() == 0:

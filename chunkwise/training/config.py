@@ -1,11 +1,13 @@
 """What a training is, apart from the data and the model that it starts from.
 
-Everything here goes into the identity of the model that comes out. Two things are resolved before that, because the
-bits of a model depend on what they became and not on what was asked for: `dtype: auto` turns into a dtype, a token
-budget into a number of steps (`TrainOptions.resolved`). What the machine decides and results do not depend on (threads,
-trackers, where checkpoints lie) is an argument of the stage, never a field.
+Everything here goes into the identity of the model that comes out. Two things are resolved before
+that, because the bits of a model depend on what they became and not on what was asked for: `dtype:
+auto` turns into a dtype, a token budget into a number of steps (`TrainOptions.resolved`). What the
+machine decides and results do not depend on (threads, trackers, where checkpoints lie) is an
+argument of the stage, never a field.
 
-Sources: InstructRetro = Wang et al. 2023, arXiv:2310.07713; RETRO = Borgeaud et al. 2021, arXiv:2112.04426.
+Sources: InstructRetro = Wang et al. 2023, arXiv:2310.07713; RETRO = Borgeaud et al. 2021,
+    arXiv:2112.04426.
 """
 
 from __future__ import annotations
@@ -30,61 +32,109 @@ RETRO = "arXiv:2112.04426"
 class TrainOptions(Config):
     """How long, how fast, in which precision; the same fields for every kind of training.
 
-    Learning rates follow one curve s(step) in [0, 1] times their own peak. With W warm-up steps of S:
+    Learning rates follow one curve s(step) in [0, 1] times their own peak. With W warm-up steps of
+    S:
 
         constant  1
         linear    falls from 1 to `final_share`
         cosine    falls from 1 to `final_share` along half a cosine
         wsd       1 until the last `decay_share` of the steps, then linear to `final_share`
 
-    each after a linear rise over the first W steps. Linear and cosine reach `final_share` at step `decay_end_share` * S
-    and stay there (Megatron's decay samples: InstructRetro's cosine ends at 95 % of the training).
+    each after a linear rise over the first W steps. Linear and cosine reach `final_share` at step
+    `decay_end_share` * S and stay there (Megatron's decay samples: InstructRetro's cosine ends at
+    95 % of the training).
     """
 
     preset: str | None = Field(
         None,
         exclude=True,  # what it stands for is kept, not its name: see `presets`
-        description="how a paper trained; `chunkwise train presets` lists them; what is set beside it wins",
+        description=(
+            "how a paper trained; `chunkwise train presets` lists them; what is set beside it wins"
+        ),
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps; give this or `tokens`")
-    tokens: int | None = Field(None, ge=1, description="tokens read, padding included; rounded up to whole steps")
+    tokens: int | None = Field(
+        None, ge=1, description="tokens read, padding included; rounded up to whole steps"
+    )
     batch_sequences: int = Field(16, ge=1, description="sequences of one optimiser step")
     microbatch_sequences: int | None = Field(
-        None, ge=1, description="sequences of one forward pass, where memory is short; divides batch_sequences"
+        None,
+        ge=1,
+        description="sequences of one forward pass, where memory is short; divides batch_sequences",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="peak, for all weights but those that retrieval added")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="peak, for all weights but those that retrieval added"
+    )
     retrieval_learning_rate: float | None = Field(
-        None, gt=0, description="peak, for neighbour encoder and cross-attention; None: the same as learning_rate"
+        None,
+        gt=0,
+        description=(
+            "peak, for neighbour encoder and cross-attention; None: the same as learning_rate"
+        ),
     )
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     warmup_share: float | None = Field(
-        None, ge=0, le=1, description="instead of warmup_steps: as a share of the steps; at least one, unless it is 0"
+        None,
+        ge=0,
+        le=1,
+        description=(
+            "instead of warmup_steps: as a share of the steps; at least one, unless it is 0"
+        ),
     )
     decay_end_share: float = Field(
-        1.0, gt=0, le=1, description="linear, cosine: share of the steps after which the rate stays at its minimum"
+        1.0,
+        gt=0,
+        le=1,
+        description="linear, cosine: share of the steps after which the rate stays at its minimum",
     )
-    decay_share: float = Field(0.2, gt=0, le=1, description="wsd: share of the steps over which the rate falls")
-    final_share: float = Field(0.1, ge=0, le=1, description="learning rate at the end / at the peak")
+    decay_share: float = Field(
+        0.2, gt=0, le=1, description="wsd: share of the steps over which the rate falls"
+    )
+    final_share: float = Field(
+        0.1, ge=0, le=1, description="learning rate at the end / at the peak"
+    )
     weight_decay: float = Field(0.1, ge=0, description="on matrices; never on biases and norms")
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = Field(1.0, gt=0)
     clip: Literal["together", "apart"] = Field(
         "together",
-        description="max_grad_norm bounds one norm of all gradients, or the decoder's and retrieval's each",
+        description=(
+            "max_grad_norm bounds one norm of all gradients, or the decoder's and retrieval's each"
+        ),
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="where the decoder has places for it, during training only")
-    dropout_seed: int = Field(0, ge=0, description="which dropout; another seed changes the run and nothing else")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="where the decoder has places for it, during training only"
+    )
+    dropout_seed: int = Field(
+        0, ge=0, description="which dropout; another seed changes the run and nothing else"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of products; weights and optimiser stay float32. auto: bfloat16 where the machine has it"
+        "auto",
+        description=(
+            "of products; weights and optimiser stay float32. auto: bfloat16 where the machine has "
+            "it"
+        ),
     )
     attention: Literal["auto", "fused", "plain"] = Field(
-        "auto", description="how attention is computed, see training.attention. auto: the faster way on this machine"
+        "auto",
+        description=(
+            "how attention is computed, see training.attention. auto: the faster way on this "
+            "machine"
+        ),
     )
-    log_steps: int = Field(25, ge=1, description="steps that one point of the loss curve averages over")
-    validation_steps: int | None = Field(None, ge=1, description="steps between validation points; None: begin and end")
-    validation_sequences: int = Field(64, ge=0, description="sequences in each point, the same ones every time")
-    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints to resume from; None: none")
+    log_steps: int = Field(
+        25, ge=1, description="steps that one point of the loss curve averages over"
+    )
+    validation_steps: int | None = Field(
+        None, ge=1, description="steps between validation points; None: begin and end"
+    )
+    validation_sequences: int = Field(
+        64, ge=0, description="sequences in each point, the same ones every time"
+    )
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="steps between checkpoints to resume from; None: none"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -94,15 +144,24 @@ class TrainOptions(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.steps is None) == (self.tokens is None):
-            raise ValueError(f"give steps or tokens, one of them; got steps={self.steps}, tokens={self.tokens}")
-        if self.microbatch_sequences is not None and self.batch_sequences % self.microbatch_sequences:
             raise ValueError(
-                f"microbatch_sequences={self.microbatch_sequences} must divide batch_sequences={self.batch_sequences}"
+                f"give steps or tokens, one of them; got steps={self.steps}, tokens={self.tokens}"
+            )
+        if (
+            self.microbatch_sequences is not None
+            and self.batch_sequences % self.microbatch_sequences
+        ):
+            raise ValueError(
+                f"microbatch_sequences={self.microbatch_sequences} must divide "
+                f"batch_sequences={self.batch_sequences}"
             )
         if self.steps is not None and self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} must not exceed steps={self.steps}")
         if self.warmup_share is not None and self.warmup_steps:
-            raise ValueError(f"give warmup_steps={self.warmup_steps} or warmup_share={self.warmup_share}, not both")
+            raise ValueError(
+                f"give warmup_steps={self.warmup_steps} or warmup_share={self.warmup_share}, not "
+                "both"
+            )
         return self
 
     def steps_for(self, sequence_tokens: int) -> int:
@@ -118,14 +177,18 @@ class TrainOptions(Config):
         assert self.steps is not None
         return self.steps
 
-    def resolved(self, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False) -> Self:
-        """The same training with nothing left open: a number of steps, a dtype, two learning rates, an attention.
+    def resolved(
+        self, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False
+    ) -> Self:
+        """The same training with nothing left open: a number of steps, a dtype, two learning rates,
+        an attention.
 
         Args:
             sequence_tokens: n, tokens of a row.
             longest_row: tokens of a row as the decoder reads it; None: n.
-            retrieval: whether there are weights that take the retrieval learning rate. Where there are none it is set
-                aside, so that it does not make two equal trainings look different.
+            retrieval: whether there are weights that take the retrieval learning rate. Where there
+                are none it is set aside, so that it does not make two equal trainings look
+                different.
 
         Raises:
             MachineError: float16 on a CPU, bfloat16 on a GPU without it.
@@ -142,23 +205,33 @@ class TrainOptions(Config):
                 "tokens": None,
                 "warmup_steps": min(warmup, steps),
                 "warmup_share": None,
-                # Each belongs to some schedules; elsewhere it must not make equal trainings look different.
+                # Each belongs to some schedules; elsewhere it must not make equal trainings look
+                # different.
                 **{
                     name: fields[name].default
-                    for name, kinds in (("decay_end_share", ("linear", "cosine")), ("decay_share", ("wsd",)))
+                    for name, kinds in (
+                        ("decay_end_share", ("linear", "cosine")),
+                        ("decay_share", ("wsd",)),
+                    )
                     if self.schedule not in kinds
                 },
                 "dtype": dtype,
-                "retrieval_learning_rate": (self.retrieval_learning_rate or self.learning_rate) if retrieval else None,
+                "retrieval_learning_rate": (self.retrieval_learning_rate or self.learning_rate)
+                if retrieval
+                else None,
                 "clip": self.clip if retrieval else fields["clip"].default,
                 "microbatch_sequences": self.microbatch_sequences or self.batch_sequences,
-                "attention": resolve_attention(self.attention, dtype, longest_row or sequence_tokens),
+                "attention": resolve_attention(
+                    self.attention, dtype, longest_row or sequence_tokens
+                ),
                 "validation_steps": self.validation_steps or steps,
             }
         )
 
     def learning_rate_share(self, step: int) -> float:
-        """s(step): the share of the peak learning rate that step 0, 1, ... is taken with. Needs `steps`."""
+        """s(step): the share of the peak learning rate that step 0, 1, ... is taken with. Needs
+        `steps`.
+        """
         total = self.total_steps
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
@@ -174,37 +247,51 @@ class TrainOptions(Config):
 
 
 PLAIN_ATTENTION_TOKENS = 512
-"""Longest row for which plain products are chosen by `auto`; beyond it their T x T weights leave the cache."""
+"""Longest row for which plain products are chosen by `auto`; beyond it their T x T weights leave
+the cache.
+"""
 
 
 def resolve_attention(attention: str, dtype: str, longest_row: int) -> str:
-    """ "fused" or "plain": what was asked for, or the faster way on this machine (`training.attention` has figures)."""
+    """ "fused" or "plain": what was asked for, or the faster way on this machine
+    (`training.attention` has figures).
+    """
     import torch
 
     if attention != "auto":
         return attention
-    plain = not torch.cuda.is_available() and dtype == "bfloat16" and longest_row <= PLAIN_ATTENTION_TOKENS
+    plain = (
+        not torch.cuda.is_available()
+        and dtype == "bfloat16"
+        and longest_row <= PLAIN_ATTENTION_TOKENS
+    )
     return "plain" if plain else "fused"
 
 
 class LoraOptions(Config):
-    """Low-rank updates of the decoder's weights instead of the weights themselves (Hu et al. 2021, arXiv:2106.09685).
+    """Low-rank updates of the decoder's weights instead of the weights themselves (Hu et al. 2021,
+    arXiv:2106.09685).
 
-    A trained matrix W becomes W + alpha / rank * B A, A and B of this rank; B starts at zero. After the training the
-    updates are added to the weights, so that the result is a model like any other. What retrieval adds is trained in
-    full.
+    A trained matrix W becomes W + alpha / rank * B A, A and B of this rank; B starts at zero. After
+    the training the updates are added to the weights, so that the result is a model like any other.
+    What retrieval adds is trained in full.
     """
 
     rank: int = Field(8, ge=1)
     alpha: float | None = Field(None, gt=0, description="None: twice the rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="on what the update reads, during training only")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="on what the update reads, during training only"
+    )
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
-        "all-linear", description="all matrices of the decoder's layers, or those of these names: q_proj, v_proj"
+        "all-linear",
+        description="all matrices of the decoder's layers, or those of these names: q_proj, v_proj",
     )
 
     @model_validator(mode="after")
     def _scale(self) -> Self:
-        if self.alpha is None:  # written out, so that it is one training whether it was asked for or left open
+        if (
+            self.alpha is None
+        ):  # written out, so that it is one training whether it was asked for or left open
             object.__setattr__(self, "alpha", 2.0 * self.rank)
         return self
 
@@ -221,7 +308,8 @@ AnyLora = Annotated[LoraOptions | int | None, BeforeValidator(_as_lora)]
 def _refuse_frozen_lora(freeze_backbone: bool, lora: Any) -> None:
     if freeze_backbone and lora is not None:
         raise ValueError(
-            "freeze_backbone and lora exclude each other: the one leaves the decoder as it is, the other trains it by "
+            "freeze_backbone and lora exclude each other: the one leaves the decoder as it is, the "
+            "other trains it by "
             "low-rank updates; choose one"
         )
 
@@ -233,8 +321,12 @@ class DecoderConfig(Config):
     width: int = Field(128, ge=8)
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
-    key_value_heads: int | None = Field(None, ge=1, description="None: as many as heads; gpt2 has no other")
-    feed_forward_width: int | None = Field(None, ge=8, description="None: 4 * width for gpt2, else 3 * width")
+    key_value_heads: int | None = Field(
+        None, ge=1, description="None: as many as heads; gpt2 has no other"
+    )
+    feed_forward_width: int | None = Field(
+        None, ge=8, description="None: 4 * width for gpt2, else 3 * width"
+    )
     max_tokens: int = Field(512, ge=8, description="longest text that it reads")
     tied_embeddings: bool = True
     rope_theta: float = Field(10_000.0, gt=0)
@@ -244,9 +336,13 @@ class DecoderConfig(Config):
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
         if (self.width // self.heads) % 2 and self.family != "gpt2":
-            raise ValueError(f"width / heads must be even for rotary positions, got {self.width // self.heads}")
+            raise ValueError(
+                f"width / heads must be even for rotary positions, got {self.width // self.heads}"
+            )
         if self.key_value_heads is not None and self.heads % self.key_value_heads:
-            raise ValueError(f"key_value_heads={self.key_value_heads} must divide heads={self.heads}")
+            raise ValueError(
+                f"key_value_heads={self.key_value_heads} must divide heads={self.heads}"
+            )
         if self.family == "gpt2" and self.key_value_heads not in (None, self.heads):
             raise ValueError("gpt2 has as many key-value heads as heads")
         return self
@@ -260,40 +356,53 @@ class BaseConfig(Config):
 
 
 class MadeNeighboursConfig(Config):
-    """A curriculum that teaches a fresh encoder to be read; off by default. It departs from the papers in training.
+    """A curriculum that teaches a fresh encoder to be read; off by default. It departs from the
+    papers in training.
 
-    RETRO's encoder and cross-attention start from random numbers, and found neighbours alone teach them nothing in any
-    budget that was tried (docs/results/onset). So training begins with made neighbours: windows of 2m tokens of the
-    row's own text that contain the chunk which is predicted next. Four phases follow one another:
+    RETRO's encoder and cross-attention start from random numbers, and found neighbours alone teach
+    them nothing in any budget that was tried (docs/results/onset). So training begins with made
+    neighbours: windows of 2m tokens of the row's own text that contain the chunk which is predicted
+        next. Four phases follow one another:
 
-        aligned    the window begins with the next chunk, so that reading by position is enough (a model that reads
-                   continuations alone has it begin there)
-        widening   it begins up to w tokens earlier, w growing from 0 to m - 1: its content has to be matched
+        aligned    the window begins with the next chunk, so that reading by position is enough (a
+                   model that reads continuations alone has it begin there)
+        widening   it begins up to w tokens earlier, w growing from 0 to m - 1: its content has to
+                   be matched
         hold       full width
         fall       fewer and fewer chunks get a made neighbour, until only found ones are left
 
-    Made neighbours exist in training alone: no evaluation, validation curve or neighbour table holds one. Control arms
-    (`neighbour_source` other than found) get none. A step with them costs less than one without, since a made
-    neighbour is the only one of its chunk.
+    Made neighbours exist in training alone: no evaluation, validation curve or neighbour table
+    holds one. Control arms (`neighbour_source` other than found) get none. A step with them costs
+    less than one without, since a made neighbour is the only one of its chunk.
     """
 
-    share: float = Field(0.0, ge=0, le=1, description="of the chunks, until the fall; 0: no curriculum")
+    share: float = Field(
+        0.0, ge=0, le=1, description="of the chunks, until the fall; 0: no curriculum"
+    )
     aligned_steps: int = Field(100, ge=0)
-    widening_steps: int = Field(450, ge=0, description="0: full width from the end of the aligned phase on")
-    hold_steps: int | None = Field(0, ge=0, description="at full width and share; None: to the end, without a fall")
+    widening_steps: int = Field(
+        450, ge=0, description="0: full width from the end of the aligned phase on"
+    )
+    hold_steps: int | None = Field(
+        0, ge=0, description="at full width and share; None: to the end, without a fall"
+    )
     fall_steps: int = Field(450, ge=0, description="0: all at once")
     replaced_tokens: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="share of a window's tokens that random ones of the training text replace, after the aligned phase",
+        description=(
+            "share of a window's tokens that random ones of the training text replace, after the "
+            "aligned phase"
+        ),
     )
     decoder_rate: float = Field(
         1.0,
         ge=0,
         le=1,
         description=(
-            "factor on the decoder's learning rate until the fall, in which it rises to 1; 0: what reads learns first, "
+            "factor on the decoder's learning rate until the fall, in which it rises to 1; 0: what "
+            "reads learns first, "
             "and the decoder keeps its weights meanwhile"
         ),
     )
@@ -302,7 +411,8 @@ class MadeNeighboursConfig(Config):
     def _trains_the_decoder(self) -> Self:
         if self.share and self.hold_steps is None and not self.decoder_rate:
             raise ValueError(
-                "decoder_rate=0 lasts until the fall, and hold_steps: null has none, so the decoder would never be "
+                "decoder_rate=0 lasts until the fall, and hold_steps: null has none, so the "
+                "decoder would never be "
                 "trained; expected hold_steps, or freeze_backbone: true of the retrofit"
             )
         return self
@@ -324,13 +434,19 @@ class MadeNeighboursConfig(Config):
         """
         if self.last_step is not None and self.last_step > steps:
             raise ConfigError(
-                f"made_neighbours needs {self.last_step} steps (aligned {self.aligned_steps}, widening "
-                f"{self.widening_steps}, hold {self.hold_steps}, fall {self.fall_steps}), and the training has {steps}",
-                hint="train longer, shorten the phases, or set hold_steps: null to read made neighbours to the end",
+                f"made_neighbours needs {self.last_step} steps (aligned {self.aligned_steps}, "
+                "widening "
+                f"{self.widening_steps}, hold {self.hold_steps}, fall {self.fall_steps}), and the "
+                f"training has {steps}",
+                hint=(
+                    "train longer, shorten the phases, or set hold_steps: null to read made "
+                    "neighbours to the end"
+                ),
             )
 
     def used(self, steps: int) -> Self:
-        """This curriculum in a training of so many steps, without the settings that it does not use.
+        """This curriculum in a training of so many steps, without the settings that it does not
+        use.
 
         Raises:
             ConfigError: the training ends before the curriculum.
@@ -339,12 +455,15 @@ class MadeNeighboursConfig(Config):
             return type(self)()
         self.require_within(steps)
         if self.hold_steps is None:
-            return self.model_copy(update={"fall_steps": type(self).model_fields["fall_steps"].default})
+            return self.model_copy(
+                update={"fall_steps": type(self).model_fields["fall_steps"].default}
+            )
         # A fall of one step reaches nothing in its first step, as no fall does.
         return self.model_copy(update={"fall_steps": 0}) if self.fall_steps == 1 else self
 
     def at(self, step: int, chunk_tokens: int) -> tuple[float, int]:
-        """What step 0, 1, ... reads: (share of the chunks with a made neighbour, widest offset in tokens).
+        """What step 0, 1, ... reads: (share of the chunks with a made neighbour, widest offset in
+        tokens).
 
         Args:
             chunk_tokens: m; offsets are drawn from 0 to the widest one, which is at most m - 1.
@@ -365,7 +484,9 @@ class MadeNeighboursConfig(Config):
         return self.share * max(0.0, left), widest
 
     def decoder_rate_at(self, step: int) -> float:
-        """Factor on the decoder's learning rate in step 0, 1, ...: `decoder_rate` until the fall, 1 after it."""
+        """Factor on the decoder's learning rate in step 0, 1, ...: `decoder_rate` until the fall, 1
+        after it.
+        """
         if not self.share:
             return 1.0
         share, _ = self.at(step, chunk_tokens=1)
@@ -378,18 +499,22 @@ ValidationCondition = Literal["off", "random", "oracle", "shifted_oracle"]
 class RetrofitConfig(Config):
     """Give a trained decoder retrieval, and train on with it.
 
-    InstructRetro trains everything, RETRO freezes the decoder; both are published and disagree for a reason (RETRO
-    guards the model without retrieval, InstructRetro the one with it).
+    InstructRetro trains everything, RETRO freezes the decoder; both are published and disagree for
+    a reason (RETRO guards the model without retrieval, InstructRetro the one with it).
     """
 
     retro: RetroOptions = RetroOptions()
     freeze_backbone: bool = False
-    lora: AnyLora = Field(None, description="train low-rank updates of the decoder; None: its weights")
+    lora: AnyLora = Field(
+        None, description="train low-rank updates of the decoder; None: its weights"
+    )
     neighbour_source: Literal["found", "random", "shuffled", "own"] = Field(
         "found",
         description=(
-            "found: what retrieval finds. Controls, read in training and evaluation alike: random chunks, shuffled "
-            "(what was found for another chunk), own (the chunk itself, which shows what the parameters are worth)"
+            "found: what retrieval finds. Controls, read in training and evaluation alike: random "
+            "chunks, shuffled "
+            "(what was found for another chunk), own (the chunk itself, which shows what the "
+            "parameters are worth)"
         ),
     )
     random_neighbours: float = Field(
@@ -397,7 +522,8 @@ class RetrofitConfig(Config):
         ge=0,
         lt=1,
         description=(
-            "departure from the papers: share of the chunks whose neighbours are random ones, so that the model learns "
+            "departure from the papers: share of the chunks whose neighbours are random ones, so "
+            "that the model learns "
             "to leave alone what does not fit"
         ),
     )
@@ -405,12 +531,16 @@ class RetrofitConfig(Config):
     validation_conditions: tuple[ValidationCondition, ...] = Field(
         (),
         description=(
-            "further losses of each validation point, to see when a model begins to read: off (gate at 0), random "
-            "(random chunks), oracle (the true continuation), shifted_oracle (it too, at a random place of its window, "
+            "further losses of each validation point, to see when a model begins to read: off "
+            "(gate at 0), random "
+            "(random chunks), oracle (the true continuation), shifted_oracle (it too, at a random "
+            "place of its window, "
             "so that it has to be found by its content)"
         ),
     )
-    view: ViewConfig | None = Field(None, description="the part of the datastore that is read; None: all of it")
+    view: ViewConfig | None = Field(
+        None, description="the part of the datastore that is read; None: all of it"
+    )
     train: TrainOptions
 
     @model_validator(mode="after")
@@ -431,14 +561,15 @@ class RetrofitConfig(Config):
         """
         if longest_row <= self.retro.chunk_tokens:
             raise ConfigError(
-                f"the longest row has {longest_row} tokens, and neighbours are read from the end of a chunk of "
+                f"the longest row has {longest_row} tokens, and neighbours are read from the end "
+                "of a chunk of "
                 f"{self.retro.chunk_tokens} on: nothing would be read",
                 hint="train on rows of two chunks or more (sequence_tokens of the training text)",
             )
 
     def used(self, steps: int, *, validated: bool = True) -> Self:
-        """This training of so many steps, without the settings that it does not use: they must not make equal
-        trainings look different.
+        """This training of so many steps, without the settings that it does not use: they must not
+        make equal trainings look different.
 
         Args:
             validated: whether there is text to validate on.
@@ -455,20 +586,25 @@ class RetrofitConfig(Config):
             changes["validation_conditions"] = ()
         if self.freeze_backbone:  # one group of gradients, and one rate
             decoder_rate = MadeNeighboursConfig.model_fields["decoder_rate"].default
-            changes["made_neighbours"] = changes["made_neighbours"].model_copy(update={"decoder_rate": decoder_rate})
-            changes["train"] = self.train.model_copy(update={"clip": TrainOptions.model_fields["clip"].default})
+            changes["made_neighbours"] = changes["made_neighbours"].model_copy(
+                update={"decoder_rate": decoder_rate}
+            )
+            changes["train"] = self.train.model_copy(
+                update={"clip": TrainOptions.model_fields["clip"].default}
+            )
         return self.model_copy(update=changes)
 
 
 class TwinConfig(Config):
     """Train the same decoder on, with the same tokens in the same order, without retrieval.
 
-    With `as_large_as` its feed-forward is widened first, until it has as many weights as a retrofit with these
-    options: the control for what retrieval adds in parameters. New units start with no output, so the model starts as
-    the base.
+    With `as_large_as` its feed-forward is widened first, until it has as many weights as a retrofit
+    with these
+    options: the control for what retrieval adds in parameters. New units start with no output, so
+    the model starts as the base.
 
-    With `freeze_backbone` there is nothing to train, and the twin is the base itself. With `lora` it is trained as the
-    retrofit's decoder is: by updates of the same rank, drawn alike.
+    With `freeze_backbone` there is nothing to train, and the twin is the base itself. With `lora`
+    it is trained as the retrofit's decoder is: by updates of the same rank, drawn alike.
     """
 
     freeze_backbone: bool = False
@@ -481,16 +617,19 @@ class TwinConfig(Config):
         _refuse_frozen_lora(self.freeze_backbone, self.lora)
         if self.as_large_as is not None and (self.freeze_backbone or self.lora is not None):
             raise ValueError(
-                "as_large_as widens the decoder's own weights, so it goes with neither freeze_backbone nor lora"
+                "as_large_as widens the decoder's own weights, so it goes with neither "
+                "freeze_backbone nor lora"
             )
         return self
 
 
 class InPromptConfig(Config):
-    """Train a decoder on with the neighbours written into its text: what cross-attention competes with.
+    """Train a decoder on with the neighbours written into its text: what cross-attention competes
+    with.
 
-    The rows, their order and the tokens that are predicted are those of the twin and the retrofit; a row of n tokens
-    becomes up to n + (n/m - 1) * (2 m k + 1) tokens long (`neighbours.in_prompt`), and costs accordingly.
+    The rows, their order and the tokens that are predicted are those of the twin and the retrofit;
+    a row of n tokens becomes up to n + (n/m - 1) * (2 m k + 1) tokens long
+    (`neighbours.in_prompt`), and costs accordingly.
     """
 
     neighbours: int = Field(2, ge=1, description="k")
@@ -502,19 +641,26 @@ class InPromptConfig(Config):
 class InstructConfig(Config):
     """Tune on instructions: loss on the answer (and the end of text after it), never on the prompt.
 
-    gate: InstructRetro tunes with its gate at 0, so that encoder and cross-attention stay as pretraining left them.
-    With 1 the instruction's passages are also read by the encoder, at the prompt's last chunk.
+    gate: InstructRetro tunes with its gate at 0, so that encoder and cross-attention stay as
+    pretraining left them. With 1 the instruction's passages are also read by the encoder, at the
+    prompt's last chunk.
     """
 
     prompt_tokens: int = Field(
         192, ge=8, description="of a prompt; passages are cut to fit, longer instructions dropped"
     )
-    answer_tokens: int = Field(64, ge=2, description="tokens of an answer with its end of text; longer ones are cut")
+    answer_tokens: int = Field(
+        64, ge=2, description="tokens of an answer with its end of text; longer ones are cut"
+    )
     gate: Literal[0, 1] = 0
-    lora: AnyLora = Field(None, description="tune low-rank updates of the decoder; None: its weights")
+    lora: AnyLora = Field(
+        None, description="tune low-rank updates of the decoder; None: its weights"
+    )
     passages: int = Field(0, ge=0, description="passages in the prompt, at most; 0: none")
     passage_chunks: Literal[1, 2] = 2
-    chunk_tokens: int = Field(64, ge=1, description="m; prompts end on a chunk boundary, as in question answering")
+    chunk_tokens: int = Field(
+        64, ge=1, description="m; prompts end on a chunk boundary, as in question answering"
+    )
     neighbours: int = Field(2, ge=1, description="gate 1: k, passages in the encoder")
     view: ViewConfig | None = None
     train: TrainOptions

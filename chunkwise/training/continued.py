@@ -1,7 +1,8 @@
-"""The stages that train a base on: `retrofit` with neighbours beside the text, `twin` without, `in-prompt` with the
-neighbours written into the text.
+"""The stages that train a base on: `retrofit` with neighbours beside the text, `twin` without,
+`in-prompt` with the neighbours written into the text.
 
-All three read the rows of a replicate in one order, so that they differ in nothing but how they read neighbours.
+All three read the rows of a replicate in one order, so that they differ in nothing but how they
+read neighbours.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.graph.stage import Run
 from chunkwise.model.config import tokens_read
 from chunkwise.training.config import InPromptConfig, RetrofitConfig, TwinConfig
-from chunkwise.training.data import InPromptBatches, PlainBatches, Retrieved, RetroBatches, SequenceTable
+from chunkwise.training.data import (
+    InPromptBatches,
+    PlainBatches,
+    Retrieved,
+    RetroBatches,
+    SequenceTable,
+)
 from chunkwise.training.initialise import new_retrofit, new_widened
 from chunkwise.training.made_neighbours import MadeNeighbours
 from chunkwise.training.resolve import longest_row_tokens, require_reach
@@ -32,7 +39,8 @@ def build_retrofit(
     validation: Artefact | None = None,
     validation_neighbours: Artefact | None = None,
 ) -> Mapping[str, Any]:
-    """Give a base retrieval and train on; the seed is that of the added weights, data order, dropout and the view.
+    """Give a base retrieval and train on; the seed is that of the added weights, data order,
+    dropout and the view.
 
     Args:
         base: a base, or a twin.
@@ -44,28 +52,46 @@ def build_retrofit(
         AttachError: a decoder that cannot carry retrieval.
     """
     table, options = SequenceTable.open(sequences), config.retro
-    retrieval = Retrieval(config.view, run.seed, options.neighbours, options.chunk_tokens, datastore)
-    retrieved, facts = retrieval.of(neighbours, table, config.random_neighbours, config.neighbour_source)
-    curve = retrieval.held(validation, validation_neighbours, config.train, RetroBatches, config.neighbour_source)
+    retrieval = Retrieval(
+        config.view, run.seed, options.neighbours, options.chunk_tokens, datastore
+    )
+    retrieved, facts = retrieval.of(
+        neighbours, table, config.random_neighbours, config.neighbour_source
+    )
+    curve = retrieval.held(
+        validation, validation_neighbours, config.train, RetroBatches, config.neighbour_source
+    )
     first_read = tokens_read(options.continuation, options.chunk_tokens).start
     made = None
     if config.made_neighbours.share:
         batch = config.train.batch_sequences
-        made = MadeNeighbours(config.made_neighbours, table, options.chunk_tokens, run.seed, batch, first_read)
+        made = MadeNeighbours(
+            config.made_neighbours, table, options.chunk_tokens, run.seed, batch, first_read
+        )
     model = new_retrofit(load_model(base), options, run.seed)
     model.freeze_backbone(config.freeze_backbone)
     batches = RetroBatches(table, retrieved, made)
     job = table_job(model, config.train, run.seed, table, batches, curve, config.lora)
-    conditions = retrieval.conditions(validation, validation_neighbours, config.validation_conditions, first_read)
-    job = dataclasses.replace(job, conditions=conditions, decoder_rate=config.made_neighbours.decoder_rate_at)
+    conditions = retrieval.conditions(
+        validation, validation_neighbours, config.validation_conditions, first_read
+    )
+    job = dataclasses.replace(
+        job, conditions=conditions, decoder_rate=config.made_neighbours.decoder_rate_at
+    )
     facts["tokenizer_digest"] = table.tokenizer_digest
     return train_and_save(job, run, f"retrofit, replicate {run.seed}", facts)
 
 
 def build_twin(
-    config: TwinConfig, run: Run, base: Artefact, sequences: Artefact, validation: Artefact | None = None
+    config: TwinConfig,
+    run: Run,
+    base: Artefact,
+    sequences: Artefact,
+    validation: Artefact | None = None,
 ) -> Mapping[str, Any]:
-    """Train the base on, without retrieval, with the tokens and the order of the retrofit of this seed."""
+    """Train the base on, without retrieval, with the tokens and the order of the retrofit of this
+    seed.
+    """
     table = SequenceTable.open(sequences)
     model, curve = load_model(base), plain_validation(validation, table, config.train)
     facts: dict[str, Any] = {"tokenizer_digest": table.tokenizer_digest}
@@ -85,7 +111,8 @@ def build_in_prompt(
     validation: Artefact | None = None,
     validation_neighbours: Artefact | None = None,
 ) -> Mapping[str, Any]:
-    """Train the base on with the neighbours of each chunk written before the next; inputs as of `build_retrofit`.
+    """Train the base on with the neighbours of each chunk written before the next; inputs as of
+    `build_retrofit`.
 
     Raises:
         ConfigError: the decoder cannot read rows that long.

@@ -1,12 +1,12 @@
 """Dropout as the training asks for it, wherever a decoder keeps its own.
 
-Families keep the probability in three ways: as an `nn.Dropout`, as a number of a module that it gives to
-`F.dropout` or to attention (`attention_dropout` of Llama, `dropout` of OPT), or as a field of the config
-that is read in the forward pass (ProphetNet). All of them are set. `layerdrop`, which leaves out whole
-layers of OPT and its kin, is no dropout: it is 0 while we train.
+Families keep the probability in three ways: as an `nn.Dropout`, as a number of a module that it
+gives to `F.dropout` or to attention (`attention_dropout` of Llama, `dropout` of OPT), or as a field
+of the config that is read in the forward pass (ProphetNet). All of them are set. `layerdrop`, which
+leaves out whole layers of OPT and its kin, is no dropout: it is 0 while we train.
 
-Two kinds of modules have a setting of their own and are left alone: those of this package (the neighbour
-encoder's `encoder_dropout`) and low-rank updates (`lora.dropout`).
+Two kinds of modules have a setting of their own and are left alone: those of this package (the
+neighbour encoder's `encoder_dropout`) and low-rank updates (`lora.dropout`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from chunkwise.core.errors import ConfigError
 
 @contextlib.contextmanager
 def dropout(model: PreTrainedModel, probability: float) -> Iterator[None]:
-    """Within this block every place for dropout in the decoder has this probability; then its own again.
+    """Within this block every place for dropout in the decoder has this probability; then its own
+    again.
 
     Raises:
         ConfigError: dropout is asked for and the decoder has no place for it.
@@ -58,7 +59,9 @@ def _places_of_modules(model: PreTrainedModel) -> Iterator[tuple[nn.Module, str]
 
 def _places_of_configs(model: PreTrainedModel) -> Iterator[tuple[PreTrainedConfig, str]]:
     """Fields of the decoder's configs; modules share them, so each is listed once."""
-    configs = {id(config): config for config in map(_config_of, model.modules()) if config is not None}
+    configs = {
+        id(config): config for config in map(_config_of, model.modules()) if config is not None
+    }
     for config in configs.values():
         for name, value in vars(config).items():
             if "drop" in name and _is_probability(value):

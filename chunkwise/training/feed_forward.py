@@ -1,14 +1,17 @@
-"""Gated feed-forwards that keep two wide tensors of a token for the backward pass, where four would be kept.
+"""Gated feed-forwards that keep two wide tensors of a token for the backward pass, where four would
+be kept.
 
     down_proj(act_fn(gate_proj(x)) * up_proj(x))
 
-Gate and up are kept; the activated gate and the product, which cost two passes over memory, are made anew. Of a small
-Llama's activations that is more than a quarter. Nothing changes in the results, bit for bit.
+Gate and up are kept; the activated gate and the product, which cost two passes over memory, are
+made anew. Of a small Llama's activations that is more than a quarter. Nothing changes in the
+results, bit for bit.
 
-It is done to the classes of transformers that are named below, whose forward is that formula and nothing else (the
-tests hold the installed source against it). A test run of a module would not tell: dropout does not show in
-evaluation, nor a factor that starts at one, nor a clamp. Other classes keep what they always kept.
-Source of the idea: Liger Kernel (arXiv:2410.10989), whose fused kernel keeps as much; here it is torch's checkpoint.
+It is done to the classes of transformers that are named below, whose forward is that formula and
+nothing else (the tests hold the installed source against it). A test run of a module would not
+tell: dropout does not show in evaluation, nor a factor that starts at one, nor a clamp. Other
+classes keep what they always kept. Source of the idea: Liger Kernel (arXiv:2410.10989), whose fused
+kernel keeps as much; here it is torch's checkpoint.
 """
 
 from __future__ import annotations
@@ -59,7 +62,8 @@ def _forward(module: Any, states: Tensor) -> Tensor:
     gate, up = module.gate_proj(states), module.up_proj(states)
     if not torch.is_grad_enabled():
         return _rest(module, gate, up)
-    # The last product is never made anew: torch stops as soon as it has what was asked for. Nothing here is random.
+    # The last product is never made anew: torch stops as soon as it has what was asked for. Nothing
+    # here is random.
     return checkpoint(_rest, module, gate, up, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -70,7 +74,8 @@ def _rest(module: Any, gate: Tensor, up: Tensor) -> Tensor:
 def _is_gated(module: nn.Module) -> bool:
     """Whether calling the module is calling `_forward`.
 
-    One whose last matrix has low-rank updates is not taken: their product would be made anew, with another dropout.
+    One whose last matrix has low-rank updates is not taken: their product would be made anew, with
+    another dropout.
     """
     kind = type(module)
     named = kind.__module__.startswith("transformers.models.") and kind.__name__ in GATED

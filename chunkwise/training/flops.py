@@ -1,19 +1,21 @@
 """Floating-point operations of a forward pass, term by term, and of a training.
 
-Counted are the products of matrices, two operations for each multiplication with its addition; norms, rotary
-positions, softmax, activations and table look-ups are not (they cost time, but no study reports them), nor is the
-map from distances to CCA's position biases, which is made once a pass whatever the rows. Counted is what
-the algorithm *needs*: of causal attention the half that is not masked, in cross-attention the tokens that read. With
-`executed=True` it is instead what kernels compute that know nothing of the mask, which is what a profiler sees;
-`tests/training/test_flops.py` holds that against torch's own counter.
+Counted are the products of matrices, two operations for each multiplication with its addition;
+norms, rotary positions, softmax, activations and table look-ups are not (they cost time, but no
+study reports them), nor is the map from distances to CCA's position biases, which is made once a
+pass whatever the rows. Counted is what the algorithm *needs*: of causal attention the half that is
+not masked, in cross-attention the tokens that read. With `executed=True` it is instead what kernels
+compute that know nothing of the mask, which is what a profiler sees; `tests/training/test_flops.py`
+holds that against torch's own counter.
 
-A training step costs three forward passes: forward, gradients of the inputs, gradients of the weights. Frozen weights
-save the third of these (an upper bound: layers below the first cross-attention need no backward pass at all). With
-low-rank updates the decoder's weights are frozen, and the updates are small weights that are trained.
+A training step costs three forward passes: forward, gradients of the inputs, gradients of the
+weights. Frozen weights save the third of these (an upper bound: layers below the first
+cross-attention need no backward pass at all). With low-rank updates the decoder's weights are
+frozen, and the updates are small weights that are trained.
 
-Dimensions: L tokens of a row, P places with logits, V vocabulary, D width, H heads, h head width, G key-value heads,
-F feed-forward width; C chunks, m tokens a chunk, k neighbours, r tokens read of a neighbour, X = C k r neighbour
-tokens, E encoder width, p previous tokens in a key.
+Dimensions: L tokens of a row, P places with logits, V vocabulary, D width, H heads, h head width, G
+key-value heads, F feed-forward width; C chunks, m tokens a chunk, k neighbours, r tokens read of a
+neighbour, X = C k r neighbour tokens, E encoder width, p previous tokens in a key.
 """
 
 from __future__ import annotations
@@ -23,11 +25,23 @@ from typing import Any
 from chunkwise.model.encoder import encoder_feed_forward_width
 from chunkwise.model.retro_config import RetroConfig
 
-GATED_FEED_FORWARD = {"llama", "qwen3", "mistral", "qwen2", "phi3", "smollm3", "granite", "gemma2", "gemma3_text"}
+GATED_FEED_FORWARD = {
+    "llama",
+    "qwen3",
+    "mistral",
+    "qwen2",
+    "phi3",
+    "smollm3",
+    "granite",
+    "gemma2",
+    "gemma3_text",
+}
 """Families whose feed-forward has three matrices (gate, up, down); others have two."""
 
 
-def decoder_flops(config: Any, tokens: int, places: int | None = None, *, executed: bool = False) -> dict[str, int]:
+def decoder_flops(
+    config: Any, tokens: int, places: int | None = None, *, executed: bool = False
+) -> dict[str, int]:
     """One row of `tokens` tokens through a decoder.
 
     Args:
@@ -61,13 +75,19 @@ def _layer_flops(text: Any, L: int, layers: int, executed: bool) -> dict[str, in
 
 
 def retrieval_flops(
-    config: RetroConfig, tokens: int, k: float, *, chunks: float | None = None, executed: bool = False
+    config: RetroConfig,
+    tokens: int,
+    k: float,
+    *,
+    chunks: float | None = None,
+    executed: bool = False,
 ) -> dict[str, float]:
     """What retrieval adds to one row of `tokens` tokens, every chunk with k neighbours.
 
     Args:
         k: of each chunk that has any; may be a mean over such chunks.
-        chunks: C, the chunks that have neighbours, or their mean number; None for all whole chunks of the row.
+        chunks: C, the chunks that have neighbours, or their mean number; None for all whole chunks
+            of the row.
 
     Returns:
         term -> operations, summed over layers.
@@ -77,14 +97,19 @@ def retrieval_flops(
     D = decoder.hidden_size
     C = tokens // m if chunks is None else chunks
     r = 2 * m if config.continuation == "both" else m
-    if config.encoder == "decoder":  # a causal copy of the decoder's first layers, handing out states and embeddings
+    if (
+        config.encoder == "decoder"
+    ):  # a causal copy of the decoder's first layers, handing out states and embeddings
         copied = _layer_flops(decoder, r, config.encoder_layers, executed)
-        encoder = {name.replace("decoder_", "encoder_"): C * k * value for name, value in copied.items()}
+        encoder = {
+            name.replace("decoder_", "encoder_"): C * k * value for name, value in copied.items()
+        }
         columns = 2 * D
     else:
         encoder = _encoder_flops(config, C, k, r)
         columns = config.encoder_width or D
-    # Neighbours of a chunk are read by m tokens from its last one on; those of the last chunk by that one token alone.
+    # Neighbours of a chunk are read by m tokens from its last one on; those of the last chunk by
+    # that one token alone.
     reading = C * m if executed or chunks is not None else max(0, tokens - (m - 1))
     crossings, blocks = len(config.cca_layers), 2 + config.previous_token_keys
     return {
@@ -97,18 +122,27 @@ def retrieval_flops(
 
 
 def _encoder_flops(config: RetroConfig, C: float, k: float, r: int) -> dict[str, float]:
-    """The bidirectional encoder over C k neighbours of r tokens, with query conditioning in layer 1."""
+    """The bidirectional encoder over C k neighbours of r tokens, with query conditioning in layer
+    1.
+    """
     assert config.decoder is not None
     m, D = config.chunk_tokens, config.decoder.get_text_config().hidden_size
     E, X, layers = config.encoder_width or D, C * k * r, config.encoder_layers
     options = config.options
     matrices = 3 if options.encoder_feed_forward == "swiglu" else 2
     terms = {
-        "encoder_projection": 2 * X * D * E if D != E and options.encoder_embeddings == "shared" else 0,
+        "encoder_projection": 2 * X * D * E
+        if D != E and options.encoder_embeddings == "shared"
+        else 0,
         "encoder_query_key_value": layers * 2 * X * E * 3 * E,
         "encoder_attention": layers * 4 * X * r * E,
         "encoder_attention_output": layers * 2 * X * E * E,
-        "encoder_feed_forward": layers * matrices * 2 * X * E * encoder_feed_forward_width(options, E),
+        "encoder_feed_forward": layers
+        * matrices
+        * 2
+        * X
+        * E
+        * encoder_feed_forward_width(options, E),
     }
     if config.query_conditioning:
         queries_and_output = 2 * 2 * X * E * E
@@ -118,12 +152,22 @@ def _encoder_flops(config: RetroConfig, C: float, k: float, r: int) -> dict[str,
 
 
 def low_rank_flops(parameters: int, tokens: float) -> float:
-    """A forward pass of `tokens` tokens through low-rank updates of so many parameters: each is used once a token."""
+    """A forward pass of `tokens` tokens through low-rank updates of so many parameters: each is
+    used once a token.
+    """
     return 2 * parameters * tokens
 
 
 def training_flops(
-    decoder_forward: float, retrieval_forward: float, *, decoder_trained: bool, retrieval_trained: bool = True
+    decoder_forward: float,
+    retrieval_forward: float,
+    *,
+    decoder_trained: bool,
+    retrieval_trained: bool = True,
 ) -> float:
-    """Operations of training on what the forward passes cost: three times, twice where the weights are frozen."""
-    return decoder_forward * (3 if decoder_trained else 2) + retrieval_forward * (3 if retrieval_trained else 2)
+    """Operations of training on what the forward passes cost: three times, twice where the weights
+    are frozen.
+    """
+    return decoder_forward * (3 if decoder_trained else 2) + retrieval_forward * (
+        3 if retrieval_trained else 2
+    )

@@ -1,9 +1,10 @@
 """Initial weights, each drawn by a generator of its own, and a decoder built from its config.
 
-Arms are compared at common random numbers: what two models share must start equal. One stream for all weights would
-not do that (a module more, and everything drawn after it differs), so each parameter is drawn from a stream keyed
-by (replicate, its name). *What* is drawn stays the model's own business: its `_init_weights` and the retrieval modules'
-`initialise` run as ever, and only the seed is changed underneath them, parameter by parameter.
+Arms are compared at common random numbers: what two models share must start equal. One stream for
+all weights would not do that (a module more, and everything drawn after it differs), so each
+parameter is drawn from a stream keyed by (replicate, its name). *What* is drawn stays the model's
+own business: its `_init_weights` and the retrieval modules' `initialise` run as ever, and only the
+seed is changed underneath them, parameter by parameter.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from chunkwise.model.widen import feed_forward_width, widen, width_as_large_as
 from chunkwise.training.config import DecoderConfig
 from chunkwise.training.data import keyed_seed
 
-_DRAWS = {"normal_", "uniform_", "trunc_normal_", "random_", "bernoulli_", "exponential_", "log_normal_", "cauchy_"}
+_DRAWS = {
+    "normal_",
+    "uniform_",
+    "trunc_normal_",
+    "random_",
+    "bernoulli_",
+    "exponential_",
+    "log_normal_",
+    "cauchy_",
+}
 _DRAWS |= {"kaiming_uniform_"}  # PEFT's; a function of torch.nn.init hides those that it calls
 
 
@@ -30,8 +40,9 @@ class keyed_draws(TorchFunctionMode):  # lower case: used as a context, like tor
     """Within this block, a named parameter that is filled at random is filled from its own stream.
 
     Args:
-        names: parameter -> its name, by identity. Tensors that are not in it are drawn from wherever the last parameter
-            left the stream, so they too depend on nothing that was drawn before that.
+        names: parameter -> its name, by identity. Tensors that are not in it are drawn from
+            wherever the last parameter left the stream, so they too depend on nothing that was
+            drawn before that.
         replicate: part of every key.
     """
 
@@ -43,14 +54,18 @@ class keyed_draws(TorchFunctionMode):  # lower case: used as a context, like tor
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(function, "__name__", "") in _DRAWS:  # of a Tensor, or the torch.nn.init function around it
+        if (
+            getattr(function, "__name__", "") in _DRAWS
+        ):  # of a Tensor, or the torch.nn.init function around it
             name = self.names.get(id(args[0] if args else kwargs.get("tensor")))
             if name is not None:
                 torch.manual_seed(keyed_seed("initial weights", self.replicate, name))
         return function(*args, **kwargs)
 
 
-def initialise(model: PreTrainedModel, modules: Iterable[nn.Module], draw: Any, replicate: int) -> None:
+def initialise(
+    model: PreTrainedModel, modules: Iterable[nn.Module], draw: Any, replicate: int
+) -> None:
     """Call `draw(module)` on each module, every parameter of `model` drawn from its own stream."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     with torch.random.fork_rng(devices=[]), torch.no_grad(), keyed_draws(names, replicate):
@@ -58,9 +73,13 @@ def initialise(model: PreTrainedModel, modules: Iterable[nn.Module], draw: Any, 
             draw(module)
 
 
-def new_decoder(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad: int, replicate: int) -> PreTrainedModel:
+def new_decoder(
+    config: DecoderConfig, *, vocabulary_size: int, eos: int, pad: int, replicate: int
+) -> PreTrainedModel:
     """A decoder with fresh weights, float32, on the CPU."""
-    model = AutoModelForCausalLM.from_config(decoder_config(config, vocabulary_size=vocabulary_size, eos=eos, pad=pad))
+    model = AutoModelForCausalLM.from_config(
+        decoder_config(config, vocabulary_size=vocabulary_size, eos=eos, pad=pad)
+    )
     inside_out = list(model.modules())[::-1]  # children first, as transformers does it
     for parameter in model.parameters():
         parameter._is_hf_initialized = False
@@ -69,7 +88,9 @@ def new_decoder(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad: i
     return model
 
 
-def new_retrofit(decoder: PreTrainedModel, options: RetroOptions, replicate: int) -> RetroForCausalLM:
+def new_retrofit(
+    decoder: PreTrainedModel, options: RetroOptions, replicate: int
+) -> RetroForCausalLM:
     """Attach retrieval to a decoder, which keeps its weights; what is added is drawn by name."""
     model = RetroForCausalLM.from_decoder(decoder, options)
     initialise(model, model.retrieval_modules(), lambda module: module.initialise(), replicate)
@@ -79,7 +100,8 @@ def new_retrofit(decoder: PreTrainedModel, options: RetroOptions, replicate: int
 def new_widened(
     decoder: PreTrainedModel, options: RetroOptions, replicate: int
 ) -> tuple[PreTrainedModel, dict[str, int]]:
-    """The decoder with a wider feed-forward, as many weights as its retrofit with `options`, computing the same.
+    """The decoder with a wider feed-forward, as many weights as its retrofit with `options`,
+    computing the same.
 
     Returns:
         (model, {"before": width, "after": width}).
@@ -101,7 +123,8 @@ def decoder_config(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad
         "vocab_size": vocabulary_size,
         "bos_token_id": eos,
         "eos_token_id": eos,
-        # An embedding's padding row gets no gradient; where the end of text is also the padding, it must have one.
+        # An embedding's padding row gets no gradient; where the end of text is also the padding, it
+        # must have one.
         "pad_token_id": None if pad == eos else pad,
         "tie_word_embeddings": config.tied_embeddings,
     }
@@ -114,7 +137,8 @@ def decoder_config(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad
             n_head=config.heads,
             n_inner=config.feed_forward_width or 4 * config.width,
             n_positions=config.max_tokens,
-            embd_pdrop=0.0,  # dropout is a setting of training (TrainOptions.dropout), not of the model
+            # dropout is a setting of training (TrainOptions.dropout), not of the model
+            embd_pdrop=0.0,
             attn_pdrop=0.0,
             resid_pdrop=0.0,
         )

@@ -1,7 +1,9 @@
-"""The stage `instruct`: instructions -> token ids of prompt and answer, with passages where asked for -> a model.
+"""The stage `instruct`: instructions -> token ids of prompt and answer, with passages where asked
+for -> a model.
 
-Prompt and answer are rendered by `corpus.chat_format` and tokenised apart, by the functions that question answering
-uses (`evaluation.prompts`), so that tuning and evaluation cannot differ by a byte.
+Prompt and answer are rendered by `corpus.chat_format` and tokenised apart, by the functions that
+question answering uses (`evaluation.prompts`), so that tuning and evaluation cannot differ by a
+byte.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def build(
     Args:
         instructions: a `questions` artefact; its `instructions.jsonl` is used.
         tokens: for its tokenizer.
-        datastore: searched for each instruction, where config.passages or config.gate ask for passages.
+        datastore: searched for each instruction, where config.passages or config.gate ask for
+            passages.
 
     Raises:
         ConfigError: gate 1 for a decoder without retrieval. InputError: no instruction that fits.
@@ -51,7 +54,12 @@ def build(
     if source is not None:
         source.require_tokenizer(head["tokenizer_digest"], "the tokens artefact")
     examples, dropped = make_examples(
-        config, instructions.file("instructions.jsonl"), tokens.file("tokenizer"), head["eos"], source, run.seed
+        config,
+        instructions.file("instructions.jsonl"),
+        tokens.file("tokenizer"),
+        head["eos"],
+        source,
+        run.seed,
     )
     tuned = load_model(model)
     forward: dict[str, Any] = {}
@@ -61,9 +69,15 @@ def build(
             for module in tuned.retrieval_modules():
                 module.requires_grad_(False)
     elif config.gate:
-        raise ConfigError("gate=1 needs a model with retrieval, got a plain decoder", hint="tune the twin with gate=0")
+        raise ConfigError(
+            "gate=1 needs a model with retrieval, got a plain decoder",
+            hint="tune the twin with gate=0",
+        )
     collate = InstructBatches(
-        examples, chunk_tokens=config.chunk_tokens, pad=head["pad"], datastore=source if config.gate else None
+        examples,
+        chunk_tokens=config.chunk_tokens,
+        pad=head["pad"],
+        datastore=source if config.gate else None,
     )
     assert not isinstance(config.lora, int)  # a rank becomes options when it is read
     job = new_job(
@@ -77,7 +91,11 @@ def build(
         forward,
         config.lora,
     )
-    facts = {"tokenizer_digest": head["tokenizer_digest"], "instructions": len(examples), "dropped": dropped}
+    facts = {
+        "tokenizer_digest": head["tokenizer_digest"],
+        "instructions": len(examples),
+        "dropped": dropped,
+    }
     return train_and_save(job, run, f"instruct, replicate {run.seed}", facts)
 
 
@@ -89,7 +107,8 @@ def make_examples(
     datastore: Datastore | None,
     replicate: int,
 ) -> tuple[list[Example], int]:
-    """The instructions that fit, and how many did not (their prompt alone exceeds config.prompt_tokens).
+    """The instructions that fit, and how many did not (their prompt alone exceeds
+    config.prompt_tokens).
 
     Args:
         instructions: JSON Lines, see corpus.questions.read_instructions.
@@ -103,15 +122,24 @@ def make_examples(
 
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder))
     records = read_instructions(instructions)
-    # An instruction with an input is a question of two lines; see corpus.chat_format.render_instruction.
-    questions = [f"{record['instruction'].strip()}\n{record['input'].strip()}".strip() for record in records]
-    evidence = _search(config, datastore, [encode(tokenizer, question) for question in questions], replicate)
+    # An instruction with an input is a question of two lines; see
+    # corpus.chat_format.render_instruction.
+    questions = [
+        f"{record['instruction'].strip()}\n{record['input'].strip()}".strip() for record in records
+    ]
+    evidence = _search(
+        config, datastore, [encode(tokenizer, question) for question in questions], replicate
+    )
     examples: list[Example] = []
     for record, question, ids in zip(records, questions, evidence, strict=True):
-        assert render_question(question) == render_instruction(record["instruction"], record["input"])
+        assert render_question(question) == render_instruction(
+            record["instruction"], record["input"]
+        )
         passages = []
         if datastore is not None and config.passages:
-            passages = passage_tokens(datastore, ids, passages=config.passages, chunks=config.passage_chunks)
+            passages = passage_tokens(
+                datastore, ids, passages=config.passages, chunks=config.passage_chunks
+            )
         prompt, _ = build_prompt(tokenizer, question, passages, config.prompt_tokens)
         if len(prompt) > config.prompt_tokens:
             continue
@@ -119,7 +147,8 @@ def make_examples(
         examples.append(Example(prompt, answer, tuple(ids[: config.neighbours].tolist())))
     if not examples:
         raise InputError(
-            f"{instructions}: of {len(records)} instructions none fits into prompt_tokens={config.prompt_tokens}",
+            f"{instructions}: of {len(records)} instructions none fits into "
+            f"prompt_tokens={config.prompt_tokens}",
             hint="raise prompt_tokens",
         )
     return examples, len(records) - len(examples)
@@ -128,8 +157,8 @@ def make_examples(
 def _search(
     config: InstructConfig, datastore: Datastore | None, queries: list[list[int]], replicate: int
 ) -> np.ndarray:
-    """Chunk ids [instructions, n], best first, -1 for none; the instruction's own document is not left out:
-    tuning teaches to read the passage that holds the answer."""
+    """Chunk ids [instructions, n], best first, -1 for none; the instruction's own document is not
+    left out: tuning teaches to read the passage that holds the answer."""
     wanted = max(config.passages, config.neighbours)
     if datastore is None:
         return np.full((len(queries), wanted), -1, np.int64)

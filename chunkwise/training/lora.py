@@ -1,10 +1,12 @@
-"""Training a decoder by low-rank updates (LoRA), which PEFT inserts and, after the training, adds to the weights.
+"""Training a decoder by low-rank updates (LoRA), which PEFT inserts and, after the training, adds
+to the weights.
 
-What is adapted are the matrices of the decoder's layers: neither embeddings nor the output, and nothing that retrieval
-added (that is trained in full). A is drawn from a stream of its own by its name within the decoder, so retrofit and
-twin of a replicate start from the same updates; B is zero, so a model with updates is what it was without. Against the
-training of all weights, a step takes a third fewer operations in the decoder, whose weights need no gradient, and a few
-more for the updates; the decoder's weights have neither gradients nor optimiser state in memory.
+What is adapted are the matrices of the decoder's layers: neither embeddings nor the output, and
+nothing that retrieval added (that is trained in full). A is drawn from a stream of its own by its
+name within the decoder, so retrofit and twin of a replicate start from the same updates; B is zero,
+so a model with updates is what it was without. Against the training of all weights, a step takes a
+third fewer operations in the decoder, whose weights need no gradient, and a few more for the
+updates; the decoder's weights have neither gradients nor optimiser state in memory.
 """
 
 from __future__ import annotations
@@ -54,15 +56,19 @@ def require_peft() -> Any:
         import peft
     except ImportError as error:
         hint = "pip install 'chunkwise[lora]'"
-        raise MachineError("lora needs the package peft, which is not installed", hint=hint) from error
+        raise MachineError(
+            "lora needs the package peft, which is not installed", hint=hint
+        ) from error
     return peft
 
 
 def add_updates(model: PreTrainedModel, options: LoraOptions, replicate: int) -> Updates:
-    """Insert updates into the model's decoder, and freeze all else of it; what retrieval added stays as it was.
+    """Insert updates into the model's decoder, and freeze all else of it; what retrieval added
+    stays as it was.
 
     Raises:
-        ConfigError: the decoder has no matrix of a name in `options.targets`. MachineError: peft is not installed.
+        ConfigError: the decoder has no matrix of a name in `options.targets`. MachineError: peft is
+            not installed.
     """
     peft = require_peft()
     decoder = model.decoder if has_retrieval(model) else model
@@ -77,7 +83,9 @@ def add_updates(model: PreTrainedModel, options: LoraOptions, replicate: int) ->
         bias="none",
     )
     tuner = peft.LoraModel(decoder, {ADAPTER: config}, ADAPTER)
-    layers = [module for module in decoder.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+    layers = [
+        module for module in decoder.modules() if isinstance(module, peft.tuners.lora.LoraLayer)
+    ]
     initialise(decoder, layers, lambda layer: layer.reset_lora_parameters(ADAPTER, True), replicate)
     ours = {id(p) for name, p in decoder.named_parameters() if _OURS in name}
     names = set()
@@ -96,14 +104,18 @@ def _targets(decoder: PreTrainedModel, options: LoraOptions) -> list[str]:
     names = [
         name
         for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and id(module) in inside and _OURS not in name.split(".")
+        if isinstance(module, nn.Linear | Conv1D)
+        and id(module) in inside
+        and _OURS not in name.split(".")
     ]
     if options.targets == "all-linear":
         return names
     for target in options.targets:
         if not any(_is(name, target) for name in names):
             known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
-            message = f"lora.targets: {type(decoder).__name__} has no matrix {target!r} in its layers"
+            message = (
+                f"lora.targets: {type(decoder).__name__} has no matrix {target!r} in its layers"
+            )
             raise ConfigError(message, hint=f"it has: {known}")
     return [name for name in names if any(_is(name, target) for target in options.targets)]
 

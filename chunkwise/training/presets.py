@@ -1,11 +1,14 @@
-"""How the papers trained, as presets: `train: {preset: instructretro-823m}`. Data: papers/training/presets.yaml.
+"""How the papers trained, as presets: `train: {preset: instructretro-823m}`. Data:
+papers/training/presets.yaml.
 
-A preset is expanded before anything else is made of the settings, so a training is what its settings became and not
-what it was called: whatever stands beside the preset wins, and the same values written out are the same training.
+A preset is expanded before anything else is made of the settings, so a training is what its
+settings became and not what it was called: whatever stands beside the preset wins, and the same
+values written out are the same training.
 
-Papers give warm-up and decay for their own length, in samples or steps, and hardly anybody trains that long. Both are
-kept as shares of the training: of 195,200 steps InstructRetro warms up for 130, so of 3,000 it is 2. A warm-up is one
-step at least. A minimum that is reached after 95 % of the steps is reached after 95 % of yours.
+Papers give warm-up and decay for their own length, in samples or steps, and hardly anybody trains
+that long. Both are kept as shares of the training: of 195,200 steps InstructRetro warms up for 130,
+so of 3,000 it is 2. A warm-up is one step at least. A minimum that is reached after 95 % of the
+steps is reached after 95 % of yours.
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ def presets() -> Mapping[str, Preset]:
     file = resources.files("chunkwise") / "papers" / "training" / "presets.yaml"
     entries = parse_yaml(file.read_text(encoding="utf-8"), "training presets")
     named = {name: {"description": entry.pop("for"), **entry} for name, entry in entries.items()}
-    return {name: Preset.parse(entry, where=f"training preset {name}") for name, entry in named.items()}
+    return {
+        name: Preset.parse(entry, where=f"training preset {name}") for name, entry in named.items()
+    }
 
 
 def expanded(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +61,9 @@ def expanded(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: there is no such preset.
     """
-    values = {name: value for name, value in given.items() if name != "preset" and value is not None}
+    values = {
+        name: value for name, value in given.items() if name != "preset" and value is not None
+    }
     if (name := given.get("preset")) is None:
         return dict(given)
     known = presets()

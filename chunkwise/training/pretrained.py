@@ -1,4 +1,6 @@
-"""The stage `adopted-base`: a decoder from elsewhere, taken as it is: a folder, a hub snapshot, a model of our own."""
+"""The stage `adopted-base`: a decoder from elsewhere, taken as it is: a folder, a hub snapshot, a
+model of our own.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
         tokens: the text that it is to read.
 
     Raises:
-        MismatchError: its tokenizer is not the one that `tokens` was made with, or has more tokens than it knows.
+        MismatchError: its tokenizer is not the one that `tokens` was made with, or has more tokens
+            than it knows.
     """
     from chunkwise.model.weights import load
     from chunkwise.training.report import count_parameters
@@ -43,7 +46,12 @@ def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
     _require_own_tokenizer(folder, tokens)
     save_model(model, run.folder / "model")
     parameters = count_parameters(model, frozenset())
-    facts = {"parameters": parameters, "tokenizer_digest": head["tokenizer_digest"], "validation": [], "loss": []}
+    facts = {
+        "parameters": parameters,
+        "tokenizer_digest": head["tokenizer_digest"],
+        "validation": [],
+        "loss": [],
+    }
     write_json(run.folder / "training.json", facts)
     return {"parameters": parameters["total"]}
 
@@ -61,15 +69,20 @@ def base_folder(name: str) -> Path:
     """The folder of a decoder: `packaged`, a path, or a hub name, which is downloaded.
 
     Raises:
-        ConfigError: no packaged base in this installation, or nothing of this name. MachineError: no network.
+        ConfigError: no packaged base in this installation, or nothing of this name. MachineError:
+            no network.
     """
     if name == PACKAGED:
         folder = Path(str(resources.files("chunkwise") / "base"))
         if not (folder / "config.json").is_file():
             raise ConfigError(
-                "pretrained: packaged asks for the base model that ships with the package, and this installation has "
+                "pretrained: packaged asks for the base model that ships with the package, and "
+                "this installation has "
                 "none",
-                hint="set `base` in the profile to train one in the run, or name a folder or a hub model",
+                hint=(
+                    "set `base` in the profile to train one in the run, or name a folder or a hub "
+                    "model"
+                ),
             )
         return folder
     if Path(name).is_dir():
@@ -77,8 +90,12 @@ def base_folder(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download  # only where there is something to download
 
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
-    except Exception as error:  # the hub's errors are many, and all mean that the model is not there
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"])
+        )
+    except (
+        Exception
+    ) as error:  # the hub's errors are many, and all mean that the model is not there
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MachineError(
             f"pretrained: {name!r} is no folder here and could not be had from the hub: {first}",
@@ -87,7 +104,8 @@ def base_folder(name: str) -> Path:
 
 
 def _require_own_tokenizer(folder: Path, tokens: Artefact) -> None:
-    """Refuse a decoder whose tokenizer, where its folder holds one, is not the one that made the tokens.
+    """Refuse a decoder whose tokenizer, where its folder holds one, is not the one that made the
+    tokens.
 
     Raises:
         MismatchError: token 17 means one thing to the decoder and another in the text.
@@ -97,6 +115,10 @@ def _require_own_tokenizer(folder: Path, tokens: Artefact) -> None:
     own, used = (load_tokenizer(str(place)) for place in (folder, tokens.path / "tokenizer"))
     if own.get_vocab() != used.get_vocab():
         raise MismatchError(
-            f"the decoder in {folder.name} comes with a tokenizer ({len(own)} tokens), the text was cut by another",
-            hint="tokenise the corpus with the decoder's own tokenizer (tokenizer.pretrained: its folder)",
+            f"the decoder in {folder.name} comes with a tokenizer ({len(own)} tokens), the text "
+            "was cut by another",
+            hint=(
+                "tokenise the corpus with the decoder's own tokenizer (tokenizer.pretrained: its "
+                "folder)"
+            ),
         )

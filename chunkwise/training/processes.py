@@ -1,20 +1,25 @@
-"""One training on several processes: what each of them holds, and what it does so that the others need not wait.
+"""One training on several processes: what each of them holds, and what it does so that the others
+need not wait.
 
-Started by torchrun or by accelerate, Accelerate joins the processes (gloo on CPUs, NCCL on GPUs), and PyTorch's FSDP2
-shards weights, gradients and optimiser state over them. Nothing here does by itself what those two can do.
+Started by torchrun or by accelerate, Accelerate joins the processes (gloo on CPUs, NCCL on GPUs),
+and PyTorch's FSDP2 shards weights, gradients and optimiser state over them. Nothing here does by
+itself what those two can do.
 
-What is a unit of the sharding: every decoder layer (with the cross-attention inside), every layer of the neighbour
-encoder, and the rest (embeddings, norms, output) together with the root. The root is not the model but `StepModule`,
-whose forward is the whole loss: weights are gathered when the forward of their unit begins, and a loss may call parts
-of a model, as the body and the output embedding, that are no units of their own.
+What is a unit of the sharding: every decoder layer (with the cross-attention inside), every layer
+of the neighbour encoder, and the rest (embeddings, norms, output) together with the root. The root
+is not the model but `StepModule`, whose forward is the whole loss: weights are gathered when the
+forward of their unit begins, and a loss may call parts of a model, as the body and the output
+embedding, that are no units of their own.
 
-In bfloat16, on GPUs, the layers' weights are gathered in bfloat16, and gradients are summed in float32. Without that
-every process would keep the bfloat16 copy of the whole model that autocast makes from the forward to the backward pass.
-Against one process, vectors (norms, biases) are then rounded to bfloat16 where they are used; matrices are rounded
-there anyway. On CPUs, whose layer norms do not take weights of another type, autocast is left to it.
+In bfloat16, on GPUs, the layers' weights are gathered in bfloat16, and gradients are summed in
+float32. Without that every process would keep the bfloat16 copy of the whole model that autocast
+makes from the forward to the backward pass. Against one process, vectors (norms, biases) are then
+rounded to bfloat16 where they are used; matrices are rounded there anyway. On CPUs, whose layer
+norms do not take weights of another type, autocast is left to it.
 
-Costs and limits: each process first builds the whole model in main memory (nothing of it stays on the device), and
-process 0 gathers it there once more at the end. Activations are kept, but for what `feed_forward` makes anew.
+Costs and limits: each process first builds the whole model in main memory (nothing of it stays on
+the device), and process 0 gathers it there once more at the end. Activations are kept, but for what
+`feed_forward` makes anew.
 """
 
 from __future__ import annotations
@@ -45,7 +50,9 @@ LAUNCHER_SETTINGS = (
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
     "ACCELERATE_GRADIENT_CLIPPING",
 )
-"""What `accelerate launch` hands down and would change a training, of which an artefact's key would know nothing."""
+"""What `accelerate launch` hands down and would change a training, of which an artefact's key would
+know nothing.
+"""
 _OTHER_WAYS = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
@@ -57,7 +64,8 @@ def team() -> Team | None:
 
 @contextlib.contextmanager
 def under_a_launcher() -> Iterator[None]:
-    """Within this block the launcher's settings are set aside, and the loss of another process is told as one.
+    """Within this block the launcher's settings are set aside, and the loss of another process is
+    told as one.
 
     Raises:
         ConfigError: the launcher was told to train in a way that is not ours.
@@ -67,17 +75,27 @@ def under_a_launcher() -> Iterator[None]:
         if os.environ.get(variable, "false").lower() == "true":
             raise ConfigError(
                 f"accelerate was told to use {name}; models are sharded here by PyTorch's FSDP2",
-                hint="launch several processes without that: accelerate launch --multi_gpu --num_processes 8 ...",
+                hint=(
+                    "launch several processes without that: accelerate launch --multi_gpu "
+                    "--num_processes 8 ..."
+                ),
             )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        note("accelerate's FSDP settings are set aside: what is sharded, and how, is fixed (docs/training.md)")
+        note(
+            "accelerate's FSDP settings are set aside: what is sharded, and how, is fixed "
+            "(docs/training.md)"
+        )
     before = {name: os.environ.pop(name) for name in LAUNCHER_SETTINGS if name in os.environ}
     try:
         yield
     except RuntimeError as error:  # gloo has no class of its own for it, NCCL has
-        lost = isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in _LOST)
+        lost = isinstance(error, torch.distributed.DistError) or any(
+            words in str(error) for words in _LOST
+        )
         if world_size() > 1 and lost:
-            raise ChunkwiseError("another process of this training ended, so this one did; see its error") from error
+            raise ChunkwiseError(
+                "another process of this training ended, so this one did; see its error"
+            ) from error
         raise
     finally:
         os.environ.update(before)
@@ -89,7 +107,8 @@ class _Joined:
     def __init__(self) -> None:
         from accelerate import PartialState
 
-        # TrainingArguments makes its own PartialState later, in the same way, and finds the group open.
+        # TrainingArguments makes its own PartialState later, in the same way, and finds the group
+        # open.
         state = PartialState(cpu=not torch.cuda.is_available())
         self.rank, self.device = state.process_index, state.device
 
@@ -101,7 +120,9 @@ class _Joined:
 
 
 class StepModule(nn.Module):
-    """A model and the loss that is taken of it, as one module: what a training calls, and the root of the sharding."""
+    """A model and the loss that is taken of it, as one module: what a training calls, and the root
+    of the sharding.
+    """
 
     def __init__(self, model: PreTrainedModel, loss: Loss) -> None:
         super().__init__()
@@ -112,7 +133,9 @@ class StepModule(nn.Module):
         """As Loss."""
         if "neighbour_mask" in inputs and (self.training or self.sharded):
             config = self.model.config
-            inputs, labels = always_reading(inputs, labels, tokens_read(config.continuation, config.chunk_tokens))
+            inputs, labels = always_reading(
+                inputs, labels, tokens_read(config.continuation, config.chunk_tokens)
+            )
         return self.loss(self.model, inputs, labels)
 
     @property
@@ -122,7 +145,9 @@ class StepModule(nn.Module):
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Gradients stay where they are: all parts of a step but its last. Accelerate looks for it under this name."""
+        """Gradients stay where they are: all parts of a step but its last. Accelerate looks for it
+        under this name.
+        """
         shards: Any = self  # what fully_shard made of it
         shards.set_requires_gradient_sync(False)
         try:
@@ -132,12 +157,14 @@ class StepModule(nn.Module):
 
 
 def always_reading(inputs: Batch, labels: Tensor, read: slice) -> tuple[Batch, Tensor]:
-    """The batch, with one row more where no neighbour has a token that the model reads (those of `read`).
+    """The batch, with one row more where no neighbour has a token that the model reads (those of
+    `read`).
 
-    Sharded weights are gathered, and their gradients summed, by all processes at the same time. A process whose rows
-    happen to have no neighbours would leave out encoder and cross-attention, and the others would wait for it for ever.
-    The row that is added repeats the last one with a made-up neighbour and predicts nothing, so that what it adds to
-    any gradient is zero. One process alone does the same, for the same optimiser step: a gradient of zero is not none.
+    Sharded weights are gathered, and their gradients summed, by all processes at the same time. A
+    process whose rows happen to have no neighbours would leave out encoder and cross-attention, and
+    the others would wait for it for ever. The row that is added repeats the last one with a made-up
+    neighbour and predicts nothing, so that what it adds to any gradient is zero. One process alone
+    does the same, for the same optimiser step: a gradient of zero is not none.
     """
     if bool(inputs["neighbour_mask"][..., read].any()):
         return inputs, labels
@@ -158,11 +185,16 @@ def shard(step: StepModule, device: torch.device, dtype: str) -> None:
     mesh = init_device_mesh(device.type, (world_size(),))
     gathered = gathered_dtype(device, dtype)
     for layer in units(step.model):
-        # A unit that is never gathered (an encoder behind a closed gate) must have no type to sum gradients in: torch
-        # 2.13 looks for gradients there otherwise, where parts of a step are accumulated, and fails.
-        trained = gathered is not None and any(weight.requires_grad for weight in layer.parameters())
+        # A unit that is never gathered (an encoder behind a closed gate) must have no type to sum
+        # gradients in: torch 2.13 looks for gradients there otherwise, where parts of a step are
+        # accumulated, and fails.
+        trained = gathered is not None and any(
+            weight.requires_grad for weight in layer.parameters()
+        )
         # The residual stream comes in and goes on as it is, in float32, as under autocast.
-        policy = MixedPrecisionPolicy(gathered, torch.float32 if trained else None, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy(
+            gathered, torch.float32 if trained else None, cast_forward_inputs=False
+        )
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(step, mesh=mesh)
 
@@ -173,31 +205,43 @@ def gathered_dtype(device: torch.device, dtype: str) -> torch.dtype | None:
 
 
 def units(model: PreTrainedModel) -> list[nn.Module]:
-    """What is sharded by itself: the layers of the decoder, and those of the neighbour encoder where there is one."""
+    """What is sharded by itself: the layers of the decoder, and those of the neighbour encoder
+    where there is one.
+    """
     from chunkwise.evaluation.inference import has_retrieval
     from chunkwise.model.attach import decoder_layers
 
     if not has_retrieval(model):
         return list(decoder_layers(model))
-    encoder = next((part for part in model.encoder.modules() if isinstance(part, nn.ModuleList)), ())
+    encoder = next(
+        (part for part in model.encoder.modules() if isinstance(part, nn.ModuleList)), ()
+    )
     return [*encoder, *decoder_layers(model.decoder)]
 
 
 @torch.no_grad()
 def gather(step: StepModule) -> None:
-    """Undo `shard` on process 0, whose model is whole again afterwards, in main memory; the others keep their parts."""
+    """Undo `shard` on process 0, whose model is whole again afterwards, in main memory; the others
+    keep their parts.
+    """
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import DTensor
 
     for module in step.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-    whole: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # a tied weight is one weight before and after
+    whole: dict[
+        int, tuple[nn.Parameter, nn.Parameter]
+    ] = {}  # a tied weight is one weight before and after
     for module in step.modules():
         for name, part in list(module._parameters.items()):
             if isinstance(part, DTensor):
                 if id(part) not in whole:
                     full = part.full_tensor()  # all processes take part
-                    kept = nn.Parameter(full.cpu(), requires_grad=part.requires_grad) if rank() == 0 else part
+                    kept = (
+                        nn.Parameter(full.cpu(), requires_grad=part.requires_grad)
+                        if rank() == 0
+                        else part
+                    )
                     whole[id(part)] = (part, kept)
                 module._parameters[name] = whole[id(part)][1]

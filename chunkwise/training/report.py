@@ -1,16 +1,19 @@
-"""What a training reports: training.json, the parity ledger's source. The same for the same run, byte for byte.
+"""What a training reports: training.json, the parity ledger's source. The same for the same run,
+byte for byte.
 
 replicate, steps, epochs
 tokens             read: rows times n, padding included; the x axis of both curves
 predicted_tokens   that a loss was taken of: equal in all arms of a replicate
 decoder_tokens     that the decoder ran over: more than `tokens` where neighbours stand in the text
 dtype, attention   as resolved
-parameters         total = decoder + retrieval (tied weights once), as the model ends; trainable; with low-rank updates
-                   also `lora`, their size, which is in `trainable` alone
-flops              forward_per_row, term by term, of the mean row; forward_per_token; training (`flops`)
+parameters         total = decoder + retrieval (tied weights once), as the model ends; trainable;
+                   with low-rank updates also `lora`, their size, which is in `trainable` alone
+flops              forward_per_row, term by term, of the mean row; forward_per_token; training
+                   (`flops`)
 loss               [{step, tokens, loss}]: mean since the point before, in nats per token
-validation         [{step, tokens, nll, predicted_tokens}], from step 0 on, with retrieval where the arm retrieves; with
-                   `validation_conditions` also conditions: {name: nll} of the same rows
+validation         [{step, tokens, nll, predicted_tokens}], from step 0 on, with retrieval where the
+                   arm retrieves; with `validation_conditions` also conditions: {name: nll} of the
+                   same rows
 and what the stage adds: tokenizer_digest, neighbours, view, ...
 """
 
@@ -31,18 +34,32 @@ def count_parameters(
     model: PreTrainedModel, retrieval_names: frozenset[str], updates: Updates | None = None
 ) -> dict[str, int]:
     """Weights in all, by part, and those that are trained as things stand."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}  # tied weights once
+    sizes = {
+        name: parameter.numel() for name, parameter in model.named_parameters()
+    }  # tied weights once
     lora = {} if updates is None else {"lora": sum(sizes.pop(name) for name in updates.names)}
-    total, retrieval = sum(sizes.values()), sum(size for name, size in sizes.items() if name in retrieval_names)
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return {"total": total, "decoder": total - retrieval, "retrieval": retrieval, "trainable": trainable, **lora}
+    total, retrieval = (
+        sum(sizes.values()),
+        sum(size for name, size in sizes.items() if name in retrieval_names),
+    )
+    trainable = sum(
+        parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+    )
+    return {
+        "total": total,
+        "decoder": total - retrieval,
+        "retrieval": retrieval,
+        "trainable": trainable,
+        **lora,
+    }
 
 
 def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
     """Operations of the mean row's forward pass, and of the whole training."""
     config = job.model.config.decoder if job.retrieval_names else job.model.config
     rows = job.options.total_steps * job.options.batch_sequences
-    # Every term is linear or quadratic in the length, so the means of L and L^2 give the mean row exactly.
+    # Every term is linear or quadratic in the length, so the means of L and L^2 give the mean row
+    # exactly.
     mean, mean_square = curves.decoder_tokens / rows, curves.decoder_squares / rows
     at_one, at_two = (decoder_flops(config, length) for length in (1, 2))
     terms: dict[str, float] = {}
@@ -63,7 +80,9 @@ def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
         others |= job.updates.names
         updates = terms["decoder_updates"] = low_rank_flops(parameters["lora"], mean)
     decoder_trained = any(
-        parameter.requires_grad for name, parameter in job.model.named_parameters() if name not in others
+        parameter.requires_grad
+        for name, parameter in job.model.named_parameters()
+        if name not in others
     )
     trained = training_flops(decoder, retrieval, decoder_trained=decoder_trained) + 3 * updates
     return {
@@ -74,7 +93,9 @@ def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
 
 
 def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of training.json. Call it before weights that were frozen are freed again, and updates merged."""
+    """The content of training.json. Call it before weights that were frozen are freed again, and
+    updates merged.
+    """
     options = job.options
     rows = options.total_steps * options.batch_sequences
     return {

@@ -1,7 +1,8 @@
-"""What a training comes down to, before its key: steps, dtype and learning rates named, inputs that belong together.
+"""What a training comes down to, before its key: steps, dtype and learning rates named, inputs that
+belong together.
 
-What two equal trainings do not share must not tell them apart, so fields that do not apply go back to their defaults
-(`TrainOptions.resolved`, `RetrofitConfig.used`). No weights are loaded here.
+What two equal trainings do not share must not tell them apart, so fields that do not apply go back
+to their defaults (`TrainOptions.resolved`, `RetrofitConfig.used`). No weights are loaded here.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from chunkwise.training.pretrained import base_folder, model_files
 from chunkwise.training.retrieval import Retrieval
 
 
-def base(config: BaseConfig, seed: int, sequences: Artefact, validation: Artefact | None = None) -> Resolved:
+def base(
+    config: BaseConfig, seed: int, sequences: Artefact, validation: Artefact | None = None
+) -> Resolved:
     """Of the stage `base`.
 
     Raises:
-        MachineError: a dtype that this machine lacks. ConfigError: rows longer than the decoder reads.
+        MachineError: a dtype that this machine lacks. ConfigError: rows longer than the decoder
+            reads.
     """
     table = SequenceTable.open(sequences)
     require_reach(config.decoder.max_tokens, table.sequence_tokens)
@@ -49,7 +53,10 @@ def adopted_base(config: AdoptedBase, seed: int, tokens: Artefact) -> Resolved:
     files = model_files(folder)
     if "config.json" not in files:
         raise ArtefactError(f"expected a model folder with config.json, got {folder}")
-    sizes = {name: {"bytes": path.stat().st_size, "blake2b": digest_file(path)} for name, path in files.items()}
+    sizes = {
+        name: {"bytes": path.stat().st_size, "blake2b": digest_file(path)}
+        for name, path in files.items()
+    }
     inputs: dict[str, Artefact | str] = {"decoder": digest_tree(sizes), "tokens": tokens}
     return Resolved(config, params={"adopted": True}, inputs=inputs)
 
@@ -75,7 +82,9 @@ def retrofit(
     config = config.used(config.train.total_steps, validated=validation is not None)
     options = config.retro
     if not options.neighbours:
-        raise ConfigError("a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead")
+        raise ConfigError(
+            "a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead"
+        )
     config.require_reading(int(table.lengths_S.max()))
     retrieval = Retrieval(config.view, seed, options.neighbours, options.chunk_tokens, datastore)
     _require_tokenizer(base, table, retrieval.datastore)
@@ -84,9 +93,15 @@ def retrofit(
 
 
 def twin(
-    config: TwinConfig, seed: int, base: Artefact, sequences: Artefact, validation: Artefact | None = None
+    config: TwinConfig,
+    seed: int,
+    base: Artefact,
+    sequences: Artefact,
+    validation: Artefact | None = None,
 ) -> Resolved | Artefact:
-    """Of the stage `twin`; with `freeze_backbone` the base itself, since nothing is left to train."""
+    """Of the stage `twin`; with `freeze_backbone` the base itself, since nothing is left to
+    train.
+    """
     table = SequenceTable.open(sequences)
     config = _settled(config, table.sequence_tokens)
     _require_tokenizer(base, table)
@@ -131,14 +146,20 @@ def instruct(
     """
     if config.reads_passages and datastore is None:
         raise ConfigError(
-            f"passages={config.passages} and gate={config.gate} need a datastore", hint="give one, or set both to 0"
+            f"passages={config.passages} and gate={config.gate} need a datastore",
+            hint="give one, or set both to 0",
         )
-    config = _settled(config, config.prompt_tokens + config.answer_tokens, retrieval=bool(config.gate))
+    config = _settled(
+        config, config.prompt_tokens + config.answer_tokens, retrieval=bool(config.gate)
+    )
     inputs = {"model": model, "instructions": instructions, "tokens": tokens}
     if datastore is not None and config.reads_passages:
         inputs["datastore"] = datastore
     else:
-        unused = {name: InstructConfig.model_fields[name].default for name in ("passage_chunks", "neighbours", "view")}
+        unused = {
+            name: InstructConfig.model_fields[name].default
+            for name in ("passage_chunks", "neighbours", "view")
+        }
         config = config.model_copy(update=unused)
     _require_digest(model, read_json(tokens.file("tokens.json"))["tokenizer_digest"], "tokens")
     return Resolved(config, inputs=inputs)
@@ -146,7 +167,9 @@ def instruct(
 
 def longest_row_tokens(config: InPromptConfig, table: SequenceTable) -> int:
     """Tokens of a row with its neighbours written into it, at most."""
-    return in_prompt_tokens(table.sequence_tokens, config.chunk_tokens, config.neighbours, 2 * config.chunk_tokens)
+    return in_prompt_tokens(
+        table.sequence_tokens, config.chunk_tokens, config.neighbours, 2 * config.chunk_tokens
+    )
 
 
 def require_reach(max_tokens: int, tokens: int) -> None:
@@ -158,16 +181,24 @@ def require_reach(max_tokens: int, tokens: int) -> None:
         )
 
 
-def _settled(config: Any, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False) -> Any:
+def _settled(
+    config: Any, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False
+) -> Any:
     """The config with nothing left open in its `train`."""
-    return config.model_copy(update={"train": config.train.resolved(sequence_tokens, longest_row, retrieval=retrieval)})
+    return config.model_copy(
+        update={"train": config.train.resolved(sequence_tokens, longest_row, retrieval=retrieval)}
+    )
 
 
 def _require_digest(model: Artefact, digest: str, what: str) -> None:
-    require_same_tokenizer(**{"model": read_json(model.file("training.json"))["tokenizer_digest"], what: digest})
+    require_same_tokenizer(
+        **{"model": read_json(model.file("training.json"))["tokenizer_digest"], what: digest}
+    )
 
 
-def _require_tokenizer(base: Artefact, table: SequenceTable, datastore: Datastore | None = None) -> None:
+def _require_tokenizer(
+    base: Artefact, table: SequenceTable, datastore: Datastore | None = None
+) -> None:
     _require_digest(base, table.tokenizer_digest, "sequences")
     if datastore is not None:
         datastore.require_tokenizer(table.tokenizer_digest, "the sequences artefact")

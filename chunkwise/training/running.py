@@ -1,7 +1,9 @@
-"""What the builders of all trainings share: a model in, a job for the trainer, a model artefact out.
+"""What the builders of all trainings share: a model in, a job for the trainer, a model artefact
+out.
 
 model/           config.json, model.safetensors (`model.weights.load` reads it)
-training.json    curves, tokens, parameters, FLOPs; the same for the same run, so no times and no machine
+training.json    curves, tokens, parameters, FLOPs; the same for the same run, so no times and no
+                 machine
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def load_model(artefact: Artefact) -> PreTrainedModel:
         model = load(artefact.file("model/config.json").parent)
     for config in (model.config, getattr(model.config, "decoder", None)):
         if config is not None:
-            config._name_or_path = ""  # would be saved again: a path of this machine, in the digest of what is trained
+            config._name_or_path = (
+                ""  # would be saved again: a path of this machine, in the digest of what is trained
+            )
     return model
 
 
@@ -41,7 +45,9 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
         save(model, folder)
 
 
-def plain_validation(validation: Artefact | None, table: SequenceTable, options: TrainOptions) -> Any:
+def plain_validation(
+    validation: Artefact | None, table: SequenceTable, options: TrainOptions
+) -> Any:
     """(rows, batches) of the validation curve of a plain decoder; None for no curve."""
     if validation is None or not options.validation_sequences:
         return None
@@ -59,7 +65,9 @@ def table_job(
     validation: Any,
     lora: Any = None,
 ) -> Job:
-    return new_job(model, options, replicate, len(table), table.sequence_tokens, collate, validation, {}, lora)
+    return new_job(
+        model, options, replicate, len(table), table.sequence_tokens, collate, validation, {}, lora
+    )
 
 
 def new_job(
@@ -75,14 +83,20 @@ def new_job(
 ) -> Job:
     updates = None if lora is None else add_updates(model, lora, replicate)
     names = frozenset(model.retrieval_parameter_names()) if has_retrieval(model) else frozenset()
-    return Job(model, options, replicate, rows, row_tokens, collate, names, validation, forward, updates)
+    return Job(
+        model, options, replicate, rows, row_tokens, collate, names, validation, forward, updates
+    )
 
 
-def train_and_save(job: Job, run: Run, description: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def train_and_save(
+    job: Job, run: Run, description: str, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Train, save, and write training.json; returns the counts for the record."""
     tracking = run.tracking
     if tracking is not None:
-        tracking = tracking.of(f"{description.partition(',')[0].replace(' ', '-')}-{run.scratch.name[:12]}")
+        tracking = tracking.of(
+            f"{description.partition(',')[0].replace(' ', '-')}-{run.scratch.name[:12]}"
+        )
     curves = train(job, run.scratch, description=description, tracking=tracking)
     if rank():  # process 0 holds the model, and writes
         return {}

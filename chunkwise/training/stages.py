@@ -7,9 +7,9 @@
     in-prompt       the same again, with the neighbours written into the text
     instruct        any of these, tuned on instructions
 
-A killed training goes on from its last checkpoint, in the store's scratch folder, when the stage is called again, on as
-many processes as then. All processes of a launch call the stage; they train together (`processes`), and the first one
-writes the artefact.
+A killed training goes on from its last checkpoint, in the store's scratch folder, when the stage is
+called again, on as many processes as then. All processes of a launch call the stage; they train
+together (`processes`), and the first one writes the artefact.
 """
 
 from chunkwise.corpus.stages import QUESTIONS_INPUT, SEQUENCES_INPUT, TOKENS_INPUT

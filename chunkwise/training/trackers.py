@@ -1,7 +1,9 @@
-"""Curves while a training runs: TensorBoard, trackio, Weights & Biases, each through transformers' own callback.
+"""Curves while a training runs: TensorBoard, trackio, Weights & Biases, each through transformers'
+own callback.
 
-Every training gets a folder of its own, `<folder>/<stage>-<first digits of the key>`, outside its artefact: what is
-tracked depends on when and where it ran, and an artefact must not. A training that goes on after a kill adds to it.
+Every training gets a folder of its own, `<folder>/<stage>-<first digits of the key>`, outside its
+artefact: what is tracked depends on when and where it ran, and an artefact must not. A training
+    that goes on after a kill adds to it.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class Tracking:
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
-        """Within this block, transformers' callbacks write into the folder, whatever the environment says."""
+        """Within this block, transformers' callbacks write into the folder, whatever the
+        environment says.
+        """
         folder = str(self.folder.absolute())
         wanted = {"TENSORBOARD_LOGGING_DIR": folder, "TRACKIO_DIR": folder, "WANDB_DIR": folder}
         wanted["WANDB_PROJECT"] = os.environ.get("WANDB_PROJECT", "chunkwise")

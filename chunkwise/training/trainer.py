@@ -5,18 +5,24 @@ What is overridden, and why:
     get_train_dataloader   rows in the order of (replicate, step), without a random stream (`data`)
     create_optimizer       two peaks of the learning rate, by parameter group; fused AdamW
     create_scheduler       the curve of TrainOptions
-    _wrap_model            what is called in a step is the loss (`processes.StepModule`), sharded over the processes
-    training_step          reseeds torch by (replicate, dropout seed, step, part), so dropout depends on nothing else
+    _wrap_model            what is called in a step is the loss (`processes.StepModule`), sharded
+                           over the processes
+    training_step          reseeds torch by (replicate, dropout seed, step, part), so dropout
+                           depends on nothing else
     _clip_grad_norm        decoder and retrieval may be clipped each by its own norm
-    compute_loss           loss over the tokens that are predicted, and logits for those only, some at a time
-    save_model, _save_..., _load_...   checkpoints of our own form (`checkpoint`): sharded, no pickle
-    floating_point_ops     nothing: `flops` counts by formula, once (Trainer's own walks all modules each step)
+    compute_loss           loss over the tokens that are predicted, and logits for those only, some
+                           at a time
+    save_model, _save_..., _load_...   checkpoints of our own form (`checkpoint`): sharded, no
+                                       pickle
+    floating_point_ops     nothing: `flops` counts by formula, once (Trainer's own walks all modules
+                           each step)
 
-A run that is killed goes on from its last complete checkpoint and ends in the same bytes on a CPU, with as many
-processes as before. The rows of a step, and its loss, are the same for any number of processes, up to rounding.
+A run that is killed goes on from its last complete checkpoint and ends in the same bytes on a CPU,
+with as many processes as before. The rows of a step, and its loss, are the same for any number of
+processes, up to rounding.
 
-Cost: the Trainer adds little to a step; `keep_freed_memory` saves more than that for small models on a CPU, which
-otherwise hand their memory back to the system and ask for it again at every step.
+Cost: the Trainer adds little to a step; `keep_freed_memory` saves more than that for small models
+on a CPU, which otherwise hand their memory back to the system and ask for it again at every step.
 """
 
 from __future__ import annotations
@@ -34,7 +40,13 @@ import accelerate  # noqa: F401 - the Trainer needs it, and would say so in its 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from chunkwise.core.errors import ConfigError, DivergedError
 from chunkwise.core.io import machine_errors, read_json, write_json
@@ -61,10 +73,12 @@ class Curves:
 
     Attributes:
         loss: points {step, tokens, loss}: mean loss of the steps since the last point, in nats.
-        validation: points {step, tokens, nll, predicted_tokens}, with conditions also {conditions: {name: nll}}.
+        validation: points {step, tokens, nll, predicted_tokens}, with conditions also {conditions:
+            {name: nll}}.
         recent: losses of the steps since the last point.
         predicted_tokens: tokens that losses were taken of.
-        decoder_tokens, decoder_squares: sums of L and L^2 over the rows that the decoder ran, L tokens long.
+        decoder_tokens, decoder_squares: sums of L and L^2 over the rows that the decoder ran, L
+            tokens long.
         reading_chunks, neighbours: chunks that had a neighbour, and neighbours that were read.
     """
 
@@ -92,8 +106,10 @@ class Job:
         validation: (row numbers, collate) of the validation curve; None for no curve.
         forward: further arguments of the model's forward, such as the gate.
         updates: low-rank ones that are trained instead of the decoder's weights.
-        conditions: other ways to lay out the same validation rows, by name; each is a further loss of every point.
-        decoder_rate: step 0, 1, ... -> a further factor on the learning rate of all but what retrieval added.
+        conditions: other ways to lay out the same validation rows, by name; each is a further loss
+            of every point.
+        decoder_rate: step 0, 1, ... -> a further factor on the learning rate of all but what
+            retrieval added.
     """
 
     model: PreTrainedModel
@@ -111,7 +127,8 @@ class Job:
 
 
 def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | None = None) -> Curves:
-    """Run a training to its end, from its last complete checkpoint where there is one; all processes call it.
+    """Run a training to its end, from its last complete checkpoint where there is one; all
+    processes call it.
 
     Args:
         scratch: where checkpoints lie; what is there belongs to this training.
@@ -119,10 +136,12 @@ def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | Non
         tracking: where curves go while it runs.
 
     Returns:
-        The curves; the model is trained in place, and in evaluation mode. Of several processes the first has it whole.
+        The curves; the model is trained in place, and in evaluation mode. Of several processes the
+        first has it whole.
 
     Raises:
-        DivergedError: the loss is not a number. ConfigError: dropout without a place for it. MachineError: disk full.
+        DivergedError: the loss is not a number. ConfigError: dropout without a place for it.
+            MachineError: disk full.
     """
     keep_freed_memory()
     folder = scratch / "checkpoints"
@@ -152,7 +171,12 @@ class OrderedTrainer(Trainer):
     """See the head of this module. Built by `train`."""
 
     def __init__(
-        self, job: Job, curves: Curves, folder: Path, advance: Callable[[int], None], tracking: Tracking | None
+        self,
+        job: Job,
+        curves: Curves,
+        folder: Path,
+        advance: Callable[[int], None],
+        tracking: Tracking | None,
     ) -> None:
         self.job, self.curves, self.advance = job, curves, advance
         arguments = training_arguments(job.options, folder, tracking)
@@ -166,13 +190,17 @@ class OrderedTrainer(Trainer):
             args=arguments,
             data_collator=self.collate_entries,
             train_dataset=RowOrder(
-                job.replicate, rows=job.rows, batch=job.options.batch_sequences, steps=job.options.total_steps
+                job.replicate,
+                rows=job.rows,
+                batch=job.options.batch_sequences,
+                steps=job.options.total_steps,
             ),
             callbacks=[_Follow(self)],
         )
         self.remove_callback(PrinterCallback)  # prints to stdout, which belongs to results
         self.step_losses: list[Tensor] = []
-        # Of this process, in this step: tokens predicted, tokens read, their squares, reading chunks, neighbours.
+        # Of this process, in this step: tokens predicted, tokens read, their squares, reading
+        # chunks, neighbours.
         self.step_counts = [0, 0, 0, 0, 0]
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
@@ -196,7 +224,8 @@ class OrderedTrainer(Trainer):
         """AdamW with up to four groups: {backbone, retrieval} x {matrices, the rest}."""
         if self.optimizer is None:
             groups = parameter_groups(self.job.model, self.job.options, self.job.retrieval_names)
-            # Fused: one pass over memory. On a CPU the same bits as the plain loop would need, in one kernel.
+            # Fused: one pass over memory. On a CPU the same bits as the plain loop would need, in
+            # one kernel.
             self.optimizer = torch.optim.AdamW(groups, betas=self.job.options.betas, fused=True)
         return self.optimizer
 
@@ -221,35 +250,58 @@ class OrderedTrainer(Trainer):
 
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         """Accelerate adds autocast and leaves the rest as it is."""
-        return self.accelerator.prepare_model(self.step_module, device_placement=False, evaluation_mode=True)
+        return self.accelerator.prepare_model(
+            self.step_module, device_placement=False, evaluation_mode=True
+        )
 
-    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """One forward and backward pass; its random numbers are those of this step and part of a step."""
-        # Parts are dealt out in turn: so it is that of one process which takes as many rows at a time.
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """One forward and backward pass; its random numbers are those of this step and part of a
+        step.
+        """
+        # Parts are dealt out in turn: so it is that of one process which takes as many rows at a
+        # time.
         part = len(self.step_losses) * world_size() + rank()
         job = self.job
-        torch.manual_seed(keyed_seed("dropout", job.replicate, job.options.dropout_seed, self.state.global_step, part))
+        torch.manual_seed(
+            keyed_seed(
+                "dropout", job.replicate, job.options.dropout_seed, self.state.global_step, part
+            )
+        )
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.step_losses.append(loss)
         return loss
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
-        """Mean loss over the predicted tokens of the whole step, of which this batch may be a part."""
+        """Mean loss over the predicted tokens of the whole step, of which this batch may be a
+        part.
+        """
         labels = inputs.pop("labels")
         rows, length = inputs["input_ids"].shape
         reading = neighbours_read(inputs, self.job.model)
         loss_sum, predicted = model(inputs, labels)
         counts = (int(predicted), rows * length, rows * length * length, *reading)
-        self.step_counts = [before + count for before, count in zip(self.step_counts, counts, strict=True)]
+        self.step_counts = [
+            before + count for before, count in zip(self.step_counts, counts, strict=True)
+        ]
         loss = loss_sum / (predicted if num_items_in_batch is None else num_items_in_batch)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes  # gradients are averaged over processes later
+            loss = (
+                loss * self.accelerator.num_processes
+            )  # gradients are averaged over processes later
         return (loss, None) if return_outputs else loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """One norm of all gradients, or with `clip: apart` one of the decoder's and one of retrieval's."""
+        """One norm of all gradients, or with `clip: apart` one of the decoder's and one of
+        retrieval's.
+        """
         if self.job.options.clip == "together":
             return super()._clip_grad_norm(model)
         parts: dict[bool, list[Tensor]] = {False: [], True: []}
@@ -317,18 +369,25 @@ class OrderedTrainer(Trainer):
             "nll": nll,
             "predicted_tokens": predicted,
         }
-        conditions = {name: self.validation_nll(rows, other)[0] for name, other in self.job.conditions.items()}
+        conditions = {
+            name: self.validation_nll(rows, other)[0] for name, other in self.job.conditions.items()
+        }
         if conditions:
             point["conditions"] = conditions
         self.curves.validation.append(point)
         if self.args.report_to:
-            self.log({"validation_nll": nll} | {f"validation_nll_{name}": value for name, value in conditions.items()})
+            self.log(
+                {"validation_nll": nll}
+                | {f"validation_nll_{name}": value for name, value in conditions.items()}
+            )
 
     def validation_nll(self, rows: Sequence[int], collate: Collate) -> tuple[float, int]:
         """Mean loss of some rows in nats per token, and the number of tokens."""
         batch, dtype = self.args.per_device_train_batch_size, self.job.options.dtype
         loss, predicted = self.of_all_processes(
-            *validation_loss(self.step_module, rows, collate, batch=batch, dtype=dtype, device=self.args.device)
+            *validation_loss(
+                self.step_module, rows, collate, batch=batch, dtype=dtype, device=self.args.device
+            )
         )
         return loss / max(1, predicted), int(predicted)
 
@@ -370,7 +429,10 @@ class _Follow(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if rank() == 0:  # the others' parts are written: saving ends when all have done so
-            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / CURVES, asdict(self.trainer.curves))
+            write_json(
+                Path(args.output_dir) / f"checkpoint-{state.global_step}" / CURVES,
+                asdict(self.trainer.curves),
+            )
 
 
 def rows_at_a_time(options: TrainOptions, processes: int) -> tuple[int, int]:
@@ -384,7 +446,8 @@ def rows_at_a_time(options: TrainOptions, processes: int) -> tuple[int, int]:
     own, rest = divmod(options.batch_sequences, processes)
     if rest:
         raise ConfigError(
-            f"the {options.batch_sequences} sequences of a step (train.batch_sequences) cannot be dealt out to "
+            f"the {options.batch_sequences} sequences of a step (train.batch_sequences) cannot be "
+            "dealt out to "
             f"{processes} processes",
             hint="start as many processes as divide it, or change it, which is another training",
         )
@@ -393,7 +456,9 @@ def rows_at_a_time(options: TrainOptions, processes: int) -> tuple[int, int]:
     return rows, own // rows
 
 
-def training_arguments(options: TrainOptions, folder: Path, tracking: Tracking | None) -> TrainingArguments:
+def training_arguments(
+    options: TrainOptions, folder: Path, tracking: Tracking | None
+) -> TrainingArguments:
     """What the Trainer is told; everything that it would do on its own account is switched off."""
     rows, parts = rows_at_a_time(options, world_size())
     arguments = TrainingArguments(
@@ -406,7 +471,8 @@ def training_arguments(options: TrainOptions, folder: Path, tracking: Tracking |
         use_cpu=not torch.cuda.is_available(),
         save_strategy="no" if options.checkpoint_steps is None else "steps",
         save_steps=options.checkpoint_steps or 1,
-        save_total_limit=2,  # never fewer: while the newest is being written, the one before it must be whole
+        # never fewer: while the newest is being written, the one before it must be whole
+        save_total_limit=2,
         logging_strategy="no",
         logging_nan_inf_filter=False,
         report_to=list(tracking.trackers) if tracking is not None else "none",
@@ -417,14 +483,17 @@ def training_arguments(options: TrainOptions, folder: Path, tracking: Tracking |
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are torchrun's business, never DataParallel's
+    arguments._n_gpu = min(
+        1, arguments.n_gpu
+    )  # several GPUs are torchrun's business, never DataParallel's
     return arguments
 
 
 def parameter_groups(
     model: PreTrainedModel, options: TrainOptions, retrieval_names: frozenset[str]
 ) -> list[dict[str, Any]]:
-    """Trainable parameters by learning rate and weight decay; groups without parameters are left out.
+    """Trainable parameters by learning rate and weight decay; groups without parameters are left
+    out.
 
     Weight decay falls on matrices. Vectors (norms, biases) and tables of biases have none.
     """
@@ -446,23 +515,33 @@ def parameter_groups(
 
 
 def loss_of_batch(
-    model: Any, inputs: dict[str, Any], labels: Tensor, forward: dict[str, Any], *, whole_logits: bool = False
+    model: Any,
+    inputs: dict[str, Any],
+    labels: Tensor,
+    forward: dict[str, Any],
+    *,
+    whole_logits: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Summed loss of a batch in nats, and how many tokens it is the loss of.
 
-    Logits are made only for the tokens that are predicted (a fifth of them in the prompt arm, where they would
-    otherwise be most of the work), and only some at a time (`model.loss`).
+    Logits are made only for the tokens that are predicted (a fifth of them in the prompt arm, where
+    they would otherwise be most of the work), and only some at a time (`model.loss`).
 
     Args:
         labels: [B, L], the token itself where it is predicted, from the place before it.
-        whole_logits: make the logits in one piece, as decoders must that do more to them than one product.
+        whole_logits: make the logits in one piece, as decoders must that do more to them than one
+            product.
     """
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # shifting targets copies less than shifting states
+    targets = F.pad(
+        labels[:, 1:], (0, 1), value=IGNORED
+    )  # shifting targets copies less than shifting states
     there = targets != IGNORED
     predicted = there.sum()
     if whole_logits:
         logits = model(**inputs, use_cache=False, **forward).logits
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        loss = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
         return loss, predicted
     states = states_of(model, **inputs, use_cache=False, **forward)
     head = model.get_output_embeddings()
@@ -470,7 +549,9 @@ def loss_of_batch(
 
 
 def neighbours_read(inputs: dict[str, Any], model: PreTrainedModel) -> tuple[int, int]:
-    """(chunks of a batch that have a neighbour, neighbours): those with a token that the model reads."""
+    """(chunks of a batch that have a neighbour, neighbours): those with a token that the model
+    reads.
+    """
     if "neighbour_mask" not in inputs:
         return 0, 0
     read = tokens_read(model.config.continuation, model.config.chunk_tokens)
@@ -479,11 +560,19 @@ def neighbours_read(inputs: dict[str, Any], model: PreTrainedModel) -> tuple[int
 
 
 def validation_loss(
-    step: StepModule, rows: Sequence[int], collate: Collate, *, batch: int, dtype: str, device: torch.device
+    step: StepModule,
+    rows: Sequence[int],
+    collate: Collate,
+    *,
+    batch: int,
+    dtype: str,
+    device: torch.device,
 ) -> tuple[float, int]:
-    """Summed loss of this process's share of `rows`, in nats, and its number of tokens. Leaves no trace in the model.
+    """Summed loss of this process's share of `rows`, in nats, and its number of tokens. Leaves no
+    trace in the model.
 
-    All processes call the model equally often; one that has no row left goes over the first ones and counts nothing.
+    All processes call the model equally often; one that has no row left goes over the first ones
+    and counts nothing.
     """
     was_training = step.training
     step.eval()
@@ -492,7 +581,9 @@ def validation_loss(
         for start in range(0, len(rows), batch * world_size()):
             own = rows[start + rank() * batch : start + (rank() + 1) * batch]
             inputs = collate(own if len(own) else rows[:batch])
-            labels = inputs.pop("labels") if len(own) else torch.full_like(inputs.pop("labels"), IGNORED)
+            labels = (
+                inputs.pop("labels") if len(own) else torch.full_like(inputs.pop("labels"), IGNORED)
+            )
             inputs = {name: values.to(device) for name, values in inputs.items()}
             loss, predicted = step(inputs, labels.to(device))
             total += float(loss)
@@ -503,8 +594,8 @@ def validation_loss(
 
 @contextlib.contextmanager
 def during_training(model: PreTrainedModel, options: TrainOptions) -> Any:
-    """Dropout and attention as the options say, feed-forwards that keep less; what was changed is put back, so the
-    saved model knows of none of it.
+    """Dropout and attention as the options say, feed-forwards that keep less; what was changed is
+    put back, so the saved model knows of none of it.
 
     Raises:
         ConfigError: dropout is asked for and the decoder has no place for it.
@@ -521,7 +612,9 @@ def during_training(model: PreTrainedModel, options: TrainOptions) -> Any:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Any:
-    """No progress bars and no notices from transformers: progress is shown by `core.progress`, faults are raised."""
+    """No progress bars and no notices from transformers: progress is shown by `core.progress`,
+    faults are raised.
+    """
     from transformers.utils import logging
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -536,11 +629,12 @@ def quiet_transformers() -> Any:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep large blocks that were freed, instead of giving them back at once.
+    """Tell glibc's allocator to keep large blocks that were freed, instead of giving them back at
+    once.
 
-    A training step frees and allocates the same few hundred megabytes over and over. By default each block comes
-    fresh from the kernel, which zeroes it page by page: up to a third of a step on a CPU. No effect on results; where
-    there is no glibc (macOS, musl), nothing happens.
+    A training step frees and allocates the same few hundred megabytes over and over. By default
+    each block comes fresh from the kernel, which zeroes it page by page: up to a third of a step on
+    a CPU. No effect on results; where there is no glibc (macOS, musl), nothing happens.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

@@ -1,4 +1,5 @@
-"""The derived tables beside the contrasts: mechanism controls, contributions, the exchange rate, the noise budget.
+"""The derived tables beside the contrasts: mechanism controls, contributions, the exchange rate,
+the noise budget.
 
 `analyse` puts everything that follows from a study's cells into one `Analysis`.
 """
@@ -12,7 +13,14 @@ import numpy as np
 
 from chunkwise.core.config import Config
 from chunkwise.lab.measure import statistics as st
-from chunkwise.lab.measure.contrasts import Cells, Contrast, ExampleLoader, Interval, contrasts_of, mean_of
+from chunkwise.lab.measure.contrasts import (
+    Cells,
+    Contrast,
+    ExampleLoader,
+    Interval,
+    contrasts_of,
+    mean_of,
+)
 from chunkwise.lab.measure.results import StudyResults
 from chunkwise.lab.terms import Selector
 
@@ -52,7 +60,9 @@ class Contributions(Config):
 
 
 class Exchange(Config):
-    """A ratio of training tokens over n replicates; without an interval where a curve begins or ends too early."""
+    """A ratio of training tokens over n replicates; without an interval where a curve begins or
+    ends too early.
+    """
 
     ratio: float
     interval: Interval | None
@@ -62,7 +72,9 @@ class Exchange(Config):
 
 
 class ExchangeRate(Config):
-    """Tokens the twin needs for the arm's final loss, and tokens the arm saves on the way to the twin's final loss."""
+    """Tokens the twin needs for the arm's final loss, and tokens the arm saves on the way to the
+    twin's final loss.
+    """
 
     arm: str
     twin: str
@@ -97,7 +109,9 @@ class Analysis(Config):
 
 
 def analyse(study: StudyResults, examples: ExampleLoader | None = None) -> Analysis:
-    """All derived tables of a study. `examples` reads the per-example records of a cell, where they are kept."""
+    """All derived tables of a study. `examples` reads the per-example records of a cell, where they
+    are kept.
+    """
     cells = Cells(study)
     mechanism, checks = _mechanism(cells)
     return Analysis(
@@ -111,28 +125,45 @@ def analyse(study: StudyResults, examples: ExampleLoader | None = None) -> Analy
 
 
 def _mechanism(cells: Cells) -> tuple[tuple[ControlRow, ...], tuple[ControlCheck, ...]]:
-    """Retrieval settings against the twin, and the questions that settle whether the model reads its neighbours."""
+    """Retrieval settings against the twin, and the questions that settle whether the model reads
+    its neighbours.
+    """
     controls = cells.study.controls
     if controls is None:
         return (), ()
-    names = {"on": "found neighbours", "off": "gate at 0", "twin": "twin (never retrieved)",
-             "random": "random neighbours", "oracle": "true continuation (oracle)"}  # fmt: skip
-    places = {name: getattr(controls, name) for name in names if getattr(controls, name) is not None}
+    names = {
+        "on": "found neighbours",
+        "off": "gate at 0",
+        "twin": "twin (never retrieved)",
+        "random": "random neighbours",
+        "oracle": "true continuation (oracle)",
+    }
+    places = {
+        name: getattr(controls, name) for name in names if getattr(controls, name) is not None
+    }
     rows = []
     for name, place in places.items():
         (values,) = cells.values(controls.metric, place)
         if len(values):
-            change = _change(cells, controls.metric, place, places.get("twin")) if name != "twin" else {}
-            rows.append(ControlRow(name=names[name], n=len(values), mean=float(values.mean()), **change))
+            change = (
+                _change(cells, controls.metric, place, places.get("twin")) if name != "twin" else {}
+            )
+            rows.append(
+                ControlRow(name=names[name], n=len(values), mean=float(values.mean()), **change)
+            )
 
     checks = []
     infinite, near, half = math.inf, math.log(1.005), math.log(2)
 
-    def ask(id: str, question: str, first: str, second: str, low: float, high: float, level: float) -> None:
-        """yes: the interval of log perplexity first - second lies between low and high; no: wholly outside.
+    def ask(
+        id: str, question: str, first: str, second: str, low: float, high: float, level: float
+    ) -> None:
+        """yes: the interval of log perplexity first - second lies between low and high; no: wholly
+        outside.
 
-        A gain that is asked for is a "no" where the interval lies within 0.5 %, also if it excludes 0: evaluations of
-        one model differ so little from each other that a model which ignores its neighbours would pass.
+        A gain that is asked for is a "no" where the interval lies within 0.5 %, also if it excludes
+        0: evaluations of one model differ so little from each other that a model which ignores its
+        neighbours would pass.
         """
         if first not in places or second not in places:
             return
@@ -144,20 +175,59 @@ def _mechanism(cells: Cells) -> tuple[tuple[ControlRow, ...], tuple[ControlCheck
         inside = low < interval[0] and interval[1] < high
         outside = interval[0] >= high or interval[1] <= low
         nothing = high <= 0 and -near <= interval[0] and interval[1] <= near
-        percents = [f"{100 * math.expm1(x):+.1f}".replace("-", "\N{MINUS SIGN}") for x in (centre, *interval)]
+        percents = [
+            f"{100 * math.expm1(x):+.1f}".replace("-", "\N{MINUS SIGN}")
+            for x in (centre, *interval)
+        ]
         spread = (
-            f"{100 * level:.0f} % interval {percents[1]} to {percents[2]}" if len(difference) > 1 else "one replicate"
+            f"{100 * level:.0f} % interval {percents[1]} to {percents[2]}"
+            if len(difference) > 1
+            else "one replicate"
         )
         answer: Literal["yes", "no", "unclear"] = (
-            "unclear" if len(difference) == 1 else "no" if outside or nothing else "yes" if inside else "unclear"
+            "unclear"
+            if len(difference) == 1
+            else "no"
+            if outside or nothing
+            else "yes"
+            if inside
+            else "unclear"
         )
-        checks.append(ControlCheck(id=id, question=question, answer=answer, detail=f"{percents[0]} %, {spread}"))
+        checks.append(
+            ControlCheck(
+                id=id, question=question, answer=answer, detail=f"{percents[0]} %, {spread}"
+            )
+        )
 
     ask("beats-twin", "Do found neighbours beat the twin?", "on", "twin", -infinite, 0, 0.95)
     ask("beats-random", "Do found neighbours beat random ones?", "on", "random", -infinite, 0, 0.95)
-    ask("random-is-twin", "Are random neighbours within 0.5 % of the twin?", "random", "twin", -near, near, 0.90)
-    ask("oracle-helps", "Does the true continuation beat found neighbours?", "oracle", "on", -infinite, 0, 0.95)
-    ask("oracle-halves", "Does the true continuation halve the perplexity?", "oracle", "on", -infinite, -half, 0.95)
+    ask(
+        "random-is-twin",
+        "Are random neighbours within 0.5 % of the twin?",
+        "random",
+        "twin",
+        -near,
+        near,
+        0.90,
+    )
+    ask(
+        "oracle-helps",
+        "Does the true continuation beat found neighbours?",
+        "oracle",
+        "on",
+        -infinite,
+        0,
+        0.95,
+    )
+    ask(
+        "oracle-halves",
+        "Does the true continuation halve the perplexity?",
+        "oracle",
+        "on",
+        -infinite,
+        -half,
+        0.95,
+    )
     return tuple(rows), tuple(checks)
 
 
@@ -183,10 +253,13 @@ def _contributions(cells: Cells) -> list[Contributions]:
                 change = _change(cells, waterfall.metric, step.at, before)
                 steps.append(
                     Contribution(
-                        label=step.label, mean=float(values.mean()), n=len(values),
-                        change=change.get("difference"), interval=change.get("interval"),
+                        label=step.label,
+                        mean=float(values.mean()),
+                        n=len(values),
+                        change=change.get("difference"),
+                        interval=change.get("interval"),
                     )
-                )  # fmt: skip
+                )
                 before = step.at
         if len(steps) > 1:
             found.append(Contributions(metric=waterfall.metric, steps=tuple(steps)))
@@ -200,25 +273,38 @@ def _exchange_rate(study: StudyResults) -> ExchangeRate | None:
     curves: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for curve in study.curves:
         read = [p for p in curve.points if p.tokens > 0]
-        points = [(float(p.tokens), p.validation_loss) for p in read if p.validation_loss is not None]
+        points = [
+            (float(p.tokens), p.validation_loss) for p in read if p.validation_loss is not None
+        ]
         if points:
             curves[curve.arm, curve.replicate] = points
     arm, twin = study.exchange
     pairs = [
-        (curves[arm, r], curves[twin, r]) for r in range(study.replicates) if {(arm, r), (twin, r)} <= curves.keys()
+        (curves[arm, r], curves[twin, r])
+        for r in range(study.replicates)
+        if {(arm, r), (twin, r)} <= curves.keys()
     ]
     if not pairs:
         return None
 
     def reach(curve: list[tuple[float, float]], target: float) -> st.Reach:
-        return st.tokens_to_reach([tokens for tokens, _ in curve], [loss for _, loss in curve], target)
+        return st.tokens_to_reach(
+            [tokens for tokens, _ in curve], [loss for _, loss in curve], target
+        )
 
     twin_reach = [reach(of_twin, of_arm[-1][1]) for of_arm, of_twin in pairs]
     arm_reach = [reach(of_arm, of_twin[-1][1]) for of_arm, of_twin in pairs]
-    needs = [there.tokens / of_arm[-1][0] for there, (of_arm, _) in zip(twin_reach, pairs, strict=True)]
-    saves = [of_twin[-1][0] / there.tokens for there, (_, of_twin) in zip(arm_reach, pairs, strict=True)]
+    needs = [
+        there.tokens / of_arm[-1][0] for there, (of_arm, _) in zip(twin_reach, pairs, strict=True)
+    ]
+    saves = [
+        of_twin[-1][0] / there.tokens for there, (_, of_twin) in zip(arm_reach, pairs, strict=True)
+    ]
     return ExchangeRate(
-        arm=arm, twin=twin, twin_needs=_exchange(needs, twin_reach), arm_saves=_exchange(saves, arm_reach)
+        arm=arm,
+        twin=twin,
+        twin_needs=_exchange(needs, twin_reach),
+        arm_saves=_exchange(saves, arm_reach),
     )
 
 
@@ -238,8 +324,14 @@ def _noise(cells: Cells) -> list[NoiseRow]:
             arm, baseline = cells.values(metric, *one.selectors(metric))
             if len(arm) < 2:
                 continue
-            spread_arm, spread_baseline, spread = (float(x.std(ddof=1)) for x in (arm, baseline, arm - baseline))
-            errors = [c.standard_error for c in (*arm_cells, *baseline_cells) if c.standard_error is not None]
+            spread_arm, spread_baseline, spread = (
+                float(x.std(ddof=1)) for x in (arm, baseline, arm - baseline)
+            )
+            errors = [
+                c.standard_error
+                for c in (*arm_cells, *baseline_cells)
+                if c.standard_error is not None
+            ]
             varied = len(arm) > 2 and spread_arm > 0 and spread_baseline > 0
             rows.append(
                 NoiseRow(

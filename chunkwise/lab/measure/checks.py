@@ -1,4 +1,6 @@
-"""What a study's results are arranged into, and what is checked: controls, waterfalls, grids, checks, limits."""
+"""What a study's results are arranged into, and what is checked: controls, waterfalls, grids,
+checks, limits.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chunkwise.core.io import digest_bytes, read_json, read_parquet
-from chunkwise.lab.measure.results import ArmRow, Cell, Check, Controls, Grid, ViewRow, Waterfall, WaterfallStep
+from chunkwise.lab.measure.results import (
+    ArmRow,
+    Cell,
+    Check,
+    Controls,
+    Grid,
+    ViewRow,
+    Waterfall,
+    WaterfallStep,
+)
 from chunkwise.lab.plan.quantities import amount_words
 from chunkwise.lab.resolve.paper import load_paper
-from chunkwise.lab.study.study import BASE, PLACEBO, RETRO, TWIN, TWIN_PLACEBO, UNTUNED, WORDS, WORDS_PLACEBO, Study
+from chunkwise.lab.study.study import (
+    BASE,
+    PLACEBO,
+    RETRO,
+    TWIN,
+    TWIN_PLACEBO,
+    UNTUNED,
+    WORDS,
+    WORDS_PLACEBO,
+    Study,
+)
 from chunkwise.lab.terms import FULL, Selector
 
 if TYPE_CHECKING:
@@ -43,7 +64,9 @@ def controls_of(study: Study, cells: Sequence[Cell]) -> Controls:
 
 
 def waterfalls_of(study: Study, cells: Sequence[Cell]) -> tuple[Waterfall, ...]:
-    """Contributions in the order in which a system would be built; steps that were not measured are left out."""
+    """Contributions in the order in which a system would be built; steps that were not measured are
+    left out.
+    """
     text = [
         ("Base model", BASE, "none"),
         ("Continued pretraining", TWIN, "none"),
@@ -62,8 +85,12 @@ def waterfalls_of(study: Study, cells: Sequence[Cell]) -> tuple[Waterfall, ...]:
     measured = {(cell.at, cell.metric) for cell in cells}
     found = []
     for metric, steps in (("perplexity", text), ("choice_accuracy", question)):
-        places = [(label, Selector(arm=arm, condition=condition)) for label, arm, condition in steps]
-        there = tuple(WaterfallStep(label=label, at=at) for label, at in places if (at, metric) in measured)
+        places = [
+            (label, Selector(arm=arm, condition=condition)) for label, arm, condition in steps
+        ]
+        there = tuple(
+            WaterfallStep(label=label, at=at) for label, at in places if (at, metric) in measured
+        )
         if len(there) > 1:
             found.append(Waterfall(metric=metric, steps=there))
     return tuple(found)
@@ -78,14 +105,22 @@ def grids_of(study: Study, cells: Sequence[Cell]) -> tuple[Grid, ...]:
         "Retro, not tuned": UNTUNED,
         "Twin": TWIN,
         "Twin, placebo passages": TWIN_PLACEBO,
-        **{trained.label: trained.id for trained in study.trained.values() if trained.id not in (RETRO, TWIN, BASE)},
+        **{
+            trained.label: trained.id
+            for trained in study.trained.values()
+            if trained.id not in (RETRO, TWIN, BASE)
+        },
         "Base, not tuned": BASE,
         "Bag of words (closed: the question alone)": WORDS,
         "Bag of words, placebo passages": WORDS_PLACEBO,
     }
     rows = []
     for label, arm in systems.items():
-        own = {at.condition: at for at in measured if at.arm == arm and (at.view == FULL or arm != RETRO)}
+        own = {
+            at.condition: at
+            for at in measured
+            if at.arm == arm and (at.view == FULL or arm != RETRO)
+        }
         if own:
             rows.append((label, tuple(own.get(cell) for cell in CELLS)))
     if not rows:
@@ -93,11 +128,17 @@ def grids_of(study: Study, cells: Sequence[Cell]) -> tuple[Grid, ...]:
     title = "Questions on documents that are in the datastore and in no training text"
     columns = ("closed book", "prompt", "encoder", "both")
     known = {cell.metric for cell in cells}
-    shown = [metric for metric in ("choice_accuracy", "answer_nll", "exact_match", "f1") if metric in known]
-    return tuple(Grid(title=title, metric=metric, columns=columns, rows=tuple(rows)) for metric in shown)
+    shown = [
+        metric
+        for metric in ("choice_accuracy", "answer_nll", "exact_match", "f1")
+        if metric in known
+    ]
+    return tuple(
+        Grid(title=title, metric=metric, columns=columns, rows=tuple(rows)) for metric in shown
+    )
 
 
-# --- checks ------------------------------------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------------------
 
 
 def checks_of(outcome: Outcome, views: Sequence[ViewRow]) -> Iterator[Check]:
@@ -116,7 +157,11 @@ def _view_checks(outcome: Outcome) -> Iterator[Check]:
     study = outcome.study
     datastore = outcome.of(study.trained[RETRO].data.datastore)
     fractions = sorted(
-        ((view.fraction, view_id) for view_id, view in study.views.items() if view.fraction and view_id != FULL),
+        (
+            (view.fraction, view_id)
+            for view_id, view in study.views.items()
+            if view.fraction and view_id != FULL
+        ),
         reverse=True,
     )
     if datastore is None or not fractions:
@@ -125,18 +170,28 @@ def _view_checks(outcome: Outcome) -> Iterator[Check]:
     nested, far, worst = True, [], 0.0
     for replicate in study.replicates:
         inside = {name: members(study.views[name], documents, replicate) for _, name in fractions}
-        nested &= all(not (inside[small] & ~inside[large]).any() for (_, large), (_, small) in pairwise(fractions))
+        nested &= all(
+            not (inside[small] & ~inside[large]).any()
+            for (_, large), (_, small) in pairwise(fractions)
+        )
         for fraction, name in fractions:
             total = documents.tokens.sum()
             realised = documents.tokens[inside[name]].sum() / total
-            spread = math.sqrt(fraction * (1 - fraction) * (documents.tokens.astype(float) ** 2).sum()) / total
+            spread = (
+                math.sqrt(fraction * (1 - fraction) * (documents.tokens.astype(float) ** 2).sum())
+                / total
+            )
             away = abs(realised - fraction) / spread if spread else 0.0
             worst = max(worst, away)
             if away > FRACTION_SDS:
                 far.append(f"{name} in replicate {replicate}: {realised:.3f} for {fraction:.3f}")
     if len(fractions) > 1:
         names = " in ".join(name for _, name in reversed(fractions))
-        yield Check(name="views are nested", passed=nested, detail=f"{names}, in {len(study.replicates)} replicates")
+        yield Check(
+            name="views are nested",
+            passed=nested,
+            detail=f"{names}, in {len(study.replicates)} replicates",
+        )
     detail = "; ".join(far) or f"largest distance {worst:.1f} SDs of the draw of documents"
     yield Check(name="realised shares are near their targets", passed=not far, detail=detail)
 
@@ -150,7 +205,9 @@ def _rebuild(outcome: Outcome) -> Iterator[Check]:
     yield Check(
         name="a view by filtering equals a rebuilt index",
         passed=check["exact"],
-        detail=f"{check['equal_rows']:,} of {check['rows']:,} sampled queries equal; with statistics of its own the "
+        detail=f"{check['equal_rows']:,} of {check['rows']:,} sampled queries equal; with "
+        "statistics "
+        "of its own the "
         f"rebuild shares {100 * check['own_statistics_shared']:.1f} % of the neighbours",
     )
 
@@ -161,12 +218,18 @@ def _gate_off(outcome: Outcome) -> Iterator[Check]:
     if artefact is not None:
         check = read_json(artefact.file("check.json"))
         largest = check["largest_difference"]
-        detail = f"largest difference of a logit {largest:g}, in {check['rows']} rows of replicate 0"
-        yield Check(name="gate at 0 equals the decoder", passed=largest <= GATE_OFF_LOGITS, detail=detail)
+        detail = (
+            f"largest difference of a logit {largest:g}, in {check['rows']} rows of replicate 0"
+        )
+        yield Check(
+            name="gate at 0 equals the decoder", passed=largest <= GATE_OFF_LOGITS, detail=detail
+        )
 
 
 def _same_examples(outcome: Outcome) -> Iterator[Check]:
-    """Every evaluation of a kind must be about the same documents and tokens, or the same questions, in one order."""
+    """Every evaluation of a kind must be about the same documents and tokens, or the same
+    questions, in one order.
+    """
     study = outcome.study
     columns = {"perplexity": ("document_id", "tokens"), "qa": ("question", "answer_index")}
     words = {"perplexity": "text", "qa": "questions"}
@@ -177,7 +240,9 @@ def _same_examples(outcome: Outcome) -> Iterator[Check]:
             if artefact is not None and artefact.stage == stage:
                 table = read_parquet(artefact.file("records.parquet"), columns=list(names))
                 content = repr([table[name].to_pylist() for name in names])
-                digests.setdefault(digest_bytes(content.encode())[:16], []).append(evaluation.at.arm)
+                digests.setdefault(digest_bytes(content.encode())[:16], []).append(
+                    evaluation.at.arm
+                )
         if digests:
             odd = sorted({arm for arms in list(digests.values())[1:] for arm in arms})
             detail = f"digest {next(iter(digests))}" if not odd else f"others: {', '.join(odd)}"
@@ -191,13 +256,15 @@ def _same_budget(outcome: Outcome) -> Iterator[Check]:
         for job in outcome.study.trained[name].models:
             artefact = outcome.of(job)
             if artefact is not None and artefact.stage != "base":
-                budgets.setdefault((artefact.counts["steps"], artefact.counts["tokens"]), set()).add(name)
+                budgets.setdefault(
+                    (artefact.counts["steps"], artefact.counts["tokens"]), set()
+                ).add(name)
     if budgets:
         said = "; ".join(f"{steps:,} steps, {tokens:,} tokens" for steps, tokens in budgets)
         yield Check(name="retrofit and twin have one budget", passed=len(budgets) == 1, detail=said)
 
 
-# --- limits ------------------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 def limits_of(study: Study, arms: Sequence[ArmRow], views: Sequence[ViewRow]) -> tuple[str, ...]:
@@ -206,30 +273,42 @@ def limits_of(study: Study, arms: Sequence[ArmRow], views: Sequence[ViewRow]) ->
     found = [_scale(study, arms, views)]
     epochs = max((arm.epochs or 0 for arm in arms), default=0)
     if epochs > 1:
-        # max_tokens counts text before rows of a document are cut off, so this may be more than was planned.
+        # max_tokens counts text before rows of a document are cut off, so this may be more than was
+        # planned.
         found.append(
-            f"The training text is short: it is read {epochs:.2f} times, and text that is read again teaches less than "
+            f"The training text is short: it is read {epochs:.2f} times, and text that is read "
+            "again teaches less than "
             "new text."
         )
     rates = profile.retrofit.train
     found.append(
         f"Arms were not re-tuned: one learning rate for all ({rates.learning_rate:g}"
-        + (f", {rates.retrieval_learning_rate:g} for what retrieval adds" if rates.retrieval_learning_rate else "")
+        + (
+            f", {rates.retrieval_learning_rate:g} for what retrieval adds"
+            if rates.retrieval_learning_rate
+            else ""
+        )
         + ")."
     )
     if profile.base is None or profile.share_base:
-        found.append("All replicates continue one base model, so the noise of training a base is not in the intervals.")
+        found.append(
+            "All replicates continue one base model, so the noise of training a base is not in the "
+            "intervals."
+        )
     if profile.retrofit.view is None and "held" in profile.datastore.splits:
         found.append(
-            "Training with retrieval reads the whole datastore: documents held out of all training text may stand "
+            "Training with retrieval reads the whole datastore: documents held out of all training "
+            "text may stand "
             "beside it as neighbours, though no token of theirs is ever predicted."
         )
     if any(arm.changes.get("mechanism") == "in_prompt" for arm in study.resolution.arms.values()):
         n, m = profile.training_text.sequence_tokens, profile.datastore.chunk_tokens
         longest = n + (n // m - 1) * (2 * m * profile.retrofit.retro.neighbours + 1)
         found.append(
-            f"Neighbours in the prompt make rows of up to {longest:,} tokens out of rows of {n}. A base trained on "
-            "short rows has to learn their length and layout in the continued training, so this arm's loss is not that "
+            f"Neighbours in the prompt make rows of up to {longest:,} tokens out of rows of {n}. A "
+            "base trained on "
+            "short rows has to learn their length and layout in the continued training, so this "
+            "arm's loss is not that "
             "of the mechanism alone; nor is its compute equal, see the parity of the arms."
         )
     found += profile.limits
@@ -237,20 +316,34 @@ def limits_of(study: Study, arms: Sequence[ArmRow], views: Sequence[ViewRow]) ->
         found.append("The backbone is frozen: the twin is the base itself.")
     if profile.size_experiment == "swap" and len(study.views) > 1:
         found.append(
-            "Smaller and other datastores were swapped in at evaluation; the models were trained with the full one."
+            "Smaller and other datastores were swapped in at evaluation; the models were trained "
+            "with the full one."
         )
     if any(arm.unused for arm in study.resolution.arms.values()):
-        matched = any(arm.changes.get("mechanism") == "wider" for arm in study.resolution.arms.values())
-        other = "the arm with a wider feed-forward has as many" if matched else "no arm of matched parameters was run"
+        matched = any(
+            arm.changes.get("mechanism") == "wider" for arm in study.resolution.arms.values()
+        )
+        other = (
+            "the arm with a wider feed-forward has as many"
+            if matched
+            else "no arm of matched parameters was run"
+        )
         found.append(f"Removing cross-attention also removes parameters; {other}.")
     if len(study.views) > 1:
-        found.append("Views keep the BM25 statistics of the full datastore; the rebuild check states the shift.")
+        found.append(
+            "Views keep the BM25 statistics of the full datastore; the rebuild check states the "
+            "shift."
+        )
     return tuple(found)
 
 
 def _scale(study: Study, arms: Sequence[ArmRow], views: Sequence[ViewRow]) -> str:
     """This study's size beside the paper's."""
-    here = [f"{_rounded(arm.parameters)} parameters" for arm in arms if arm.id == RETRO and arm.parameters]
+    here = [
+        f"{_rounded(arm.parameters)} parameters"
+        for arm in arms
+        if arm.id == RETRO and arm.parameters
+    ]
     tokens = [view.tokens for view in views if view.view == FULL]
     if tokens:
         here.append(f"{_rounded(float(np.mean(tokens)))} tokens in the datastore")
@@ -259,7 +352,11 @@ def _scale(study: Study, arms: Sequence[ArmRow], views: Sequence[ViewRow]) -> st
         paper = load_paper(study.profile.paper)
         facts = [fact for fact in paper.recipe if fact.name == "largest base with retrieval"]
         facts += paper.values.get("datastore.size", ())[:1]
-        known = [f"{_rounded(fact.value)} {fact.unit}" for fact in facts if isinstance(fact.value, (int, float))]
+        known = [
+            f"{_rounded(fact.value)} {fact.unit}"
+            for fact in facts
+            if isinstance(fact.value, (int, float))
+        ]
         said += f"; the paper: {' and '.join(known)}" if known else ""
     return f"{said}."
 

@@ -1,7 +1,8 @@
-"""From the artefacts of a study to its results: cells, ledger, views, curves, checks. Reads, computes no model.
+"""From the artefacts of a study to its results: cells, ledger, views, curves, checks. Reads,
+computes no model.
 
-What goes into `StudyResults` follows from artefacts alone, so a study that was killed and resumed, or run by another
-number of workers, gives the same bytes.
+What goes into `StudyResults` follows from artefacts alone, so a study that was killed and resumed,
+or run by another number of workers, gives the same bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ from chunkwise.lab.measure.results import (
     ViewRow,
 )
 from chunkwise.lab.plan.document import PlanDocument
-from chunkwise.lab.study.study import BASE, QUESTION_METRICS, RETRO, TWIN, Evaluation, Study, Trained
+from chunkwise.lab.study.study import (
+    BASE,
+    QUESTION_METRICS,
+    RETRO,
+    TWIN,
+    Evaluation,
+    Study,
+    Trained,
+)
 from chunkwise.lab.terms import FULL, Selector
 
 _COST = ("parameters", "trainable_parameters", "train_flops", "eval_flops_per_token")
@@ -44,7 +53,8 @@ class Outcome:
     """A study after its jobs have run.
 
     Attributes:
-        artefacts: job id -> result. failures: job id -> why it failed. skipped: ids of jobs that needed a failed one.
+        artefacts: job id -> result. failures: job id -> why it failed. skipped: ids of jobs that
+            needed a failed one.
     """
 
     study: Study
@@ -60,7 +70,9 @@ class Outcome:
         return {artefact.key: artefact for artefact in self.artefacts.values()}
 
     def examples(self, cell: Cell) -> Examples | None:
-        """The per-example records of a cell, for intervals over examples; None where the metric has none."""
+        """The per-example records of a cell, for intervals over examples; None where the metric has
+        none.
+        """
         artefact = self.by_key.get(cell.records or "")
         return None if artefact is None else examples_of(artefact, cell.metric)
 
@@ -81,13 +93,18 @@ def collect(
         entries=tuple(_entry(entry) for entry in document.entries),
         resolution=tuple(_realised(row, views) for row in resolution.rows()),
         comparisons=study.comparisons,
-        metrics=tuple(profile.metric(name) for name in dict.fromkeys((*study.metric_ids, *(c.metric for c in cells)))),
+        metrics=tuple(
+            profile.metric(name)
+            for name in dict.fromkeys((*study.metric_ids, *(c.metric for c in cells)))
+        ),
         arms=arms,
         views=views,
         cells=cells,
         curves=tuple(curves_of(outcome)),
         overlap=tuple(overlap_of(outcome)),
-        overlap_unit="longest run of tokens shared with one of its 10 nearest neighbours, share of the chunk",
+        overlap_unit=(
+            "longest run of tokens shared with one of its 10 nearest neighbours, share of the chunk"
+        ),
         controls=controls_of(study, cells),
         waterfalls=waterfalls_of(study, cells),
         grids=grids_of(study, cells),
@@ -97,7 +114,11 @@ def collect(
         not_measured=resolution.not_measured,
         warnings=tuple(
             dict.fromkeys(
-                [f"not read: {one.message}" for one in document.diagnostics if one.severity == "error"]
+                [
+                    f"not read: {one.message}"
+                    for one in document.diagnostics
+                    if one.severity == "error"
+                ]
                 + [text for entry in resolution.entries for text in entry.warnings]
             )
         ),
@@ -125,10 +146,12 @@ def _realised(row, views: Sequence[ViewRow]):
     shares = [view.realised_fraction for view in views if view.view == row.arm]
     if not shares:
         return row
-    return row.model_copy(update={"realised": f"{row.local_target}: {100 * float(np.mean(shares)):.1f} % of tokens"})
+    return row.model_copy(
+        update={"realised": f"{row.local_target}: {100 * float(np.mean(shares)):.1f} % of tokens"}
+    )
 
 
-# --- cells -------------------------------------------------------------------------------------------------------
+# --- cells ----------------------------------------------------------------------------------------
 
 
 def cells_of(outcome: Outcome) -> Iterator[Cell]:
@@ -158,7 +181,9 @@ def cells_of(outcome: Outcome) -> Iterator[Cell]:
 
 
 def examples_of(artefact: Artefact, metric: str) -> Examples | None:
-    """Per-example values of an evaluation; None for metrics that are no weighted mean over examples."""
+    """Per-example values of an evaluation; None for metrics that are no weighted mean over
+    examples.
+    """
     table = read_parquet(artefact.file("records.parquet"))
     if artefact.stage == "perplexity":
         if metric != "perplexity":
@@ -181,7 +206,8 @@ def examples_of(artefact: Artefact, metric: str) -> Examples | None:
 
 
 def clustered_error(examples: Examples) -> float | None:
-    """Standard error of the weighted mean, examples of one cluster (document) moving together; None for one cluster.
+    """Standard error of the weighted mean, examples of one cluster (document) moving together; None
+    for one cluster.
 
     Source: Miller 2024, arXiv:2411.00640, with weights and the factor G / (G - 1) for G clusters.
     """
@@ -193,7 +219,7 @@ def clustered_error(examples: Examples) -> float | None:
     return None if groups < 2 else float(math.sqrt(groups / (groups - 1) * (sums**2).sum()) / total)
 
 
-# --- views -------------------------------------------------------------------------------------------------------
+# --- views ----------------------------------------------------------------------------------------
 
 
 def views_of(outcome: Outcome) -> Iterator[ViewRow]:
@@ -208,12 +234,17 @@ def views_of(outcome: Outcome) -> Iterator[ViewRow]:
         return
     documents = Datastore.open(datastore).documents
     searched = table.counts
-    drops = {"same document": searched["dropped_same_document"], "overlap": searched["dropped_overlap"]}
+    drops = {
+        "same document": searched["dropped_same_document"],
+        "overlap": searched["dropped_overlap"],
+    }
     labels = {arm.id: arm for arm in study.resolution.arms.values()}
     for view_id, view in study.views.items():
         for replicate in study.replicates:
             facts = view_facts(view, members(view, documents, replicate), documents)
-            full = view_facts(study.profile.view, members(study.profile.view, documents, replicate), documents)
+            full = view_facts(
+                study.profile.view, members(study.profile.view, documents, replicate), documents
+            )
             served = _served(outcome, view_id, replicate)
             arm = labels.get(view_id)
             yield ViewRow(
@@ -234,14 +265,18 @@ def _served(outcome: Outcome, view_id: str, replicate: int) -> dict[str, Any]:
     """What the evaluated text was given from the view."""
     for evaluation in outcome.study.evaluations:
         at = evaluation.at
-        if (at.arm, at.condition, at.view) == (RETRO, "on", view_id) and evaluation.replicate == replicate:
+        if (at.arm, at.condition, at.view) == (
+            RETRO,
+            "on",
+            view_id,
+        ) and evaluation.replicate == replicate:
             artefact = outcome.of(evaluation.job)
             if artefact is not None and artefact.stage == "perplexity":
                 return artefact.counts.get("neighbours") or {}
     return {}
 
 
-# --- trainings ---------------------------------------------------------------------------------------------------
+# --- trainings ------------------------------------------------------------------------------------
 
 
 def training_of(artefact: Artefact) -> dict[str, Any]:
@@ -252,7 +287,9 @@ def ledger_of(outcome: Outcome) -> Iterator[ArmRow]:
     """What each way of training cost in one replicate, the baseline first."""
     roles: dict[str, Any] = {RETRO: "retro", TWIN: "twin", BASE: "base"}
     for trained in outcome.study.trained.values():
-        done = next((artefact for job in trained.models if (artefact := outcome.of(job)) is not None), None)
+        done = next(
+            (artefact for job in trained.models if (artefact := outcome.of(job)) is not None), None
+        )
         facts: dict[str, Any] = {}
         if done is not None:
             report = training_of(done)
@@ -266,7 +303,9 @@ def ledger_of(outcome: Outcome) -> Iterator[ArmRow]:
                 "train_flops": flops.get("training"),
                 "eval_flops_per_token": flops.get("forward_per_token"),
             }
-            if trained.id == BASE or done.stage in ("base",):  # its own training is not part of the comparison
+            if trained.id == BASE or done.stage in (
+                "base",
+            ):  # its own training is not part of the comparison
                 facts |= {"train_tokens": 0, "steps": 0, "epochs": None, "train_flops": 0.0}
         implied = () if trained.id == RETRO else _LEDGER if trained.id == BASE else _COST
         yield ArmRow(
@@ -286,7 +325,9 @@ def curves_of(outcome: Outcome) -> Iterator[Curve]:
             continue
         for replicate, job in enumerate(trained.models):
             artefact = outcome.of(job)
-            if artefact is None or artefact.stage == "base":  # the twin of a frozen backbone was never trained
+            if (
+                artefact is None or artefact.stage == "base"
+            ):  # the twin of a frozen backbone was never trained
                 continue
             report = training_of(artefact)
             points: dict[int, dict[str, Any]] = {}
@@ -295,7 +336,9 @@ def curves_of(outcome: Outcome) -> Iterator[Curve]:
                 ("validation_loss", report["validation"], "nll"),
             ):
                 for point in losses:
-                    place = points.setdefault(point["step"], {"step": point["step"], "tokens": point["tokens"]})
+                    place = points.setdefault(
+                        point["step"], {"step": point["step"], "tokens": point["tokens"]}
+                    )
                     place[name] = point[value]
             yield Curve(
                 arm=trained.id,
@@ -311,7 +354,12 @@ def overlap_of(outcome: Outcome) -> Iterator[OverlapRow]:
     for evaluation in outcome.study.evaluations:
         name = names.get((evaluation.at.arm, evaluation.at.condition))
         artefact = outcome.of(evaluation.job)
-        if name is None or evaluation.at.view != FULL or artefact is None or artefact.stage != "perplexity":
+        if (
+            name is None
+            or evaluation.at.view != FULL
+            or artefact is None
+            or artefact.stage != "perplexity"
+        ):
             continue
         for bucket in read_json(artefact.file("metrics.json"))["by_overlap"] or ():
             if bucket["tokens"]:
@@ -322,11 +370,13 @@ def overlap_of(outcome: Outcome) -> Iterator[OverlapRow]:
         yield OverlapRow(replicate=replicate, low=low, high=high, **row)
 
 
-# --- runs --------------------------------------------------------------------------------------------------------
+# --- runs -----------------------------------------------------------------------------------------
 
 
 def runs_of(outcome: Outcome) -> Iterator[Run]:
-    """Every arm and every view in every replicate: its training, and whatever was evaluated of it."""
+    """Every arm and every view in every replicate: its training, and whatever was evaluated of
+    it.
+    """
     study = outcome.study
     for trained in study.trained.values():
         for replicate in study.replicates:
@@ -334,7 +384,9 @@ def runs_of(outcome: Outcome) -> Iterator[Run]:
     for view_id in study.views:
         if view_id != FULL:
             for replicate in study.replicates:
-                jobs = [e.job for e in _evaluations(study, RETRO, replicate) if e.at.view == view_id]
+                jobs = [
+                    e.job for e in _evaluations(study, RETRO, replicate) if e.at.view == view_id
+                ]
                 yield _run(outcome, f"{RETRO} on {view_id}", replicate, jobs)
 
 
@@ -343,8 +395,14 @@ def _evaluations(study: Study, arm: str, replicate: int) -> list[Evaluation]:
 
 
 def _jobs_of_arm(study: Study, trained: Trained, replicate: int) -> list[Job]:
-    """The training first, then tuning and evaluations; those on other views have rows of their own."""
-    own = [e.job for e in _evaluations(study, trained.id, replicate) if trained.id != RETRO or e.at.view == FULL]
+    """The training first, then tuning and evaluations; those on other views have rows of their
+    own.
+    """
+    own = [
+        e.job
+        for e in _evaluations(study, trained.id, replicate)
+        if trained.id != RETRO or e.at.view == FULL
+    ]
     return [trained.models[replicate], trained.tuned[replicate], *own]
 
 
@@ -354,7 +412,13 @@ def _run(outcome: Outcome, name: str, replicate: int, jobs: Sequence[Job]) -> Ru
     for job in jobs:
         if job.id in outcome.failures:
             reason = str(outcome.failures[job.id]).splitlines()[0]
-            return Run(arm=name, replicate=replicate, status="failed", key=key, failure=f"{job.stage.name}: {reason}")
+            return Run(
+                arm=name,
+                replicate=replicate,
+                status="failed",
+                key=key,
+                failure=f"{job.stage.name}: {reason}",
+            )
     if any(outcome.of(job) is None for job in jobs):
         cause = _first_failure(outcome, jobs)
         return Run(arm=name, replicate=replicate, status="skipped", key=key, failure=cause)
@@ -367,7 +431,9 @@ def _first_failure(outcome: Outcome, jobs: Sequence[Job]) -> str | None:
     while open_ids:
         job = outcome.study.jobs[open_ids.pop()]
         if job.id in outcome.failures:
-            return f"needed {job.title}, which failed: {str(outcome.failures[job.id]).splitlines()[0]}"
+            return (
+                f"needed {job.title}, which failed: {str(outcome.failures[job.id]).splitlines()[0]}"
+            )
         open_ids += job.inputs.values()
     return None
 

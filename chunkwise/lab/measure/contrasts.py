@@ -1,11 +1,13 @@
 """From measured cells to contrasts with verdicts, and to the other derived tables of the report.
 
-Families, each corrected by Holm on its own: `primary` holds every first-metric contrast of the plan (for an ordered
-replacement the slope per halving, instead of its levels); `secondary` the further metrics of the same contrasts;
-`levels` the rows below a slope; `extra` the experiment that is not the profile's primary one; `controls`. Families
-other than the primary one are exploratory and have one family per metric.
+Families, each corrected by Holm on its own: `primary` holds every first-metric contrast of the plan
+(for an ordered replacement the slope per halving, instead of its levels); `secondary` the further
+metrics of the same contrasts; `levels` the rows below a slope; `extra` the experiment that is not
+the profile's primary one; `controls`. Families other than the primary one are exploratory and have
+one family per metric.
 
-Not tested, hence not counted in a family: contrasts that are invalid, at chance, identical, or of one replicate.
+Not tested, hence not counted in a family: contrasts that are invalid, at chance, identical, or of
+one replicate.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ Interval = tuple[float, float]
 
 
 class Contrast(Config):
-    """One answered question; numbers in the metric's natural unit (nats per token, shares from 0 to 1)."""
+    """One answered question; numbers in the metric's natural unit (nats per token, shares from 0 to
+    1).
+    """
 
     entry: str
     arm: str
@@ -52,12 +56,16 @@ class Contrast(Config):
     q: float | None = None  # Benjamini-Hochberg within the family; exploratory families only
     p_sign_flip: float | None = None
     interval_bca: Interval | None = None
-    interval_examples: Interval | None = None  # resampling examples: these checkpoints, not the component
+    interval_examples: Interval | None = (
+        None  # resampling examples: these checkpoints, not the component
+    )
     p_mcnemar: float | None = None
     p_departure: float | None = None  # slopes: test of departure from a straight line
     seed_sd: float | None = None  # SD of the paired replicate differences
     threshold: float
-    detectable: float | None = None  # true difference found with 80 % power at this n, noise and family
+    detectable: float | None = (
+        None  # true difference found with 80 % power at this n, noise and family
+    )
     n_needed: int | None = None
     verdict: Verdict
     reason: str = ""
@@ -82,13 +90,17 @@ class Cells:
     def __init__(self, study: StudyResults):
         self.study = study
         self._cells = {(cell.at, cell.metric, cell.replicate): cell for cell in study.cells}
-        self._fractions = {(view.view, view.replicate): view.realised_fraction for view in study.views}
+        self._fractions = {
+            (view.view, view.replicate): view.realised_fraction for view in study.views
+        }
 
     def get(self, at: Selector, metric: str, replicate: int) -> Cell | None:
         return self._cells.get((at, metric, replicate))
 
     def paired(self, metric: str, *places: Selector) -> tuple[list[int], list[list[Cell]]]:
-        """Replicates at which every place has a finite value, and for each place its cells there."""
+        """Replicates at which every place has a finite value, and for each place its cells
+        there.
+        """
         kept: list[int] = []
         columns: list[list[Cell]] = [[] for _ in places]
         for replicate in range(self.study.replicates):
@@ -102,10 +114,15 @@ class Cells:
 
     def values(self, metric: str, *places: Selector) -> list[np.ndarray]:
         """The same as arrays [complete replicates], one for each place."""
-        return [np.array([cell.value for cell in cells], dtype=float) for cells in self.paired(metric, *places)[1]]
+        return [
+            np.array([cell.value for cell in cells], dtype=float)
+            for cells in self.paired(metric, *places)[1]
+        ]
 
     def name(self, at: Selector) -> str:
-        """In words: "Retro", "Retro on 1/2"; a condition with retrieval as it was trained goes without saying."""
+        """In words: "Retro", "Retro on 1/2"; a condition with retrieval as it was trained goes
+        without saying.
+        """
         arm = next((arm.label for arm in self.study.arms if arm.id == at.arm), at.arm)
         view = next((view.label for view in self.study.views if view.view == at.view), at.view)
         condition = "" if at.condition in ("on", "none", "both") else f" ({at.condition})"
@@ -126,7 +143,7 @@ class _Draft:
     invalid: str | None
 
 
-# --- contrasts --------------------------------------------------------------------------------------------------
+# --- contrasts ------------------------------------------------------------------------------------
 
 
 def contrasts_of(cells: Cells, examples: ExampleLoader | None) -> list[Contrast]:
@@ -134,11 +151,17 @@ def contrasts_of(cells: Cells, examples: ExampleLoader | None) -> list[Contrast]
     for series in _in_series(cells.study.comparisons):
         if series[0].series is not None and len(series) > 1 and all(one.fraction for one in series):
             drafts += [_slope(cells, series, metric) for metric in series[0].metrics]
-        drafts += [_pair(cells, one, metric, len(series) > 1, examples) for one in series for metric in one.metrics]
+        drafts += [
+            _pair(cells, one, metric, len(series) > 1, examples)
+            for one in series
+            for metric in one.metrics
+        ]
     results: list[Contrast | None] = [None] * len(drafts)
     for family in dict.fromkeys(draft.fields["family"] for draft in drafts):
         members = [i for i, draft in enumerate(drafts) if draft.fields["family"] == family]
-        for i, contrast in zip(members, _judge([drafts[i] for i in members], cells.study.alpha), strict=True):
+        for i, contrast in zip(
+            members, _judge([drafts[i] for i in members], cells.study.alpha), strict=True
+        ):
             results[i] = contrast
     return [contrast for contrast in results if contrast is not None]
 
@@ -147,7 +170,9 @@ def _in_series(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
     """Plan order, with the levels of one ordered replacement together."""
     groups: dict[Any, list[Comparison]] = {}
     for place, one in enumerate(comparisons):
-        groups.setdefault((one.entry, one.experiment, one.series) if one.series else place, []).append(one)
+        groups.setdefault(
+            (one.entry, one.experiment, one.series) if one.series else place, []
+        ).append(one)
     return list(groups.values())
 
 
@@ -162,18 +187,31 @@ def _family(comparison: Comparison, metric: Metric, *, level: bool) -> str:
     return "primary" if first else f"secondary: {metric.title}"
 
 
-def _pair(cells: Cells, one: Comparison, metric_id: str, level: bool, examples: ExampleLoader | None) -> _Draft:
+def _pair(
+    cells: Cells, one: Comparison, metric_id: str, level: bool, examples: ExampleLoader | None
+) -> _Draft:
     metric = cells.study.metric(metric_id)
     arm_at, baseline_at = one.selectors(metric_id)
     replicates, (arm, baseline) = cells.paired(metric_id, arm_at, baseline_at)
     arm_values, baseline_values = cells.values(metric_id, arm_at, baseline_at)
     fractions = [cells.fraction(arm_at.view, replicate, one.fraction) for replicate in replicates]
     known = [fraction for fraction in fractions if fraction is not None]
-    fields = _fields(cells, one, metric, level=level, arm=one.label, kind="pair", done=one.done, n=len(replicates))
+    fields = _fields(
+        cells,
+        one,
+        metric,
+        level=level,
+        arm=one.label,
+        kind="pair",
+        done=one.done,
+        n=len(replicates),
+    )
     fields |= {
         "baseline_mean": mean_of(baseline_values),
         "arm_mean": mean_of(arm_values),
-        "realised_fraction": mean_of(known) if arm_at.view != FULL and len(known) == len(fractions) else None,
+        "realised_fraction": mean_of(known)
+        if arm_at.view != FULL and len(known) == len(fractions)
+        else None,
     } | _within_checkpoints(arm, baseline, examples)
     differences = tuple((arm_values - baseline_values).tolist())
     return _Draft(
@@ -181,36 +219,64 @@ def _pair(cells: Cells, one: Comparison, metric_id: str, level: bool, examples: 
         differences,
         metric,
         _all_at_chance(metric, [arm, baseline]),
-        one.invalid or _unpaired(cells, len(replicates)) or _other_examples(arm, baseline, examples),
+        one.invalid
+        or _unpaired(cells, len(replicates))
+        or _other_examples(arm, baseline, examples),
     )
 
 
-def _other_examples(arm: list[Cell], baseline: list[Cell], load: ExampleLoader | None) -> str | None:
-    """Why two sides cannot be compared: they were not evaluated on the same documents or questions."""
+def _other_examples(
+    arm: list[Cell], baseline: list[Cell], load: ExampleLoader | None
+) -> str | None:
+    """Why two sides cannot be compared: they were not evaluated on the same documents or
+    questions.
+    """
     if load is None:
         return None
     for left, right in zip(arm, baseline, strict=True):
         sides = load(left), load(right)
-        if sides[0] is not None and sides[1] is not None and not np.array_equal(sides[0].clusters, sides[1].clusters):
+        if (
+            sides[0] is not None
+            and sides[1] is not None
+            and not np.array_equal(sides[0].clusters, sides[1].clusters)
+        ):
             return "the two sides were not evaluated on the same examples"
     return None
 
 
 def _slope(cells: Cells, levels: Sequence[Comparison], metric_id: str) -> _Draft:
-    """The change of a metric per halving, fitted in each replicate through the full datastore and all levels."""
+    """The change of a metric per halving, fitted in each replicate through the full datastore and
+    all levels.
+    """
     metric, first = cells.study.metric(metric_id), levels[0]
     places = [first.selectors(metric_id)[1], *(one.selectors(metric_id)[0] for one in levels)]
     targets = [None, *(one.fraction for one in levels)]
     replicates, columns = cells.paired(metric_id, *places)
-    fields = _fields(cells, first, metric, level=False, arm=SLOPE, kind="slope", n=len(replicates),
-                     done=f"a line through {len(places)} sizes")  # fmt: skip
-    invalid = next((one.invalid for one in levels if one.invalid), None) or _unpaired(cells, len(replicates))
+    fields = _fields(
+        cells,
+        first,
+        metric,
+        level=False,
+        arm=SLOPE,
+        kind="slope",
+        n=len(replicates),
+        done=f"a line through {len(places)} sizes",
+    )
+    invalid = next((one.invalid for one in levels if one.invalid), None) or _unpaired(
+        cells, len(replicates)
+    )
     if not replicates:
         return _Draft(fields, (), metric, False, invalid)
     fractions = np.array(
-        [[cells.fraction(place.view, r, target) for place, target in zip(places, targets, strict=True)]
-         for r in replicates], dtype=float,
-    )  # fmt: skip
+        [
+            [
+                cells.fraction(place.view, r, target)
+                for place, target in zip(places, targets, strict=True)
+            ]
+            for r in replicates
+        ],
+        dtype=float,
+    )
     if np.isnan(fractions).any():
         return _Draft(fields, (), metric, False, "a view's realised fraction is not known")
     values = np.array([[cell.value for cell in column] for column in columns], dtype=float).T
@@ -226,16 +292,24 @@ def _slope(cells: Cells, levels: Sequence[Comparison], metric_id: str) -> _Draft
 
 
 def _all_at_chance(metric: Metric, sides: list[list[Cell]]) -> bool:
-    """Whether no side is clear of chance. One clear side is the effect that is looked for, not a lack of signal."""
+    """Whether no side is clear of chance. One clear side is the effect that is looked for, not a
+    lack of signal.
+    """
     if metric.chance is None or not sides[0]:
         return False
     return all(
-        st.at_chance([c.value for c in side if c.value is not None], [c.standard_error for c in side], metric.chance)
+        st.at_chance(
+            [c.value for c in side if c.value is not None],
+            [c.standard_error for c in side],
+            metric.chance,
+        )
         for side in sides
     )
 
 
-def _fields(cells: Cells, one: Comparison, metric: Metric, *, level: bool, **more: Any) -> dict[str, Any]:
+def _fields(
+    cells: Cells, one: Comparison, metric: Metric, *, level: bool, **more: Any
+) -> dict[str, Any]:
     return {
         "entry": one.entry,
         "baseline": cells.name(one.selectors(metric.id)[1]),
@@ -280,7 +354,10 @@ def _judge(drafts: Sequence[_Draft], alpha: float) -> list[Contrast]:
         if i in holm:
             adjusted = holm[i]
             threshold = draft.metric.threshold
-            word, reason = st.verdict(test, threshold=threshold, holm_result=adjusted, alpha=alpha), ""
+            word, reason = (
+                st.verdict(test, threshold=threshold, holm_result=adjusted, alpha=alpha),
+                "",
+            )
             fields |= {
                 "interval": test.interval(adjusted.level),
                 "level": adjusted.level,
@@ -309,12 +386,19 @@ def _untested(draft: _Draft, test: st.PairedTest) -> tuple[Verdict, str] | None:
     if test.sd == 0 and test.mean == 0:
         return Verdict.IDENTICAL, "both sides agree in every replicate, to the bit"
     if test.sd == 0:
-        return Verdict.INVALID, "the difference is the same in every replicate, so they are not independent runs"
+        return (
+            Verdict.INVALID,
+            "the difference is the same in every replicate, so they are not independent runs",
+        )
     return None
 
 
-def _within_checkpoints(arm: list[Cell], baseline: list[Cell], load: ExampleLoader | None) -> dict[str, Any]:
-    """Example-level interval of these checkpoints (replicates averaged per example); McNemar for one replicate."""
+def _within_checkpoints(
+    arm: list[Cell], baseline: list[Cell], load: ExampleLoader | None
+) -> dict[str, Any]:
+    """Example-level interval of these checkpoints (replicates averaged per example); McNemar for
+    one replicate.
+    """
     if load is None or not arm:
         return {}
     sides = [[records for cell in side if (records := load(cell))] for side in (arm, baseline)]
@@ -325,10 +409,14 @@ def _within_checkpoints(arm: list[Cell], baseline: list[Cell], load: ExampleLoad
     first = sides[0][0]
     arm_N, baseline_N = (np.mean([records.values for records in side], axis=0) for side in sides)
     found: dict[str, Any] = {
-        "interval_examples": st.clustered_bootstrap(arm_N, baseline_N, first.weights, first.clusters)
+        "interval_examples": st.clustered_bootstrap(
+            arm_N, baseline_N, first.weights, first.clusters
+        )
     }
     if len(arm) == 1 and set(np.unique([arm_N, baseline_N])) <= {0.0, 1.0}:
-        found["p_mcnemar"] = st.mcnemar_p(int((arm_N > baseline_N).sum()), int((arm_N < baseline_N).sum()))
+        found["p_mcnemar"] = st.mcnemar_p(
+            int((arm_N > baseline_N).sum()), int((arm_N < baseline_N).sum())
+        )
     return found
 
 

@@ -1,9 +1,10 @@
 """What a study measured: the input of the contrasts and of the report, as plain typed records.
 
-Two roots. `StudyResults` holds what follows from plan, profile and computation: no time, no path, no host, so that a
-resumed run gives the same bytes. `RunLog` holds the rest: when, how long, on what, how often. A measurement is a
-`Cell`, found by its `Selector` (arm, condition, view) and its metric and replicate. Cells belong to no experiment; a
-`Comparison`, fixed before anything runs, names the two cells that it compares and the experiment it belongs to.
+Two roots. `StudyResults` holds what follows from plan, profile and computation: no time, no path,
+no host, so that a resumed run gives the same bytes. `RunLog` holds the rest: when, how long, on
+what, how often. A measurement is a `Cell`, found by its `Selector` (arm, condition, view) and its
+metric and replicate. Cells belong to no experiment; a `Comparison`, fixed before anything runs,
+names the two cells that it compares and the experiment it belongs to.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Cell(Config):
     at: Selector
     replicate: int
     metric: str
-    value: float | None  # in natural units (nats, shares); None: the run diverged and the value is not finite
+    value: (
+        float | None
+    )  # in natural units (nats, shares); None: the run diverged and the value is not finite
     standard_error: float | None = None  # over the examples, clustered; None: not known
     examples: int | None = None
     records: str | None = None  # store key of the per-example records
@@ -56,7 +59,9 @@ class ArmRow(Config):
 
 
 class ViewRow(Config):
-    """What one view of the datastore held in one replicate, and what it could serve to the evaluated text."""
+    """What one view of the datastore held in one replicate, and what it could serve to the
+    evaluated text.
+    """
 
     view: str
     label: str
@@ -88,7 +93,9 @@ class Curve(Config):
 
 
 class OverlapRow(Config):
-    """Evaluated tokens whose chunk shares this much text with its neighbours (range of the shared share)."""
+    """Evaluated tokens whose chunk shares this much text with its neighbours (range of the shared
+    share).
+    """
 
     replicate: int
     low: float
@@ -160,7 +167,10 @@ class ReferenceShares(Config):
 RETRO_172M = ReferenceShares(
     label="RETRO 172M (published)",
     shares={"1": 1.0, "0.5": 0.62, "0.25": 0.43, "0.125": 0.29},
-    source="Borgeaud et al. 2021, table 14, C4 bits per byte, interpolated in log size; good to about 5 points",
+    source=(
+        "Borgeaud et al. 2021, table 14, C4 bits per byte, interpolated in log size; good to about "
+        "5 points"
+    ),
 )
 
 
@@ -184,14 +194,18 @@ class StudyResults(Config):
     controls: Controls | None = None
     waterfalls: tuple[Waterfall, ...] = ()
     grids: tuple[Grid, ...] = ()
-    exchange: tuple[str, str] | None = None  # (arm with retrieval, its twin), ids of two arms with curves
+    exchange: tuple[str, str] | None = (
+        None  # (arm with retrieval, its twin), ids of two arms with curves
+    )
     reference: ReferenceShares | None = RETRO_172M
     runs: tuple[Run, ...] = ()
     checks: tuple[Check, ...] = ()
     not_measured: dict[str, str] = {}  # the plan's metric -> why, or the nearest known names
     warnings: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
-    shared_base: bool = False  # the replicates continue one base model, so its own noise is not in the intervals
+    shared_base: bool = (
+        False  # the replicates continue one base model, so its own noise is not in the intervals
+    )
     alpha: float = 0.05
     commands: tuple[str, ...] = ()
     plan_text: str = ""

@@ -1,15 +1,16 @@
 """The statistics of the lab: small functions on arrays, no files, no words about arms.
 
-Two noises, two questions. "Are these two checkpoints different on this test?" resamples examples. "Does the
-component matter?" needs independent trainings, and its unit is the replicate. Plans ask the second question, so the
-primary test is the two-sided t test on the S paired replicate differences. It keeps its 5 % false alarms with S = 3;
-a bootstrap over examples gives up to 39 % under the same noise (`tests/ablation/test_statistics.py` shows both).
+Two noises, two questions. "Are these two checkpoints different on this test?" resamples examples.
+"Does the component matter?" needs independent trainings, and its unit is the replicate. Plans ask
+the second question, so the primary test is the two-sided t test on the S paired replicate
+differences. It keeps its 5 % false alarms with S = 3; a bootstrap over examples gives up to 39 %
+under the same noise (`tests/ablation/test_statistics.py` shows both).
 
 Everything is paired: same replicate, data order, shared initial weights and examples on both sides.
 
 Dimensions: S replicates, L levels of an ordered replacement, N examples, G clusters of examples.
-Sources: Miller 2024, arXiv:2411.00640 (clusters, pairs, power); Bouthillier et al. 2021, arXiv:2103.03098 (vary all
-sources of noise); Holm 1979; Schuirmann 1987 (two one-sided tests).
+Sources: Miller 2024, arXiv:2411.00640 (clusters, pairs, power); Bouthillier et al. 2021,
+arXiv:2103.03098 (vary all sources of noise); Holm 1979; Schuirmann 1987 (two one-sided tests).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Verdict(StrEnum):
     INVALID = "invalid"
 
 
-# --- one contrast -----------------------------------------------------------------------------------------------
+# --- one contrast ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class PairedTest:
 
     @property
     def sd(self) -> float:
-        """Sample SD (S - 1) of the differences; exactly 0 when they agree to rounding. NaN below two."""
+        """Sample SD (S - 1) of the differences; exactly 0 when they agree to rounding. NaN below
+        two.
+        """
         if self.n < 2:
             return math.nan
         sd = float(np.std(self.differences, ddof=1))
@@ -78,7 +81,9 @@ class PairedTest:
         return t_interval(self.differences, level)
 
 
-def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
+def t_interval(
+    values: Sequence[float] | np.ndarray, level: float = 0.95
+) -> tuple[float, float] | None:
     """Interval of the mean of independent values by Student's t; None below two values."""
     n = len(values)
     if n < 2:
@@ -89,7 +94,9 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tup
 
 
 def sign_flip_p(differences: Sequence[float]) -> float | None:
-    """Exact two-sided sign-flip p of the mean; None below six values, where it can never fire (or above twenty)."""
+    """Exact two-sided sign-flip p of the mean; None below six values, where it can never fire (or
+    above twenty).
+    """
     values = np.asarray(differences, dtype=float)
     if not SIGN_FLIP_FROM <= len(values) <= 20:
         return None
@@ -99,17 +106,25 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
 
 
 def bca_interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """Bias-corrected and accelerated bootstrap interval of the mean; None below ten values or without spread."""
+    """Bias-corrected and accelerated bootstrap interval of the mean; None below ten values or
+    without spread.
+    """
     if len(differences) < BCA_FROM or np.ptp(differences) == 0:
         return None
     result = stats.bootstrap(
-        (np.asarray(differences),), np.mean, confidence_level=level, method="BCa", rng=np.random.default_rng(0)
+        (np.asarray(differences),),
+        np.mean,
+        confidence_level=level,
+        method="BCa",
+        rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
-    """Exact two-sided McNemar p from the examples that exactly one of two checkpoints answers correctly."""
+    """Exact two-sided McNemar p from the examples that exactly one of two checkpoints answers
+    correctly.
+    """
     if only_first + only_second == 0:
         return 1.0
     return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
@@ -125,12 +140,15 @@ def clustered_bootstrap(
     draws: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Paired bootstrap interval, within two checkpoints, of the weighted mean difference arm - baseline.
+    """Paired bootstrap interval, within two checkpoints, of the weighted mean difference arm -
+    baseline.
 
     Args:
-        arm, baseline: [N] per-example values on the same examples in the same order (mean nats of a document, 0 or 1).
+        arm, baseline: [N] per-example values on the same examples in the same order (mean nats of a
+            document, 0 or 1).
         weights: [N] weight of an example (tokens of a document, 1 for a question), positive.
-        clusters: [N] label of the group that is drawn as a whole (the document; the source of a question).
+        clusters: [N] label of the group that is drawn as a whole (the document; the source of a
+            question).
 
     Returns:
         Percentile interval. It speaks about these two checkpoints, not about the component.
@@ -141,16 +159,22 @@ def clustered_bootstrap(
     lengths = {len(arm), len(baseline), len(weights), len(clusters)}
     if len(lengths) > 1 or not len(arm):
         raise ShapeError(
-            f"a paired bootstrap needs arrays of one common length above 0; arm, baseline, weights and clusters have "
-            f"{len(arm)}, {len(baseline)}, {len(weights)}, {len(clusters)}. Evaluate both sides on the same examples."
+            f"a paired bootstrap needs arrays of one common length above 0; arm, baseline, weights "
+            "and clusters have "
+            f"{len(arm)}, {len(baseline)}, {len(weights)}, {len(clusters)}. Evaluate both sides on "
+            "the same examples."
         )
     _, group = np.unique(clusters, return_inverse=True)
     weight_G = np.bincount(group, weights=weights)
-    gain_G = np.bincount(group, weights=np.asarray(weights) * (np.asarray(arm) - np.asarray(baseline)))
+    gain_G = np.bincount(
+        group, weights=np.asarray(weights) * (np.asarray(arm) - np.asarray(baseline))
+    )
     generator = np.random.default_rng(seed)
     G = len(weight_G)
     means = []
-    for start in range(0, draws, 500):  # in blocks: draws x clusters counts would not fit for a large test set
+    for start in range(
+        0, draws, 500
+    ):  # in blocks: draws x clusters counts would not fit for a large test set
         counts = generator.multinomial(G, np.full(G, 1 / G), size=min(500, draws - start))
         means.append((counts @ gain_G) / (counts @ weight_G))
     tail = 50 * (1 - level)
@@ -158,12 +182,14 @@ def clustered_bootstrap(
     return float(low), float(high)
 
 
-# --- families ---------------------------------------------------------------------------------------------------
+# --- families -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class HolmResult:
-    """Holm's step-down for one contrast: adjusted p, its rank j (1 = smallest p) and its interval's level."""
+    """Holm's step-down for one contrast: adjusted p, its rank j (1 = smallest p) and its interval's
+    level.
+    """
 
     p: float
     rank: int
@@ -171,9 +197,11 @@ class HolmResult:
 
 
 def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[HolmResult]:
-    """Holm's step-down over one family of m tests; the interval of rank j is at level 1 - alpha / (m - j + 1).
+    """Holm's step-down over one family of m tests; the interval of rank j is at level 1 - alpha /
+    (m - j + 1).
 
-    Adjusted p of rank j = max over i <= j of min(1, (m - i + 1) p_(i)). Ties take their order of appearance.
+    Adjusted p of rank j = max over i <= j of min(1, (m - i + 1) p_(i)). Ties take their order of
+    appearance.
     """
     m = len(p_values)
     order = sorted(range(m), key=lambda i: (p_values[i], i))
@@ -187,53 +215,69 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[HolmResult]:
 
 
 def false_discovery_q(p_values: Sequence[float]) -> list[float]:
-    """Benjamini-Hochberg adjusted p of one family; 0.10 is the customary cut for exploratory tests."""
+    """Benjamini-Hochberg adjusted p of one family; 0.10 is the customary cut for exploratory
+    tests.
+    """
     return [float(q) for q in stats.false_discovery_control(p_values)] if len(p_values) else []
 
 
-# --- power ------------------------------------------------------------------------------------------------------
+# --- power ----------------------------------------------------------------------------------------
 
 
 def power(effect: float, n: int, alpha: float = 0.05) -> float:
-    """Chance that a two-sided paired t test fires; `effect` in SDs of the paired differences (noncentral t)."""
+    """Chance that a two-sided paired t test fires; `effect` in SDs of the paired differences
+    (noncentral t).
+    """
     critical, shift = stats.t.ppf(1 - alpha / 2, n - 1), effect * math.sqrt(n)
     return _beyond(critical, n - 1, shift) + _beyond(critical, n - 1, -shift)
 
 
 def _beyond(critical: float, df: int, shift: float) -> float:
-    """P(T > critical) of the noncentral t. scipy gives NaN in tails too thin to matter; they are 0 or 1."""
+    """P(T > critical) of the noncentral t. scipy gives NaN in tails too thin to matter; they are 0
+    or 1.
+    """
     chance = float(stats.nct.sf(critical, df, shift))
     return chance if math.isfinite(chance) else float(shift > critical)
 
 
 def detectable_effect(n: int, alpha: float = 0.05, target: float = 0.8) -> float:
-    """Smallest true effect found with probability `target`, in SDs of the paired differences (spec table 11.2)."""
+    """Smallest true effect found with probability `target`, in SDs of the paired differences (spec
+    table 11.2).
+    """
     if n < 2:
         return math.inf
     high = 1.0
     while power(high, n, alpha) < target:
         high *= 2
-    return float(optimize.brentq(lambda effect: power(effect, n, alpha) - target, 1e-9, high, xtol=1e-6))
+    return float(
+        optimize.brentq(lambda effect: power(effect, n, alpha) - target, 1e-9, high, xtol=1e-6)
+    )
 
 
 def equivalence_power(difference: float, sd: float, threshold: float, n: int) -> float:
-    """Chance that the 90 % interval falls inside +- threshold (two one-sided 5 % tests); a lower bound for small n."""
+    """Chance that the 90 % interval falls inside +- threshold (two one-sided 5 % tests); a lower
+    bound for small n.
+    """
     error, critical = sd / math.sqrt(n), stats.t.ppf(0.95, n - 1)
     below = _beyond(critical, n - 1, (threshold - difference) / error)
     above = _beyond(critical, n - 1, (threshold + difference) / error)
     return max(0.0, below + above - 1)
 
 
-def replicates_needed(difference: float, sd: float, threshold: float, alpha: float = 0.05) -> int | None:
+def replicates_needed(
+    difference: float, sd: float, threshold: float, alpha: float = 0.05
+) -> int | None:
     """Replicates with which the question would be settled with 80 % power, were the estimates true.
 
-    Settled either way: an effect is detected at `alpha`, or it is shown to lie inside +- threshold. None: more than
-    MAX_REPLICATES_NEEDED.
+    Settled either way: an effect is detected at `alpha`, or it is shown to lie inside +- threshold.
+    None: more than MAX_REPLICATES_NEEDED.
     """
 
     def settled(n: int) -> bool:
         found = power(abs(difference) / sd, n, alpha) >= 0.8
-        return found or (abs(difference) < threshold and equivalence_power(difference, sd, threshold, n) >= 0.8)
+        return found or (
+            abs(difference) < threshold and equivalence_power(difference, sd, threshold, n) >= 0.8
+        )
 
     low, high = 2, 2
     while not settled(high):
@@ -246,7 +290,7 @@ def replicates_needed(difference: float, sd: float, threshold: float, alpha: flo
     return high
 
 
-# --- ordered replacements ---------------------------------------------------------------------------------------
+# --- ordered replacements -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -258,30 +302,38 @@ class Slopes:
 
 
 def slopes_per_halving(values_SL: np.ndarray, fractions_SL: np.ndarray) -> Slopes:
-    """Least-squares line of each replicate's metric on log2 of its realised fraction, and its curvature.
+    """Least-squares line of each replicate's metric on log2 of its realised fraction, and its
+    curvature.
 
     Args:
         values_SL: metric of each replicate at each level.
         fractions_SL: realised fraction (0, 1] of each replicate's view; the full datastore is 1.
 
     Returns:
-        Positive `per_halving` = the metric rises when the datastore shrinks. `curvature` = coefficient of the part of
-        the squared log2 fraction that is orthogonal to the line: zero on a line whatever the slope. Needs three levels.
+        Positive `per_halving` = the metric rises when the datastore shrinks. `curvature` =
+        coefficient of the part of the squared log2 fraction that is orthogonal to the line: zero on
+        a line whatever the slope. Needs three levels.
 
     Raises:
         ShapeError: shapes differ, or fewer than two distinct levels.
     """
-    values_SL, fractions_SL = np.asarray(values_SL, dtype=float), np.asarray(fractions_SL, dtype=float)
+    values_SL, fractions_SL = (
+        np.asarray(values_SL, dtype=float),
+        np.asarray(fractions_SL, dtype=float),
+    )
     if values_SL.shape != fractions_SL.shape or values_SL.ndim != 2 or values_SL.shape[1] < 2:
         raise ShapeError(
             f"a slope needs values and fractions of one shape [replicates, levels >= 2]; "
-            f"got {values_SL.shape} and {fractions_SL.shape}. Evaluate every replicate at every level."
+            f"got {values_SL.shape} and {fractions_SL.shape}. Evaluate every replicate at every "
+            "level."
         )
     slopes, curvatures = [], []
     for values, fractions in zip(values_SL, fractions_SL, strict=True):
         halvings = -np.log2(fractions)
         if np.ptp(halvings) == 0:
-            raise ShapeError(f"a slope needs two distinct fractions; all are {fractions[0]:g}. Check the views.")
+            raise ShapeError(
+                f"a slope needs two distinct fractions; all are {fractions[0]:g}. Check the views."
+            )
         line = np.column_stack([np.ones_like(halvings), halvings])
         slopes.append(float(np.linalg.lstsq(line, values, rcond=None)[0][1]))
         if len(values) > 2:
@@ -291,14 +343,15 @@ def slopes_per_halving(values_SL: np.ndarray, fractions_SL: np.ndarray) -> Slope
     return Slopes(tuple(slopes), tuple(curvatures))
 
 
-# --- exchange rate ----------------------------------------------------------------------------------------------
+# --- exchange rate --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Reach:
     """Tokens at which a curve first reaches a loss.
 
-    `before`: it was there at its first reading, so at these tokens or earlier. `beyond`: not by its end, which is here.
+    `before`: it was there at its first reading, so at these tokens or earlier. `beyond`: not by its
+    end, which is here.
     """
 
     tokens: float
@@ -313,33 +366,42 @@ def tokens_to_reach(tokens: Sequence[float], losses: Sequence[float], target: fl
     """
     points = [(t, loss) for t, loss in zip(tokens, losses, strict=True) if t > 0]
     if not points:
-        raise ShapeError("a loss curve needs at least one point after the first token; it has none.")
+        raise ShapeError(
+            "a loss curve needs at least one point after the first token; it has none."
+        )
     before: tuple[float, float] | None = None
     for at, loss in points:
         if loss <= target:
             if before is None:
                 return Reach(float(at), before=loss < target)
             share = (before[1] - target) / (before[1] - loss)
-            return Reach(math.exp(math.log(before[0]) + share * (math.log(at) - math.log(before[0]))))
+            return Reach(
+                math.exp(math.log(before[0]) + share * (math.log(at) - math.log(before[0])))
+            )
         before = (at, loss)
     return Reach(float(points[-1][0]), beyond=True)
 
 
-def geometric_interval(ratios: Sequence[float], level: float = 0.95) -> tuple[float, tuple[float, float] | None]:
+def geometric_interval(
+    ratios: Sequence[float], level: float = 0.95
+) -> tuple[float, tuple[float, float] | None]:
     """Geometric mean of positive ratios, and its t interval formed on logarithms."""
     logs = np.log(np.asarray(ratios, dtype=float))
     interval = t_interval(list(logs), level)
     return float(np.exp(logs.mean())), interval and (math.exp(interval[0]), math.exp(interval[1]))
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------------
+# --- verdicts -------------------------------------------------------------------------------------
 
 
-def verdict(test: PairedTest, *, threshold: float, holm_result: HolmResult, alpha: float = 0.05) -> Verdict:
+def verdict(
+    test: PairedTest, *, threshold: float, holm_result: HolmResult, alpha: float = 0.05
+) -> Verdict:
     """Words for a tested contrast: the Holm p and the interval at its Holm level must both agree.
 
-    matters: p below alpha and the whole interval beyond the threshold. real but small: p below alpha and the interval
-    excludes zero. no meaningful effect: the 90 % interval lies inside +- threshold. inconclusive: anything else.
+    matters: p below alpha and the whole interval beyond the threshold. real but small: p below
+    alpha and the interval excludes zero. no meaningful effect: the 90 % interval lies inside +-
+    threshold. inconclusive: anything else.
     """
     interval, narrow = test.interval(holm_result.level), test.interval(0.90)
     assert interval is not None and narrow is not None
@@ -352,12 +414,16 @@ def verdict(test: PairedTest, *, threshold: float, holm_result: HolmResult, alph
 
 
 def at_chance(
-    values: Sequence[float], standard_errors: Sequence[float | None], chance: float, level: float = 0.95
+    values: Sequence[float],
+    standard_errors: Sequence[float | None],
+    chance: float,
+    level: float = 0.95,
 ) -> bool:
     """Whether the interval of a score's mean includes its chance level.
 
-    Being above chance is a question about the checkpoints and the questions, so the examples' standard error is used
-    where it is known. The replicates answer the same questions: their mean has no smaller error than one of them.
+    Being above chance is a question about the checkpoints and the questions, so the examples'
+    standard error is used where it is known. The replicates answer the same questions: their mean
+    has no smaller error than one of them.
     """
     known = [error for error in standard_errors if error is not None]
     if known and len(known) == len(values):

@@ -25,18 +25,29 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "arm_label": ("text", "the same in the report's words"),
     "condition": (
         "text",
-        "how retrieval was set when it was measured; perplexity: `on`, `off` (gate at 0), `random`, `shuffled`, "
+        "how retrieval was set when it was measured; perplexity: `on`, `off` (gate at 0), "
+        "`random`, `shuffled`, "
         "`own`, `oracle`, `in_prompt`, `none`; questions: `closed`, `prompt`, `encoder`, `both`",
     ),
-    "view": ("text", f"view of the datastore that was read; `{FULL}` is the baseline's whole datastore"),
+    "view": (
+        "text",
+        f"view of the datastore that was read; `{FULL}` is the baseline's whole datastore",
+    ),
     "fraction": ("number", "share of the datastore's tokens that the view held in this replicate"),
-    "replicate": ("whole number", "paired over arms: the same data order and the same draw of the view"),
+    "replicate": (
+        "whole number",
+        "paired over arms: the same data order and the same draw of the view",
+    ),
     "metric": ("text", "`perplexity` stands for the loss whose exponential perplexity is"),
-    "unit": ("text", "of value and standard errors: nats per token, bits per byte, or share (0 to 1)"),
+    "unit": (
+        "text",
+        "of value and standard errors: nats per token, bits per byte, or share (0 to 1)",
+    ),
     "value": ("number", "the measurement; empty where the run diverged"),
     "standard_error_replicates": (
         "number",
-        "of the mean over the replicates of this arm, condition, view and metric: their standard deviation / √n; "
+        "of the mean over the replicates of this arm, condition, view and metric: their standard "
+        "deviation / √n; "
         "equal in all rows of the group, empty for a single replicate",
     ),
     "replicates": ("whole number", "n of that mean"),
@@ -51,20 +62,28 @@ COLUMNS: dict[str, tuple[str, str]] = {
 
 
 def rows_of(study: StudyResults) -> list[dict[str, Any]]:
-    """The table, a mapping of column to value for each row, in the order in which they were measured."""
+    """The table, a mapping of column to value for each row, in the order in which they were
+    measured.
+    """
     labels = {arm.id: arm.label for arm in study.arms}
     fractions = {(view.view, view.replicate): view.realised_fraction for view in study.views}
     groups: dict[tuple[Any, str], list[float]] = defaultdict(list)
     for cell in study.cells:
         if cell.value is not None:
             groups[cell.at, cell.metric].append(cell.value)
-    return [_row(study, cell, groups[cell.at, cell.metric], labels, fractions) for cell in study.cells]
+    return [
+        _row(study, cell, groups[cell.at, cell.metric], labels, fractions) for cell in study.cells
+    ]
 
 
 def write_table(study: StudyResults, folder: Path) -> None:
-    """Write the table twice: as Parquet, with types, and as CSV, with empty fields for what is not known."""
+    """Write the table twice: as Parquet, with types, and as CSV, with empty fields for what is not
+    known.
+    """
     rows = rows_of(study)
-    write_parquet(folder / PARQUET, {name: [row[name] for row in rows] for name in COLUMNS}, schema=_schema())
+    write_parquet(
+        folder / PARQUET, {name: [row[name] for row in rows] for name in COLUMNS}, schema=_schema()
+    )
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -105,6 +124,7 @@ def _schema() -> Any:
 
     kinds = {"text": pyarrow.string(), "number": pyarrow.float64(), "whole number": pyarrow.int64()}
     fields = [
-        pyarrow.field(name, kinds[kind], metadata={"meaning": meaning}) for name, (kind, meaning) in COLUMNS.items()
+        pyarrow.field(name, kinds[kind], metadata={"meaning": meaning})
+        for name, (kind, meaning) in COLUMNS.items()
     ]
     return pyarrow.schema(fields)

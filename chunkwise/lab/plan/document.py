@@ -1,4 +1,5 @@
-"""A plan as it was read, in one form for all the forms that plans come in, and as the page that it renders to.
+"""A plan as it was read, in one form for all the forms that plans come in, and as the page that it
+renders to.
 
 What plan text says is data: it is matched against names, never executed, and never used as a path.
 """
@@ -34,7 +35,9 @@ class Entry(Config):
 
     def content(self) -> dict[str, Any]:
         """What the entry asks for, apart from where and how it was written."""
-        asked = self.model_dump(mode="json", include={"name", "ablated_part", "action", "metrics", "extra", "notes"})
+        asked = self.model_dump(
+            mode="json", include={"name", "ablated_part", "action", "metrics", "extra", "notes"}
+        )
         return asked | {"replacements": [value.text for value in self.replacements]}
 
 
@@ -72,11 +75,21 @@ class PlanDocument(Config):
 
     def _title_part(self, place: int) -> str | None:
         parts = (self.title or "").split("/")
-        return parts[place].strip() if len(parts) == 3 and all(part.strip() for part in parts) else None
+        return (
+            parts[place].strip()
+            if len(parts) == 3 and all(part.strip() for part in parts)
+            else None
+        )
 
     def content(self) -> dict[str, Any]:
-        """What the document says, apart from how it was written: equal for all forms of one plan."""
-        return {"title": self.title, "trace": self.trace, "entries": [entry.content() for entry in self.entries]}
+        """What the document says, apart from how it was written: equal for all forms of one
+        plan.
+        """
+        return {
+            "title": self.title,
+            "trace": self.trace,
+            "entries": [entry.content() for entry in self.entries],
+        }
 
     @property
     def exit_code(self) -> int:
@@ -88,25 +101,44 @@ class PlanDocument(Config):
     def summary(self) -> dict[str, Any]:
         """The object that `chunkwise plan check --json` prints."""
         entries = [
-            entry.content() | {"index": entry.index, "lines": list(entry.lines), "values": [
-                value.model_dump(mode="json") for value in entry.replacements
-            ]}
+            entry.content()
+            | {
+                "index": entry.index,
+                "lines": list(entry.lines),
+                "values": [value.model_dump(mode="json") for value in entry.replacements],
+            }
             for entry in self.entries
-        ]  # fmt: skip
-        about = {"title": self.title, "planner": self.planner, "model": self.model, "paper_id": self.paper_id}
+        ]
+        about = {
+            "title": self.title,
+            "planner": self.planner,
+            "model": self.model,
+            "paper_id": self.paper_id,
+        }
         diagnostics = [diagnostic.model_dump(mode="json") for diagnostic in self.diagnostics]
-        return {"source_sha256": self.source_sha256, **about, "entries": entries, "diagnostics": diagnostics}
+        return {
+            "source_sha256": self.source_sha256,
+            **about,
+            "entries": entries,
+            "diagnostics": diagnostics,
+        }
 
 
 def render(document: PlanDocument) -> str:
-    """The document in the published page form, without HTML; `plan.parse` reads it back to the same content."""
+    """The document in the published page form, without HTML; `plan.parse` reads it back to the same
+    content.
+    """
     blocks = [f"# {escape(document.title)}"] if document.title else []
     if document.trace:
         trace = "\n".join(escape(line) for line in document.trace.split("\n"))
         blocks += ["## 🧠 Reasoning Trace", trace]
     blocks.append("## 📋 Ablation Plan")
     for entry in document.entries:
-        lines = [f"### {entry.name}", f"- **Ablated Part**: {entry.ablated_part}", f"- **Action**: {entry.action}"]
+        lines = [
+            f"### {entry.name}",
+            f"- **Ablated Part**: {entry.ablated_part}",
+            f"- **Action**: {entry.action}",
+        ]
         if entry.replacements:
             lines += ["- **Replacement**:", *(f"  - {value.text}" for value in entry.replacements)]
         if entry.metrics_text:

@@ -1,4 +1,6 @@
-"""The forms of a plan that are not Markdown lines: JSON, JSON lines, YAML, and lists written in one line."""
+"""The forms of a plan that are not Markdown lines: JSON, JSON lines, YAML, and lists written in one
+line.
+"""
 
 import json
 import re
@@ -10,13 +12,16 @@ import yaml
 from chunkwise.lab.plan.text import fold
 
 _METRIC_WORDS = re.compile(
-    r"\b(perplexity|loss|accuracy|exact match|em|f1|bleu|rouge|recall|precision|latency|throughput|memory|time|score|"
+    r"\b(perplexity|loss|accuracy|exact "
+    r"match|em|f1|bleu|rouge|recall|precision|latency|throughput|memory|time|score|"
     r"auc|wer|mrr|ndcg|speed|flops|likelihood|bits per byte)\b"
 )
 
 
 class _TextLoader(yaml.BaseLoader):
-    """YAML with every scalar as its text, so 600B and 1e-3 stay as written; no aliases, which can grow without end."""
+    """YAML with every scalar as its text, so 600B and 1e-3 stay as written; no aliases, which can
+    grow without end.
+    """
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
@@ -34,7 +39,9 @@ def read_objects(text: str) -> Mapping | list | None:
             return found
         first = next(line for line in text.split("\n") if line.strip())
         return _read_json_lines(text) if isinstance(_read_json(first), Mapping) else None
-    if re.search(r"^entries:", text, re.MULTILINE) and not re.search(r"^#+ .*ablation plan", text, re.MULTILINE | re.I):
+    if re.search(r"^entries:", text, re.MULTILINE) and not re.search(
+        r"^#+ .*ablation plan", text, re.MULTILINE | re.I
+    ):
         try:
             found = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - BaseLoader builds nothing but text
         except (yaml.YAMLError, ValueError, TypeError, RecursionError):
@@ -52,9 +59,17 @@ def _read_json(text: str) -> Any:
 
 
 def json_entries(fence: str) -> list[Mapping]:
-    """The entries that a fenced block of JSON or JSON lines holds; a block of anything else holds none."""
+    """The entries that a fenced block of JSON or JSON lines holds; a block of anything else holds
+    none.
+    """
     whole = _read_json(fence)
-    found = whole if isinstance(whole, list) else _read_json_lines(fence) if isinstance(whole, str) else [whole]
+    found = (
+        whole
+        if isinstance(whole, list)
+        else _read_json_lines(fence)
+        if isinstance(whole, str)
+        else [whole]
+    )
     return [item for item in found if isinstance(item, Mapping)]
 
 
@@ -72,7 +87,9 @@ def as_text(value: Any) -> str:
 
 
 def split_list(text: str) -> list[str]:
-    """An inline list: split on commas outside brackets, else on ";" or " / ". 1,200 is one number, [1, 2] one item."""
+    """An inline list: split on commas outside brackets, else on ";" or " / ". 1,200 is one number,
+    [1, 2] one item.
+    """
     pieces = _split_outside_brackets(text, ",")
     if len(pieces) == 1:
         pieces = _split_outside_brackets(text, ";")
@@ -93,11 +110,15 @@ def _split_outside_brackets(text: str, separator: str) -> list[str]:
 
 
 def split_metrics(text: str) -> list[str]:
-    """Metrics of one line; a last "and" separates only where a metric follows it ("precision and recall")."""
+    """Metrics of one line; a last "and" separates only where a metric follows it ("precision and
+    recall").
+    """
     pieces = [piece.strip() for piece in _split_outside_brackets(text, ",") if piece.strip()]
     if pieces:
         last = re.sub(r"^and\s+", "", pieces[-1], flags=re.IGNORECASE)
         left, joined, right = last.rpartition(" and ")
-        are_metrics = all(_METRIC_WORDS.search(fold(side)) and "(" not in side for side in (left, right))
+        are_metrics = all(
+            _METRIC_WORDS.search(fold(side)) and "(" not in side for side in (left, right)
+        )
         pieces[-1:] = [left.strip(), right.strip()] if joined and are_metrics else [last]
     return [piece.rstrip(".") for piece in pieces if piece.rstrip(".")]

@@ -1,7 +1,8 @@
 """Values as plans write them: "600B tokens", "10%", "2x", "½", "[2, 4]", "one mid layer".
 
-B, M, K and T are decimal (B = 10^9), KiB, MiB and GiB binary. A value that is not surely a number is prose: guessing
-a number would run the wrong arm, while prose is matched against named options or shown as unresolved.
+B, M, K and T are decimal (B = 10^9), KiB, MiB and GiB binary. A value that is not surely a number
+is prose: guessing a number would run the wrong arm, while prose is matched against named options or
+shown as unresolved.
 """
 
 import ast
@@ -18,24 +19,65 @@ from pydantic import JsonValue
 from chunkwise.core.config import Config
 
 _SCALES = {
-    "k": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6, "b": 1e9, "bn": 1e9, "billion": 1e9,
-    "g": 1e9, "t": 1e12, "tn": 1e12, "trillion": 1e12,
-}  # fmt: skip
+    "k": 1e3,
+    "thousand": 1e3,
+    "m": 1e6,
+    "mn": 1e6,
+    "million": 1e6,
+    "b": 1e9,
+    "bn": 1e9,
+    "billion": 1e9,
+    "g": 1e9,
+    "t": 1e12,
+    "tn": 1e12,
+    "trillion": 1e12,
+}
 _UNITS = {
-    "tokens": ("token", "toks"), "chunks": ("chunk",), "documents": ("document", "docs", "doc"),
-    "sequences": ("sequence", "seqs"), "parameters": ("parameter", "params", "param"), "layers": ("layer",),
-    "heads": ("head",), "steps": ("step", "iterations"), "examples": ("example", "samples"),
-    "neighbours": ("neighbour", "neighbors", "neighbor"), "epochs": ("epoch",), "seeds": ("seed",),
+    "tokens": ("token", "toks"),
+    "chunks": ("chunk",),
+    "documents": ("document", "docs", "doc"),
+    "sequences": ("sequence", "seqs"),
+    "parameters": ("parameter", "params", "param"),
+    "layers": ("layer",),
+    "heads": ("head",),
+    "steps": ("step", "iterations"),
+    "examples": ("example", "samples"),
+    "neighbours": ("neighbour", "neighbors", "neighbor"),
+    "epochs": ("epoch",),
+    "seeds": ("seed",),
     "dimensions": ("dimension", "dims", "dim", "wide"),
-}  # fmt: skip
+}
 _UNIT_OF = {word: unit for unit, words in _UNITS.items() for word in (unit, *words)}
-_BYTES = {"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20,
-          "gib": 2**30, "tib": 2**40}  # fmt: skip
-_SHARES = {"half": 0.5, "one half": 0.5, "a half": 0.5, "quarter": 0.25, "a quarter": 0.25, "one quarter": 0.25,
-           "an eighth": 0.125, "one eighth": 0.125, "twice": 2.0, "double": 2.0}  # fmt: skip
+_BYTES = {
+    "b": 1,
+    "byte": 1,
+    "bytes": 1,
+    "kb": 1e3,
+    "mb": 1e6,
+    "gb": 1e9,
+    "tb": 1e12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_SHARES = {
+    "half": 0.5,
+    "one half": 0.5,
+    "a half": 0.5,
+    "quarter": 0.25,
+    "a quarter": 0.25,
+    "one quarter": 0.25,
+    "an eighth": 0.125,
+    "one eighth": 0.125,
+    "twice": 2.0,
+    "double": 2.0,
+}
 
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{1,40})?(?:[eE][+-]?\d{1,3})?"
-_QUANTITY = re.compile(rf"(?:(?P<name>[A-Za-z]\w{{0,20}})\s*=\s*)?~?(?P<number>{_NUMBER})\s*(?P<words>[A-Za-z ]*)")
+_QUANTITY = re.compile(
+    rf"(?:(?P<name>[A-Za-z]\w{{0,20}})\s*=\s*)?~?(?P<number>{_NUMBER})\s*(?P<words>[A-Za-z ]*)"
+)
 _FRACTION = re.compile(r"(?P<top>\d{1,4})\s*/\s*(?P<bottom>\d{1,4})(?:\s+of\b.*)?")
 _MULTIPLE = re.compile(rf"(?:(?P<before>{_NUMBER})\s*[x×]|[x×]\s*(?P<after>{_NUMBER}))(?:\s+.*)?")
 _PERCENT = re.compile(rf"(?P<number>{_NUMBER})\s*(?:%|percent\b|per cent\b)(?:\s+.*)?")
@@ -51,14 +93,16 @@ _BULK_LITERAL = 4000  # characters; a longer literal is not a hyper-parameter
 class RawValue(Config):
     """One replacement as the plan writes it.
 
-    kind: number (a bare number), quantity (a number with a unit), percent (a share or a multiple of the baseline),
-    literal (a list, an object, a grid), prose (anything else).
+    kind: number (a bare number), quantity (a number with a unit), percent (a share or a multiple of
+    the baseline), literal (a list, an object, a grid), prose (anything else).
     """
 
     text: str
     kind: Literal["number", "quantity", "percent", "literal", "prose"]
     value: JsonValue = None
-    """The number, decimal scales applied; for percent the ratio to the baseline; for a literal the literal."""
+    """The number, decimal scales applied; for percent the ratio to the baseline; for a literal the
+    literal.
+    """
     unit: str | None = None
     """"tokens", "bytes" ..., or the name before an equals sign ("k" in "k = 4")."""
     note: str | None = None
@@ -93,11 +137,20 @@ def _read_share(text: str) -> tuple | None:
         if folded == words or folded.startswith((f"{words} of ", f"{words} the ")):
             return "percent", share, None, None
     if match := _FRACTION.fullmatch(text):
-        return ("percent", int(match["top"]) / int(match["bottom"]), None, None) if int(match["bottom"]) else None
+        return (
+            ("percent", int(match["top"]) / int(match["bottom"]), None, None)
+            if int(match["bottom"])
+            else None
+        )
     if match := _PERCENT.fullmatch(text):
         return "percent", _number(match["number"]) / 100, None, None
     if match := _NUMBERED_LAYERS.fullmatch(text):
-        return "literal", [int(number) for number in re.findall(r"\d+", match["numbers"])], None, None
+        return (
+            "literal",
+            [int(number) for number in re.findall(r"\d+", match["numbers"])],
+            None,
+            None,
+        )
     if match := _GRID.fullmatch(text):
         return "literal", [int(match[1]), int(match[2])], None, None
     if match := _MULTIPLE.fullmatch(text):
@@ -141,7 +194,9 @@ def _read_literal(text: str) -> tuple | None:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None
     try:
-        value = json.loads(json.dumps(value, allow_nan=False))  # tuples become lists; sets, bytes and NaN are refused
+        value = json.loads(
+            json.dumps(value, allow_nan=False)
+        )  # tuples become lists; sets, bytes and NaN are refused
     except (ValueError, TypeError, RecursionError):
         return None
     return None if isinstance(value, str) else ("literal", value, None, None)

@@ -1,16 +1,20 @@
-"""Plan documents: text that says which parts of a system to remove, replace or add -> entries, and back.
+"""Plan documents: text that says which parts of a system to remove, replace or add -> entries, and
+back.
 
-`parse` takes what people have: the published Markdown page, the same wrapped in HTML or with broken encoding, JSON
-lines, a JSON array, or our own YAML or JSON. It is total: it never raises on any text, a good entry survives bad
-neighbours, and what could not be used stands in `diagnostics`. `render` writes the page form without HTML, and
-`parse(render(document))` gives the same document again.
+`parse` takes what people have: the published Markdown page, the same wrapped in HTML or with broken
+encoding, JSON lines, a JSON array, or our own YAML or JSON. It is total: it never raises on any
+text, a good entry survives bad neighbours, and what could not be used stands in `diagnostics`.
+`render` writes the page form without HTML, and `parse(render(document))` gives the same document
+again.
 
-    document   = { other } , [ title ] , { other } , [ trace-head , trace ] , plan-head , { entry } ;
+    document   = { other } , [ title ] , { other } , [ trace-head , trace ] , plan-head , { entry }
+               ;
     title      = first level-1 heading before any section
     trace-head = heading ~ "reasoning trace"          plan-head = heading ~ "ablation plan"
     entry      = heading below the plan-head , { field | sub-item | continuation | note } ;
     field      = bullet , [ "**" ] , label , [ "**" ] , ":" , [ value ]
-    label      ~ ablated part | component | action | replacement(s) | metric(s)      (~ blind to case and emoji)
+    label      ~ ablated part | component | action | replacement(s) | metric(s)      (~ blind to
+               case and emoji)
 
 What plan text says is data: it is matched against names, never executed, and never used as a path.
 """
@@ -25,7 +29,15 @@ from chunkwise.core.errors import PlanError
 from chunkwise.lab.plan.document import Action, Diagnostic, Entry, PlanDocument, Severity, render
 from chunkwise.lab.plan.forms import as_text, json_entries, read_objects, split_list, split_metrics
 from chunkwise.lab.plan.quantities import RawValue, parse_value
-from chunkwise.lab.plan.text import MAX_BYTES, clean_lines, decode, fold, one_line, plain_line, plain_text
+from chunkwise.lab.plan.text import (
+    MAX_BYTES,
+    clean_lines,
+    decode,
+    fold,
+    one_line,
+    plain_line,
+    plain_text,
+)
 
 __all__ = ["Diagnostic", "Entry", "PlanDocument", "check", "parse", "render"]
 
@@ -42,7 +54,9 @@ _FIELDS = {
     "metrics": ("metric", "metrics"),
     "notes": ("note", "notes"),
 }
-_FIELD_OF = {label: field for field, labels in _FIELDS.items() for label in labels} | {"ablatedpart": "part"}
+_FIELD_OF = {label: field for field, labels in _FIELDS.items() for label in labels} | {
+    "ablatedpart": "part"
+}
 _PLAN_HEADS = ("ablation plan", "ablations", "plan")  # the best one present wins
 _TRACE_HEAD = "reasoning trace"
 _EXTRA = "extra "  # before the label of a field that the grammar does not know
@@ -52,7 +66,10 @@ _BULLET = re.compile(r"( *)(?:[-*+•]|\d{1,4}[.)])(?: +|$)(.*)")
 _NAME = r"(?P<name>[^\W\d_](?:[\w /-]{0,38}[^\W_])?)"
 _LABELS = [
     re.compile(pattern + r"(?P<value>.*)")
-    for pattern in (rf"(?P<bold>\*\*|__)\s*{_NAME}\s*(?::\s*(?P=bold)|(?P=bold)\s*:)", rf"(?P<bold>){_NAME}\s*:")
+    for pattern in (
+        rf"(?P<bold>\*\*|__)\s*{_NAME}\s*(?::\s*(?P=bold)|(?P=bold)\s*:)",
+        rf"(?P<bold>){_NAME}\s*:",
+    )
 ]
 
 
@@ -71,13 +88,21 @@ def check(path: Path | str) -> PlanDocument:
 
 
 def parse(source: str | bytes) -> PlanDocument:
-    """Read a plan. Never raises; an input without a plan gives no entries and an error in `diagnostics`."""
+    """Read a plan. Never raises; an input without a plan gives no entries and an error in
+    `diagnostics`.
+    """
     data = source if isinstance(source, bytes) else source.encode("utf-8", "replace")
     reader = _Reader()
     if len(data) > MAX_BYTES:
-        reader.report("error", "too-large", f"expected a plan of at most {MAX_BYTES} bytes; this file is larger")
+        reader.report(
+            "error",
+            "too-large",
+            f"expected a plan of at most {MAX_BYTES} bytes; this file is larger",
+        )
     elif b"\x00" in data:
-        reader.report("error", "binary", "expected text; the file holds NUL bytes, so it is a binary file")
+        reader.report(
+            "error", "binary", "expected text; the file holds NUL bytes, so it is a binary file"
+        )
     else:
         text, is_utf8 = decode(data) if isinstance(source, bytes) else (source, True)
         if not is_utf8:
@@ -93,9 +118,11 @@ def parse(source: str | bytes) -> PlanDocument:
 
 
 class _Draft:
-    """An entry while its lines are read: field -> its values in order, each with whether it is an item of a list.
+    """An entry while its lines are read: field -> its values in order, each with whether it is an
+    item of a list.
 
-    A value is kept as pieces until the entry is complete: joining at each line would take quadratic time.
+    A value is kept as pieces until the entry is complete: joining at each line would take quadratic
+    time.
     """
 
     def __init__(self, name: str, line: int) -> None:
@@ -107,7 +134,9 @@ class _Draft:
         self.values.setdefault(field, []).append((is_item, [text]))
 
     def texts(self, field: str, is_item: bool | None = None) -> list[str]:
-        """The field's values, all of them or those that are items (or are not); empty ones left out."""
+        """The field's values, all of them or those that are items (or are not); empty ones left
+        out.
+        """
         chosen = [pieces for item, pieces in self.values.get(field, []) if is_item in (None, item)]
         return [text for text in (one_line(" ".join(pieces)) for pieces in chosen) if text]
 
@@ -122,22 +151,32 @@ class _Reader:
         self.diagnostics: list[Diagnostic] = []
 
     def report(self, severity: Severity, code: str, message: str, line: int | None = None) -> None:
-        self.diagnostics.append(Diagnostic(severity=severity, code=code, message=message, line=line))
+        self.diagnostics.append(
+            Diagnostic(severity=severity, code=code, message=message, line=line)
+        )
 
     def read(self, text: str) -> None:
         text, repaired = plain_text(text)
         if repaired:
-            self.report("note", "mojibake", "broken encoding (UTF-8 read as windows-1252) was repaired")
+            self.report(
+                "note", "mojibake", "broken encoding (UTF-8 read as windows-1252) was repaired"
+            )
         found = read_objects(text)
         if found is not None:
             self._read_mapping(found)
         else:
             self._read_markdown(clean_lines(text))
-        if not self.entries and not any(diagnostic.severity == "error" for diagnostic in self.diagnostics):
-            self.report("error", "no-entry", "the plan holds no entry; expected a heading with a bulleted "
-                        "'**Ablated Part**:' and '**Action**:' below it")  # fmt: skip
+        if not self.entries and not any(
+            diagnostic.severity == "error" for diagnostic in self.diagnostics
+        ):
+            self.report(
+                "error",
+                "no-entry",
+                "the plan holds no entry; expected a heading with a bulleted "
+                "'**Ablated Part**:' and '**Action**:' below it",
+            )
 
-    # --- Markdown -----------------------------------------------------------------------------------------------
+    # --- Markdown ---------------------------------------------------------------------------------
 
     def _read_markdown(self, lines: list[tuple[int, str]]) -> None:
         fenced = _fenced(lines)
@@ -146,21 +185,40 @@ class _Reader:
             for place, (_, line) in enumerate(lines)
             if place not in fenced and (match := _HEADING.match(line)) and one_line(match[2])
         ]
-        ranked = [(_PLAN_HEADS.index(words), place, level)
-                  for place, level, heading in headings if (words := _head_words(heading)) in _PLAN_HEADS]  # fmt: skip
+        ranked = [
+            (_PLAN_HEADS.index(words), place, level)
+            for place, level, heading in headings
+            if (words := _head_words(heading)) in _PLAN_HEADS
+        ]
         plan_place, plan_level = min(ranked)[1:] if ranked else (len(lines), 0)
-        trace = next(((place, level) for place, level, heading in headings
-                      if place < plan_place and _head_words(heading) == _TRACE_HEAD), None)  # fmt: skip
+        trace = next(
+            (
+                (place, level)
+                for place, level, heading in headings
+                if place < plan_place and _head_words(heading) == _TRACE_HEAD
+            ),
+            None,
+        )
         first_section = min(plan_place, trace[0] if trace else plan_place)
-        self.title = next((text for place, level, text in headings if level == 1 and place < first_section), None)
+        self.title = next(
+            (text for place, level, text in headings if level == 1 and place < first_section), None
+        )
         if trace:
-            end = min([plan_place, *(p for p, level, _ in headings if p > trace[0] and level <= trace[1])])
+            end = min(
+                [plan_place, *(p for p, level, _ in headings if p > trace[0] and level <= trace[1])]
+            )
             self.trace = _trace_text([line for _, line in lines[trace[0] + 1 : end]])
         if not ranked:
-            self.report("error", "no-plan", "no heading 'Ablation Plan'; expected one, with an entry's heading and "
-                        "its bulleted '**Ablated Part**:' and '**Action**:' below it")  # fmt: skip
+            self.report(
+                "error",
+                "no-plan",
+                "no heading 'Ablation Plan'; expected one, with an entry's heading and "
+                "its bulleted '**Ablated Part**:' and '**Action**:' below it",
+            )
             return
-        self._read_plan(lines, fenced, {p: (level, text) for p, level, text in headings}, plan_place, plan_level)
+        self._read_plan(
+            lines, fenced, {p: (level, text) for p, level, text in headings}, plan_place, plan_level
+        )
 
     def _read_plan(self, lines, fenced, headings, plan_place: int, plan_level: int) -> None:
         draft, entry_level = None, None
@@ -181,7 +239,9 @@ class _Reader:
         self._finish(draft, block)
 
     def _finish(self, draft: _Draft | None, block: list[tuple[int, str, bool]]) -> None:
-        """Read the (number, line, is fenced) below an entry's heading, and keep the entry if it is usable."""
+        """Read the (number, line, is fenced) below an entry's heading, and keep the entry if it is
+        usable.
+        """
         if draft is None:
             return
         # What stands deeper than the entry's first bullet is a sub-item.
@@ -210,30 +270,43 @@ class _Reader:
                 draft.notes.append(one_line(content))
         self._keep(draft)
 
-    # --- objects ------------------------------------------------------------------------------------------------
+    # --- objects ----------------------------------------------------------------------------------
 
     def _read_mapping(self, found: Mapping | list) -> None:
         about = found if isinstance(found, Mapping) else {}
         titles = [about[key] for key in ("planner", "model", "paper_id") if about.get(key)]
         title = one_line(as_text(about.get("title") or "/".join(map(as_text, titles)))).strip("# ")
-        self.title = title if title and _head_words(title) not in (*_PLAN_HEADS, _TRACE_HEAD) else None
-        self.trace = _trace_text([plain_line(line) for line in as_text(about.get("trace")).split("\n")])
+        self.title = (
+            title if title and _head_words(title) not in (*_PLAN_HEADS, _TRACE_HEAD) else None
+        )
+        self.trace = _trace_text(
+            [plain_line(line) for line in as_text(about.get("trace")).split("\n")]
+        )
         entries = about.get("entries") if about else found
         if isinstance(entries, Mapping):
-            entries = [{"name": name} | dict(values) if isinstance(values, Mapping) else values
-                       for name, values in entries.items()]  # fmt: skip
+            entries = [
+                {"name": name} | dict(values) if isinstance(values, Mapping) else values
+                for name, values in entries.items()
+            ]
         for place, values in enumerate(entries if isinstance(entries, list) else [], start=1):
             self._read_entry(values, place)
 
     def _read_entry(self, values: Any, line: int) -> None:
         if not isinstance(values, Mapping):
-            self.report("error", "not-an-entry", f"expected an object with ablated_part and action, got "
-                        f"{one_line(str(values))[:60]!r}", line)  # fmt: skip
+            self.report(
+                "error",
+                "not-an-entry",
+                f"expected an object with ablated_part and action, got "
+                f"{one_line(str(values))[:60]!r}",
+                line,
+            )
             return
         draft = _Draft("", line)
         for key, value in values.items():
             label = one_line(str(key))
-            field = _FIELD_OF.get(fold(label)) or (f"{_EXTRA}{label}" if re.fullmatch(_NAME, label) else None)
+            field = _FIELD_OF.get(fold(label)) or (
+                f"{_EXTRA}{label}" if re.fullmatch(_NAME, label) else None
+            )
             if fold(label) == "name":
                 draft.name = one_line(as_text(value)).strip("# ")
             elif field is None:
@@ -243,41 +316,82 @@ class _Reader:
                     draft.add(field, as_text(item), is_item=isinstance(value, list))
         self._keep(draft)
 
-    # --- both ---------------------------------------------------------------------------------------------------
+    # --- both -------------------------------------------------------------------------------------
 
     def _keep(self, draft: _Draft) -> None:
-        """Check a finished draft; report what is wrong, and append it to the entries unless it is unusable."""
-        line, where = draft.first_line, f"entry {draft.name!r}" if draft.name else f"entry at line {draft.first_line}"
+        """Check a finished draft; report what is wrong, and append it to the entries unless it is
+        unusable.
+        """
+        line, where = (
+            draft.first_line,
+            f"entry {draft.name!r}" if draft.name else f"entry at line {draft.first_line}",
+        )
         part = ", ".join(draft.texts("part"))
         action_text = " ".join(draft.texts("action"))
         word = re.sub(r"[*_`.\s]+", " ", action_text).strip().upper()
         action = _ACTION_OF.get(word)
         if not part:
-            self.report("error", "no-part", f"{where}: no ablated part; expected '- **Ablated Part**: ...'", line)
+            self.report(
+                "error",
+                "no-part",
+                f"{where}: no ablated part; expected '- **Ablated Part**: ...'",
+                line,
+            )
         if not action:
-            code, got = ("bad-action", f"got {action_text!r}") if action_text else ("no-action", "it is missing")
-            self.report("error", code, f"{where}: expected the action ADD, REMOVE or REPLACE; {got}", line)
+            code, got = (
+                ("bad-action", f"got {action_text!r}")
+                if action_text
+                else ("no-action", "it is missing")
+            )
+            self.report(
+                "error", code, f"{where}: expected the action ADD, REMOVE or REPLACE; {got}", line
+            )
         if not part or not action:
             return
         if action != word:
-            self.report("note", "action-synonym", f"{where}: action {action_text!r} is read as {action}", line)
+            self.report(
+                "note",
+                "action-synonym",
+                f"{where}: action {action_text!r} is read as {action}",
+                line,
+            )
         name = self._unique_name(draft.name or f"{action} {part}".strip("# "), line)
         values = self._replacements(draft, where)
         if action == "REPLACE" and not values:
             self.report("warning", "no-replacement", f"{where}: REPLACE names no replacement", line)
         if action == "REMOVE" and values:
-            self.report("warning", "remove-with-replacement", f"{where}: REMOVE takes no replacement; it is ignored "
-                        "(to try something else in its place, write REPLACE)", line)  # fmt: skip
+            self.report(
+                "warning",
+                "remove-with-replacement",
+                f"{where}: REMOVE takes no replacement; it is ignored "
+                "(to try something else in its place, write REPLACE)",
+                line,
+            )
         if action == "ADD" and not values:
-            self.report("warning", "no-replacement", f"{where}: ADD names no option; {part!r} itself is added", line)
+            self.report(
+                "warning",
+                "no-replacement",
+                f"{where}: ADD names no option; {part!r} itself is added",
+                line,
+            )
         lines, items = draft.texts("metrics", is_item=False), draft.texts("metrics", is_item=True)
         metrics = _unique([*(metric for line_ in lines for metric in split_metrics(line_)), *items])
         if not metrics:
-            self.report("warning", "no-metrics", f"{where}: no metrics; the profile's default metrics are used", line)
+            self.report(
+                "warning",
+                "no-metrics",
+                f"{where}: no metrics; the profile's default metrics are used",
+                line,
+            )
         labels = [field.removeprefix(_EXTRA) for field in draft.values if field.startswith(_EXTRA)]
         extra = {label: tuple(texts) for label in labels if (texts := draft.texts(_EXTRA + label))}
         for label in extra:
-            self.report("note", "unknown-label", f"{where}: the label {label!r} is not known and kept as it is", line)
+            self.report(
+                "note",
+                "unknown-label",
+                f"{where}: the label {label!r} is not known and kept as it is",
+                line,
+            )
         self.entries.append(
             Entry(
                 index=len(self.entries) + 1,
@@ -299,23 +413,40 @@ class _Reader:
             count += 1
             unique = f"{name} ({count})"
         if unique != name:
-            self.report("warning", "duplicate-name", f"two entries are named {name!r}; this one is {unique!r}", line)
+            self.report(
+                "warning",
+                "duplicate-name",
+                f"two entries are named {name!r}; this one is {unique!r}",
+                line,
+            )
         return unique
 
     def _replacements(self, draft: _Draft, where: str) -> tuple[RawValue, ...]:
-        lines, items = draft.texts("replacement", is_item=False), draft.texts("replacement", is_item=True)
+        lines, items = (
+            draft.texts("replacement", is_item=False),
+            draft.texts("replacement", is_item=True),
+        )
         if items and lines and lines[-1].endswith(":"):  # "one of:" leads in to the items
             draft.notes.append(lines.pop())
         texts = [*(text for line in lines for text in split_list(line)), *items]
         kept = _unique(texts, key=str.casefold)
         if len(kept) < len(texts):
-            self.report("warning", "duplicate-replacement", f"{where}: a replacement stands twice", draft.first_line)
+            self.report(
+                "warning",
+                "duplicate-replacement",
+                f"{where}: a replacement stands twice",
+                draft.first_line,
+            )
         return tuple(parse_value(text) for text in kept)
 
 
 def _takes_flat_items(draft: _Draft, field: str) -> bool:
-    """Whether bullets that are not indented below this field are its items: a list field without inline value."""
-    return field in ("replacement", "metrics") and not any(text for item, (text, *_) in draft.values[field] if not item)
+    """Whether bullets that are not indented below this field are its items: a list field without
+    inline value.
+    """
+    return field in ("replacement", "metrics") and not any(
+        text for item, (text, *_) in draft.values[field] if not item
+    )
 
 
 def _trace_text(lines: list[str]) -> str:
@@ -355,9 +486,13 @@ def _read_label(text: str) -> _Label | None:
 
 
 def _fenced(lines: list[tuple[int, str]]) -> dict[int, str | None]:
-    """Places of lines inside closed code fences -> the fence's content on its first line, None on the others."""
+    """Places of lines inside closed code fences -> the fence's content on its first line, None on
+    the others.
+    """
     fenced: dict[int, str | None] = {}
-    last = {match[1]: place for place, (_, line) in enumerate(lines) if (match := _FENCE.match(line))}
+    last = {
+        match[1]: place for place, (_, line) in enumerate(lines) if (match := _FENCE.match(line))
+    }
     opened: tuple[int, str] | None = None
     for place, (_, line) in enumerate(lines):
         match = _FENCE.match(line)

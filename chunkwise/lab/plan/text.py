@@ -1,9 +1,11 @@
-"""The text of a plan document, before its grammar: bytes -> clean, numbered lines, and back to safe text.
+"""The text of a plan document, before its grammar: bytes -> clean, numbered lines, and back to safe
+text.
 
-Published plan pages arrive wrapped in HTML and often with broken encoding: UTF-8 that was read as windows-1252 and
-written again, once or twice. Both are undone here, so that `plan.py` sees plain Markdown. Everything is total and
-takes time linear in the text: whatever comes, lines come out. `escape` is the way back: `clean_lines` of
-`escape(x)` gives x again, also where x looks like a tag, an entity or broken encoding.
+Published plan pages arrive wrapped in HTML and often with broken encoding: UTF-8 that was read as
+windows-1252 and written again, once or twice. Both are undone here, so that `plan.py` sees plain
+Markdown. Everything is total and takes time linear in the text: whatever comes, lines come out.
+`escape` is the way back: `clean_lines` of `escape(x)` gives x again, also where x looks like a tag,
+an entity or broken encoding.
 """
 
 import html
@@ -14,11 +16,16 @@ MAX_BYTES = 1_000_000
 """A larger file is no plan; the longest of the published pages has 60 kB."""
 
 _BREAK = "\x1e"
-"""Stands for a line break that HTML implies, so that the numbers of the source's own lines stay right."""
+"""Stands for a line break that HTML implies, so that the numbers of the source's own lines stay
+right.
+"""
 
-# windows-1252 leaves five bytes undefined; browsers, and so broken pages, map them to themselves. So do C1 controls.
+# windows-1252 leaves five bytes undefined; browsers, and so broken pages, map them to themselves.
+# So do C1 controls.
 _TO_BYTE = {character: byte for byte in range(0x80, 0x100) for character in [chr(byte)]}
-_TO_BYTE |= {bytes([byte]).decode("cp1252", "ignore") or chr(byte): byte for byte in range(0x80, 0xA0)}
+_TO_BYTE |= {
+    bytes([byte]).decode("cp1252", "ignore") or chr(byte): byte for byte in range(0x80, 0xA0)
+}
 _FROM_BYTE = {byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256)}
 _NON_ASCII_RUN = re.compile(r"[^\x00-\x7f]+")
 
@@ -31,7 +38,9 @@ _BLOCKS = {"div", "section", "article", "details", "summary", "p"}
 
 
 def decode(data: bytes) -> tuple[str, bool]:
-    """Bytes as text, and whether they were UTF-8; if not, they are read as windows-1252, which never fails."""
+    """Bytes as text, and whether they were UTF-8; if not, they are read as windows-1252, which
+    never fails.
+    """
     try:
         return data.decode("utf-8"), True
     except UnicodeDecodeError:
@@ -41,8 +50,8 @@ def decode(data: bytes) -> tuple[str, bool]:
 def repair_mojibake(text: str) -> tuple[str, bool]:
     """Undo UTF-8 that was read as windows-1252, at most twice; also whether anything changed.
 
-    Each run of non-ASCII characters is repaired as a whole or not at all: it must map to windows-1252 bytes that
-    are valid UTF-8, which correct text practically never does.
+    Each run of non-ASCII characters is repaired as a whole or not at all: it must map to
+    windows-1252 bytes that are valid UTF-8, which correct text practically never does.
     """
     repaired = _NON_ASCII_RUN.sub(_repair_run, _NON_ASCII_RUN.sub(_repair_run, text))
     return repaired, repaired != text
@@ -56,7 +65,9 @@ def _repair_run(match: re.Match) -> str:
 
 
 def plain_text(text: str) -> tuple[str, bool]:
-    """Text with LF line ends, without BOM and with its encoding repaired, and whether it had to be."""
+    """Text with LF line ends, without BOM and with its encoding repaired, and whether it had to
+    be.
+    """
     text = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no character
     text, repaired = repair_mojibake(text.replace("\r\n", "\n").replace("\r", "\n"))
     return text.removeprefix("\ufeff"), repaired
@@ -65,23 +76,31 @@ def plain_text(text: str) -> tuple[str, bool]:
 def clean_lines(text: str) -> list[tuple[int, str]]:
     """What `plain_text` gave, as (line number in the source, from 1; clean line) pairs.
 
-    HTML becomes Markdown, and each line is unescaped once and brought to Unicode NFC; control characters become
-    spaces, tabs 4 spaces, and the right end is stripped.
+    HTML becomes Markdown, and each line is unescaped once and brought to Unicode NFC; control
+    characters become spaces, tabs 4 spaces, and the right end is stripped.
     """
     lines = []
-    for number, line in enumerate(_html_to_markdown(text.replace(_BREAK, " ")).split("\n"), start=1):
+    for number, line in enumerate(
+        _html_to_markdown(text.replace(_BREAK, " ")).split("\n"), start=1
+    ):
         lines += [(number, plain_line(html.unescape(part))) for part in line.split(_BREAK)]
     return lines
 
 
 def plain_line(text: str) -> str:
-    """One line in Unicode NFC, tabs expanded, every control character a space, nothing at its right end."""
-    text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8")).expandtabs(4)
+    """One line in Unicode NFC, tabs expanded, every control character a space, nothing at its right
+    end.
+    """
+    text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8")).expandtabs(
+        4
+    )
     return "".join(" " if unicodedata.category(c) == "Cc" else c for c in text).rstrip()
 
 
 def _html_to_markdown(text: str) -> str:
-    """Headings, list items and bold as Markdown; layout tags dropped with their content kept; other `<...>` stay."""
+    """Headings, list items and bold as Markdown; layout tags dropped with their content kept; other
+    `<...>` stay.
+    """
     for opening, closing in (("<!--", "-->"), ("<style", "</style>"), ("<script", "</script>")):
         text = _without_blocks(text, opening, closing)
     depth = 0
@@ -104,10 +123,16 @@ def _html_to_markdown(text: str) -> str:
 
 
 def _without_blocks(text: str, opening: str, closing: str) -> str:
-    """Drop everything from `opening` to the next `closing`, keeping line ends; without a `closing`, keep all."""
-    lowered = text.lower() if len(text.lower()) == len(text) else text  # some letters grow when lowered
+    """Drop everything from `opening` to the next `closing`, keeping line ends; without a `closing`,
+    keep all.
+    """
+    lowered = (
+        text.lower() if len(text.lower()) == len(text) else text
+    )  # some letters grow when lowered
     kept, position = [], 0
-    while (start := lowered.find(opening, position)) >= 0 and (end := lowered.find(closing, start)) >= 0:
+    while (start := lowered.find(opening, position)) >= 0 and (
+        end := lowered.find(closing, start)
+    ) >= 0:
         end += len(closing)
         kept += [text[position:start], "\n" * text.count("\n", start, end)]
         position = end
@@ -122,9 +147,13 @@ def escape(text: str) -> str:
         text = text.replace("&", "&amp;")
     if has_tag:
         text = re.sub(r"<(?=[A-Za-z/!])", "&lt;", text)
-    if broken:  # the first character of a run that would be "repaired" leaves the run, so the rest is not UTF-8
+    # the first character of a run that would be "repaired" leaves the run, so the rest is not UTF-8
+    if broken:
         text = _NON_ASCII_RUN.sub(
-            lambda run: f"&#{ord(run[0][0])};{run[0][1:]}" if repair_mojibake(run[0])[1] else run[0], text
+            lambda run: (
+                f"&#{ord(run[0][0])};{run[0][1:]}" if repair_mojibake(run[0])[1] else run[0]
+            ),
+            text,
         )
     return text
 
@@ -135,5 +164,7 @@ def one_line(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Case-folded words of letters and digits, one space between: what headings and labels are compared by."""
+    """Case-folded words of letters and digits, one space between: what headings and labels are
+    compared by.
+    """
     return " ".join(re.findall(r"[^\W_]+", text.casefold()))

@@ -1,8 +1,9 @@
 """How figures of the report are drawn: inline SVG, the same bytes for the same numbers.
 
-Text stays text (searchable, readable by a screen reader); colours are CSS variables with a fallback, so that a page can
-switch them for a dark screen. Series differ in line style and marker as well as in colour: they survive grayscale
-printing. Axes carry units. An exported file (PDF, PNG) has the fallback colours.
+Text stays text (searchable, readable by a screen reader); colours are CSS variables with a
+fallback, so that a page can switch them for a dark screen. Series differ in line style and marker
+as well as in colour: they survive grayscale printing. Axes carry units. An exported file (PDF, PNG)
+has the fallback colours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, BAND = "#1f2933", "#616e7c", "#d9dee4", "#eef1f4"
 BLUE, ORANGE, GREEN = "#1f6fb2", "#c2570c", "#2f855a"
-_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", BLUE: "blue", ORANGE: "orange", GREEN: "green"}
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    BAND: "band",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+}
 STYLES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"), (MUTED, "-.", "D")]
 WIDTH_INCHES = 7.4
 
@@ -35,14 +44,32 @@ def draw(name: str, alt: str, height: float, plot: Callable[[Figure], None]) -> 
     from matplotlib.figure import Figure
 
     settings: dict[Any, Any] = {
-        "svg.hashsalt": name, "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 9,
-        "axes.edgecolor": MUTED, "axes.labelcolor": INK, "axes.titlesize": 9.5, "axes.titlecolor": INK,
-        "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-        "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6, "text.color": INK,
-        "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-        "legend.frameon": False, "legend.fontsize": 8.5, "axes.unicode_minus": True,
+        "svg.hashsalt": name,
+        "svg.fonttype": "none",
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": INK,
+        "axes.titlesize": 9.5,
+        "axes.titlecolor": INK,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.6,
+        "text.color": INK,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "axes.unicode_minus": True,
         "text.parse_math": False,  # labels hold a plan's words, and a dollar sign is a dollar sign
-    }  # fmt: skip
+    }
     with mpl.rc_context(settings):
         figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
         figure.patch.set_alpha(0)
@@ -50,14 +77,29 @@ def draw(name: str, alt: str, height: float, plot: Callable[[Figure], None]) -> 
         for axes in figure.axes:
             axes.patch.set_alpha(0)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            text,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     svg = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.S)
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-                 rf'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" '
-                 rf'role="img" class="figure"><title>{escape(alt)}</title>', svg, count=1)  # fmt: skip
-    svg = re.sub(r"font: ([^;\"]*?)[\d.]+px [^;\"]*", lambda m: m[0].replace("'DejaVu Sans'", "sans-serif"), svg)
-    prefix = re.sub(r"\W+", "-", name)  # a page holds several figures, and an id may stand in it once
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+        r'<svg xmlns="http://www.w3.org/2000/svg" '
+        rf'xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" '
+        rf'role="img" class="figure"><title>{escape(alt)}</title>',
+        svg,
+        count=1,
+    )
+    svg = re.sub(
+        r"font: ([^;\"]*?)[\d.]+px [^;\"]*",
+        lambda m: m[0].replace("'DejaVu Sans'", "sans-serif"),
+        svg,
+    )
+    prefix = re.sub(
+        r"\W+", "-", name
+    )  # a page holds several figures, and an id may stand in it once
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable}, {colour})")

@@ -32,7 +32,9 @@ YES, NO, UNCLEAR = (
 
 @dataclass(frozen=True)
 class Row:
-    """One row; None is shown as a dash. `span` = rows that the first cell covers, 0 = covered by one above."""
+    """One row; None is shown as a dash. `span` = rows that the first cell covers, 0 = covered by
+    one above.
+    """
 
     cells: Sequence[str | Badge | None]
     kind: str = ""  # "group": one heading over all columns; "minor": a row below its headline
@@ -49,17 +51,24 @@ class Table:
     kind: str = "table"
 
     def tidy(self) -> Table:
-        """Without columns that hold no value, and with equal first cells of neighbouring rows made one."""
+        """Without columns that hold no value, and with equal first cells of neighbouring rows made
+        one.
+        """
         used = [
             i
             for i in range(len(self.headers))
-            if i == 0 or any(row.kind != "group" and row.cells[i] not in (None, "") for row in self.rows)
+            if i == 0
+            or any(row.kind != "group" and row.cells[i] not in (None, "") for row in self.rows)
         ]
         rows: list[Row] = []
         head = 0
         for row in self.rows:
             row = row if row.kind == "group" else replace(row, cells=[row.cells[i] for i in used])
-            same = rows and rows[head].kind == row.kind != "group" and rows[head].cells[0] == row.cells[0]
+            same = (
+                rows
+                and rows[head].kind == row.kind != "group"
+                and rows[head].cells[0] == row.cells[0]
+            )
             if same:
                 rows[head] = replace(rows[head], span=rows[head].span + 1)
                 row = replace(row, span=0)
@@ -117,5 +126,11 @@ class Material:
 
     @property
     def shown(self) -> list[tuple[int, Contrast]]:
-        """The contrasts of the plan with their places in report.json; controls have their own section."""
-        return [(i, one) for i, one in enumerate(self.analysis.contrasts) if not one.family.startswith("controls")]
+        """The contrasts of the plan with their places in report.json; controls have their own
+        section.
+        """
+        return [
+            (i, one)
+            for i, one in enumerate(self.analysis.contrasts)
+            if not one.family.startswith("controls")
+        ]

@@ -1,4 +1,6 @@
-"""Numbers and verdicts in words, by fixed rules: no sentence of the report is written by a model."""
+"""Numbers and verdicts in words, by fixed rules: no sentence of the report is written by a
+model.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ SYMBOLS = {
 MEANINGS = {
     Verdict.MATTERS: "the whole interval lies beyond the smallest difference that counts",
     Verdict.SMALL: "the interval excludes zero, but not every difference too small to count",
-    Verdict.NONE: "the 90 % interval lies inside \N{PLUS-MINUS SIGN} the smallest difference that counts",
+    Verdict.NONE: (
+        "the 90 % interval lies inside \N{PLUS-MINUS SIGN} the smallest difference that counts"
+    ),
     Verdict.INCONCLUSIVE: "neither an effect nor its absence is shown",
     Verdict.IDENTICAL: "the same values in every replicate; not tested",
     Verdict.NO_SIGNAL: "the metric is at chance on both sides; not tested",
@@ -89,7 +93,11 @@ def p_value(p: float | None) -> str | None:
 
 def decimals_for(interval: Interval | None, value: float) -> int:
     """The interval decides the digits: two significant figures of its half-width."""
-    scale = (interval[1] - interval[0]) / 2 if interval and interval[1] > interval[0] else abs(value) / 10
+    scale = (
+        (interval[1] - interval[0]) / 2
+        if interval and interval[1] > interval[0]
+        else abs(value) / 10
+    )
     return max(0, 1 - math.floor(math.log10(scale))) if scale > 0 else 2
 
 
@@ -103,7 +111,9 @@ def estimate(value: float | None, interval: Interval | None, factor: float = 1.0
         return None
     value, interval = value * factor, interval and (interval[0] * factor, interval[1] * factor)
     decimals = decimals_for(interval, value)
-    bounds = f" [{signed(interval[0], decimals)}, {signed(interval[1], decimals)}]" if interval else ""
+    bounds = (
+        f" [{signed(interval[0], decimals)}, {signed(interval[1], decimals)}]" if interval else ""
+    )
     return signed(value, decimals) + bounds
 
 
@@ -119,12 +129,20 @@ def familiar(metric: Metric, value: float | None) -> str | None:
         return None
     if metric.exponential:
         return number(math.exp(value))
-    return f"{value * metric.factor:.1f} %" if metric.factor == 100 else number(value * metric.factor, 4)
+    return (
+        f"{value * metric.factor:.1f} %"
+        if metric.factor == 100
+        else number(value * metric.factor, 4)
+    )
 
 
 def level(metric: Metric, value: float) -> str | None:
     """A mean as it is analysed, with the perplexity where there is one: `3.402 (30.0)`."""
-    return f"{value:.3f} ({familiar(metric, value)})" if metric.exponential else familiar(metric, value)
+    return (
+        f"{value:.3f} ({familiar(metric, value)})"
+        if metric.exponential
+        else familiar(metric, value)
+    )
 
 
 def worse(metric: Metric, difference: float) -> str:
@@ -138,7 +156,9 @@ def level_words(level: float) -> str:
 def sentence(contrast: Contrast, metric: Metric) -> str:
     """What one contrast says, with its uncertainty; the verdict stands beside it."""
     slope = contrast.kind == "slope"
-    subject = "Each halving of the datastore" if slope else f"{capital(contrast.arm)} ({contrast.done})"
+    subject = (
+        "Each halving of the datastore" if slope else f"{capital(contrast.arm)} ({contrast.done})"
+    )
     where = f" [{contrast.experiment}]" if contrast.experiment == "retrain" else ""
     if contrast.verdict is Verdict.INVALID:
         return f"{subject}{where}: no verdict on {metric.title}, because {contrast.reason}."
@@ -146,12 +166,19 @@ def sentence(contrast: Contrast, metric: Metric) -> str:
         return f"{subject}{where}: {metric.title} carries no signal, because {contrast.reason}."
     if contrast.verdict is Verdict.IDENTICAL:
         return f"{subject}{where} leaves {metric.title} identical in all {contrast.n} replicates."
-    difference, interval = contrast.difference or 0.0, contrast.interval and _scaled(contrast.interval, metric)
+    difference, interval = (
+        contrast.difference or 0.0,
+        contrast.interval and _scaled(contrast.interval, metric),
+    )
     decimals = decimals_for(interval, difference * metric.factor)
-    change = f"{abs(difference) * metric.factor:.{decimals}f} {metric.unit} {worse(metric, difference)}"
+    change = (
+        f"{abs(difference) * metric.factor:.{decimals}f} {metric.unit} {worse(metric, difference)}"
+    )
     if metric.exponential:
         change += f" ({ratio(difference)} in perplexity)"
-    said = f"{subject}{where}: {metric.title} is {change}" + ("" if slope else f" than with {contrast.baseline}")
+    said = f"{subject}{where}: {metric.title} is {change}" + (
+        "" if slope else f" than with {contrast.baseline}"
+    )
     if contrast.verdict is Verdict.ANECDOTE or interval is None:
         return f"{said}. One replicate, without a test."
     low, high = (signed(bound, decimals) for bound in interval)
@@ -160,7 +187,11 @@ def sentence(contrast: Contrast, metric: Metric) -> str:
     if contrast.p_departure is None:
         return said
     bends = contrast.p_departure < 0.05
-    line = "The sizes do not lie on one line: read the rows" if bends else "No departure from a line is shown"
+    line = (
+        "The sizes do not lie on one line: read the rows"
+        if bends
+        else "No departure from a line is shown"
+    )
     return f"{said} {line} (p {p_value(contrast.p_departure)}, n = {contrast.n})."
 
 
@@ -170,7 +201,10 @@ def _conclusion(contrast: Contrast, metric: Metric) -> str:
         return f"Even the near end of the interval is beyond {smallest}."
     if contrast.verdict is Verdict.SMALL:
         inside = max(abs(bound) for bound in contrast.interval or (0.0,)) < contrast.threshold
-        return f"There is an effect, but {'all' if inside else 'part'} of the interval is below {smallest}."
+        return (
+            f"There is an effect, but {'all' if inside else 'part'} of the interval is below "
+            f"{smallest}."
+        )
     if contrast.verdict is Verdict.NONE:
         return f"The 90 % interval stays within \N{PLUS-MINUS SIGN}{smallest}."
     if contrast.n_needed is None:
@@ -183,30 +217,46 @@ def _scaled(interval: Interval, metric: Metric) -> Interval:
 
 
 def exchange_sentences(rate: ExchangeRate, arm: str, twin: str) -> str:
-    """How many training tokens retrieval is worth, in both directions; a bound where a curve is too short."""
+    """How many training tokens retrieval is worth, in both directions; a bound where a curve is too
+    short.
+    """
     needs, saves = rate.twin_needs, rate.arm_saves
     first = f"For the final validation loss of {arm}, {twin} "
     if needs.beyond:
         first += (
-            f"would need more than {number(needs.ratio)} times the training tokens: in {needs.beyond} of {needs.n} "
+            f"would need more than {number(needs.ratio)} times the training tokens: in "
+            f"{needs.beyond} of {needs.n} "
             f"replicates the curve of {twin} ends before it gets there."
         )
     else:
         most = "at most " if needs.before else ""
-        first += f"needs {most}{number(needs.ratio)} times the training tokens{_times_interval(needs)}."
+        first += (
+            f"needs {most}{number(needs.ratio)} times the training tokens{_times_interval(needs)}."
+        )
     if saves.beyond:
-        second = f"{arm} does not reach the final loss of {twin} in {saves.beyond} of {saves.n} replicates."
+        second = (
+            f"{arm} does not reach the final loss of {twin} in {saves.beyond} of {saves.n} "
+            "replicates."
+        )
     else:
         more = "more than " if saves.before else ""
-        second = f"For its own final loss, {twin} took {more}{number(saves.ratio)} times the tokens that {arm} needed"
+        second = (
+            f"For its own final loss, {twin} took {more}{number(saves.ratio)} times the tokens "
+            f"that {arm} needed"
+        )
         second += f"{_times_interval(saves)}."
     return f"{first} {second}"
 
 
 def _times_interval(exchange: Exchange) -> str:
     if exchange.before:
-        return f": in {exchange.before} of {exchange.n} replicates the curve is there at its first reading"
+        return (
+            f": in {exchange.before} of {exchange.n} replicates the curve is there at its first "
+            "reading"
+        )
     if exchange.interval is None:
         return " (one replicate)"
     low, high = exchange.interval
-    return f" (95 % interval {number(low)} to {number(high)}, formed on logarithms, n = {exchange.n})"
+    return (
+        f" (95 % interval {number(low)} to {number(high)}, formed on logarithms, n = {exchange.n})"
+    )

@@ -1,8 +1,9 @@
-"""The report: one list of sections, written as HTML, Markdown and JSON, so that all three show the same numbers.
+"""The report: one list of sections, written as HTML, Markdown and JSON, so that all three show the
+same numbers.
 
-`report.html` is one file: no network, no script, prints on A4, light and dark. `report.json` = `results` (what was
-measured and what follows from it: a resumed run gives the same bytes) + `run_log` (when, how long, on what). All text
-from plans and documents is escaped.
+`report.html` is one file: no network, no script, prints on A4, light and dark. `report.json` =
+`results` (what was measured and what follows from it: a resumed run gives the same bytes) +
+`run_log` (when, how long, on what). All text from plans and documents is escaped.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ from chunkwise.lab.report.sections import (
 )
 
 
-def write_report(study: StudyResults, log: RunLog, out: Path, examples: ExampleLoader | None = None) -> Analysis:
-    """Write report.html, report.md, report.json, figures/*.svg and the table of measurements into `out`.
+def write_report(
+    study: StudyResults, log: RunLog, out: Path, examples: ExampleLoader | None = None
+) -> Analysis:
+    """Write report.html, report.md, report.json, figures/*.svg and the table of measurements into
+    `out`.
 
     Returns:
         What was derived.
@@ -53,7 +57,8 @@ class Report:
 
     Attributes:
         results: what was measured.
-        analysis: what follows from it: contrasts with intervals and verdicts, mechanism checks, the noise budget.
+        analysis: what follows from it: contrasts with intervals and verdicts, mechanism checks, the
+            noise budget.
         log: when, where and how long.
     """
 
@@ -92,7 +97,9 @@ def rewrite_report(source: Path, out: Path) -> None:
 
 def _stored(source: Path) -> dict[str, Any]:
     if not source.is_file():
-        raise ArtefactError(f"{source}: expected a report, got nothing", hint="pass the folder of a report")
+        raise ArtefactError(
+            f"{source}: expected a report, got nothing", hint="pass the folder of a report"
+        )
     stored = read_json(source)
     if not isinstance(stored, dict) or not {"results", "run_log"} <= stored.keys():
         raise ArtefactError(
@@ -122,7 +129,9 @@ def _write_pages(study: StudyResults, analysis: Analysis, log: RunLog, out: Path
     for section in page.sections:
         for block in section.blocks:
             if isinstance(block, Figure):
-                (out / "figures" / f"{block.name}.svg").write_text(block.svg + "\n", encoding="utf-8")
+                (out / "figures" / f"{block.name}.svg").write_text(
+                    block.svg + "\n", encoding="utf-8"
+                )
     for name in ("report.html", "report.md"):
         (out / name).write_text(render(page, name), encoding="utf-8")
 
@@ -179,7 +188,9 @@ def build_page(study: StudyResults, analysis: Analysis, log: RunLog) -> Page:
     everything = Material(study, analysis, log, Cells(study))
     sections = []
     for title, anchor, build in _SECTIONS:
-        blocks = [block.tidy() if isinstance(block, Table) else block for block in build(everything)]
+        blocks = [
+            block.tidy() if isinstance(block, Table) else block for block in build(everything)
+        ]
         if blocks:
             sections.append(Section(title, anchor, blocks))
     return Page(study.title, _facts(study, log), _banners(study, analysis), sections)
@@ -205,24 +216,46 @@ def _banners(study: StudyResults, analysis: Analysis) -> list[str]:
     """What a reader must know before the first number."""
     found = []
     if study.replicates == 1:
-        found.append("One replicate: every difference below is an anecdote about two checkpoints. Nothing is tested.")
+        found.append(
+            "One replicate: every difference below is an anecdote about two checkpoints. Nothing "
+            "is tested."
+        )
     elif study.replicates < CONFIRMATORY:
-        found.append(f"Exploratory: {study.replicates} replicates. A confirming study has {CONFIRMATORY} or more.")
+        found.append(
+            f"Exploratory: {study.replicates} replicates. A confirming study has {CONFIRMATORY} or "
+            "more."
+        )
     if study.shared_base:
-        found.append("All replicates continue one base model: the noise of training a base is not in the intervals.")
+        found.append(
+            "All replicates continue one base model: the noise of training a base is not in the "
+            "intervals."
+        )
     for row in study.resolution:
         if row.status in ("unresolved", "infeasible", "partly"):
             found.append(f"Not run as written: {row.words!r} of {row.entry!r} is {row.status}.")
         if row.status == "left-out":
-            reason = row.warnings[0] if row.warnings else "the profile leaves it out"  # its own message comes first
+            reason = (
+                row.warnings[0] if row.warnings else "the profile leaves it out"
+            )  # its own message comes first
             found.append(f"Not run here: {row.words!r} of {row.entry!r}; {reason}.")
     failed = sum(run.status == "failed" for run in study.runs)
     if failed:
-        found.append(f"{failed} of {len(study.runs)} runs failed; only complete pairs are compared.")
-    found += [f"Check failed: {check.name}. {check.detail}".rstrip() for check in study.checks if not check.passed]
+        found.append(
+            f"{failed} of {len(study.runs)} runs failed; only complete pairs are compared."
+        )
+    found += [
+        f"Check failed: {check.name}. {check.detail}".rstrip()
+        for check in study.checks
+        if not check.passed
+    ]
     reads = {check.id: check.answer for check in analysis.mechanism_checks}.get("beats-random")
     if reads == "no":
-        found.append("This model ignores its neighbours: random ones serve it as well as found ones.")
+        found.append(
+            "This model ignores its neighbours: random ones serve it as well as found ones."
+        )
     elif reads == "unclear":
-        found.append("Not shown that this model reads its neighbours: found ones do not clearly beat random ones.")
+        found.append(
+            "Not shown that this model reads its neighbours: found ones do not clearly beat random "
+            "ones."
+        )
     return found + list(study.warnings)

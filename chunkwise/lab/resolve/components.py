@@ -1,12 +1,14 @@
-"""The components that a plan may name, collected from the vocabulary, and the matching of words to them.
+"""The components that a plan may name, collected from the vocabulary, and the matching of words to
+them.
 
-Nothing is listed here: a component exists because an entry of `vocabulary.yaml` names it. Ids are dotted;
-`model.cca.layers` belongs to `model.cca`, so "replace chunk-wise cross-attention by one mid layer" finds it. Fields
-of one component with one name (`chunk_tokens` of the datastore and of the model) are one setting in two places.
+Nothing is listed here: a component exists because an entry of `vocabulary.yaml` names it. Ids are
+dotted; `model.cca.layers` belongs to `model.cca`, so "replace chunk-wise cross-attention by one mid
+layer" finds it. Fields of one component with one name (`chunk_tokens` of the datastore and of the
+model) are one setting in two places.
 
-Matching is by rule: exact name, then shared words weighted by how rare they are among all names, then character
-trigrams. It accepts a best score of at least 0.75 that is at least 0.1 above the second; else it refuses, because a
-wrong guess costs a training run and a question costs a minute.
+Matching is by rule: exact name, then shared words weighted by how rare they are among all names,
+then character trigrams. It accepts a best score of at least 0.75 that is at least 0.1 above the
+second; else it refuses, because a wrong guess costs a training run and a question costs a minute.
 """
 
 import hashlib
@@ -28,20 +30,52 @@ ACCEPT_SCORE = 0.75
 ACCEPT_MARGIN = 0.1
 
 _FILLER = frozenset(
-    ("a", "an", "the", "of", "for", "in", "on", "with", "by", "its", "their", "this", "mechanism", "module", "use",
-     "usage", "impact", "effect", "role", "influence", "importance", "component", "choice", "setting")
-)  # fmt: skip
+    (
+        "a",
+        "an",
+        "the",
+        "of",
+        "for",
+        "in",
+        "on",
+        "with",
+        "by",
+        "its",
+        "their",
+        "this",
+        "mechanism",
+        "module",
+        "use",
+        "usage",
+        "impact",
+        "effect",
+        "role",
+        "influence",
+        "importance",
+        "component",
+        "choice",
+        "setting",
+    )
+)
 _SPELLINGS = {
-    "neighbor": "neighbour", "datastore": "database", "db": "database", "dataset": "data",
-    "crossattention": "cross attention", "chunkwise": "chunk wise", "ppl": "perplexity", "em": "exact match",
-}  # fmt: skip
+    "neighbor": "neighbour",
+    "datastore": "database",
+    "db": "database",
+    "dataset": "data",
+    "crossattention": "cross attention",
+    "chunkwise": "chunk wise",
+    "ppl": "perplexity",
+    "em": "exact match",
+}
 _COUNTED = ("tokens", "chunks", "documents", "sequences", "examples")
 
 FieldKind = Literal["share", "number", "flag", "sources", "vector", "choice"]
 
 
 def normalise(words: str) -> str:
-    """Words as names are compared: case-folded, singular, one spelling, without filler ("the ... mechanism")."""
+    """Words as names are compared: case-folded, singular, one spelling, without filler ("the ...
+    mechanism").
+    """
     kept = []
     for word in fold(words).split():
         if word in _FILLER:
@@ -67,7 +101,8 @@ class NameIndex:
         self._names = {owner: [normalise(name) for name in known] for owner, known in names.items()}
         everything = [set(name.split()) for known in self._names.values() for name in known]
         self._weights = {
-            word: 1 + math.log((1 + len(everything)) / (1 + sum(word in name for name in everything)))
+            word: 1
+            + math.log((1 + len(everything)) / (1 + sum(word in name for name in everything)))
             for word in {word for name in everything for word in name}
         }
         self._unseen = 1 + math.log(1 + len(everything))
@@ -75,8 +110,10 @@ class NameIndex:
     def rank(self, words: str) -> list[Score]:
         """All owners, best first; 1 means that the words are one of its names."""
         asked = normalise(words)
-        scores = [Score(owner, max((self._similarity(asked, name) for name in known), default=0.0))
-                  for owner, known in self._names.items()]  # fmt: skip
+        scores = [
+            Score(owner, max((self._similarity(asked, name) for name in known), default=0.0))
+            for owner, known in self._names.items()
+        ]
         return sorted(scores, key=lambda score: -score.score)
 
     def find(self, words: str) -> tuple[str | None, list[Score]]:
@@ -134,10 +171,13 @@ class Registry:
     """The components of a profile class.
 
     Args:
-        vocabulary: path in the profile -> knob. None: the packaged one, and the class's own `vocabulary`.
+        vocabulary: path in the profile -> knob. None: the packaged one, and the class's own
+            `vocabulary`.
     """
 
-    def __init__(self, config_class: type[Config] = Profile, vocabulary: Mapping[str, Knob] | None = None) -> None:
+    def __init__(
+        self, config_class: type[Config] = Profile, vocabulary: Mapping[str, Knob] | None = None
+    ) -> None:
         if vocabulary is None:
             vocabulary = {**packaged_vocabulary(), **getattr(config_class, "vocabulary", {})}
         decided = [path for path in vocabulary if path in DECIDED_PER_CALL]
@@ -146,13 +186,19 @@ class Registry:
         fields = list(knob_fields(config_class, vocabulary).values())
         self.components: dict[str, Component] = {}
         for component_id in dict.fromkeys(knob_field.knob.component for knob_field in fields):
-            members = tuple(knob_field for knob_field in fields if knob_field.knob.component == component_id)
-            names = [name for member in members for name in (member.knob.title, *member.knob.aliases)]
+            members = tuple(
+                knob_field for knob_field in fields if knob_field.knob.component == component_id
+            )
+            names = [
+                name for member in members for name in (member.knob.title, *member.knob.aliases)
+            ]
             self.components[component_id] = Component(
                 component_id, members[0].knob.title, tuple(dict.fromkeys(names)), members
             )
         self.fields: dict[str, KnobField] = {member.path: member for member in fields}
-        self._index = NameIndex({component.id: component.names for component in self.components.values()})
+        self._index = NameIndex(
+            {component.id: component.names for component in self.components.values()}
+        )
 
     @property
     def digest(self) -> str:
@@ -164,12 +210,17 @@ class Registry:
                 member.knob.unit,
                 str(member.knob.remove),
                 member.knob.consequences,
-                {name: str((option.value, option.aliases)) for name, option in member.knob.options.items()},
+                {
+                    name: str((option.value, option.aliases))
+                    for name, option in member.knob.options.items()
+                },
             ]
             for component in self.components.values()
             for member in component.fields
         }
-        return hashlib.blake2b(json.dumps(declared, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(
+            json.dumps(declared, sort_keys=True).encode(), digest_size=16
+        ).hexdigest()
 
     def family(self, component_ids: Iterable[str]) -> list[KnobField]:
         """Fields of the components and of everything below them in the ids."""
@@ -177,7 +228,9 @@ class Registry:
         return [
             member
             for component in self.components.values()
-            if any(component.id == parent or component.id.startswith(f"{parent}.") for parent in ids)
+            if any(
+                component.id == parent or component.id.startswith(f"{parent}.") for parent in ids
+            )
             for member in component.fields
         ]
 
@@ -195,8 +248,14 @@ class Registry:
         return PartMatch((), ranking[0].score if ranking else 0.0, second, tuple(ranking))
 
     def _match_conjunction(self, part: str) -> PartMatch | None:
-        """ "retrieval database size and composition": each piece as it stands, or after the first one's head."""
-        pieces = [piece for piece in re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+/\s+", part) if piece.strip()]
+        """ "retrieval database size and composition": each piece as it stands, or after the first
+        one's head.
+        """
+        pieces = [
+            piece
+            for piece in re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+/\s+", part)
+            if piece.strip()
+        ]
         if len(pieces) < 2:
             return None
         head = " ".join(pieces[0].split()[:-1])
@@ -208,7 +267,11 @@ class Registry:
                 readings.append(f"{head} {piece}")
             if place < len(pieces) - 1 and tail:  # "encoder and decoder depth"
                 readings.append(f"{piece} {tail}")
-            matches = [(ranking[0].score, owner) for owner, ranking in map(self._index.find, readings) if owner]
+            matches = [
+                (ranking[0].score, owner)
+                for owner, ranking in map(self._index.find, readings)
+                if owner
+            ]
             if not matches:
                 return None
             score, owner = max(matches)
@@ -219,7 +282,9 @@ class Registry:
 
 
 def field_kind(knob_field: KnobField) -> FieldKind:
-    """What a field takes. A fraction whose knob counts tokens is a share of an amount, and translates across scales."""
+    """What a field takes. A fraction whose knob counts tokens is a share of an amount, and
+    translates across scales.
+    """
     leaves = list(_leaves(knob_field.annotation))
     if bool in leaves:
         return "flag"

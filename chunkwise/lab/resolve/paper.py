@@ -1,4 +1,6 @@
-"""What a paper used: the values that a plan's words are read against, with their places in the paper."""
+"""What a paper used: the values that a plan's words are read against, with their places in the
+paper.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class PaperFact(Config):
 
 
 class Paper(Config):
-    """What a paper used: the value of each component at paper scale, and the rest of its recipe for reports."""
+    """What a paper used: the value of each component at paper scale, and the rest of its recipe for
+    reports.
+    """
 
     id: str
     title: str

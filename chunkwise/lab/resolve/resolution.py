@@ -1,4 +1,6 @@
-"""What a plan became here, entry by entry: the content of `resolution.json`, fixed before anything runs."""
+"""What a plan became here, entry by entry: the content of `resolution.json`, fixed before anything
+runs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from chunkwise.lab.terms import Arm
 
 Status = Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
 HARMLESS: tuple[Status, ...] = ("not-applicable", "left-out")
-"""What asks for nothing, or for what the profile says beforehand that it does not run, is no fault of a plan."""
+"""What asks for nothing, or for what the profile says beforehand that it does not run, is no fault
+of a plan.
+"""
 
 
 class ResolutionRow(Config):
@@ -55,7 +59,9 @@ class ReplacementResolution(Config):
 
 
 class MetricResolution(Config):
-    """A metric of the plan; without `id` it is not measured, and the nearest known names are offered."""
+    """A metric of the plan; without `id` it is not measured, and the nearest known names are
+    offered.
+    """
 
     words: str
     id: str | None = None
@@ -165,7 +171,9 @@ class Resolution(Config):
 
     def rows(self) -> tuple[ResolutionRow, ...]:
         """The resolution table of the report."""
-        return tuple(_row(entry, replacement) for entry in self.entries for replacement in entry.replacements)
+        return tuple(
+            _row(entry, replacement) for entry in self.entries for replacement in entry.replacements
+        )
 
 
 def _row(entry: EntryResolution, replacement: ReplacementResolution) -> ResolutionRow:
@@ -173,7 +181,11 @@ def _row(entry: EntryResolution, replacement: ReplacementResolution) -> Resoluti
     paper_value = None
     if paper is not None:
         value = paper.value
-        shown = amount_words(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+        shown = (
+            amount_words(value)
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+            else str(value)
+        )
         paper_value = f"{shown} {paper.unit or ''}".strip()
     local = replacement.local
     arm = next((arm for arm in entry.arms if arm.id == replacement.arm), None)
@@ -188,7 +200,11 @@ def _row(entry: EntryResolution, replacement: ReplacementResolution) -> Resoluti
         by=replacement.by,
         paper_value=paper_value,
         ratio=None if replacement.ratio is None else ratio_words(replacement.ratio),
-        local_target=arm.done if arm else None if local is None else f"{replacement.path} = {local}",
+        local_target=arm.done
+        if arm
+        else None
+        if local is None
+        else f"{replacement.path} = {local}",
         arm=replacement.arm,
         warnings=warnings + entry.warnings,
     )

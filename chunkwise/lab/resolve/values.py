@@ -1,8 +1,9 @@
-"""From an entry's words to settings: which field of the matched components a replacement means, and which value.
+"""From an entry's words to settings: which field of the matched components a replacement means, and
+which value.
 
-Amounts of data translate by ratio: 600B tokens of the paper's 1.2T are 1/2 of our datastore, whatever its size, and a
-ratio is never clamped. Hyper-parameters (layers, neighbours, chunk length) are taken as they stand. What is not clear
-is refused with the question that would settle it.
+Amounts of data translate by ratio: 600B tokens of the paper's 1.2T are 1/2 of our datastore,
+whatever its size, and a ratio is never clamped. Hyper-parameters (layers, neighbours, chunk length)
+are taken as they stand. What is not clear is refused with the question that would settle it.
 """
 
 import functools
@@ -24,7 +25,16 @@ from chunkwise.lab.resolve.paper import Paper, PaperFact
 from chunkwise.lab.resolve.vocabulary import KnobField
 
 _NONE_WORDS = {"none", "nothing", "off", "removed", "remove", "disabled", "no", "n a"}
-_BASELINE_WORDS = {"baseline", "full", "default", "as is", "unchanged", "original", "full model", "full database"}
+_BASELINE_WORDS = {
+    "baseline",
+    "full",
+    "default",
+    "as is",
+    "unchanged",
+    "original",
+    "full model",
+    "full database",
+}
 _MIXED_WORDS = {"mixed", "mixture", "mix", "all", "all sources", "all types", "natural proportions"}
 _VAGUE = re.compile(
     r"\b(reduced|smaller|larger|fewer|less|more|increased|decreased|bigger|shorter|longer|various|different)\b"
@@ -41,7 +51,9 @@ class EntryOverride(Config):
 
 
 class Overrides(Config):
-    """Answers that the rules do not find, by the entry's name or its number; recorded in the resolution."""
+    """Answers that the rules do not find, by the entry's name or its number; recorded in the
+    resolution.
+    """
 
     entries: dict[str, EntryOverride] = Field(default_factory=dict)
 
@@ -74,7 +86,9 @@ class Wish:
 
 
 def answered(read: Callable[..., Wish | Unclear]) -> Callable[..., Wish | Unclear]:
-    """The reader with `Unclear` as its result instead of raised, so that one replacement does not stop the others."""
+    """The reader with `Unclear` as its result instead of raised, so that one replacement does not
+    stop the others.
+    """
 
     @functools.wraps(read)
     def reader(*arguments: Any) -> Wish | Unclear:
@@ -95,7 +109,9 @@ class Interpreter:
     def wishes(
         self, entry: Entry, components: tuple[str, ...], override: EntryOverride
     ) -> Iterator[tuple[str, Wish | Unclear]]:
-        """(the plan's words, a wish or the reason why there is none) for each thing that the entry asks for."""
+        """(the plan's words, a wish or the reason why there is none) for each thing that the entry
+        asks for.
+        """
         words = f"{entry.action} {entry.ablated_part}"
         if entry.action == "REMOVE":
             yield words, self.removal(words, components)
@@ -110,16 +126,23 @@ class Interpreter:
                 else:
                     yield value.text, self._replacement(value, components)
 
-    def _spread(self, values: Iterable[RawValue], components: tuple[str, ...]) -> Iterable[RawValue]:
+    def _spread(
+        self, values: Iterable[RawValue], components: tuple[str, ...]
+    ) -> Iterable[RawValue]:
         """A list is one value where a field takes vectors, and several replacements elsewhere."""
-        takes_vectors = any(field_kind(member) == "vector" for member in self.registry.family(components))
+        takes_vectors = any(
+            field_kind(member) == "vector" for member in self.registry.family(components)
+        )
         for value in values:
             if value.kind == "literal" and isinstance(value.value, list) and not takes_vectors:
-                yield from (parse_value(item if isinstance(item, str) else str(item)) for item in value.value)
+                yield from (
+                    parse_value(item if isinstance(item, str) else str(item))
+                    for item in value.value
+                )
             else:
                 yield value
 
-    # --- what is asked for --------------------------------------------------------------------------------------
+    # --- what is asked for ------------------------------------------------------------------------
 
     @answered
     def removal(self, words: str, components: tuple[str, ...]) -> Wish:
@@ -129,45 +152,76 @@ class Interpreter:
         for component in components:
             members = self._removable(component)
             if not members:
-                raise Unclear(f"{component} has no setting that removes it; REPLACE it by a value", component=component)
+                raise Unclear(
+                    f"{component} has no setting that removes it; REPLACE it by a value",
+                    component=component,
+                )
             fields += members
             changes |= {member.path: member.knob.remove for member in members}
         if all(equal(self.profile.value(path), value) for path, value in changes.items()):
-            raise Unclear("it is already off in the baseline", "not-applicable", component=components[0])
+            raise Unclear(
+                "it is already off in the baseline", "not-applicable", component=components[0]
+            )
         title = " and ".join(self.registry.components[component].title for component in components)
         settings = ", ".join(f"{path} = {value}" for path, value in changes.items())
-        return Wish(words, changes, fields[0], f"without {title} ({settings})", joint=len(components) > 1)
+        return Wish(
+            words, changes, fields[0], f"without {title} ({settings})", joint=len(components) > 1
+        )
 
     @answered
     def _addition(self, words: str, components: tuple[str, ...]) -> Wish:
         """ADD without a replacement: the flag that is off in the baseline."""
         component = components[0]
         members = self._removable(component)
-        off = [member for member in members if equal(self.profile.value(member.path), member.knob.remove)]
+        off = [
+            member
+            for member in members
+            if equal(self.profile.value(member.path), member.knob.remove)
+        ]
         if members and not off:
             raise Unclear("it is already on in the baseline", "not-applicable", component=component)
         flags = [member for member in off if field_kind(member) == "flag"]
         if len(flags) != 1:
-            raise Unclear(f"{component} can be on in several ways; name one as the replacement", component=component)
+            raise Unclear(
+                f"{component} can be on in several ways; name one as the replacement",
+                component=component,
+            )
         changes = {flags[0].path: not flags[0].knob.remove}
         return Wish(words, changes, flags[0], f"with {flags[0].knob.title}")
 
     def _removable(self, component: str) -> list[KnobField]:
-        return [member for member in self.registry.components[component].fields if member.knob.remove is not None]
+        return [
+            member
+            for member in self.registry.components[component].fields
+            if member.knob.remove is not None
+        ]
 
     @answered
     def _user_wish(self, words: str, changes: dict[str, Any]) -> Wish:
         known = [path for path in changes if path in self.registry.fields]
         if not known:
-            raise Unclear(f"the override sets {', '.join(changes)}, which no component owns", by="user")
+            raise Unclear(
+                f"the override sets {', '.join(changes)}, which no component owns", by="user"
+            )
         done = ", ".join(f"{path} = {value}" for path, value in changes.items())
-        return Wish(words, dict(changes), self.registry.fields[known[0]], done, by="user", joint=len(changes) > 1)
+        return Wish(
+            words,
+            dict(changes),
+            self.registry.fields[known[0]],
+            done,
+            by="user",
+            joint=len(changes) > 1,
+        )
 
     @answered
     def _replacement(self, value: RawValue, components: tuple[str, ...]) -> Wish | Unclear:
         """The one field and value that a replacement means."""
         family = self.registry.family(components)
-        own = [member for component in components for member in self.registry.components[component].fields]
+        own = [
+            member
+            for component in components
+            for member in self.registry.components[component].fields
+        ]
         if value.kind == "literal" and isinstance(value.value, dict):
             return self._joint(value.text, value.value, family)
         if wish := self._by_option(value, family):
@@ -201,36 +255,66 @@ class Interpreter:
             path, name = found.split("\n")
             member = next(member for member in family if member.path == path)
             chosen = member.knob.options[name].value
-            return Wish(value.text, {path: chosen}, member, f"{member.knob.title}: {name} ({path} = {chosen})")
-        on_off = {"on": True, "true": True, "enabled": True, "off": False, "false": False, "disabled": False}
+            return Wish(
+                value.text,
+                {path: chosen},
+                member,
+                f"{member.knob.title}: {name} ({path} = {chosen})",
+            )
+        on_off = {
+            "on": True,
+            "true": True,
+            "enabled": True,
+            "off": False,
+            "false": False,
+            "disabled": False,
+        }
         flags = [member for member in family if field_kind(member) == "flag"]
         if fold(value.text) in on_off and len(flags) == 1:
             chosen = on_off[fold(value.text)]
-            return Wish(value.text, {flags[0].path: chosen}, flags[0], f"{flags[0].knob.title}: {value.text}")
+            return Wish(
+                value.text,
+                {flags[0].path: chosen},
+                flags[0],
+                f"{flags[0].knob.title}: {value.text}",
+            )
         return None
 
     def _by_sources(self, value: RawValue, member: KnobField) -> Wish | None:
-        """ "code only", "code and prose": labels of the corpus; anything else is not about sources."""
+        """ "code only", "code and prose": labels of the corpus; anything else is not about
+        sources.
+        """
         words = re.sub(r"\b(only|just|data|text|documents|sources?)\b", " ", value.text.casefold())
         if normalise(value.text) in {normalise(mixed) for mixed in _MIXED_WORDS}:
             note = "the mixed view stands beside the compositions anyway"
             return Wish(value.text, {member.path: None}, member, note=note)
         labels = {normalise(source): source for source in self.profile.sources}
-        pieces = [normalise(piece) for piece in re.split(r",|\band\b|\+|&|/", words) if piece.strip()]
+        pieces = [
+            normalise(piece) for piece in re.split(r",|\band\b|\+|&|/", words) if piece.strip()
+        ]
         if not pieces or any(piece not in labels for piece in pieces):
             return None
-        chosen = [source for source in self.profile.sources if source in {labels[piece] for piece in pieces}]
+        chosen = [
+            source
+            for source in self.profile.sources
+            if source in {labels[piece] for piece in pieces}
+        ]
         done = f"only {' and '.join(chosen)}, as many tokens as `mixed`"
         return Wish(value.text, {member.path: chosen}, member, done)
 
     def _joint(self, words: str, settings: dict[str, Any], family: list[KnobField]) -> Wish:
         """An object sets several fields; it is run as one arm and attributed to none of them."""
         changes: dict[str, Any] = {}
-        index = NameIndex({m.path: (m.path.rsplit(".", 1)[-1], m.knob.title, *m.knob.aliases) for m in family})
+        index = NameIndex(
+            {m.path: (m.path.rsplit(".", 1)[-1], m.knob.title, *m.knob.aliases) for m in family}
+        )
         for key, wanted in settings.items():
             path, _ = index.find(str(key))
             if path is None:
-                raise Unclear(f"{key!r} names no setting here; known: {', '.join(member.path for member in family)}")
+                raise Unclear(
+                    f"{key!r} names no setting here; known: "
+                    f"{', '.join(member.path for member in family)}"
+                )
             changes[path] = wanted
         if not changes:
             raise Unclear("an empty object changes nothing")
@@ -238,10 +322,12 @@ class Interpreter:
         done = ", ".join(f"{path} = {wanted}" for path, wanted in changes.items())
         return Wish(words, changes, first, done, joint=len(changes) > 1)
 
-    # --- quantities ---------------------------------------------------------------------------------------------
+    # --- quantities -------------------------------------------------------------------------------
 
     def _by_number(self, value: RawValue, members: list[KnobField]) -> Wish:
-        """The one numeric field whose unit fits; fields of one component with one name are one setting."""
+        """The one numeric field whose unit fits; fields of one component with one name are one
+        setting.
+        """
         reasons, wishes = [], []
         for member in members:
             kind = field_kind(member)
@@ -255,12 +341,19 @@ class Interpreter:
                     wishes.append(Wish(value.text, {member.path: value.value}, member, done))
             except Unclear as unclear:
                 reasons.append(unclear)
-        places = {(wish.field.knob.component, wish.field.path.rsplit(".", 1)[-1]) for wish in wishes}
+        places = {
+            (wish.field.knob.component, wish.field.path.rsplit(".", 1)[-1]) for wish in wishes
+        }
         if len(places) == 1:
-            return replace(wishes[0], changes={path: new for wish in wishes for path, new in wish.changes.items()})
+            return replace(
+                wishes[0],
+                changes={path: new for wish in wishes for path, new in wish.changes.items()},
+            )
         if wishes:
             fields = ", ".join(wish.field.path for wish in wishes)
-            raise Unclear(f"{value.text!r} fits several settings: {fields}; choose one in the overrides")
+            raise Unclear(
+                f"{value.text!r} fits several settings: {fields}; choose one in the overrides"
+            )
         if reasons:
             raise reasons[0]
         raise Unclear(f"{', '.join(member.knob.component for member in members)} takes no number")
@@ -278,19 +371,26 @@ class Interpreter:
             ratio, fact = float(number), self.paper_fact(member, member.knob.unit)
         elif fact is None or not isinstance(fact.value, (int, float)):
             raise Unclear(
-                f"the paper's {member.knob.title} in {unit} is not known, so {value.text!r} has no ratio; "
+                f"the paper's {member.knob.title} in {unit} is not known, so {value.text!r} has no "
+                "ratio; "
                 "how much of the baseline is it? Write it as a percentage"
             )
         else:
             ratio = number / fact.value
-        facts: dict[str, Any] = {"component": member.knob.component, "path": member.path, "ratio": ratio, "paper": fact}
+        facts: dict[str, Any] = {
+            "component": member.knob.component,
+            "path": member.path,
+            "ratio": ratio,
+            "paper": fact,
+        }
         if ratio <= 0:
             raise Unclear("an amount must be above 0; to do without it, write REMOVE", **facts)
         target = round(ratio * local, 12)  # 600B / 1.2T is 1/2, whatever the last bit says
         facts["local"] = target
         if target > 1:
             raise Unclear(
-                f"{ratio_words(ratio)} times the baseline is more data than the corpus holds; declare a larger corpus, "
+                f"{ratio_words(ratio)} times the baseline is more data than the corpus holds; "
+                "declare a larger corpus, "
                 f"of which the baseline's {member.path} is at most {ratio_words(1 / ratio)}",
                 **facts,
             )
@@ -299,24 +399,33 @@ class Interpreter:
             raise Unclear(f"{ratio_words(ratio)} of the baseline, {problem}", "infeasible", **facts)
         done = f"nested {ratio_words(target)} of the datastore"
         note = value.note or ""
-        return Wish(value.text, {member.path: target}, member, done, paper=fact, ratio=ratio, note=note)
+        return Wish(
+            value.text, {member.path: target}, member, done, paper=fact, ratio=ratio, note=note
+        )
 
     def _absolute(self, value: RawValue, member: KnobField) -> Wish:
         """A hyper-parameter: taken as it stands, or a multiple of the baseline's."""
         number, unit = value.value, member.knob.unit
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise Unclear(f"expected a number{f' of {unit}' if unit else ''}")
-        named = {normalise(name) for name in (unit or "", *member.knob.aliases, member.path.rsplit(".", 1)[-1])}
+        named = {
+            normalise(name)
+            for name in (unit or "", *member.knob.aliases, member.path.rsplit(".", 1)[-1])
+        }
         if value.unit and normalise(value.unit) not in named:
             raise Unclear(f"{member.knob.component} is in {unit or 'no unit'}, not in {value.unit}")
         if value.kind == "percent":
             baseline = self.profile.value(member.path)
             if not isinstance(baseline, (int, float)):
-                raise Unclear(f"the baseline has no number at {member.path} to take {value.text} of")
+                raise Unclear(
+                    f"the baseline has no number at {member.path} to take {value.text} of"
+                )
             number = number * baseline
         if is_integer(member):
             if not math.isclose(number, round(number), abs_tol=1e-9):
-                raise Unclear(f"{member.path} takes whole numbers, and {value.text!r} gives {number:g}")
+                raise Unclear(
+                    f"{member.path} takes whole numbers, and {value.text!r} gives {number:g}"
+                )
             number = round(number)
         done = f"{member.knob.title}: {number:g}{f' {unit}' if unit else ''}"
         return Wish(value.text, {member.path: number}, member, done, note=value.note or "")
@@ -335,10 +444,17 @@ def too_few_chunks(chunks: float, profile: Profile) -> str | None:
     needed = max(1000, 50 * profile.retrofit.retro.neighbours)
     if chunks >= needed:
         return None
-    return f"about {chunks:,.0f} chunks here; fewer than {needed:,} would be about a handful of documents"
+    return (
+        f"about {chunks:,.0f} chunks here; fewer than {needed:,} would be about a handful of "
+        "documents"
+    )
 
 
 def equal(left: Any, right: Any) -> bool:
-    if isinstance(left, (int, float)) and isinstance(right, (int, float)) and not isinstance(left, bool):
+    if (
+        isinstance(left, (int, float))
+        and isinstance(right, (int, float))
+        and not isinstance(left, bool)
+    ):
         return math.isclose(left, right, rel_tol=1e-12)
     return left == (list(right) if isinstance(right, tuple) else right)

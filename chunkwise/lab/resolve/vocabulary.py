@@ -1,4 +1,5 @@
-"""What plans may call the settings of a profile: `vocabulary.yaml`, read and joined with the fields it names.
+"""What plans may call the settings of a profile: `vocabulary.yaml`, read and joined with the fields
+it names.
 
 Configs know nothing of plans. A setting becomes ablatable by an entry in the vocabulary, under its
 path in the profile; a profile class of one's own adds entries as its class attribute `vocabulary`.
@@ -66,21 +67,31 @@ class KnobField:
 @functools.cache
 def packaged_vocabulary() -> Mapping[str, Knob]:
     """Path in the profile -> knob, as vocabulary.yaml lists them."""
-    text = (resources.files("chunkwise.lab.resolve") / "vocabulary.yaml").read_text(encoding="utf-8")
+    text = (resources.files("chunkwise.lab.resolve") / "vocabulary.yaml").read_text(
+        encoding="utf-8"
+    )
     entries = parse_yaml(text, "vocabulary.yaml")
-    return {path: Knob.parse(entry, where=f"vocabulary.yaml, {path}") for path, entry in entries.items()}
+    return {
+        path: Knob.parse(entry, where=f"vocabulary.yaml, {path}") for path, entry in entries.items()
+    }
 
 
 def knob_fields(config_class: type[Config], vocabulary: Mapping[str, Knob]) -> dict[str, KnobField]:
-    """The fields of a config class that the vocabulary names, in its order; names of fields that are not there are
-    left out, since a smaller profile class has fewer settings.
+    """The fields of a config class that the vocabulary names, in its order; names of fields that
+    are not there are left out, since a smaller profile class has fewer settings.
     """
     annotations = _annotations(config_class)
-    return {path: KnobField(path, knob, annotations[path]) for path, knob in vocabulary.items() if path in annotations}
+    return {
+        path: KnobField(path, knob, annotations[path])
+        for path, knob in vocabulary.items()
+        if path in annotations
+    }
 
 
 def _annotations(config_class: type[Config], above: str = "") -> dict[str, Any]:
-    """Dotted path -> type, of all fields. Lists of configs are not entered: an item has no path that stays."""
+    """Dotted path -> type, of all fields. Lists of configs are not entered: an item has no path
+    that stays.
+    """
     annotations: dict[str, Any] = {}
     for name, info in config_class.model_fields.items():
         annotations[f"{above}{name}"] = info.annotation

@@ -1,8 +1,9 @@
 """A short calibration: how fast this machine trains and evaluates at a profile's sizes.
 
-The profile is run in miniature by the real stages: made-up words in place of its corpus, its own model, batch and row
-lengths. Everything is run twice, short and long, and the rate is read off the difference, which is free of loading and
-of first-time costs. All workers do it at once, since cores that share memory slow each other down.
+The profile is run in miniature by the real stages: made-up words in place of its corpus, its own
+model, batch and row lengths. Everything is run twice, short and long, and the rate is read off the
+difference, which is free of loading and of first-time costs. All workers do it at once, since cores
+that share memory slow each other down.
 
 Cost: about a minute for the laptop profile, most of it imports and first calls.
 """
@@ -66,7 +67,10 @@ def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Cos
             seconds = max(1e-3, artefacts[1].record.seconds - artefacts[0].record.seconds)
             at = [costs, costs]
             if text:  # evaluations read as much as their own text holds
-                at = [replace(costs, text_tokens=schedule.artefacts[source.id].counts["tokens"]) for source in text]
+                at = [
+                    replace(costs, text_tokens=schedule.artefacts[source.id].counts["tokens"])
+                    for source in text
+                ]
             known = rates.setdefault(short.stage.name, [0.0, 0.0])
             known[0] += at[1].work(long) - at[0].work(short)
             known[1] += seconds
@@ -76,8 +80,10 @@ def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Cos
     costs.rates = {stage: known for stage, known in rates.items() if known[0] > 0}
     measured = ", ".join(costs.rates)
     return costs, (
-        f"{measured} were run at this profile's sizes on made-up text, on {workers} workers at once, for "
-        f"{SHORT_STEPS} and {LONG_STEPS} steps (or {SHORT_BATCHES} and {LONG_BATCHES} batches); the difference gives "
+        f"{measured} were run at this profile's sizes on made-up text, on {workers} workers at "
+        "once, for "
+        f"{SHORT_STEPS} and {LONG_STEPS} steps (or {SHORT_BATCHES} and {LONG_BATCHES} batches); "
+        "the difference gives "
         f"the rate. It took {time.monotonic() - started:.0f} s."
     )
 
@@ -86,7 +92,9 @@ Probe = tuple[Job, Job, tuple[Job, Job] | None]
 """A short job, a long one, and for evaluations the texts that they read."""
 
 
-def _probes(profile: Profile, folder: Path, workers: int, stages: set[str]) -> tuple[Jobs, list[Probe]]:
+def _probes(
+    profile: Profile, folder: Path, workers: int, stages: set[str]
+) -> tuple[Jobs, list[Probe]]:
     """What is run: data once, and for each worker every training and evaluation twice."""
     small = _miniature(profile, folder)
     asks = bool(stages & {"qa", "instruct"})
@@ -106,7 +114,9 @@ def _probes(profile: Profile, folder: Path, workers: int, stages: set[str]) -> t
         tuning = small.instruct_config()
         if "instruct" in stages and tuning is not None:
             inputs = {"model": retrofit, "instructions": data.questions, "tokens": data.tokens}
-            trainings.append(jobs.add(INSTRUCT, tuning, inputs | {"datastore": data.datastore}, seed=worker))
+            trainings.append(
+                jobs.add(INSTRUCT, tuning, inputs | {"datastore": data.datastore}, seed=worker)
+            )
         probes += [(job, _longer(jobs, job), None) for job in trainings if job.stage.name in stages]
         if "perplexity" in stages:
             probes.append(_text_probe(jobs, small, data, retrofit))
@@ -117,14 +127,20 @@ def _probes(profile: Profile, folder: Path, workers: int, stages: set[str]) -> t
 
 def _base(jobs: Jobs, small: Profile, data: Data, worker: int) -> Job:
     if small.base is None:
-        return jobs.add(ADOPTED_BASE, AdoptedBase(name=str(small.pretrained)), {"tokens": data.tokens})
+        return jobs.add(
+            ADOPTED_BASE, AdoptedBase(name=str(small.pretrained)), {"tokens": data.tokens}
+        )
     return jobs.add(BASE, small.base, {"sequences": data.text}, seed=worker)
 
 
 def _longer(jobs: Jobs, job: Job) -> Job:
     """The same training for more steps."""
     config = job.config.model_copy(
-        update={"train": job.config.train.model_copy(update={"steps": LONG_STEPS, "log_steps": LONG_STEPS})}
+        update={
+            "train": job.config.train.model_copy(
+                update={"steps": LONG_STEPS, "log_steps": LONG_STEPS}
+            )
+        }
     )
     inputs = {name: jobs[needed] for name, needed in job.inputs.items()}
     return jobs.add(job.stage, config, inputs, seed=job.replicate)
@@ -134,30 +150,49 @@ def _text_probe(jobs: Jobs, small: Profile, data: Data, model: Job) -> Probe:
     texts, pair = [], []
     for batches in (SHORT_BATCHES, LONG_BATCHES):
         tokens = batches * small.perplexity.batch_rows * small.evaluation_text.sequence_tokens
-        text = jobs.add(SEQUENCES, small.evaluation_text.model_copy(update={"max_tokens": tokens}),
-                        {"tokens": data.tokens})  # fmt: skip
-        table = jobs.add(NEIGHBOURS, small.neighbours, {"datastore": data.datastore, "sequences": text})
-        config = small.perplexity.model_copy(update={"k": small.retrofit.retro.neighbours, "overlap_neighbours": 0})
-        inputs = {"model": model, "sequences": text, "neighbours": table, "datastore": data.datastore}
+        text = jobs.add(
+            SEQUENCES,
+            small.evaluation_text.model_copy(update={"max_tokens": tokens}),
+            {"tokens": data.tokens},
+        )
+        table = jobs.add(
+            NEIGHBOURS, small.neighbours, {"datastore": data.datastore, "sequences": text}
+        )
+        config = small.perplexity.model_copy(
+            update={"k": small.retrofit.retro.neighbours, "overlap_neighbours": 0}
+        )
+        inputs = {
+            "model": model,
+            "sequences": text,
+            "neighbours": table,
+            "datastore": data.datastore,
+        }
         pair.append(jobs.add(PERPLEXITY, config, inputs))
         texts.append(text)
     return pair[0], pair[1], (texts[0], texts[1])
 
 
 def _question_probe(jobs: Jobs, small: Profile, data: Data, model: Job) -> Probe:
-    inputs = {"model": model, "questions": data.questions, "question_neighbours": data.question_neighbours}
+    inputs = {
+        "model": model,
+        "questions": data.questions,
+        "question_neighbours": data.question_neighbours,
+    }
     inputs |= {"datastore": data.datastore, "tokens": data.tokens}
     pair = []
     for batches in (SHORT_BATCHES, LONG_BATCHES):
         config = small.qa.model_copy(
-            update={"n_questions": batches * small.qa.batch_questions, "k": small.retrofit.retro.neighbours,
-                    "n_generate": 0}
-        )  # fmt: skip
+            update={
+                "n_questions": batches * small.qa.batch_questions,
+                "k": small.retrofit.retro.neighbours,
+                "n_generate": 0,
+            }
+        )
         pair.append(jobs.add(QA, config, inputs))
     return pair[0], pair[1], None
 
 
-# --- the miniature -----------------------------------------------------------------------------------------------
+# --- the miniature --------------------------------------------------------------------------------
 
 
 def _miniature(profile: Profile, folder: Path) -> Profile:
@@ -167,24 +202,38 @@ def _miniature(profile: Profile, folder: Path) -> Profile:
     changes = {
         "corpus": {
             "sources": [{"kind": "jsonl", "path": str(folder / "text.jsonl")}],
-            "near_duplicate_jaccard": None, "decontaminate_jaccard": None, "valid_fraction": 0.3, "held_fraction": 0.35,
+            "near_duplicate_jaccard": None,
+            "decontaminate_jaccard": None,
+            "valid_fraction": 0.3,
+            "held_fraction": 0.35,
         },
         "tokenizer": tokenizer_config(profile).model_dump(mode="json"),
         "training_text.max_tokens": LONG_STEPS * batch * row,
         "evaluation_text.max_tokens": 8 * row,
-        "questions.questions": LONG_BATCHES * profile.qa.batch_questions, "questions.min_questions": 1,
+        "questions.questions": LONG_BATCHES * profile.qa.batch_questions,
+        "questions.min_questions": 1,
         "questions.instructions": 200,
         "datastore.splits": ["train", "held"],
-        "view": {}, "replicates": 1,
+        "view": {},
+        "replicates": 1,
         "retrofit.made_neighbours.share": 0.0,  # a curriculum is longer than these few steps
-    }  # fmt: skip
+    }
     for section in ("base", "retrofit", "instruct"):
         if getattr(profile, section) is not None:
-            train = {"steps": SHORT_STEPS, "tokens": None, "warmup_steps": 0, "validation_sequences": 0}
+            train = {
+                "steps": SHORT_STEPS,
+                "tokens": None,
+                "warmup_steps": 0,
+                "validation_sequences": 0,
+            }
             train |= {"checkpoint_steps": None, "log_steps": SHORT_STEPS}
             changes |= {f"{section}.train.{name}": value for name, value in train.items()}
-    changed = profile.changed({path: value for path, value in changes.items() if "train." not in path})
-    values = changed.model_dump(mode="json")  # steps and tokens exclude each other, so they must change together
+    changed = profile.changed(
+        {path: value for path, value in changes.items() if "train." not in path}
+    )
+    values = changed.model_dump(
+        mode="json"
+    )  # steps and tokens exclude each other, so they must change together
     for path, value in changes.items():
         if "train." in path:
             section, _, name = path.split(".")
@@ -193,11 +242,16 @@ def _miniature(profile: Profile, folder: Path) -> Profile:
 
 
 def _write_text(folder: Path) -> None:
-    """Documents of made-up words, in the form that questions are made from; enough pairs for any small vocabulary."""
+    """Documents of made-up words, in the form that questions are made from; enough pairs for any
+    small vocabulary.
+    """
     draw = random.Random(0)
 
     def word() -> str:
-        return "".join(draw.choice("bcdfghjklmnpqrstvwxz") + draw.choice("aeiou") for _ in range(draw.randint(2, 5)))
+        return "".join(
+            draw.choice("bcdfghjklmnpqrstvwxz") + draw.choice("aeiou")
+            for _ in range(draw.randint(2, 5))
+        )
 
     common = [word() for _ in range(3000)]
     rows = []

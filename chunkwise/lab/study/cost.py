@@ -1,8 +1,9 @@
-"""How long jobs take: a formula for how they compare, and what was measured for how fast this machine is.
+"""How long jobs take: a formula for how they compare, and what was measured for how fast this
+machine is.
 
-Seconds of a job = its work (operations, by formula) / the rate of its stage + a fixed overhead. A rate starts as a
-guess, comes from the calibration of a dry run, and is corrected by every job that ends. Good to some tens of percent,
-which is enough for the order of jobs and for the time left.
+Seconds of a job = its work (operations, by formula) / the rate of its stage + a fixed overhead. A
+rate starts as a guess, comes from the calibration of a dry run, and is corrected by every job that
+ends. Good to some tens of percent, which is enough for the order of jobs and for the time left.
 """
 
 from __future__ import annotations
@@ -18,11 +19,22 @@ TRAININGS = ("base", "retrofit", "twin", "in-prompt", "instruct")
 FIRST_RATE = 3e10  # operations a second of one core: small models in bfloat16 on a CPU that has it
 OVERHEAD_SECONDS = 1.0  # loading a model, writing an artefact
 DATA_SECONDS = {
-    "corpus": 30.0, "tokenizer": 8.0, "tokens": 8.0, "sequences": 1.0, "questions": 10.0, "datastore": 5.0,
-    "neighbours": 20.0, "question-neighbours": 3.0, "adopted-base": 2.0, "bag-of-words": 3.0, "rebuild-check": 3.0,
+    "corpus": 30.0,
+    "tokenizer": 8.0,
+    "tokens": 8.0,
+    "sequences": 1.0,
+    "questions": 10.0,
+    "datastore": 5.0,
+    "neighbours": 20.0,
+    "question-neighbours": 3.0,
+    "adopted-base": 2.0,
+    "bag-of-words": 3.0,
+    "rebuild-check": 3.0,
     "gate-off-check": 1.0,
-}  # fmt: skip
-"""Stages whose work depends on text that has not been read: guesses for a corpus of some ten million tokens."""
+}
+"""Stages whose work depends on text that has not been read: guesses for a corpus of some ten
+million tokens.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,9 @@ class Costs:
     rates: dict[str, list[float]] = field(default_factory=dict)
 
     def work(self, job: Job) -> float:
-        """Operations that a job needs, about: 2 for each weight and token, three times as many in training."""
+        """Operations that a job needs, about: 2 for each weight and token, three times as many in
+        training.
+        """
         if job.stage.name in TRAININGS:
             train = job.config.train
             row = self.train_row_tokens
@@ -64,8 +78,17 @@ class Costs:
             retro = getattr(job.config, "retro", None)
             neighbours = retro.neighbours if retro else 0
             if job.stage.name == "in-prompt":
-                row += (row // job.config.chunk_tokens) * job.config.neighbours * 2 * job.config.chunk_tokens
-            return 3 * rows * (self._decoder(row) + (self._retrieval(row, neighbours, retro) if retro else 0))
+                row += (
+                    (row // job.config.chunk_tokens)
+                    * job.config.neighbours
+                    * 2
+                    * job.config.chunk_tokens
+                )
+            return (
+                3
+                * rows
+                * (self._decoder(row) + (self._retrieval(row, neighbours, retro) if retro else 0))
+            )
         if job.stage.name == "perplexity":
             tokens, k = self.text_tokens, job.config.k
             if job.config.condition == "in_prompt":
@@ -75,7 +98,9 @@ class Costs:
         if job.stage.name == "qa":
             prompt = job.config.prompt_tokens if job.config.in_prompt else 64
             asked = min(job.config.n_questions or self.n_questions, self.n_questions)
-            written = min(job.config.n_generate, asked) * job.config.max_answer_tokens * 8  # one token at a time
+            written = (
+                min(job.config.n_generate, asked) * job.config.max_answer_tokens * 8
+            )  # one token at a time
             return self._decoder(asked * (prompt + 2 * 4 * 24) + written)
         return 0.0
 
@@ -97,7 +122,9 @@ class Costs:
             return measured[1] / measured[0] if measured else DATA_SECONDS[job.stage.name]
         if not measured:
             known = [rate for stage, rate in self.rates.items() if stage not in DATA_SECONDS]
-            amount, seconds = (sum(column) for column in zip(*known, strict=True)) if known else (FIRST_RATE, 1.0)
+            amount, seconds = (
+                (sum(column) for column in zip(*known, strict=True)) if known else (FIRST_RATE, 1.0)
+            )
         else:
             amount, seconds = measured
         return OVERHEAD_SECONDS + self.work(job) / (amount / max(seconds, 1e-3))
@@ -118,10 +145,14 @@ class Costs:
             self.n_questions = int(artefact.counts["questions"])
         elif job.stage.name in ("base", "adopted-base"):
             size = read_json(artefact.file("model/config.json"))
-            width, layers = (size.get(ours, size.get(gpt2)) for ours, gpt2 in
-                             (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer")))  # fmt: skip
+            width, layers = (
+                size.get(ours, size.get(gpt2))
+                for ours, gpt2 in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"))
+            )
             if width and layers:
-                self.decoder = Decoder(width, layers, size.get("vocab_size", self.decoder.vocabulary))
+                self.decoder = Decoder(
+                    width, layers, size.get("vocab_size", self.decoder.vocabulary)
+                )
 
 
 def costs_of(profile: Any) -> Costs:

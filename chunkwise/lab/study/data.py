@@ -17,8 +17,16 @@ from chunkwise.lab.profile import Profile
 from chunkwise.neighbours.stages import NEIGHBOURS, QUESTION_NEIGHBOURS
 from chunkwise.training.pretrained import base_folder
 
-DATA_STAGES = ("corpus", "tokenizer", "tokens", "sequences", "questions", "datastore", "neighbours",
-               "question-neighbours")  # fmt: skip
+DATA_STAGES = (
+    "corpus",
+    "tokenizer",
+    "tokens",
+    "sequences",
+    "questions",
+    "datastore",
+    "neighbours",
+    "question-neighbours",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,9 @@ class Data:
 
 
 def tokenizer_config(profile: Profile) -> TokenizerConfig:
-    """The profile's tokenizer; where a decoder is taken as it is and no other was named, the decoder's own."""
+    """The profile's tokenizer; where a decoder is taken as it is and no other was named, the
+    decoder's own.
+    """
     if profile.pretrained is None or profile.tokenizer.pretrained is not None:
         return profile.tokenizer
     return profile.tokenizer.model_copy(update={"pretrained": str(base_folder(profile.pretrained))})
@@ -54,7 +64,9 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
     tokenizer = jobs.add(TOKENIZER, tokenizer_config(profile), {"corpus": corpus})
     tokens = jobs.add(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
     text = jobs.add(SEQUENCES, profile.training_text, {"tokens": tokens}, detail="training")
-    evaluation = jobs.add(SEQUENCES, profile.evaluation_text, {"tokens": tokens}, detail="evaluation")
+    evaluation = jobs.add(
+        SEQUENCES, profile.evaluation_text, {"tokens": tokens}, detail="evaluation"
+    )
     validation = None
     rows = profile.retrofit.train.validation_sequences
     if rows:  # curves read a few rows: no need to search neighbours for the whole split
@@ -73,7 +85,20 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
         profile.question_neighbours,
         {"datastore": datastore, "questions": asked, "tokens": tokens},
     )
-    text_neighbours, evaluation_neighbours = table(text, "training"), table(evaluation, "evaluation")
+    text_neighbours, evaluation_neighbours = (
+        table(text, "training"),
+        table(evaluation, "evaluation"),
+    )
     assert text_neighbours and evaluation_neighbours
-    return Data(tokens, text, validation, evaluation, asked, datastore, text_neighbours,
-                table(validation, "validation"), evaluation_neighbours, found)  # fmt: skip
+    return Data(
+        tokens,
+        text,
+        validation,
+        evaluation,
+        asked,
+        datastore,
+        text_neighbours,
+        table(validation, "validation"),
+        evaluation_neighbours,
+        found,
+    )

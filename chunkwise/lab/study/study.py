@@ -1,17 +1,21 @@
-"""What a study computes: arms x replicates x evaluations, as jobs that share all they can, and what is compared.
+"""What a study computes: arms x replicates x evaluations, as jobs that share all they can, and what
+is compared.
 
-    corpus -> tokenizer -> tokens -> text, evaluation text, questions, datastore -> neighbour tables     (study_data)
-    base -> retrofit | twin | in-prompt [-> instruct] -> perplexity, qa          per arm and replicate   (Study)
+    corpus -> tokenizer -> tokens -> text, questions, datastore -> neighbour tables   (data)
+    base -> retrofit | twin | in-prompt [-> instruct] -> perplexity, qa               (Study)
 
-Every arm is carried through the whole chain of its own profile; jobs of equal identity are one job (`jobs`), so what
-arms share is found, not declared. For five arms and three replicates the base is trained once, and a smaller datastore
-costs two evaluations.
+Every arm is carried through the whole chain of its own profile; jobs of equal identity are one job
+(`jobs`), so what arms share is found, not declared. For five arms and three replicates the base is
+trained once, and a smaller datastore costs two evaluations.
 
 Which text is read under which setting:
 
-    perplexity  before tuning: retro with found, random and oracle neighbours and gate 0; the twin; variants as trained
-    questions   after tuning: the tested cell of a Retro model is `both` (encoder and prompt), of the twin `prompt`
-    views       `swap`: the trained model reads another datastore. `retrain`: it was trained on it too
+    perplexity  before tuning: retro with found, random and oracle neighbours and gate 0; the twin;
+                variants as trained
+    questions   after tuning: the tested cell of a Retro model is `both` (encoder and prompt), of
+                the twin `prompt`
+    views       `swap`: the trained model reads another datastore. `retrain`: it was trained on it
+                too
 """
 
 from __future__ import annotations
@@ -40,15 +44,27 @@ QUESTION_METRICS = ("choice_accuracy", "exact_match", "f1", "answer_nll")
 WRITTEN_METRICS = ("exact_match", "f1")
 RETRO, TWIN, BASE = "retro", "twin", "base"
 PLACEBO, TWIN_PLACEBO, UNTUNED, WORDS, WORDS_PLACEBO = (
-    "placebo", "twin-placebo", "untuned", "bag-of-words", "bag-of-words-placebo",
-)  # fmt: skip
-"""Arms of cells that are no training of their own: the same models read placebo passages or were not tuned."""
+    "placebo",
+    "twin-placebo",
+    "untuned",
+    "bag-of-words",
+    "bag-of-words-placebo",
+)
+"""Arms of cells that are no training of their own: the same models read placebo passages or were
+not tuned.
+"""
 
-NATURAL = {"in_prompt": ("in_prompt", "prompt"), "wider": ("none", "prompt"), "none": ("none", "prompt")}
+NATURAL = {
+    "in_prompt": ("in_prompt", "prompt"),
+    "wider": ("none", "prompt"),
+    "none": ("none", "prompt"),
+}
 """Mechanism without cross-attention -> condition for text, cell for questions."""
 
 CONDITION = {"found": "on", "random": "random", "shuffled": "shuffled", "own": "own"}
-"""Source of the neighbours in training -> condition for text: what is read is of the kind that was trained with."""
+"""Source of the neighbours in training -> condition for text: what is read is of the kind that was
+trained with.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,8 @@ class Evaluation:
 
 @dataclass
 class Study:
-    """All jobs, and what their results mean. Built from plan and profile alone; nothing here has run.
+    """All jobs, and what their results mean. Built from plan and profile alone; nothing here has
+    run.
 
     Attributes:
         views: id -> view of the datastore, FULL first.
@@ -102,7 +119,7 @@ class Study:
     rebuild_check: Job | None = None
     gate_check: Job | None = None
 
-    # --- what a profile and a plan ask for ---------------------------------------------------------------------
+    # --- what a profile and a plan ask for --------------------------------------------------------
 
     @property
     def asks_questions(self) -> bool:
@@ -111,11 +128,20 @@ class Study:
 
     @property
     def metric_ids(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(metric for entry in self.resolution.entries for metric in self.metrics_of(entry)))
+        return tuple(
+            dict.fromkeys(
+                metric for entry in self.resolution.entries for metric in self.metrics_of(entry)
+            )
+        )
 
     def metrics_of(self, entry) -> tuple[str, ...]:
-        """Measured metrics of an entry, the primary one first; the profile's where it names none that we know."""
-        return tuple(dict.fromkeys(metric.id for metric in entry.metrics if metric.id)) or self.profile.metrics
+        """Measured metrics of an entry, the primary one first; the profile's where it names none
+        that we know.
+        """
+        return (
+            tuple(dict.fromkeys(metric.id for metric in entry.metrics if metric.id))
+            or self.profile.metrics
+        )
 
     @property
     def replicates(self) -> range:
@@ -126,7 +152,7 @@ class Study:
         view = self.views[view_id]
         return None if view == ViewConfig() else view
 
-    # --- building ----------------------------------------------------------------------------------------------
+    # --- building ---------------------------------------------------------------------------------
 
     def train(self, trained: Trained) -> Trained:
         """Add the jobs that train an arm, in all replicates."""
@@ -144,11 +170,18 @@ class Study:
         inputs = {"base": base, "sequences": data.text, "validation": data.validation}
         if trained.mechanism in ("none", "wider"):
             return self.jobs.add(trainings.TWIN, profile.twin_config(), inputs, **about)
-        inputs |= {"neighbours": data.text_neighbours, "validation_neighbours": data.validation_neighbours}
+        inputs |= {
+            "neighbours": data.text_neighbours,
+            "validation_neighbours": data.validation_neighbours,
+        }
         inputs |= {"datastore": data.datastore}
         if trained.mechanism == "in_prompt":
-            return self.jobs.add(trainings.IN_PROMPT, profile.in_prompt_config(trained.view), inputs, **about)
-        return self.jobs.add(trainings.RETROFIT, profile.retrofit_config(trained.view), inputs, **about)
+            return self.jobs.add(
+                trainings.IN_PROMPT, profile.in_prompt_config(trained.view), inputs, **about
+            )
+        return self.jobs.add(
+            trainings.RETROFIT, profile.retrofit_config(trained.view), inputs, **about
+        )
 
     def base(self, profile: Profile, data: Data, replicate: int) -> Job:
         """The decoder that a replicate starts from."""
@@ -157,15 +190,24 @@ class Study:
             return self.jobs.add(trainings.ADOPTED_BASE, adopted, {"tokens": data.tokens}, arm=BASE)
         inputs = {"sequences": data.text, "validation": data.validation}
         return self.jobs.add(
-            trainings.BASE, profile.base, inputs, seed=0 if profile.share_base else replicate, arm=BASE
+            trainings.BASE,
+            profile.base,
+            inputs,
+            seed=0 if profile.share_base else replicate,
+            arm=BASE,
         )
 
     def _tuned(self, trained: Trained, model: Job, replicate: int) -> Job:
         config = trained.profile.instruct_config(trained.view)
         if config is None or trained.data.questions is None:
             return model
-        if trained.mechanism != "cross-attention" or trained.profile.retrofit.neighbour_source != "found":
-            config = config.model_copy(update={"gate": 0})  # a plain decoder has no other, and controls find nothing
+        if (
+            trained.mechanism != "cross-attention"
+            or trained.profile.retrofit.neighbour_source != "found"
+        ):
+            config = config.model_copy(
+                update={"gate": 0}
+            )  # a plain decoder has no other, and controls find nothing
         data = trained.data
         inputs = {"model": model, "instructions": data.questions, "tokens": data.tokens}
         if config.passages or config.gate:
@@ -176,24 +218,36 @@ class Study:
         """Evaluate perplexity in every replicate; `at.condition` and `at.view` say how."""
         profile, data = trained.profile, trained.data
         view = trained.view or (profile.whole_view if at.view == FULL else self.view_of(at.view))
-        overlap = at.arm in (RETRO, TWIN) and at.condition in ("on", "off", "none") and at.view == FULL
+        overlap = (
+            at.arm in (RETRO, TWIN) and at.condition in ("on", "off", "none") and at.view == FULL
+        )
         for replicate in self.replicates:
             config = profile.perplexity.model_copy(
                 update={
-                    "condition": at.condition, "k": max(1, profile.neighbours_read), "view": view,
-                    "view_seed": replicate, "random_seed": replicate,
-                    # Overlap is a fact of the text, the same for all arms: three evaluations suffice.
+                    "condition": at.condition,
+                    "k": max(1, profile.neighbours_read),
+                    "view": view,
+                    "view_seed": replicate,
+                    "random_seed": replicate,
+                    # Overlap is a fact of the text, the same for all arms: three evaluations
+                    # suffice.
                     "overlap_neighbours": profile.perplexity.overlap_neighbours if overlap else 0,
                 }
-            )  # fmt: skip
+            )
             inputs = {"model": model or trained.models[replicate], "sequences": data.evaluation}
             inputs |= {"neighbours": data.evaluation_neighbours, "datastore": data.datastore}
             self._evaluate(PERPLEXITY, config.used(), inputs, at, replicate)
 
     def ask(
-        self, at: Selector, trained: Trained, *, cell: str | None = None, evidence: str = "found",
-        models: list[Job] | None = None, write: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        at: Selector,
+        trained: Trained,
+        *,
+        cell: str | None = None,
+        evidence: str = "found",
+        models: list[Job] | None = None,
+        write: bool = False,
+    ) -> None:
         """Answer the questions in every replicate.
 
         Args:
@@ -206,24 +260,33 @@ class Study:
             return
         for replicate in self.replicates:
             config = profile.qa.model_copy(
-                update={"cell": cell or at.condition, "evidence": evidence} | self._reading(trained, at, replicate)
+                update={"cell": cell or at.condition, "evidence": evidence}
+                | self._reading(trained, at, replicate)
             )
             source = profile.retrofit.neighbour_source
             if source != "found" and config.in_encoder and evidence == "found":
                 config = config.model_copy(update={"encoder_reads": source})
             if not write:
                 config = config.model_copy(update={"n_generate": 0})
-            inputs: dict[str, Job | None] = {"model": (models or trained.tuned)[replicate], "questions": data.questions}
+            inputs: dict[str, Job | None] = {
+                "model": (models or trained.tuned)[replicate],
+                "questions": data.questions,
+            }
             inputs |= {"question_neighbours": data.question_neighbours, "datastore": data.datastore}
             self._evaluate(QA, config.used(), inputs | {"tokens": data.tokens}, at, replicate)
 
-    def count_words(self, at: Selector, trained: Trained, *, reads: Any, evidence: Any = "found") -> None:
+    def count_words(
+        self, at: Selector, trained: Trained, *, reads: Any, evidence: Any = "found"
+    ) -> None:
         """The rival without a model, on the same questions and passages."""
         profile, data = trained.profile, trained.data
         for replicate in self.replicates:
             reading = self._reading(trained, at, replicate)
             reading.pop("k")
-            same = {name: getattr(profile.qa, name) for name in ("passages", "passage_chunks", "n_questions")}
+            same = {
+                name: getattr(profile.qa, name)
+                for name in ("passages", "passage_chunks", "n_questions")
+            }
             config = BagOfWordsConfig(reads=reads, evidence=evidence, **same, **reading)
             inputs = {"questions": data.questions, "question_neighbours": data.question_neighbours}
             inputs |= {"datastore": data.datastore, "tokens": data.tokens}
@@ -231,11 +294,15 @@ class Study:
 
     def _reading(self, trained: Trained, at: Selector, replicate: int) -> dict:
         """What passages are drawn from."""
-        view = trained.view or (trained.profile.whole_view if at.view == FULL else self.view_of(at.view))
+        view = trained.view or (
+            trained.profile.whole_view if at.view == FULL else self.view_of(at.view)
+        )
         k = max(1, trained.profile.neighbours_read)
         return {"k": k, "view": view, "view_seed": replicate, "placebo_seed": replicate}
 
-    def _evaluate(self, stage: Stage, config, inputs: Mapping[str, Job | None], at: Selector, replicate: int) -> None:
+    def _evaluate(
+        self, stage: Stage, config, inputs: Mapping[str, Job | None], at: Selector, replicate: int
+    ) -> None:
         view = "" if at.view == FULL else at.view
         detail = " ".join(part for part in (at.condition, view) if part)
         job = self.jobs.add(stage, config, inputs, replicate=replicate, arm=at.arm, detail=detail)
@@ -247,7 +314,9 @@ class Study:
 
 
 def kind_of(arm: Arm, baseline: Profile) -> str:
-    """What an arm needs: `view` (another datastore), `off` (a closed gate), or `training` of its own."""
+    """What an arm needs: `view` (another datastore), `off` (a closed gate), or `training` of its
+    own.
+    """
     if all(path.startswith("view.") for path in arm.changes):
         return "view"
     if arm.changes == {"retrofit.retro.gate": 0.0} and baseline.mechanism == "cross-attention":
@@ -274,18 +343,24 @@ def natural(profile: Profile) -> tuple[str, str]:
 def plan_study(profile: Profile, resolution: Resolution) -> Study:
     """All jobs and comparisons of a study.
 
-    Besides what the plan asks for, every study has the mechanism controls: the twin, gate 0, random neighbours and the
-    true continuation; and where questions are asked the cells that tell prompt, encoder and tuning apart.
+    Besides what the plan asks for, every study has the mechanism controls: the twin, gate 0, random
+    neighbours and the true continuation; and where questions are asked the cells that tell prompt,
+    encoder and tuning apart.
 
     Raises:
         ConfigError: the baseline itself has no retrieval.
     """
     if natural(profile) != ("on", "both"):
         raise ConfigError(
-            f"profile {profile.name}: the baseline of a study is a Retro model; got mechanism={profile.mechanism} "
-            f"with {profile.retrofit.retro.neighbours} neighbours, {profile.neighbours_read} of them read, source "
+            f"profile {profile.name}: the baseline of a study is a Retro model; got "
+            f"mechanism={profile.mechanism} "
+            f"with {profile.retrofit.retro.neighbours} neighbours, {profile.neighbours_read} of "
+            "them read, source "
             f"{profile.retrofit.neighbour_source}",
-            hint="leave `mechanism`, `evaluation_neighbours` and `neighbour_source` out; what differs is an arm",
+            hint=(
+                "leave `mechanism`, `evaluation_neighbours` and `neighbour_source` out; what "
+                "differs is an arm"
+            ),
         )
     study = Study(profile, resolution)
     data = prepare(study.jobs, profile, questions=study.asks_questions)
@@ -295,7 +370,9 @@ def plan_study(profile: Profile, resolution: Resolution) -> Study:
         if kind_of(arm, profile) == "view":
             study.views[arm.id] = arm.profile(profile).view
 
-    retro = Trained(RETRO, "Retro", "trained and read with retrieval", profile, "cross-attention", data)
+    retro = Trained(
+        RETRO, "Retro", "trained and read with retrieval", profile, "cross-attention", data
+    )
     twin = Trained(TWIN, "Twin", "same base, tokens and order, no retrieval", profile, "none", data)
     for always in (retro, twin):
         study.train(always)
@@ -316,7 +393,9 @@ def plan_study(profile: Profile, resolution: Resolution) -> Study:
     study.gate_check = study.jobs.add(GATE_OFF_CHECK, Config(), read)
     drawn = {view_id: view for view_id, view in study.views.items() if view_id != FULL}
     if drawn:
-        smallest = min(drawn.values(), key=lambda view: (view.fraction is None, view.fraction or 1.0))
+        smallest = min(
+            drawn.values(), key=lambda view: (view.fraction is None, view.fraction or 1.0)
+        )
         config = RebuildCheckConfig(view=smallest, view_seed=0, k=retro_neighbours(profile))
         inputs = {"neighbours": data.evaluation_neighbours, "datastore": data.datastore}
         study.rebuild_check = study.jobs.add(REBUILD_CHECK, config, inputs)
@@ -337,14 +416,25 @@ def _controls(study: Study, retro: Trained, twin: Trained) -> None:
     study.read_text(Selector(arm=TWIN, condition="none"), twin)
     bases = [study.base(study.profile, retro.data, replicate) for replicate in study.replicates]
     base = Trained(
-        BASE, "Base", "before continued training", study.profile, "none", retro.data, None, None, bases, bases
+        BASE,
+        "Base",
+        "before continued training",
+        study.profile,
+        "none",
+        retro.data,
+        None,
+        None,
+        bases,
+        bases,
     )
     study.trained[BASE] = base
     study.read_text(Selector(arm=BASE, condition="none"), base)
     if not study.asks_questions:
         return
     for cell in ("closed", "prompt", "encoder", "both"):
-        write = cell == "both" or (cell == "prompt" and _writes(study))  # prompt: gate-off's side of exact match
+        write = cell == "both" or (
+            cell == "prompt" and _writes(study)
+        )  # prompt: gate-off's side of exact match
         study.ask(Selector(arm=RETRO, condition=cell), retro, write=write)
     for cell in ("closed", "prompt"):
         study.ask(Selector(arm=TWIN, condition=cell), twin, write=cell == "prompt")
@@ -352,7 +442,9 @@ def _controls(study: Study, retro: Trained, twin: Trained) -> None:
     study.ask(Selector(arm=TWIN_PLACEBO, condition="prompt"), twin, evidence="placebo")
     study.count_words(Selector(arm=WORDS, condition="prompt"), retro, reads="passages")
     study.count_words(Selector(arm=WORDS, condition="closed"), retro, reads="question")
-    study.count_words(Selector(arm=WORDS_PLACEBO, condition="prompt"), retro, reads="passages", evidence="placebo")
+    study.count_words(
+        Selector(arm=WORDS_PLACEBO, condition="prompt"), retro, reads="passages", evidence="placebo"
+    )
     # Two more models for the waterfall: before continued pretraining, and before tuning.
     for cell in ("closed", "prompt"):
         study.ask(Selector(arm=BASE, condition=cell), base)
@@ -370,7 +462,11 @@ def _variant(study: Study, arm: Arm, data: Data) -> None:
     study.places[arm.id, arm.experiment] = places
     if arm.id == TWIN:
         return  # every study has it
-    own = data if _same_data(profile, study.profile) else prepare(study.jobs, profile, questions=study.asks_questions)
+    own = (
+        data
+        if _same_data(profile, study.profile)
+        else prepare(study.jobs, profile, questions=study.asks_questions)
+    )
     label = arm.label[:1].upper() + arm.label[1:]
     trained = study.train(Trained(arm.id, label, arm.done, profile, mechanism, own, None, arm))
     study.read_text(places[0], trained)
@@ -379,8 +475,17 @@ def _variant(study: Study, arm: Arm, data: Data) -> None:
 
 
 def _same_data(one: Profile, other: Profile) -> bool:
-    fields = ("corpus", "tokenizer", "training_text", "evaluation_text", "questions", "datastore", "neighbours",
-              "question_neighbours", "pretrained")  # fmt: skip
+    fields = (
+        "corpus",
+        "tokenizer",
+        "training_text",
+        "evaluation_text",
+        "questions",
+        "datastore",
+        "neighbours",
+        "question_neighbours",
+        "pretrained",
+    )
     return all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
@@ -396,7 +501,16 @@ def _view_arm(study: Study, arm: Arm, retro: Trained) -> None:
     name = f"{RETRO}-{arm.id}"
     label, words = f"Retro trained on {arm.label}", f"trained and read with {arm.done}"
     trained = study.train(
-        Trained(name, label, words, study.profile, "cross-attention", retro.data, study.views[arm.id], arm)
+        Trained(
+            name,
+            label,
+            words,
+            study.profile,
+            "cross-attention",
+            retro.data,
+            study.views[arm.id],
+            arm,
+        )
     )
     retrained = Selector(arm=name, view=arm.id), Selector(arm=name, condition="both", view=arm.id)
     study.places[arm.id, "retrain"] = retrained
@@ -410,16 +524,22 @@ def _writes(study: Study) -> bool:
 
 
 def _comparisons(study: Study) -> Iterator[Comparison]:
-    """One for each arm of each entry and experiment, in the plan's order, the primary experiment first."""
+    """One for each arm of each entry and experiment, in the plan's order, the primary experiment
+    first.
+    """
     for entry in study.resolution.entries:
         metrics = study.metrics_of(entry)
         extra = "swap" if study.profile.size_experiment == "retrain" else None
-        asked: list[tuple[Arm, Any]] = [(arm, arm.experiment) for arm in entry.arms if arm.role != "reference"]
+        asked: list[tuple[Arm, Any]] = [
+            (arm, arm.experiment) for arm in entry.arms if arm.role != "reference"
+        ]
         asked += [(arm, extra) for arm, experiment in asked if extra and experiment == "retrain"]
         for arm, experiment in asked:
             at_text, at_questions = study.places[arm.id, experiment]
             against = (
-                study.places["baseline", "arm"] if arm.against == "baseline" else study.places[arm.against, experiment]
+                study.places["baseline", "arm"]
+                if arm.against == "baseline"
+                else study.places[arm.against, experiment]
             )
             exploratory = arm.role == "second-meaning" or experiment != arm.experiment
             share = study.profile.view.fraction or 1.0
@@ -430,7 +550,11 @@ def _comparisons(study: Study) -> Iterator[Comparison]:
                 arm=at_text,
                 baseline=against[0],
                 metrics=metrics,
-                at={metric: (at_questions, against[1]) for metric in metrics if metric in QUESTION_METRICS},
+                at={
+                    metric: (at_questions, against[1])
+                    for metric in metrics
+                    if metric in QUESTION_METRICS
+                },
                 experiment=experiment,
                 role="extra" if exploratory else "primary",
                 series=arm.series,

@@ -24,13 +24,21 @@ if TYPE_CHECKING:
 def answers(s: Material) -> Blocks:
     rows: list[Row] = []
     for i, one in s.shown:
-        experiment = f" \N{MIDDLE DOT} {say.EXPERIMENTS[one.experiment]}" if one.experiment != "arm" else ""
+        experiment = (
+            f" \N{MIDDLE DOT} {say.EXPERIMENTS[one.experiment]}" if one.experiment != "arm" else ""
+        )
         heading = f"{one.entry}{experiment} \N{MIDDLE DOT} compared with {one.baseline}"
         if not any(row.kind == "group" and row.cells[0] == heading for row in rows):
             rows.append(Row([heading], "group"))
         metric = s.metric(one.metric)
-        realised = f" ({say.percent(one.realised_fraction)} of its tokens)" if one.realised_fraction else ""
-        in_sds = one.difference / one.seed_sd if one.difference is not None and one.seed_sd else None
+        realised = (
+            f" ({say.percent(one.realised_fraction)} of its tokens)"
+            if one.realised_fraction
+            else ""
+        )
+        in_sds = (
+            one.difference / one.seed_sd if one.difference is not None and one.seed_sd else None
+        )
         rows.append(
             Row(
                 [
@@ -57,11 +65,16 @@ def answers(s: Material) -> Blocks:
     used = dict.fromkeys(one.metric for one in contrasts)
     thresholds = ", ".join(f"{s.metric(id).title} {say.threshold(s.metric(id))}" for id in used)
     how = (
-        "Difference: arm minus baseline, of a slope the change per halving; the mean over paired replicates with its "
-        "t interval at the Holm level. Perplexity is analysed in nats per token. \N{GREEK CAPITAL LETTER DELTA}/SD: "
-        f"in SDs of the paired differences. Holm p: the primary family has {tested} tested contrasts, the first "
-        "metric of each entry and, for an ordered replacement, its slope. Further metrics, the sizes under a slope "
-        "and second experiments are exploratory families of their own. Smallest difference that counts, set before "
+        "Difference: arm minus baseline, of a slope the change per halving; the mean over paired "
+        "replicates with its "
+        "t interval at the Holm level. Perplexity is analysed in nats per token. "
+        "\N{GREEK CAPITAL LETTER DELTA}/SD: "
+        f"in SDs of the paired differences. Holm p: the primary family has {tested} tested "
+        "contrasts, the first "
+        "metric of each entry and, for an ordered replacement, its slope. Further metrics, the "
+        "sizes under a slope "
+        "and second experiments are exploratory families of their own. Smallest difference that "
+        "counts, set before "
         f"running: {thresholds}."
     )
     headers = [
@@ -75,7 +88,11 @@ def answers(s: Material) -> Blocks:
         "n",
         "Verdict",
     ]
-    return [Table(headers, rows, words=(0, 1, 8), kind="answers"), Text(f"Verdicts. {key}.", "note"), Text(how, "note")]
+    return [
+        Table(headers, rows, words=(0, 1, 8), kind="answers"),
+        Text(f"Verdicts. {key}.", "note"),
+        Text(how, "note"),
+    ]
 
 
 def reading(s: Material) -> Blocks:
@@ -86,7 +103,11 @@ def reading(s: Material) -> Blocks:
             for _, one in s.shown
             if one.entry == entry.name and not one.family.startswith("levels")
         ]
-        blocks += [Text(f"{entry.name}: {entry.action.lower()} {entry.ablated_part}", "heading"), *said] if said else []
+        blocks += (
+            [Text(f"{entry.name}: {entry.action.lower()} {entry.ablated_part}", "heading"), *said]
+            if said
+            else []
+        )
     return blocks
 
 
@@ -95,9 +116,12 @@ def drawings(s: Material) -> Blocks:
     measured = [one for _, one in s.shown if one.difference is not None]
     if measured:
         caption = (
-            "Differences from the baseline with t intervals at each contrast's Holm level; the small ticks are the "
-            f"{s.study.replicates} replicates. The grey band holds differences too small to count. Filled: primary "
-            "family and further metrics. Open: sizes under a slope, second experiments. Diamonds: slopes. Numbers: "
+            "Differences from the baseline with t intervals at each contrast's Holm level; the "
+            "small ticks are the "
+            f"{s.study.replicates} replicates. The grey band holds differences too small to count. "
+            "Filled: primary "
+            "family and further metrics. Open: sizes under a slope, second experiments. Diamonds: "
+            "slopes. Numbers: "
             "the table above."
         )
         blocks.append(Figure("forest", forest(s.study, measured), caption))
@@ -112,7 +136,8 @@ def drawings(s: Material) -> Blocks:
         reference = s.study.reference
         source = f" Dotted: {reference.label}, {reference.source}." if reference else ""
         caption = (
-            f"Size of the datastore ({say.EXPERIMENTS[levels[0].experiment]}). A thin line per replicate, the mean "
+            f"Size of the datastore ({say.EXPERIMENTS[levels[0].experiment]}). A thin line per "
+            "replicate, the mean "
             f"thick, at the realised share of tokens.{source}"
         )
         name = f"dose-response-{levels[0].experiment}" + (f"-{place}" if place > 1 else "")
@@ -128,23 +153,54 @@ def _dose_table(s: Material, levels: Sequence[Comparison]) -> Table | None:
     full_at = levels[0].selectors(metric.id)[1]
     published = s.study.reference.shares if s.study.reference else {}
     rows = []
-    sizes = [("full", full_at, 1.0), *((one.label, one.selectors(metric.id)[0], one.fraction) for one in levels)]
+    sizes = [
+        ("full", full_at, 1.0),
+        *((one.label, one.selectors(metric.id)[0], one.fraction) for one in levels),
+    ]
     for label, at, target in sizes:
         replicates, columns = s.cells.paired(metric.id, at, full_at, *([twin] if twin else []))
         if not replicates:
             return None
-        values, at_full, *without = (np.array([cell.value for cell in column]) for column in columns)
-        fraction = float(np.mean([s.cells.fraction(at.view, r, target) or target for r in replicates]))
+        values, at_full, *without = (
+            np.array([cell.value for cell in column]) for column in columns
+        )
+        fraction = float(
+            np.mean([s.cells.fraction(at.view, r, target) or target for r in replicates])
+        )
         kept = None
         if without and (without[0] != at_full).all():
             share = 100 * (without[0] - values) / (without[0] - at_full)
             kept = f"{share.mean():.0f} %"
             interval = t_interval(share) if at != full_at else None
-            kept += f" [{interval[0]:.0f}, {interval[1]:.0f}]".replace("-", say.MINUS) if interval else ""
-        reference = f"{100 * published[f'{target:g}']:.0f} %" if f"{target:g}" in published else None
-        rows.append(Row([label, say.percent(fraction), say.level(metric, float(values.mean())), kept, reference]))
-    headers = ["Datastore", "Realised share of tokens", f"Mean {metric.title}", "Gain kept [95 %]", "Published"]
-    return Table(headers, rows, "Share of the gain over the twin that survives in a smaller datastore.")
+            kept += (
+                f" [{interval[0]:.0f}, {interval[1]:.0f}]".replace("-", say.MINUS)
+                if interval
+                else ""
+            )
+        reference = (
+            f"{100 * published[f'{target:g}']:.0f} %" if f"{target:g}" in published else None
+        )
+        rows.append(
+            Row(
+                [
+                    label,
+                    say.percent(fraction),
+                    say.level(metric, float(values.mean())),
+                    kept,
+                    reference,
+                ]
+            )
+        )
+    headers = [
+        "Datastore",
+        "Realised share of tokens",
+        f"Mean {metric.title}",
+        "Gain kept [95 %]",
+        "Published",
+    ]
+    return Table(
+        headers, rows, "Share of the gain over the twin that survives in a smaller datastore."
+    )
 
 
 def _badge(verdict: Verdict | str) -> Badge:
@@ -153,7 +209,9 @@ def _badge(verdict: Verdict | str) -> Badge:
 
 
 def forest(study: StudyResults, contrasts: Sequence[Contrast]) -> str:
-    """Difference and interval of each contrast, one panel per metric, the band of differences that do not count."""
+    """Difference and interval of each contrast, one panel per metric, the band of differences that
+    do not count.
+    """
     panels: dict[str, list[Contrast]] = {}
     for one in contrasts:
         if one.difference is not None:
@@ -162,33 +220,61 @@ def forest(study: StudyResults, contrasts: Sequence[Contrast]) -> str:
     def plot(figure: Canvas) -> None:
         rows = [len(members) + 0.9 for members in panels.values()]
         for axes, (metric_id, members) in zip(
-            np.ravel(figure.subplots(len(panels), 1, height_ratios=rows, squeeze=False)), panels.items(), strict=True
+            np.ravel(figure.subplots(len(panels), 1, height_ratios=rows, squeeze=False)),
+            panels.items(),
+            strict=True,
         ):
             metric = study.metric(metric_id)
-            axes.axvspan(-metric.threshold * metric.factor, metric.threshold * metric.factor, color=BAND, lw=0)
+            axes.axvspan(
+                -metric.threshold * metric.factor,
+                metric.threshold * metric.factor,
+                color=BAND,
+                lw=0,
+            )
             axes.axvline(0, color=MUTED, lw=0.8)
             for y, one in enumerate(members):
                 assert one.difference is not None
                 primary = one.family == "primary" or one.family.startswith("secondary")
                 centre = one.difference * metric.factor
                 if one.interval:
-                    axes.plot(np.multiply(one.interval, metric.factor), [y, y], color=INK, lw=2 if primary else 1)
-                axes.plot(np.multiply(one.differences, metric.factor), [y + 0.26] * one.n, "|", color=MUTED, ms=5)
-                axes.plot(centre, y, "D" if one.kind == "slope" else "o", ms=6,
-                          color=INK, mfc=INK if primary else "white")  # fmt: skip
+                    axes.plot(
+                        np.multiply(one.interval, metric.factor),
+                        [y, y],
+                        color=INK,
+                        lw=2 if primary else 1,
+                    )
+                axes.plot(
+                    np.multiply(one.differences, metric.factor),
+                    [y + 0.26] * one.n,
+                    "|",
+                    color=MUTED,
+                    ms=5,
+                )
+                axes.plot(
+                    centre,
+                    y,
+                    "D" if one.kind == "slope" else "o",
+                    ms=6,
+                    color=INK,
+                    mfc=INK if primary else "white",
+                )
             axes.set_yticks(range(len(members)), [_label(one) for one in members])
             axes.set_ylim(len(members) - 0.4, -0.6)
             axes.grid(axis="y", visible=False)
             better = "lower is better" if metric.better == "lower" else "higher is better"
             axes.set_title(f"{metric.title}: difference, {metric.unit} ({better})")
 
-    alt = "Differences with intervals: " + "; ".join(f"{one.arm} {one.metric} {one.verdict}" for one in contrasts)
+    alt = "Differences with intervals: " + "; ".join(
+        f"{one.arm} {one.metric} {one.verdict}" for one in contrasts
+    )
     height = sum(0.62 + 0.3 * len(members) for members in panels.values())
     return draw("forest", alt, height, plot)
 
 
 def dose_response(study: StudyResults, levels: Sequence[Comparison]) -> str:
-    """Metric against realised fraction: a thin line per replicate, the mean thick, the twin as a level line."""
+    """Metric against realised fraction: a thin line per replicate, the mean thick, the twin as a
+    level line.
+    """
     cells, first = Cells(study), levels[0]
 
     def panel(axes: Axes, metric: Metric) -> None:
@@ -197,19 +283,37 @@ def dose_response(study: StudyResults, levels: Sequence[Comparison]) -> str:
         replicates, columns = cells.paired(metric.id, *places)
         values = np.array([[cell.value for cell in column] for column in columns]).T * metric.factor
         fractions = np.array(
-            [[cells.fraction(place.view, r, target) for place, target in zip(places, targets, strict=True)]
-             for r in replicates], dtype=float,
-        )  # fmt: skip
+            [
+                [
+                    cells.fraction(place.view, r, target)
+                    for place, target in zip(places, targets, strict=True)
+                ]
+                for r in replicates
+            ],
+            dtype=float,
+        )
         for x, y in zip(fractions, values, strict=True):
             axes.plot(x, y, color=BLUE, lw=0.8, alpha=0.55, marker="o", ms=2.5)
         mean = values.mean(axis=0)
-        axes.plot(fractions.mean(axis=0), mean, color=BLUE, lw=2.4, marker="o", ms=6, label="mean of the replicates")
-        twin = study.controls.twin if study.controls and study.controls.metric == metric.id else None
+        axes.plot(
+            fractions.mean(axis=0),
+            mean,
+            color=BLUE,
+            lw=2.4,
+            marker="o",
+            ms=6,
+            label="mean of the replicates",
+        )
+        twin = (
+            study.controls.twin if study.controls and study.controls.metric == metric.id else None
+        )
         without = cells.values(metric.id, twin)[0] * metric.factor if twin else np.array([])
         if len(without):
             axes.axhline(without.mean(), color=ORANGE, ls="--", lw=1.4, label="twin (no retrieval)")
             if study.reference:
-                x, kept = np.array(sorted((float(at), share) for at, share in study.reference.shares.items())).T
+                x, kept = np.array(
+                    sorted((float(at), share) for at, share in study.reference.shares.items())
+                ).T
                 curve = without.mean() - kept * (without.mean() - mean[0])
                 axes.plot(x, curve, color=MUTED, ls=":", lw=1.8, label=study.reference.label)
         if metric.chance is not None:
@@ -224,10 +328,15 @@ def dose_response(study: StudyResults, levels: Sequence[Comparison]) -> str:
 
     metrics = [study.metric(metric) for metric in first.metrics]
     metrics = [m for m in metrics if cells.paired(m.id, *first.selectors(m.id))[0]]
-    alt = f"{', '.join(m.title for m in metrics)} against the size of the datastore, one thin line per replicate"
+    alt = (
+        f"{', '.join(m.title for m in metrics)} against the size of the datastore, one thin line "
+        "per replicate"
+    )
 
     def plot(figure: Canvas) -> None:
-        for axes, metric in zip(np.ravel(figure.subplots(1, len(metrics), squeeze=False)), metrics, strict=True):
+        for axes, metric in zip(
+            np.ravel(figure.subplots(1, len(metrics), squeeze=False)), metrics, strict=True
+        ):
             panel(axes, metric)
 
     return draw(f"dose {first.entry} {first.experiment}", alt, 3.1, plot)

@@ -19,8 +19,10 @@ def contributions(s: Material) -> Blocks:
     for i, found in enumerate(s.analysis.contributions):
         metric = s.metric(found.metric)
         caption = (
-            f"{say.capital(metric.title)}: what each step adds on top of the steps above, with the 95 % t interval of "
-            "its paired change; hatched where it makes things worse. The order is fixed beforehand; another order "
+            f"{say.capital(metric.title)}: what each step adds on top of the steps above, with the "
+            "95 % t interval of "
+            "its paired change; hatched where it makes things worse. The order is fixed "
+            "beforehand; another order "
             "would share the total out differently."
         )
         rows = [
@@ -55,8 +57,16 @@ def waterfall(study: StudyResults, analysis: Analysis, index: int) -> str:
             colour = BLUE if better else ORANGE
             if y:
                 axes.plot([before, before], [y - 1, y], color=MUTED, lw=0.8, ls=":")
-                axes.barh(y, mean - before, left=before, height=0.5, color=colour, hatch=None if better else "///",
-                          edgecolor="white", lw=0)  # fmt: skip
+                axes.barh(
+                    y,
+                    mean - before,
+                    left=before,
+                    height=0.5,
+                    color=colour,
+                    hatch=None if better else "///",
+                    edgecolor="white",
+                    lw=0,
+                )
                 if step.interval:
                     low, high = (before + bound * metric.factor for bound in step.interval)
                     axes.plot([low, high], [y, y], color=INK, lw=1.2)
@@ -69,8 +79,10 @@ def waterfall(study: StudyResults, analysis: Analysis, index: int) -> str:
         axes.set_ylim(len(means) - 0.5, -0.5)
         axes.set_xlim(min(means) - 0.12 * spread, max(means) + 0.2 * spread)
         axes.grid(axis="y", visible=False)
-        axes.set_title(f"{metric.title}, {metric.unit if metric.factor == 1 else '%'} "
-                       f"({'lower' if metric.better == 'lower' else 'higher'} is better)")  # fmt: skip
+        axes.set_title(
+            f"{metric.title}, {metric.unit if metric.factor == 1 else '%'} "
+            f"({'lower' if metric.better == 'lower' else 'higher'} is better)"
+        )
 
     alt = f"Contributions to {metric.title}: " + ", ".join(step.label for step in found.steps)
     return draw(f"waterfall {index}", alt, 0.75 + 0.36 * len(means), plot)

@@ -15,7 +15,9 @@ def mechanism(s: Material) -> Blocks:
             for check in s.analysis.mechanism_checks
         ]
         caption = "Yes or no only where the whole interval is on that side; first against second."
-        blocks.append(Table(["Check", "Answer", "Difference in perplexity"], rows, caption, words=(0, 1, 2)))
+        blocks.append(
+            Table(["Check", "Answer", "Difference in perplexity"], rows, caption, words=(0, 1, 2))
+        )
     if s.analysis.mechanism and s.study.controls:
         metric = s.metric(s.study.controls.metric)
         rows = [
@@ -30,6 +32,14 @@ def mechanism(s: Material) -> Blocks:
             )
             for row in s.analysis.mechanism
         ]
-        headers = ["Retrieval", f"Mean {metric.title}", f"Against the twin, {metric.unit} [95 %]", "In perplexity", "n"]
-        blocks.append(Table(headers, rows, "Settings of retrieval on the same text, paired by replicate."))
+        headers = [
+            "Retrieval",
+            f"Mean {metric.title}",
+            f"Against the twin, {metric.unit} [95 %]",
+            "In perplexity",
+            "n",
+        ]
+        blocks.append(
+            Table(headers, rows, "Settings of retrieval on the same text, paired by replicate.")
+        )
     return blocks

@@ -24,13 +24,19 @@ def overlap(s: Material) -> Blocks:
         here = [row for row in s.study.overlap if (row.low, row.high) == (low, high)]
         gains = []
         for name in ("twin", "off"):
-            ours = [row.losses[name] - row.losses["on"] for row in here if {name, "on"} <= row.losses.keys()]
+            ours = [
+                row.losses[name] - row.losses["on"]
+                for row in here
+                if {name, "on"} <= row.losses.keys()
+            ]
             gains.append(say.estimate(float(np.mean(ours)), t_interval(ours)) if ours else None)
         tokens = say.count(sum(row.tokens for row in here) / len(here))
         rows.append(Row([say.percent_range(low, high), tokens, *gains]))
     caption = (
-        "Loss saved by retrieval where a chunk shares more or less text with its neighbours: mean over "
-        f"{s.study.replicates} replicates with a 95 % t interval. A gain at high overlap only is copying."
+        "Loss saved by retrieval where a chunk shares more or less text with its neighbours: mean "
+        "over "
+        f"{s.study.replicates} replicates with a 95 % t interval. A gain at high overlap only is "
+        "copying."
     )
     against = ["Saved against the twin [95 %]", "Saved against gate 0 [95 %]"]
     headers = [say.capital(s.study.overlap_unit), "Tokens", *against]
@@ -48,22 +54,32 @@ def overlap_gain(study: StudyResults) -> str:
         for name, (colour, _, marker) in zip(against, STYLES, strict=False):
             offset = 0.16 * (against.index(name) - (len(against) - 1) / 2)
             for x, bounds in enumerate(ranges):
-                gains = [row.losses[name] - row.losses["on"] for row in study.overlap
-                         if (row.low, row.high) == bounds and {name, "on"} <= row.losses.keys()]  # fmt: skip
+                gains = [
+                    row.losses[name] - row.losses["on"]
+                    for row in study.overlap
+                    if (row.low, row.high) == bounds and {name, "on"} <= row.losses.keys()
+                ]
                 if not gains:
                     continue
                 low, high = t_interval(gains) or (gains[0], gains[0])
                 axes.plot([x + offset] * 2, [low, high], color=colour, lw=1.6)
-                label = {"twin": "against the twin", "off": "against gate 0"}[name] if x == 0 else None
+                label = (
+                    {"twin": "against the twin", "off": "against gate 0"}[name] if x == 0 else None
+                )
                 axes.plot(x + offset, np.mean(gains), marker, color=colour, ms=6, label=label)
         axes.axhline(0, color=MUTED, lw=0.8)
-        ticks = [f"{say.percent_range(*bounds)}\n{100 * shares[bounds]:.0f} % of tokens" for bounds in ranges]
+        ticks = [
+            f"{say.percent_range(*bounds)}\n{100 * shares[bounds]:.0f} % of tokens"
+            for bounds in ranges
+        ]
         axes.set_xticks(range(len(ranges)), ticks)
         axes.set_xlabel(study.overlap_unit)
         axes.set_title("loss saved by retrieval, nats per token")
         axes.legend(loc="upper left")
 
-    return draw("overlap", "Loss saved by retrieval, by overlap of the chunk with its neighbours", 2.9, plot)
+    return draw(
+        "overlap", "Loss saved by retrieval, by overlap of the chunk with its neighbours", 2.9, plot
+    )
 
 
 def _token_shares(study: StudyResults) -> dict[tuple[float, float], float]:

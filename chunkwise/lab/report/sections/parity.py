@@ -26,12 +26,16 @@ def parity(s: Material) -> Blocks:
         first = s.study.arms[0]
         rows = [
             Row(
-                [f"{arm.label}{f': {arm.words}' if arm.words else ''}", *(_ledger_cell(arm, first, x) for x in _LEDGER)]
+                [
+                    f"{arm.label}{f': {arm.words}' if arm.words else ''}",
+                    *(_ledger_cell(arm, first, x) for x in _LEDGER),
+                ]
             )
             for arm in s.study.arms
         ]
         caption = (
-            f"Per replicate, compared with {first.label}. Implied: follows from the change that the arm makes. Any "
+            f"Per replicate, compared with {first.label}. Implied: follows from the change that "
+            "the arm makes. Any "
             "other difference is marked, and is a confound."
         )
         blocks.append(Table(["Arm", *_LEDGER.values()], rows, caption))
@@ -39,7 +43,10 @@ def parity(s: Material) -> Blocks:
     rows = []
     for name in dict.fromkeys(view.view for view in s.study.views):
         ours = [view for view in s.study.views if view.view == name]
-        counts = [_average(getattr(view, key) for view in ours) for key in ("tokens", "documents", "chunks")]
+        counts = [
+            _average(getattr(view, key) for view in ours)
+            for key in ("tokens", "documents", "chunks")
+        ]
         drops = [_average(view.drops.get(reason) for view in ours) for reason in reasons]
         rows.append(
             Row(
@@ -63,7 +70,10 @@ def parity(s: Material) -> Blocks:
         "Chunks short of k",
     ]
     if rows:
-        caption = "Views of the datastore: means over replicates, each of which draws the membership anew."
+        caption = (
+            "Views of the datastore: means over replicates, each of which draws the membership "
+            "anew."
+        )
         blocks.append(Table(headers + [f"Dropped: {reason}" for reason in reasons], rows, caption))
     return blocks
 
@@ -73,7 +83,11 @@ def _ledger_cell(arm: ArmRow, first: ArmRow, name: str) -> str | Badge | None:
     if value is None or reference is None or value == reference:
         return say.count(value)
     shown = say.count(value) if say.count(value) != say.count(reference) else f"{value:,}"
-    return f"{shown} (implied)" if name in arm.implied else Badge(f"{shown} differs", "\N{NOT EQUAL TO}", "invalid")
+    return (
+        f"{shown} (implied)"
+        if name in arm.implied
+        else Badge(f"{shown} differs", "\N{NOT EQUAL TO}", "invalid")
+    )
 
 
 def _average(values: Iterable[float | None]) -> float | None:

@@ -19,7 +19,9 @@ def grids(s: Material) -> Blocks:
             values = s.cells.values(metric.id, at)[0] if at else np.array([])
             if not len(values):
                 return None
-            interval = t_interval(values) if np.ptp(values) else None  # equal: one evaluation that replicates share
+            interval = (
+                t_interval(values) if np.ptp(values) else None
+            )  # equal: one evaluation that replicates share
             digits = 1 if metric.factor > 1 else 3
             spread = (interval[1] - interval[0]) / 2 * metric.factor if interval else 0.0
             half = f" \N{PLUS-MINUS SIGN} {spread:.{digits}f}" if interval else ""

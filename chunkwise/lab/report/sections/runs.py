@@ -27,14 +27,28 @@ def runs(s: Material) -> Blocks:
     ]
     headers = ["Arm", "Replicate", "Status", "Key", "Attempts", "Failure"]
     blocks: Blocks = [Table(headers, rows, words=(0, 2, 3, 5), kind="small")] if rows else []
-    metrics = [metric for metric in s.study.metrics if any(cell.metric == metric.id for cell in s.study.cells)]
+    metrics = [
+        metric
+        for metric in s.study.metrics
+        if any(cell.metric == metric.id for cell in s.study.cells)
+    ]
     rows = []
     for at in dict.fromkeys(cell.at for cell in s.study.cells):
         for replicate in range(s.study.replicates):
             found = {metric.id: s.cells.get(at, metric.id, replicate) for metric in metrics}
             if any(found.values()):
                 shown = [_run_value(metric, found[metric.id]) for metric in metrics]
-                rows.append(Row([at.arm, at.condition, "full" if at.view == FULL else at.view, str(replicate), *shown]))
+                rows.append(
+                    Row(
+                        [
+                            at.arm,
+                            at.condition,
+                            "full" if at.view == FULL else at.view,
+                            str(replicate),
+                            *shown,
+                        ]
+                    )
+                )
     headers = ["Arm", "Condition", "View", "Replicate", *(metric.title for metric in metrics)]
     return blocks + ([Table(headers, rows, words=(0, 1, 2), kind="small")] if rows else [])
 
@@ -47,7 +61,10 @@ def _run_value(metric: Metric, cell: Cell | None) -> str | None:
 
 def integrity(s: Material) -> Blocks:
     passed, failed = replace(YES, word="passed"), replace(NO, word="failed")
-    rows = [Row([check.name, passed if check.passed else failed, check.detail]) for check in s.study.checks]
+    rows = [
+        Row([check.name, passed if check.passed else failed, check.detail])
+        for check in s.study.checks
+    ]
     return [Table(["Check", "Result", "Detail"], rows, words=(0, 1, 2))] if rows else []
 
 
@@ -58,7 +75,12 @@ def limits(s: Material) -> Blocks:
 def reproduce(s: Material) -> Blocks:
     blocks: Blocks = [Text("\n".join(s.study.commands), "code")] if s.study.commands else []
     if s.log.lock_digest:
-        blocks.append(Text(f"Digest of the installed set of packages: {s.log.lock_digest}.", "note"))
-    for title, text in (("The plan as it was read", s.study.plan_text), ("The profile", s.study.profile_text)):
+        blocks.append(
+            Text(f"Digest of the installed set of packages: {s.log.lock_digest}.", "note")
+        )
+    for title, text in (
+        ("The plan as it was read", s.study.plan_text),
+        ("The profile", s.study.profile_text),
+    ):
         blocks += [Text(title, "heading"), Text(text, "code")] if text else []
     return blocks
