@@ -5,11 +5,10 @@
                                                      PATH/release/... likewise
 
 The files are pickles. They are read by torch's restricted unpickler, and before that the whole list
-of names in them is
-checked: tensors, plain data and argparse.Namespace pass; for some names (Megatron's enums, numpy's
-random state) an object stands in that takes any arguments and does nothing; any other name is
-refused. Only zip files are read, as torch.save has written them since 2020: they are mapped into
-memory, so what is not used (the optimizer) costs nothing.
+of names in them is checked: tensors, plain data and argparse.Namespace pass; for some names
+(Megatron's enums, numpy's random state) an object stands in that takes any arguments and does
+nothing; any other name is refused. Only zip files are read, as torch.save has written them since
+2020: they are mapped into memory, so what is not used (the optimizer) costs nothing.
 
 What settings and tensors mean is `megatron`'s business; here they are names and values.
 """

@@ -1,6 +1,6 @@
 """From a plan to arms: match the part, read the replacements, build and check the arms.
 
-    entry --Registry.match--> component(s) --Interpreter--> settings --> arms (changes of the profile)
+    entry --Registry.match--> component(s) --Interpreter--> settings --> arms
 
 An arm may differ from the baseline in the matched components' fields and their declared
 consequences only (contrast hygiene). Arms of a composition are compared with a view of as many
