@@ -1,6 +1,7 @@
 """The names that `import chunkwise` offers: lazy, documented, and enough for a notebook."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import chunkwise
-from chunkwise.core.errors import ArtefactError, ConfigError, InputError, PlanError
+from chunkwise.core.errors import ArtefactError, ChunkwiseError, ConfigError, InputError, MismatchError, PlanError
 from tests.cli.world import write_notes
 from tests.lab.study_fixture import made_log, made_study
 
@@ -106,3 +107,61 @@ def test_plans_and_reports_are_read(tmp_path):
         from chunkwise.lab.profile import load_profile
 
         chunkwise.run_plan("instructretro", profile=load_profile("laptop"), out=tmp_path, settings=["replicates=2"])
+
+
+def test_nothing_is_dropped_but_the_very_same_text(tmp_path):
+    store = chunkwise.Store(tmp_path)
+    alike = ["x = a + b + c + d", "x = a - b * c / d", "+++ --- ...", "=== /// ...", "x = a + b + c + d", "short"]
+    datastore = chunkwise.Datastore.build(alike, chunk_tokens=16, store=store)
+    assert datastore.documents.document_id == ["0", "1", "2", "3", "5"]
+    assert [hit.document for hit in datastore.find("short")] == ["5"]
+
+
+def test_queries_without_a_word_find_nothing_or_are_refused(tmp_path):
+    datastore = chunkwise.Datastore.build(TEXTS, chunk_tokens=16, store=tmp_path / "store")
+    for text in ("", "  \n", None, b"gate"):
+        with pytest.raises(InputError, match="expected words to look for"):
+            datastore.find(text)
+    assert datastore.find("ЖЖЖ") == []
+    assert len(datastore.find("gate tide salt", k=10**12)) <= len(datastore)
+    with pytest.raises(InputError, match="expected k, a whole number from 1, got 2.0"):
+        datastore.find("gate", k=2.0)
+
+
+def test_a_tokenizer_of_another_datastore_is_refused(tmp_path, monkeypatch):
+    datastore = chunkwise.Datastore.build(TEXTS, chunk_tokens=16, store=tmp_path / "store")
+    other = chunkwise.Datastore.build([*TEXTS, "another text"], chunk_tokens=16, store=tmp_path / "store")
+    from chunkwise.datastore.from_text import tokenizer_folder
+
+    with pytest.raises(MismatchError, match="the query was made with tokenizer"):
+        datastore.find("gate", tokenizer=tokenizer_folder(other))
+    monkeypatch.chdir(tmp_path)  # a relative path, and a copy that lies in no store
+    relative = chunkwise.Datastore.open(datastore.folder.relative_to(tmp_path))
+    assert relative.find("tide")[0].document == "0"
+    shutil.copytree(datastore.folder, tmp_path / "placed")
+    placed = chunkwise.Datastore.open(tmp_path / "placed")
+    monkeypatch.setenv("CHUNKWISE_STORE", str(tmp_path / "store"))
+    assert placed.find("tide")[0].document == "0"
+    monkeypatch.setenv("CHUNKWISE_STORE", str(tmp_path / "nothing"))
+    with pytest.raises(ArtefactError, match="is not in the store .*nothing"):
+        placed.find("tide")
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"texts": ["a", "  "]}, "expected a text at place 1, got nothing but blanks"),
+        ({"texts": ["a \ud800 b"]}, "place 0 is not valid Unicode"),
+        ({"texts": 3}, "expected texts, a file or a folder, got int"),
+        ({"texts": TEXTS, "tokenizer": 5}, "expected a tokenizer of transformers"),
+        ({"texts": TEXTS, "chunk_tokens": 0}, "chunk_tokens: input should be greater than or equal to 2"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_a_sentence(tmp_path, settings, complaint):
+    with pytest.raises(ChunkwiseError, match=complaint):
+        chunkwise.Datastore.build(store=tmp_path, **settings)
+
+
+def test_a_study_needs_a_worker(tmp_path):
+    with pytest.raises(ConfigError, match="expected one worker or more, got 0"):
+        chunkwise.run_plan("instructretro", out=tmp_path, workers=0)

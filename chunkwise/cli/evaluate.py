@@ -82,6 +82,7 @@ def perplexity(
     from chunkwise.core.store import Store
     from chunkwise.corpus.stages import SEQUENCES
     from chunkwise.evaluation.config import PerplexityConfig
+    from chunkwise.evaluation.resolve import require_condition
     from chunkwise.evaluation.stages import PERPLEXITY
     from chunkwise.training.trainer import quiet_transformers
 
@@ -105,6 +106,8 @@ def perplexity(
         )
         for condition in conditions or (["on", "off"] if retro else ["none"])
     ]
+    for one in wanted:  # here, before neighbours are searched
+        require_condition(measured, one)
     results = []
     with display(), quiet_transformers():
         rows = calls.call(SEQUENCES, wanted[0].text, {"tokens": tokens})
@@ -190,6 +193,7 @@ def questions(
     from chunkwise.core.store import Store
     from chunkwise.corpus.stages import QUESTIONS
     from chunkwise.evaluation.config import QuestionsEvalConfig
+    from chunkwise.evaluation.resolve import require_cell
     from chunkwise.evaluation.stages import QA
     from chunkwise.graph.origin import origin
     from chunkwise.neighbours.stages import QUESTION_NEIGHBOURS
@@ -208,6 +212,8 @@ def questions(
         )
         for cell in cells or ["closed", "prompt", *(["encoder", "both"] if retro else [])]
     ]
+    for one in wanted:
+        require_cell(measured, one)
     results = []
     with display(), quiet_transformers():
         if asked is None:

@@ -15,7 +15,7 @@ from chunkwise.core.artefact import RECORD, Artefact
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, MismatchError
 from chunkwise.core.io import read_json
-from chunkwise.core.store import Store
+from chunkwise.core.store import Store, require_free
 from chunkwise.corpus.config import QuestionFileConfig, SequencesConfig, TokenizerConfig
 from chunkwise.corpus.stages import QUESTION_FILE, SEQUENCES, TOKENIZER
 from chunkwise.evaluation.stages import MODEL_INPUT
@@ -63,6 +63,8 @@ class Steps:
         else:
             key = self.store.key(stage, config, inputs, seed=seed)
             result = self.store.find(stage, config, inputs, seed=seed) or Pending(stage, key)
+        if out is not None:
+            require_free(out.resolve(), result.key)
         stored = isinstance(result, Artefact)
         seconds = None if stored else expected_seconds(self.store, stage, config)
         self.rows.append(

@@ -458,5 +458,4 @@ def _print(calls: Any, made: Any, out: Any, as_json: bool) -> None:
         "validation_nll": "validation loss (nats)",
     }
     facts = {title: made.counts[name] for name, title in names.items() if name in made.counts}
-    # A twin of a frozen backbone is the base itself, which is placed nowhere.
-    print_artefact(made, out if out is not None and out.exists() else None, facts, as_json)
+    print_artefact(made, out, facts, as_json)

@@ -44,7 +44,7 @@ class Config(pydantic.BaseModel):
         try:
             return cls.model_validate(mapping)
         except pydantic.ValidationError as error:
-            problems = [_describe(cls, problem) for problem in error.errors(include_url=False)]
+            problems = [_describe(cls, problem) for problem in _of_fields(error)]
             if len(problems) == 1:
                 raise ConfigError(f"{where}: {problems[0][0]}", hint=problems[0][1]) from None
             lines = "".join(f"\n  {text}" for text, _ in problems)
@@ -66,6 +66,30 @@ def config_classes(annotation: Any) -> list[type[Config]]:
 def is_union(annotation: Any) -> bool:
     """True for `A | B` and `Union[A, B]`."""
     return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+_SCALARS = ("int", "str", "float", "bool", "none")
+
+
+def _of_fields(error: pydantic.ValidationError) -> list[dict[str, Any]]:
+    """Pydantic's problems, each with the path of a field.
+
+    Of a union it reports a problem for each branch, under names of its own. Those names are left
+    out, and what is wrong inside a mapping wins over "it is no whole number either".
+    """
+    problems: list[dict[str, Any]] = []
+    with_mapping: set[tuple[Any, ...]] = set()
+    for problem in error.errors(include_url=False):
+        place = problem["loc"]
+        branches = [number for number, part in enumerate(place) if "[" in str(part)]
+        with_mapping.update(place[:number] for number in branches)
+        path = tuple(part for part in place if "[" not in str(part))
+        problems.append(dict(problem) | {"loc": path})
+    return [
+        problem
+        for problem in problems
+        if problem["loc"][:-1] not in with_mapping or problem["loc"][-1] not in _SCALARS
+    ]
 
 
 def _describe(config_class: type[Config], problem: Any) -> tuple[str, str | None]:

@@ -135,6 +135,9 @@ class Store:
         """
         call = stage.call(config, inputs, seed=seed)
         if isinstance(call, Artefact):
+            if out is not None and rank() == 0:
+                require_free(Path(out).resolve(), call.key)
+                _place(call, Path(out).resolve())
             return call
 
         def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
@@ -212,7 +215,7 @@ class Store:
                 return self._join(stage, key, build, team)
             with _telling(team) as tell:
                 if out is not None:
-                    _check_out(out, key)
+                    require_free(out, key)
                 artefact = self.stored(stage, key)
                 if artefact is None:
                     waiting = None if team is None else lambda: tell(_WAIT)
@@ -536,14 +539,19 @@ def _key(recipe: Mapping[str, Any]) -> str:
     return digest_bytes(canonical_json(recipe).encode())[:40]
 
 
-def _check_out(out: Path, key: str) -> None:
+def require_free(out: Path, key: str | None) -> None:
+    """Refuse a folder that holds anything but the artefact of this key (None: any artefact).
+
+    Raises:
+        ArtefactError: it does.
+    """
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists()):
         raise ArtefactError(
             f"{out} holds other files; nothing was written", hint="choose a new or empty folder"
         )
-    if any(out.iterdir()) and (found := open_artefact(out)).key != key:
+    if key is not None and any(out.iterdir()) and (found := open_artefact(out)).key != key:
         raise ArtefactError(
             f"{out} holds another artefact ({found.stage} {found.key[:12]}); nothing was written",
             hint="choose a new or empty folder, or remove that one",

@@ -90,7 +90,7 @@ def _summary(counts: Mapping[str, Any]) -> str:
 
 def _collect(config: CorpusConfig) -> tuple[list[Document], list[Split], dict[str, Any]]:
     drops: Counter[str] = Counter()
-    documents = _read(config, drops)
+    documents = read_documents(config, drops)
     read = len(documents)
     with track("hash words", total=len(documents), unit="documents") as advance:
         words = []
@@ -142,7 +142,12 @@ def _collect(config: CorpusConfig) -> tuple[list[Document], list[Split], dict[st
     )
 
 
-def _read(config: CorpusConfig, drops: Counter[str]) -> list[Document]:
+def read_documents(config: CorpusConfig, drops: Counter[str]) -> list[Document]:
+    """All documents of the sources, what is too short left out and counted.
+
+    Raises:
+        InputError: a source cannot be read, or an id occurs twice.
+    """
     documents: list[Document] = []
     seen: dict[str, int] = {}
     distinct = 0

@@ -265,6 +265,12 @@ class QuestionsConfig(Config):
     seed: int = 0
 
 
+class TextsConfig(Config):
+    """Documents that are taken as they are."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+
+
 class QuestionFileConfig(Config):
     """A user's own questions or instructions, JSON Lines (`corpus.questions` has the fields)."""
 

@@ -96,22 +96,28 @@ def build(config: QuestionsConfig, run: Run, corpus: Artefact) -> Mapping[str, A
 
 
 def resolve_file(config: QuestionFileConfig, seed: int) -> Resolved:
-    """A file counts by its content."""
-    return Resolved(config, params={"read": config.kind}, inputs={"file": digest_file(config.path)})
-
-
-def build_from_file(config: QuestionFileConfig, run: Run) -> Mapping[str, Any]:
-    """Check the records of a user's own file and take them over.
+    """A file counts by its content, and is read here, so that a dry run refuses what is broken.
 
     Raises:
         InputError: no record, or one that lacks a field; the message names it.
     """
+    _records_of(config)
+    return Resolved(config, params={"read": config.kind}, inputs={"file": digest_file(config.path)})
+
+
+def build_from_file(config: QuestionFileConfig, run: Run) -> Mapping[str, Any]:
+    """Take the records of a user's own file over."""
+    rows = _records_of(config)
+    write_jsonl(run.folder / f"{config.kind}.jsonl", rows)
+    return {config.kind: len(rows)}
+
+
+def _records_of(config: QuestionFileConfig) -> list[dict[str, Any]]:
     read = read_questions if config.kind == "questions" else read_instructions
     rows = read(config.path)
     if not rows:
         raise InputError(f"{config.path}: expected a record a line, got none")
-    write_jsonl(run.folder / f"{config.kind}.jsonl", rows)
-    return {config.kind: len(rows)}
+    return rows
 
 
 def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> Made:

@@ -5,6 +5,7 @@ from chunkwise.corpus.config import (
     QuestionFileConfig,
     QuestionsConfig,
     SequencesConfig,
+    TextsConfig,
     TokenizerConfig,
     TokensConfig,
 )
@@ -23,6 +24,18 @@ CORPUS = declare(
         inputs={},
         resolve="chunkwise.corpus.collect:resolve",
         build="chunkwise.corpus.collect:build",
+    )
+)
+
+TEXTS = declare(
+    Stage(
+        name="texts",
+        version=1,
+        config=TextsConfig,
+        inputs={},
+        resolve="chunkwise.corpus.texts:resolve",
+        build="chunkwise.corpus.texts:build",
+        folder="corpus",
     )
 )
 

@@ -14,46 +14,58 @@ from typing import Any
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact, open_artefact
+from chunkwise.core.artefact import RECORD, Artefact, open_artefact
 from chunkwise.core.errors import ArtefactError, InputError
 from chunkwise.core.io import write_jsonl
 from chunkwise.core.store import Store
-from chunkwise.corpus.config import CorpusConfig, SourceConfig, TokenizerConfig, TokensConfig
+from chunkwise.corpus.config import SourceConfig, TextsConfig, TokenizerConfig, TokensConfig
 from chunkwise.corpus.readers import sources_of
-from chunkwise.corpus.stages import CORPUS, TOKENIZER, TOKENS
+from chunkwise.corpus.stages import TEXTS, TOKENIZER, TOKENS
 from chunkwise.corpus.tokenizer import encode, load_tokenizer
 from chunkwise.datastore.config import DatastoreConfig
 from chunkwise.datastore.reader import Datastore, Passage
 from chunkwise.datastore.stages import DATASTORE
-from chunkwise.graph.origin import origin
 
 
 def build_from_text(
-    texts: Iterable[str] | Path | str, tokenizer: Any, chunk_tokens: int, store: Store | None
+    texts: Iterable[str] | Path | str,
+    tokenizer: Any,
+    chunk_tokens: int,
+    store: Store | Path | str | None,
 ) -> Artefact:
     """See `Datastore.build`."""
-    store = store or Store()
+    store = store if isinstance(store, Store) else Store(store)
+    config = DatastoreConfig.parse(
+        {"chunk_tokens": chunk_tokens, "min_chunk_tokens": 1}, where="Datastore.build"
+    )
     with contextlib.ExitStack() as stack:
         sources = _sources(texts, stack)
         learnt_by = TokenizerConfig(pretrained=stack.enter_context(_tokenizer_name(tokenizer)))
-        corpus = store.get_or_build(CORPUS, _everything(sources))
+        corpus = store.get_or_build(TEXTS, TextsConfig(sources=sources))
         words = store.get_or_build(TOKENIZER, learnt_by, {"corpus": corpus})
-    tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": words})
-    return store.get_or_build(
-        DATASTORE, DatastoreConfig(chunk_tokens=chunk_tokens), {"tokens": tokens}
-    )
+    inputs = {"corpus": corpus, "tokenizer": words}
+    tokens = store.get_or_build(TOKENS, TokensConfig(), inputs)
+    return store.get_or_build(DATASTORE, config, {"tokens": tokens})
 
 
 def find_passages(datastore: Datastore, text: str, k: int, tokenizer: Any) -> list[Passage]:
     """See `Datastore.find`."""
-    with _tokenizer_name(tokenizer) as name:
-        words = load_tokenizer(name or tokenizer_folder(datastore))
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"expected words to look for, got {text!r}")
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"expected k, a whole number from 1, got {k!r}")
+    words = load_tokenizer(_own_tokenizer(datastore, tokenizer))
     # As it would stand inside a sentence too: a byte-level token of a word includes the blank
-    # before it.
-    ids = np.unique(np.concatenate(encode(words, [text, f" {text}"])))
+    # before it. A token of nothing but blanks is no word.
+    try:
+        both = np.unique(np.concatenate(encode(words, [text, f" {text}"])))
+    except (UnicodeError, TypeError) as error:
+        raise InputError(f"the query is no text that can be encoded: {error}") from None
+    ids = np.array([token for token in both if str(words.decode([int(token)])).strip()], both.dtype)
     if not len(ids):
-        raise InputError("the query holds no text")
-    hits = datastore.search(ids[None], np.array([len(ids)]), k, threads=1)
+        return []
+    most = min(k, len(datastore))
+    hits = datastore.search(ids[None], np.array([len(ids)]), most, threads=1)
     return [
         passage(datastore, int(chunk), words, float(score))
         for chunk, score in zip(hits.ids[0], hits.scores[0], strict=True)
@@ -77,30 +89,35 @@ def passage(
 
 
 def tokenizer_folder(datastore: Datastore) -> Path:
-    """The tokenizer of a datastore, from the store that it lies in.
+    """The tokenizer of a datastore, from the store that it lies in, else from the default one.
 
     Raises:
-        ArtefactError: it lies in no store, or the store lacks the text it was cut from.
+        ArtefactError: neither has it.
     """
-    artefact = open_artefact(datastore.folder)
-    try:
-        return origin(Store(datastore.folder.parents[1]), artefact, "tokens").file("tokenizer")
-    except ArtefactError as error:
-        raise ArtefactError(
-            f"the tokenizer of the datastore {datastore.folder} is not beside it: {error}",
-            hint="give the tokenizer that the datastore was built with",
-        ) from None
-
-
-def _everything(sources: tuple[SourceConfig, ...]) -> CorpusConfig:
-    return CorpusConfig(
-        sources=sources,
-        valid_fraction=0.0,
-        held_fraction=0.0,
-        near_duplicate_jaccard=None,
-        decontaminate_jaccard=None,
-        min_document_bytes=1,
+    folder = datastore.folder.absolute()
+    for store in (Store(folder.parent.parent), Store()):
+        stored = store.of_digest(datastore.tokenizer_digest, ("tokenizer",))
+        if stored is not None:
+            return stored.path
+    raise ArtefactError(
+        f"the tokenizer of the datastore {folder} ({datastore.tokenizer_digest[:12]}) is not in "
+        f"the store {Store().root}",
+        hint="give the tokenizer that the datastore was built with, or set CHUNKWISE_STORE",
     )
+
+
+def _own_tokenizer(datastore: Datastore, tokenizer: Any) -> Path:
+    """The datastore's tokenizer; the given one where it is that, else a MismatchError."""
+    if tokenizer is None:
+        return tokenizer_folder(datastore)
+    with _tokenizer_name(tokenizer) as name:
+        assert name is not None
+        if (Path(name) / RECORD).exists():
+            artefact = open_artefact(Path(name))
+        else:
+            artefact = Store().get_or_build(TOKENIZER, TokenizerConfig(pretrained=name))
+    datastore.require_tokenizer(artefact.digest, "the query")
+    return artefact.path
 
 
 def _sources(
@@ -109,12 +126,18 @@ def _sources(
     """Files as they lie; strings as lines of a file that lives as long as it is read."""
     if isinstance(texts, Path | str):
         return tuple(sources_of(str(texts)))
+    if not isinstance(texts, Iterable):
+        raise InputError(f"expected texts, a file or a folder, got {type(texts).__name__}")
     rows = []
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(
                 f"expected texts as strings, got {type(text).__name__} at place {number}"
             )
+        if not text.strip():
+            raise InputError(f"expected a text at place {number}, got nothing but blanks")
+        if not _is_unicode(text):
+            raise InputError(f"the text at place {number} is not valid Unicode")
         rows.append({"id": str(number), "text": text})
     if not rows:
         raise InputError("expected at least one text, got none")
@@ -123,12 +146,25 @@ def _sources(
     return (SourceConfig(kind="jsonl", path=str(folder / "texts.jsonl"), source="texts"),)
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _tokenizer_name(tokenizer: Any) -> Iterator[str | None]:
     """A folder or hub name; a tokenizer object is saved for as long as it is read."""
     if tokenizer is None or isinstance(tokenizer, str | Path):
         yield None if tokenizer is None else str(tokenizer)
         return
+    if not hasattr(tokenizer, "save_pretrained"):
+        raise InputError(
+            f"expected a tokenizer of transformers, a folder or a hub name, got "
+            f"{type(tokenizer).__name__}"
+        )
     with tempfile.TemporaryDirectory(prefix="chunkwise-tokenizer-") as folder:
         tokenizer.save_pretrained(folder)
         yield folder

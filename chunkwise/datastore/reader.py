@@ -85,7 +85,7 @@ class Datastore:
         *,
         tokenizer: Any = None,
         chunk_tokens: int = 64,
-        store: Store | None = None,
+        store: Store | Path | str | None = None,
     ) -> Datastore:
         """Build a datastore of all the texts (of equal ones the first), or find the one that was
         built of them before.

@@ -25,7 +25,6 @@ from chunkwise.evaluation.inference import (
     chunk_tokens_of,
     has_retrieval,
     load_model,
-    require,
     require_vocabulary,
 )
 from chunkwise.evaluation.records import RECORD_COLUMNS
@@ -60,8 +59,6 @@ def build(
     facts = read_json(tokens.file("tokens.json"))
     shows = config.cell != "closed"
     loaded = load_model(model, run.device)
-    if config.in_encoder:
-        require(loaded, retrieval=True, what=f"cell {config.cell!r}")
     require_vocabulary(loaded, facts["vocabulary_size"])
     tokenizer = load_tokenizer(tokens.file("tokenizer"))
     everything = read_questions(questions.file("questions.jsonl"))

@@ -83,22 +83,6 @@ def require_numbers(losses: np.ndarray) -> None:
         )
 
 
-def require(model: PreTrainedModel, *, retrieval: bool, what: str) -> None:
-    """Refuse a model of the wrong kind: MismatchError."""
-    if has_retrieval(model) != retrieval:
-        kinds = ("a plain decoder", "a Retro model")
-        raise MismatchError(
-            f"{what} needs {kinds[retrieval]}; this model ({type(model).__name__}) is "
-            f"{kinds[not retrieval]}.",
-            hint=(
-                "a plain decoder has the conditions none, off and in_prompt, and the cells closed "
-                "and prompt"
-                if retrieval
-                else "a Retro model has the conditions on, off, random, shuffled, own and oracle"
-            ),
-        )
-
-
 def chunk_tokens_of(model: PreTrainedModel, datastore: Artefact | None) -> int:
     """m, on which model and datastore must agree; 64 where neither has one."""
     stored = (

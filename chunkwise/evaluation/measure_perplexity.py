@@ -28,7 +28,7 @@ from chunkwise.datastore.reader import Datastore
 from chunkwise.datastore.views import members
 from chunkwise.evaluation import perplexity
 from chunkwise.evaluation.config import PerplexityConfig
-from chunkwise.evaluation.inference import chunk_tokens_of, load_model, require, require_vocabulary
+from chunkwise.evaluation.inference import chunk_tokens_of, load_model, require_vocabulary
 from chunkwise.evaluation.overlap import by_overlap
 from chunkwise.graph.stage import Run
 from chunkwise.neighbours.controls import oracle_neighbours, random_neighbours, shuffled_neighbours
@@ -58,9 +58,6 @@ def build(
     """
     facts = read_json(sequences.file("sequences.json"))
     loaded = load_model(model, run.device)
-    if config.condition != "off":  # a plain decoder is its own gate-off
-        retrieval = config.condition not in ("none", "in_prompt")
-        require(loaded, retrieval=retrieval, what=f"condition {config.condition!r}")
     chunk_tokens = chunk_tokens_of(loaded, datastore)
     require_vocabulary(loaded, facts["vocabulary_size"])
     rows = perplexity.Rows(

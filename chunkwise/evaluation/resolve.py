@@ -25,9 +25,11 @@ def perplexity(
     """Of the stage `perplexity`.
 
     Raises:
-        MismatchError: rows not of layout "documents"; a table of other rows.
+        MismatchError: rows not of layout "documents"; a table of other rows; a model that has
+            no such condition.
         ConfigError: the condition needs a table or a datastore, and none is given.
     """
+    require_condition(model, config)
     layout = read_json(sequences.file("sequences.json"))["layout"]
     if layout != "documents":
         raise MismatchError(
@@ -61,8 +63,9 @@ def questions(
 
     Raises:
         ConfigError: the cell shows passages, and no table or datastore is given.
-        MismatchError: a table of other questions.
+        MismatchError: a table of other questions; a model that has no such cell.
     """
+    require_cell(model, config)
     reads = config.cell != "closed"
     inputs = _evidence(questions, question_neighbours, datastore, reads, f"cell {config.cell!r}")
     inputs |= {
@@ -91,8 +94,44 @@ def bag_of_words(
 
 
 def gate_off_check(config: Config, seed: int, model: Artefact, sequences: Artefact) -> Resolved:
-    """Of the stage `gate-off-check`: how many rows it reads is part of what it says."""
+    """Of the stage `gate-off-check`: how many rows it reads is part of what it says.
+
+    Raises:
+        MismatchError: a plain decoder, which has no gate.
+    """
+    _require_kind(model, retrieval=True, what="the check of the gate")
     return Resolved(config, params={"rows": ROWS})
+
+
+def require_condition(model: Artefact, config: PerplexityConfig) -> None:
+    """Refuse a model that the condition is not for, told from its config: MismatchError."""
+    if config.condition != "off":  # a plain decoder is its own gate-off
+        retrieval = config.condition not in ("none", "in_prompt")
+        _require_kind(model, retrieval=retrieval, what=f"condition {config.condition!r}")
+
+
+def require_cell(model: Artefact, config: QuestionsEvalConfig) -> None:
+    """Refuse a model that the cell is not for, told from its config: MismatchError."""
+    if config.in_encoder:
+        _require_kind(model, retrieval=True, what=f"cell {config.cell!r}")
+
+
+def _require_kind(model: Artefact, *, retrieval: bool, what: str) -> None:
+    """Refuse a model of the wrong kind, told from its config: MismatchError."""
+    config = read_json(model.file("model/config.json"))
+    if (config.get("model_type") == "retro") == retrieval:
+        return
+    kinds = ("a plain decoder", "a Retro model")
+    name = (config.get("architectures") or ["of unknown class"])[0]
+    raise MismatchError(
+        f"{what} needs {kinds[retrieval]}; this model ({name}) is {kinds[not retrieval]}.",
+        hint=(
+            "a plain decoder has the conditions none, off and in_prompt, and the cells closed and "
+            "prompt"
+            if retrieval
+            else "a Retro model has the conditions on, off, random, shuffled, own and oracle"
+        ),
+    )
 
 
 def _evidence(

@@ -101,6 +101,8 @@ def ablate(
         KeyboardInterrupt: by Ctrl-C, once the workers are gone; the same call goes on from there.
     """
     started = time.monotonic()
+    if workers is not None and workers < 1:
+        raise ConfigError(f"expected one worker or more, got {workers}")
     store = store or Store()
     document, plan_text = open_plan(plan)
     answers = load_overrides(overrides) if overrides else None
@@ -190,8 +192,9 @@ def run_plan(
     Raises:
         ChunkwiseError: no report could be made; the message says why.
     """
+    settings = (settings,) if isinstance(settings, str) else tuple(settings)
     baseline = load_profile(profile, settings) if not isinstance(profile, Profile) else profile
-    if isinstance(profile, Profile) and tuple(settings):
+    if isinstance(profile, Profile) and settings:
         raise ConfigError(
             "settings change a profile that is named", hint="give the changed profile itself"
         )

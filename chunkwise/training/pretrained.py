@@ -43,7 +43,6 @@ def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
             f"the decoder knows {vocabulary} tokens, the text has {head['vocabulary_size']}",
             hint="tokenise the corpus with the decoder's own tokenizer",
         )
-    _require_own_tokenizer(folder, tokens)
     save_model(model, run.folder / "model")
     parameters = count_parameters(model, frozenset())
     facts = {
@@ -103,7 +102,7 @@ def base_folder(name: str) -> Path:
         ) from error
 
 
-def _require_own_tokenizer(folder: Path, tokens: Artefact) -> None:
+def require_own_tokenizer(folder: Path, tokens: Artefact) -> None:
     """Refuse a decoder whose tokenizer, where its folder holds one, is not the one that made the
     tokens.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from chunkwise.core.artefact import Artefact
-from chunkwise.core.errors import ArtefactError, ConfigError
+from chunkwise.core.errors import ArtefactError, ConfigError, MismatchError
 from chunkwise.core.io import digest_file, digest_tree, read_json
 from chunkwise.core.progress import note
 from chunkwise.datastore.reader import Datastore
@@ -25,7 +25,7 @@ from chunkwise.training.config import (
     TwinConfig,
 )
 from chunkwise.training.data import SequenceTable, require_same_tokenizer
-from chunkwise.training.pretrained import base_folder, model_files
+from chunkwise.training.pretrained import base_folder, model_files, require_own_tokenizer
 from chunkwise.training.retrieval import Retrieval
 
 
@@ -47,12 +47,21 @@ def adopted_base(config: AdoptedBase, seed: int, tokens: Artefact) -> Resolved:
     """Of the stage `adopted-base`: a decoder counts by the content of its files.
 
     Raises:
+        MismatchError: another tokenizer than the one that `tokens` was made with.
         ArtefactError: no model there. ConfigError, MachineError: see `base_folder`.
     """
     folder = base_folder(config.name)
     files = model_files(folder)
     if "config.json" not in files:
         raise ArtefactError(f"expected a model folder with config.json, got {folder}")
+    vocabulary = read_json(files["config.json"]).get("vocab_size")
+    wanted = read_json(tokens.file("tokens.json"))["vocabulary_size"]
+    if isinstance(vocabulary, int) and vocabulary < wanted:
+        raise MismatchError(
+            f"the decoder knows {vocabulary} tokens, the text has {wanted}",
+            hint="tokenise the corpus with the decoder's own tokenizer",
+        )
+    require_own_tokenizer(folder, tokens)
     sizes = {
         name: {"bytes": path.stat().st_size, "blake2b": digest_file(path)}
         for name, path in files.items()

@@ -101,3 +101,38 @@ def test_a_setting_at_the_wrong_depth_is_answered_with_its_full_path(cli, world,
 def test_the_full_path_of_a_profiles_setting(cli, tmp_path):
     result = cli("ablate", "instructretro", "--profile", "laptop", "--out", tmp_path, "--set", "retro.neighbours=3")
     assert result.code == 2 and "did you mean 'retrofit.retro.neighbours'?" in result.err
+
+
+def test_a_dry_run_refuses_what_the_run_would(cli, world, tmp_path):
+    """Folders that hold something else, broken records, models of the wrong kind."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    (tmp_path / "tasks.jsonl").write_text('{"instruction": "x"}\n')
+    where = ("--store", world.store, "--dry-run")
+    rows = ("--set", "text.sequence_tokens=64")
+    train = ("train", "base", world.datastore, *TINY, *rows, *where)
+    assert "holds other files; nothing was written" in cli(*train, "--steps", 9, "--out", tmp_path / "notes").err
+    instruct = ("train", "instruct", world.retrofit, world.datastore, "--instructions", tmp_path / "tasks.jsonl")
+    assert "expected text in the field 'output'" in cli(*instruct, *where).err
+    read = ("evaluate", "perplexity", world.base, world.datastore, "--condition", "on")
+    assert "needs a Retro model" in cli(*read, *where).err
+    sequences = next(row.key for row in Store(world.store).list() if row.stage == "sequences")
+    check = ("stage", "run", "gate-off-check", "--input", f"model={world.base}", "--input", f"sequences={sequences}")
+    result = cli(*check, "--store", world.store)
+    assert result.code == 1 and "the check of the gate needs a Retro model" in result.err
+
+
+def test_the_twin_of_a_frozen_backbone_is_placed_as_the_base_that_it_is(cli, world, tmp_path):
+    frozen = ("train", "twin", world.base, world.datastore, "--steps", 2, *TINY, "--set", "freeze_backbone=true")
+    made = said(cli(*frozen, "--out", tmp_path / "twin", "--store", world.store, "--json"))
+    assert made["key"] == world.base and (tmp_path / "twin" / "record.json").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    result = cli(*frozen, "--out", tmp_path / "mine", "--store", world.store)
+    assert result.code == 1 and "holds other files" in result.err
+
+
+def test_a_wrong_key_inside_a_union_is_named_by_its_path(cli, world):
+    call = ("train", "retrofit", world.base, world.datastore, "--store", world.store)
+    result = cli(*call, "--set", "lora.rnk=4")
+    assert "unknown key 'lora.rnk'; did you mean 'rank'" in result.err and "integer" not in result.err

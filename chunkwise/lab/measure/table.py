@@ -22,7 +22,7 @@ PARQUET, CSV = "measurements.parquet", "measurements.csv"
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "arm": ("text", "id of the trained model, or of the rival without one"),
-    "arm_label": ("text", "the same in the report's words"),
+    "arm_label": ("text", "the report's name of a trained model; else the id"),
     "condition": (
         "text",
         "how retrieval was set when it was measured; perplexity: `on`, `off` (gate at 0), "
