@@ -234,7 +234,7 @@ model = chunkwise.RetroForCausalLM.from_decoder(
 )
 model.save_pretrained("model")
 model = chunkwise.RetroForCausalLM.from_pretrained("model").eval()
-written = model.generate(torch.arange(1, 9)[None], max_new_tokens=4, do_sample=False)
+written = model.generate(torch.arange(1, 9)[None], min_new_tokens=4, max_new_tokens=4, do_sample=False)
 print(written.shape[1] - 8)
 try:
     chunkwise.Datastore.build(["a text"], store=chunkwise.Store("store"))
