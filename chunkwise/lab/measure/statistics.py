@@ -4,7 +4,7 @@ Two noises, two questions. "Are these two checkpoints different on this test?" r
 "Does the component matter?" needs independent trainings, and its unit is the replicate. Plans ask
 the second question, so the primary test is the two-sided t test on the S paired replicate
 differences. It keeps its 5 % false alarms with S = 3; a bootstrap over examples gives up to 39 %
-under the same noise (`tests/ablation/test_statistics.py` shows both).
+under the same noise (`tests/lab/test_statistics.py` shows both).
 
 Everything is paired: same replicate, data order, shared initial weights and examples on both sides.
 
