@@ -208,7 +208,11 @@ def test_the_bare_package_loads_a_model_generates_and_names_what_it_lacks(tmp_pa
     run(sys.executable, "-m", "venv", "bare", check=True)
     python, chunkwise = tmp_path / "bare/bin/python", tmp_path / "bare/bin/chunkwise"
     pip = (python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt")
-    for target in ("torch", str(ROOT)):
+    source = tmp_path / "source"  # setuptools leaves a build folder in what it builds from
+    shutil.copytree(ROOT / "chunkwise", source / "chunkwise", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    for target in ("torch", str(source)):
         done = run(*pip, target)
         assert done.returncode == 0, done.stderr
     done = run(python, "-c", BARE)
