@@ -61,8 +61,11 @@ class Steps:
         if any(isinstance(value, Pending) for value in (inputs or {}).values()):
             result: Artefact | Pending = Pending(stage, None)
         else:
-            key = self.store.key(stage, config, inputs, seed=seed)
-            result = self.store.find(stage, config, inputs, seed=seed) or Pending(stage, key)
+            made = stage.call(config, inputs, seed=seed)
+            if isinstance(made, Artefact):
+                result = made
+            else:
+                result = self.store.stored(stage.kind, made.key) or Pending(stage, made.key)
         if out is not None:
             require_free(out.resolve(), result.key)
         stored = isinstance(result, Artefact)

@@ -91,10 +91,7 @@ class Store:
         stage: "Stage", config: Config, inputs: "Inputs | None" = None, *, seed: int | None = None
     ) -> str:
         """The key of what this stage makes of these: 40 hexadecimal digits. Nothing is built."""
-        call = stage.call(config, inputs, seed=seed)
-        if isinstance(call, Artefact):
-            return call.key
-        return recipe_key(stage.kind, stage.version, call.params, call.inputs, call.seeds)
+        return stage.call(config, inputs, seed=seed).key
 
     def find(
         self,
@@ -106,10 +103,7 @@ class Store:
     ) -> Artefact | None:
         """What is stored of this call, its sizes checked, or None. Nothing is built."""
         call = stage.call(config, inputs, seed=seed)
-        if isinstance(call, Artefact):
-            return call
-        key = recipe_key(stage.kind, stage.version, call.params, call.inputs, call.seeds)
-        return self.stored(stage.kind, key)
+        return call if isinstance(call, Artefact) else self.stored(stage.kind, call.key)
 
     def get_or_build(
         self,

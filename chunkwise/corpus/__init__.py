@@ -1,8 +1,9 @@
 """Sources -> documents -> duplicates out, split, decontaminated -> tokens, sequences, questions.
 
 config.py          the settings of every stage here
-stages.py          CORPUS, TOKENIZER, TOKENS, SEQUENCES, QUESTIONS, QUESTION_FILE
+stages.py          CORPUS, TEXTS, TOKENIZER, TOKENS, SEQUENCES, QUESTIONS, QUESTION_FILE
 collect.py         the stage corpus: read, clean, split
+texts.py           the stage texts: all documents as they are
 readers.py         text, Markdown, JSONL, Parquet, source folders, Hugging Face data sets ->
                    documents
 python_source.py   the Python that runs us -> documents of three kinds (code, docstrings, prose)

@@ -10,7 +10,8 @@ valid, each in the order of a hash. It is the same number in every artefact made
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,15 @@ def build(config: CorpusConfig, run: Run) -> Mapping[str, Any]:
             has the counts).
     """
     documents, splits, counts = _collect(config)
+    write_documents(run.folder, documents, splits)
+    note(f"corpus: {_summary(counts)}")
+    return counts
+
+
+def write_documents(folder: Path, documents: Sequence[Document], splits: Sequence[Split]) -> None:
+    """Write documents.parquet; the ordinal of a document is its place."""
     write_parquet(
-        run.folder / "documents.parquet",
+        folder / "documents.parquet",
         {
             "document": np.arange(len(documents), dtype=np.int32),
             "document_id": [document.document_id for document in documents],
@@ -56,8 +64,6 @@ def build(config: CorpusConfig, run: Run) -> Mapping[str, Any]:
             "text": [document.text for document in documents],
         },
     )
-    note(f"corpus: {_summary(counts)}")
-    return counts
 
 
 def texts_of(corpus: Artefact, split: str) -> list[str]:

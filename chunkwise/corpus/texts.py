@@ -9,11 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from chunkwise.core.errors import InputError
-from chunkwise.core.io import write_parquet
-from chunkwise.corpus.collect import read_documents
+from chunkwise.corpus.collect import read_documents, write_documents
 from chunkwise.corpus.config import CorpusConfig, TextsConfig
 from chunkwise.corpus.readers import Document, digest_source
 from chunkwise.graph.stage import Resolved, Run
@@ -42,16 +39,5 @@ def build(config: TextsConfig, run: Run) -> Mapping[str, Any]:
     documents = list(first.values())
     if not documents:
         raise InputError("expected a text, got none", hint="check the files, or give the texts")
-    write_parquet(
-        run.folder / "documents.parquet",
-        {
-            "document": np.arange(len(documents), dtype=np.int32),
-            "document_id": [document.document_id for document in documents],
-            "title": [document.title for document in documents],
-            "source": [document.source for document in documents],
-            "group": [document.group for document in documents],
-            "split": ["train"] * len(documents),
-            "text": [document.text for document in documents],
-        },
-    )
+    write_documents(run.folder, documents, ["train"] * len(documents))
     return {"documents": len(documents), "dropped": dict(drops)}

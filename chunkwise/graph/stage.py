@@ -46,6 +46,7 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, ConfigError
 from chunkwise.core.extras import extras_named
+from chunkwise.core.store import recipe_key
 from chunkwise.core.team import Team, world_size
 
 Inputs = Mapping[str, Artefact | None]
@@ -236,6 +237,12 @@ class Call:
     params: Config | Mapping[str, Any]
     inputs: Mapping[str, Artefact | str]
     seeds: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Of the artefact in the store."""
+        stage = self.stage
+        return recipe_key(stage.kind, stage.version, self.params, self.inputs, self.seeds)
 
     @property
     def builder(self) -> Callable[..., Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 tuning.
 
     config.py       TrainOptions, and a config for each kind of training
+    curriculum.py   settings of the made neighbours
     stages.py       BASE, ADOPTED_BASE, RETROFIT, TWIN, IN_PROMPT, INSTRUCT: artefacts in, a model
                     artefact out
     resolve.py      what of a call makes its key

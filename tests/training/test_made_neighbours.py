@@ -642,7 +642,7 @@ def test_nothing_but_training_knows_of_them():
         for path in root.rglob("*.py")
         if "MadeNeighbours" in path.read_text() or "training.made_neighbours" in path.read_text()
     }
-    assert knows == {f"training/{name}.py" for name in ("config", "continued", "data", "made_neighbours")}
+    assert knows == {f"training/{name}.py" for name in ("config", "continued", "curriculum", "data", "made_neighbours")}
     for path in (*root.glob("evaluation/*.py"), *root.glob("neighbours/*.py")):
         assert "made_neighbours" not in path.read_text(), path
     for path in root.glob("evaluation/*.py"):
