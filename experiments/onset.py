@@ -211,6 +211,14 @@ def shorter(config: RetrofitConfig, **changes: Any) -> RetrofitConfig:
     return made(config, **shares, **changes)
 
 
+def restart(config: RetrofitConfig, *, fallen: bool) -> RetrofitConfig:
+    """Learning rates whose curve begins again at the beginning, or at the end, of the fall."""
+    curriculum = config.made_neighbours
+    end = curriculum.last_step
+    assert end is not None  # the baseline has a fall
+    return train_options(config, restarts=(end if fallen else end - curriculum.fall_steps,))
+
+
 def longer(config: RetrofitConfig, factor: int) -> RetrofitConfig:
     """More steps with found neighbours behind the same curriculum; validated as many times."""
     train = config.train
@@ -332,6 +340,26 @@ VARIANTS = {
         "The same, and the decoder keeps its weights meanwhile.",
         lambda config: shorter(config, decoder_rate=0.0),
     ),
+    "warm restart at the fall": Variant(
+        "The learning rates fall by the end of the hold, and begin again, warm-up included, with the fall.",
+        lambda config: restart(config, fallen=False),
+    ),
+    "warm restart after the fall": Variant(
+        "The learning rates fall by the end of the curriculum, and begin again, warm-up included, with what follows.",
+        lambda config: restart(config, fallen=True),
+    ),
+    "overlap of found neighbours": Variant(
+        "In hold and fall a made neighbour repeats of the next chunk only a run as long as found neighbours do.",
+        lambda config: made(config, found_overlap=True),
+    ),
+    "overlap of found neighbours, longer hold": Variant(
+        "The same, with a hold that is 100 of 520 steps longer.",
+        lambda config: made(
+            config,
+            found_overlap=True,
+            hold_steps=config.made_neighbours.hold_steps + 100 * config.train.steps // SETTINGS.train.steps,
+        ),
+    ),
     "twice as long": Variant("Twice the steps; the curriculum takes as many as before.", lambda c: longer(c, 2)),
     "4 times as long": Variant("Four times the steps, likewise.", lambda c: longer(c, 4)),
     "4 times as long, share 0.75": Variant(
@@ -391,7 +419,7 @@ def settings_of(config: RetrofitConfig) -> dict[str, Any]:
     """What a record says of its settings; of the model what differs from the published form."""
     train = config.train.model_dump(mode="json")
     names = ("steps", "batch_sequences", "learning_rate", "retrieval_learning_rate", "schedule", "warmup_steps",
-             "decay_share", "final_share", "clip", "validation_steps", "validation_sequences")  # fmt: skip
+             "decay_share", "final_share", "restarts", "clip", "validation_steps", "validation_sequences")  # fmt: skip
     return {name: train[name] for name in names} | {
         "random_neighbours": config.random_neighbours,
         "freeze_backbone": config.freeze_backbone,
@@ -692,8 +720,8 @@ def is_current(record: dict[str, Any]) -> bool:
     except ValueError:
         return False
     config = config_of(run.size, run.corpus, run.variant, run.steps)
-    settings = dict(record["settings"])
     # A setting that is younger than the record had its default then.
+    settings = {"restarts": []} | record["settings"]
     made_neighbours = MadeNeighboursConfig(**settings.pop("made_neighbours"))
     expected = settings_of(config)
     del expected["made_neighbours"]

@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -209,13 +210,50 @@ def _relayed(
         sink(("end", number))
 
 
+@dataclass
+class Pace:
+    """How fast a task has gone since the first news of it, which leaves out how long it took to
+    begin.
+
+    Attributes:
+        total: units of work in all. done: of them.
+        first: what was done at the first news, and when (monotonic seconds).
+        last: when the last news came.
+    """
+
+    total: int
+    done: int = 0
+    first: tuple[int, float] | None = None
+    last: float = 0.0
+
+    def advance(self, amount: int, now: float) -> None:
+        """Take news into account."""
+        self.done += amount
+        if self.first is None:
+            self.first = (self.done, now)
+        self.last = now
+
+    @property
+    def measured(self) -> tuple[float, float]:
+        """(share of the whole task, seconds that it took); (0, 0) before the second news."""
+        if self.first is None or not self.total:
+            return 0.0, 0.0
+        done, started = self.first
+        return (self.done - done) / self.total, self.last - started
+
+
 class Mirror:
     """Shows events of other processes: tasks as bars in the open display (not at all without one),
-    notes as lines.
+    notes as lines. Keeps how fast each process goes.
     """
 
     def __init__(self) -> None:
         self._tasks: dict[tuple[int, int], Any] = {}
+        self._paces: dict[tuple[int, int], Pace] = {}
+
+    def pace(self, process: int) -> Pace | None:
+        """Of the outermost task that a process is at; None where none has a length."""
+        return next((pace for place, pace in self._paces.items() if place[0] == process), None)
 
     def show(self, process: int, event: tuple[Any, ...]) -> None:
         """Show an event of the process of this number."""
@@ -224,6 +262,7 @@ class Mirror:
             note(facts[0])
             return
         screen, place = _screen, (process, facts[0])
+        self._measure(kind, place, facts)
         if screen is None:
             return
         if kind == "begin":
@@ -234,8 +273,18 @@ class Mirror:
         elif place in self._tasks:
             screen.progress.remove_task(self._tasks.pop(place))
 
+    def _measure(self, kind: str, place: tuple[int, int], facts: list[Any]) -> None:
+        if kind == "begin" and facts[2]:
+            self._paces[place] = Pace(facts[2])
+        elif kind == "advance" and place in self._paces:
+            self._paces[place].advance(facts[1], time.monotonic())
+        elif kind == "end":
+            self._paces.pop(place, None)
+
     def close(self, process: int) -> None:
         """End what a process left open."""
+        for place in [place for place in self._paces if place[0] == process]:
+            del self._paces[place]
         for place in [place for place in self._tasks if place[0] == process]:
             task = self._tasks.pop(place)
             if _screen is not None:

@@ -165,7 +165,9 @@ def _given_neighbours(config, rows, sequences: Artefact, base, table, chunk_toke
     if config.condition in ("oracle", "own"):
         continued = config.condition == "oracle"
         given = rows.tokens_Sn, rows.lengths_S, chunk_tokens, config.k, rows.pad
-        return perplexity.GivenNeighbours.of_tokens(*oracle_neighbours(*given, continued=continued))
+        return perplexity.GivenNeighbours.of_tokens(
+            *oracle_neighbours(*given, continued=continued), rows.lengths_S, chunk_tokens
+        )
     if config.condition == "random":
         has_query = (rows.lengths_S[:, None] > np.arange(chunks) * chunk_tokens).reshape(-1)
         exclude: dict[str, Any] = {}
@@ -185,4 +187,6 @@ def _given_neighbours(config, rows, sequences: Artefact, base, table, chunk_toke
         ids_Qk, counts = selection.ids, selection.counts()
         if config.condition == "shuffled":
             ids_Qk = shuffled_neighbours(ids_Qk, table.has_query, table.exclude, config.random_seed)
-    return perplexity.GivenNeighbours.of_chunks(ids_Qk.reshape(rows_S, chunks, -1), base, counts)
+    return perplexity.GivenNeighbours.of_chunks(
+        ids_Qk.reshape(rows_S, chunks, -1), base, rows.lengths_S, counts
+    )

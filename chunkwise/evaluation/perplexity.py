@@ -30,6 +30,7 @@ from chunkwise.datastore.reader import Datastore
 from chunkwise.evaluation.inference import gates, reading, require_numbers
 from chunkwise.evaluation.overlap import longest_common_runs
 from chunkwise.neighbours.in_prompt import IGNORED, lay_out_in_prompt
+from chunkwise.neighbours.queries import without_unread
 
 Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """rows [B] -> token ids and mask of their neighbours, both [B, C, k, r]."""
@@ -60,33 +61,56 @@ class GivenNeighbours:
 
     Attributes:
         rows_of: row numbers -> token ids and mask, [B, C, k, r].
+        lengths_S: real tokens of each row.
+        chunk_tokens: m.
         counts: for the record.
         tokens_read: neighbour tokens read so far.
     """
 
     rows_of: Neighbours
+    lengths_S: np.ndarray
+    chunk_tokens: int
     chunks: int
     counts: dict[str, Any]
     tokens_read: int = 0
 
     @classmethod
     def of_chunks(
-        cls, ids_SCk: np.ndarray, datastore: Datastore, counts: dict[str, Any]
+        cls,
+        ids_SCk: np.ndarray,
+        datastore: Datastore,
+        lengths_S: np.ndarray,
+        counts: dict[str, Any],
     ) -> GivenNeighbours:
         """Chunks of a datastore, -1 for none."""
-        return cls(lambda rows: datastore.gather(ids_SCk[rows]), ids_SCk.shape[1], counts)
+        return cls(
+            lambda rows: datastore.gather(ids_SCk[rows]),
+            lengths_S,
+            datastore.chunk_tokens,
+            ids_SCk.shape[1],
+            counts,
+        )
 
     @classmethod
-    def of_tokens(cls, ids_SCkr: np.ndarray, mask_SCkr: np.ndarray) -> GivenNeighbours:
+    def of_tokens(
+        cls, ids_SCkr: np.ndarray, mask_SCkr: np.ndarray, lengths_S: np.ndarray, chunk_tokens: int
+    ) -> GivenNeighbours:
         """Neighbours given as tokens."""
         there_SCk = mask_SCkr.any(-1)
         queries = int(there_SCk.any(-1).sum())
         counts = {"queries": queries, "mean_neighbours": int(there_SCk.sum()) / max(1, queries)}
-        return cls(lambda rows: (ids_SCkr[rows], mask_SCkr[rows]), ids_SCkr.shape[1], counts)
+        return cls(
+            lambda rows: (ids_SCkr[rows], mask_SCkr[rows]),
+            lengths_S,
+            chunk_tokens,
+            ids_SCkr.shape[1],
+            counts,
+        )
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the model is given for these rows."""
+        """What the model is given for these rows: what a predicted token can read."""
         ids, mask = self.rows_of(rows)
+        mask = without_unread(mask, self.lengths_S[rows], self.chunk_tokens)
         self.tokens_read += int(mask.sum())
         return ids, mask
 

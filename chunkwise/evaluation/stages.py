@@ -16,7 +16,7 @@ QUESTION_NEIGHBOURS_INPUT = Input(("question-neighbours",))
 PERPLEXITY = declare(
     Stage(
         name="perplexity",
-        version=1,
+        version=2,  # 2: neighbours that no predicted token reads are not encoded
         config=PerplexityConfig,
         inputs={
             "model": MODEL_INPUT,

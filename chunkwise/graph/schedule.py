@@ -29,12 +29,21 @@ ATTEMPTS = 2  # of a job whose worker died
 class Costs(Protocol):
     """What jobs are expected to take."""
 
+    @property
+    def measured(self) -> bool:
+        """Whether what is expected rests on a measurement of this machine."""
+        ...
+
     def expected_seconds(self, job: Job) -> float:
         """How long the job will take on one worker."""
         ...
 
     def learn(self, job: Job, seconds: float) -> None:
         """Take a finished job into account."""
+        ...
+
+    def watch(self, job: Job, share: float, seconds: float) -> None:
+        """Take into account how long a running job took for a share of its work."""
         ...
 
     def learn_sizes(self, job: Job, artefact: Artefact) -> None:
@@ -92,6 +101,8 @@ class Schedule:
             for answer in pool.answers(mirror, timeout_seconds=0.5):
                 self._take(answer, open_jobs)
             self.running = pool.busy
+            for job_id, pace in pool.paces(mirror).items():
+                self.costs.watch(self.jobs[job_id], *pace.measured)
 
     def _settled(self, job_id: str) -> bool:
         return job_id in self.artefacts or job_id in self.failures or job_id in self.skipped
@@ -172,10 +183,7 @@ class Schedule:
             what = "from the store"
         else:
             what = f"{answer.seconds:.1f} s"
-        note(
-            f"[{done}/{len(self.jobs)}] {job.title}: {what}; {duration_words(self.seconds_left())} "
-            "left"
-        )
+        note(f"[{done}/{len(self.jobs)}] {job.title}: {what}{self.words_left('; ', ' left')}")
 
     def seconds_to_do(self) -> dict[str, float]:
         """Expected seconds of each job that is not done; of running ones what is left."""
@@ -192,12 +200,18 @@ class Schedule:
     def seconds_left(self) -> float:
         return time_needed(self.jobs, self.seconds_to_do(), self.workers)
 
+    def words_left(self, before: str, after: str) -> str:
+        """The time left in words; nothing while it would be a guess."""
+        if not self.costs.measured:
+            return ""
+        return f"{before}{duration_words(self.seconds_left())}{after}"
+
     def header(self, title: str, started: float) -> Group:
         """What stands above the bars: the time left, stages, what is done of each and for which
         arms.
         """
         elapsed = duration_words(time.monotonic() - started)
-        left = duration_words(self.seconds_left())
+        left = self.words_left(", ", " left") or ", measuring how long it takes"
         table = Table(box=None, pad_edge=False)
         for name, justify in (
             ("stage", "left"),
@@ -212,7 +226,7 @@ class Schedule:
             failed = sum(job.id in self.failures or job.id in self.skipped for job in jobs)
             now = ", ".join(job.arm or job.detail or "yes" for job in jobs if job.id in running)
             table.add_row(stage, f"{done}/{len(jobs)}", Text(now), str(failed) if failed else "")
-        return Group(Text(f"{title}: {elapsed} gone, {left} left"), table)
+        return Group(Text(f"{title}: {elapsed} gone{left}"), table)
 
 
 def time_needed(jobs: Jobs, seconds: Mapping[str, float], workers: int) -> float:

@@ -161,6 +161,15 @@ class Workers:
             if worker.job is not None
         }
 
+    def paces(self, mirror: progress.Mirror) -> dict[str, progress.Pace]:
+        """Id of each running job -> how fast it goes, where it has said so."""
+        running = {
+            worker.job.id: mirror.pace(number)
+            for number, worker in enumerate(self._workers)
+            if worker.job is not None
+        }
+        return {job_id: pace for job_id, pace in running.items() if pace is not None}
+
     def give(self, job: Job, inputs: Mapping[str, Artefact]) -> None:
         """Hand a job to a free worker."""
         worker = next(worker for worker in self._workers if worker.job is None)

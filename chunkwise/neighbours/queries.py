@@ -40,6 +40,20 @@ class Queries:
         return len(self.tokens)
 
 
+def without_unread(mask_BCkr: np.ndarray, lengths_B: np.ndarray, chunk_tokens: int) -> np.ndarray:
+    """The mask of rows' neighbours without those that no predicted token reads.
+
+    A chunk's neighbours are read from its last token on, so those of a row's last chunk are read by
+    nothing that predicts, and encoding them would change no loss.
+
+    Args:
+        mask_BCkr: True where a neighbour has a token. lengths_B: real tokens of each row.
+    """
+    last_B = (np.asarray(lengths_B, np.int64) - 1) // chunk_tokens
+    read_BC = np.arange(mask_BCkr.shape[1]) < last_B[:, None]
+    return mask_BCkr & read_BC[:, :, None, None]
+
+
 def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     """Every chunk of a `sequences` artefact as a query; query of chunk c of sequence s is row s * C
     + c.

@@ -12,6 +12,8 @@ Sources: InstructRetro = Wang et al. 2023, arXiv:2310.07713; RETRO = Borgeaud et
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -43,7 +45,8 @@ class TrainOptions(Config):
 
     each after a linear rise over the first W steps. Linear and cosine reach `final_share` at step
     `decay_end_share` * S and stay there (Megatron's decay samples: InstructRetro's cosine ends at
-    95 % of the training).
+    95 % of the training). With `restarts` the training is cut there, and the curve is drawn anew
+    over each part, with its own W (warm restarts, Loshchilov and Hutter 2017, arXiv:1608.03983).
     """
 
     preset: str | None = Field(
@@ -94,6 +97,9 @@ class TrainOptions(Config):
     )
     final_share: float = Field(
         0.1, ge=0, le=1, description="learning rate at the end / at the peak"
+    )
+    restarts: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="steps, rising, at which the learning rates' curve begins again"
     )
     weight_decay: float = Field(0.1, ge=0, description="on matrices; never on biases and norms")
     betas: tuple[float, float] = (0.9, 0.95)
@@ -158,12 +164,36 @@ class TrainOptions(Config):
             )
         if self.steps is not None and self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps={self.warmup_steps} must not exceed steps={self.steps}")
+        if list(self.restarts) != sorted(set(self.restarts)):
+            raise ValueError(f"restarts must be rising steps, got {list(self.restarts)}")
+        if self.steps is not None:
+            self._require_parts(self.steps, self.warmup_steps)
         if self.warmup_share is not None and self.warmup_steps:
             raise ValueError(
                 f"give warmup_steps={self.warmup_steps} or warmup_share={self.warmup_share}, not "
                 "both"
             )
         return self
+
+    def _require_parts(self, steps: int, warmup_steps: int) -> None:
+        """Refuse restarts behind the end, and parts that are shorter than their warm-up.
+
+        Raises:
+            ValueError: restarts that a training of so many steps does not carry.
+        """
+        if not self.restarts:
+            return
+        if self.restarts[-1] >= steps:
+            raise ValueError(
+                f"restarts must lie before the last of {steps} steps, got {list(self.restarts)}"
+            )
+        borders = (0, *self.restarts, steps)
+        shortest = min(end - start for start, end in itertools.pairwise(borders))
+        if warmup_steps >= shortest:
+            raise ValueError(
+                f"each part between restarts={list(self.restarts)} warms up for {warmup_steps} "
+                f"steps, and the shortest has {shortest}"
+            )
 
     def steps_for(self, sequence_tokens: int) -> int:
         """Optimiser steps, with rows of so many tokens."""
@@ -193,11 +223,18 @@ class TrainOptions(Config):
 
         Raises:
             MachineError: float16 on a CPU, bfloat16 on a GPU without it.
+            ConfigError: restarts that a training of so many steps does not carry.
         """
         steps = self.steps_for(sequence_tokens)
         warmup = self.warmup_steps
         if self.warmup_share:
             warmup = max(1, round(self.warmup_share * steps))
+        try:
+            self._require_parts(steps, warmup)
+        except ValueError as error:
+            raise ConfigError(
+                f"train: {error}", hint="move the restarts, or train longer"
+            ) from None
         dtype = resolve_dtype(self.dtype)
         fields = type(self).model_fields
         return self.model_copy(
@@ -233,7 +270,12 @@ class TrainOptions(Config):
         """s(step): the share of the peak learning rate that step 0, 1, ... is taken with. Needs
         `steps`.
         """
-        total = self.total_steps
+        restarts_before = bisect.bisect_right(self.restarts, step)
+        start, end = ((0, *self.restarts, self.total_steps)[restarts_before + i] for i in (0, 1))
+        return self._share_of_part(step - start, end - start)
+
+    def _share_of_part(self, step: int, total: int) -> float:
+        """s(step) of a training without restarts that has so many steps."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         if self.schedule == "constant":

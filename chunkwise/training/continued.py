@@ -23,7 +23,7 @@ from chunkwise.training.data import (
     SequenceTable,
 )
 from chunkwise.training.initialise import new_retrofit, new_widened
-from chunkwise.training.made_neighbours import MadeNeighbours
+from chunkwise.training.made_neighbours import MadeNeighbours, found_runs
 from chunkwise.training.resolve import longest_row_tokens, require_reach
 from chunkwise.training.retrieval import Retrieval
 from chunkwise.training.running import load_model, plain_validation, table_job, train_and_save
@@ -64,9 +64,14 @@ def build_retrofit(
     first_read = tokens_read(options.continuation, options.chunk_tokens).start
     made = None
     if config.made_neighbours.share:
+        runs = None
+        if config.made_neighbours.found_overlap:
+            found, _ = retrieval.of(neighbours, table)  # without random neighbours
+            runs = found_runs(table, found, options.chunk_tokens)
+            facts["neighbours"]["mean_run_tokens"] = float(runs.mean())
         batch = config.train.batch_sequences
         made = MadeNeighbours(
-            config.made_neighbours, table, options.chunk_tokens, run.seed, batch, first_read
+            config.made_neighbours, table, options.chunk_tokens, run.seed, batch, first_read, runs
         )
     model = new_retrofit(load_model(base), options, run.seed)
     model.freeze_backbone(config.freeze_backbone)

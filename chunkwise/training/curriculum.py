@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,10 @@ class MadeNeighboursConfig(Config):
                    be matched
         hold       full width
         fall       fewer and fewer chunks get a made neighbour, until only found ones are left
+
+    With `found_overlap` a window of the last two phases holds of the next chunk only a run of
+    tokens, as long as one that a found neighbour shares with the chunk it is read for; some are of
+    length 0, so what is made is as often of no use as what is found.
 
     Made neighbours exist in training alone: no evaluation, validation curve or neighbour table
     holds one. Control arms (`neighbour_source` other than found) get none. A step with them costs
@@ -51,6 +55,13 @@ class MadeNeighboursConfig(Config):
             "aligned phase"
         ),
     )
+    found_overlap: bool = Field(
+        False,
+        description=(
+            "hold and fall: a window repeats of the next chunk only a run as long as found "
+            "neighbours do, drawn from the training's own table, and nothing else is replaced"
+        ),
+    )
     decoder_rate: float = Field(
         1.0,
         ge=0,
@@ -73,13 +84,18 @@ class MadeNeighboursConfig(Config):
         return self
 
     @property
+    def full_width_step(self) -> int:
+        """The first step of the hold: offsets have their full width from here on."""
+        return self.aligned_steps + self.widening_steps
+
+    @property
     def last_step(self) -> int | None:
         """Steps after which no made neighbour is read; None: they are read to the end."""
         if not self.share:
             return 0
         if self.hold_steps is None:
             return None
-        return self.aligned_steps + self.widening_steps + self.hold_steps + self.fall_steps
+        return self.full_width_step + self.hold_steps + self.fall_steps
 
     def require_within(self, steps: int) -> None:
         """Refuse a curriculum that a training of so many steps does not finish.
@@ -114,7 +130,11 @@ class MadeNeighboursConfig(Config):
                 update={"fall_steps": type(self).model_fields["fall_steps"].default}
             )
         # A fall of one step reaches nothing in its first step, as no fall does.
-        return self.model_copy(update={"fall_steps": 0}) if self.fall_steps == 1 else self
+        fall_steps = 0 if self.fall_steps == 1 else self.fall_steps
+        changes: dict[str, Any] = {"fall_steps": fall_steps}
+        if not (self.hold_steps or fall_steps):
+            changes["found_overlap"] = False
+        return self.model_copy(update=changes)
 
     def at(self, step: int, chunk_tokens: int) -> tuple[float, int]:
         """What step 0, 1, ... reads: (share of the chunks with a made neighbour, widest offset in
@@ -132,7 +152,7 @@ class MadeNeighboursConfig(Config):
             widest = chunk_tokens - 1
         if self.hold_steps is None:
             return self.share, widest
-        falling = step - (self.aligned_steps + self.widening_steps + self.hold_steps)
+        falling = step - (self.full_width_step + self.hold_steps)
         if falling < 0:
             return self.share, widest
         left = 1 - (falling + 1) / self.fall_steps if falling < self.fall_steps else 0.0

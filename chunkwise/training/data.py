@@ -29,6 +29,7 @@ from chunkwise.core.io import load_npy, read_json
 from chunkwise.datastore.reader import Datastore
 from chunkwise.neighbours.controls import next_chunk_windows, oracle_neighbours
 from chunkwise.neighbours.in_prompt import IGNORED, lay_out_in_prompt
+from chunkwise.neighbours.queries import without_unread
 
 if TYPE_CHECKING:
     from chunkwise.training.made_neighbours import MadeNeighbours
@@ -243,8 +244,7 @@ Neighbours = Retrieved | OwnText
 class RetroBatches(PlainBatches):
     """Text with its neighbours beside it.
 
-    The neighbours of a row's last chunk are masked: they are read from its last token on, after
-    which the row predicts nothing, so encoding them would change no loss.
+    Neighbours that no predicted token reads are masked.
 
     Args:
         made: what chunks read in training instead of what was found; None: always what was found.
@@ -271,8 +271,8 @@ class RetroBatches(PlainBatches):
                 made_ids_BCr[chosen_BC],
                 made_mask_BCr[chosen_BC],
             )
-        last_B = (self.sequences.lengths_S[np.asarray(rows)] - 1) // (ids.shape[3] // 2)
-        mask = mask & (np.arange(ids.shape[1]) < last_B[:, None])[:, :, None, None]
+        lengths_B = self.sequences.lengths_S[np.asarray(rows)]
+        mask = without_unread(mask, lengths_B, chunk_tokens=ids.shape[3] // 2)
         return {
             **super().__call__(rows),
             "neighbour_ids": torch.from_numpy(ids),

@@ -26,8 +26,10 @@ from chunkwise.training.config import (
     TwinConfig,
 )
 
-VERSION = 3
-"""Of all trainings. 3: neighbours that no predicted token reads are not encoded."""
+VERSION = 4
+"""Of all trainings. 3: neighbours that no predicted token reads are not encoded. 4: dropout that a
+decoder's family sets by itself is off unless it is asked for.
+"""
 
 TEAM = "chunkwise.training.processes:team"
 

@@ -89,3 +89,21 @@ def test_a_relaying_process_prints_nothing_and_sends_events():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout == "['begin', 'end', 'note'] ('note', 'found')\n"
+
+
+def test_the_pace_of_another_process_leaves_out_how_long_it_took_to_begin(monkeypatch):
+    mirror, clock = progress.Mirror(), iter([100.0, 104.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    mirror.show(1, ("begin", 0, "training", 50, "steps"))
+    mirror.show(1, ("begin", 1, "loading", None, ""))
+    assert mirror.pace(1).measured == (0, 0)
+    mirror.show(1, ("advance", 0, 10))  # of these nobody knows how long they took
+    assert mirror.pace(1).measured == (0, 0)
+    mirror.show(1, ("advance", 0, 5))
+    assert mirror.pace(1).measured == (0.1, 4.0)
+    assert mirror.pace(2) is None
+    mirror.show(1, ("end", 0))
+    assert mirror.pace(1) is None  # a task without a length has no pace
+    mirror.show(1, ("begin", 2, "validation", 8, "rows"))
+    mirror.close(1)
+    assert mirror.pace(1) is None

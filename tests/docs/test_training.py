@@ -69,7 +69,7 @@ def test_the_made_neighbours_of_the_page_are_a_training():
     training = RetrofitConfig.parse(parse_yaml(example, "the page"))
     assert training.made_neighbours.last_step == 1000 and training.train.steps == 1500
     assert set(training.validation_conditions) == set(get_args(ValidationCondition))
-    defaults = dict(re.findall(r"^\|[^`\n]*`made_neighbours\.(\w+)` \| ([\d.]+) \|", page, re.MULTILINE))
+    defaults = dict(re.findall(r"^\|[^`\n]*`made_neighbours\.(\w+)` \| ([\w.]+) \|", page, re.MULTILINE))
     assert defaults == {name: str(value) for name, value in MadeNeighboursConfig().model_dump().items()}
     conditions = page.partition("| condition |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| (\w+) \|", conditions, re.MULTILINE) == list(training.validation_conditions)

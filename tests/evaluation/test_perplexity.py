@@ -141,6 +141,17 @@ def test_documents_pool_their_tokens_worked_by_hand():
     assert summary(table, table["document"] == 0)["nll"] is None
 
 
+def test_what_no_predicted_token_reads_is_not_encoded_and_changes_nothing(rows, given):
+    model = retro()
+    ids, mask = given
+    reading = GivenNeighbours.of_tokens(ids, mask, rows.lengths_S, CHUNK_TOKENS)
+    read = token_losses(model, rows, chunk_tokens=CHUNK_TOKENS, neighbours=reading.read)
+    np.testing.assert_allclose(read, losses(model, rows, given), rtol=1e-4, atol=1e-5)
+    # Chunks of 16: of rows of 64, 40, 1, 17 and 33 tokens the first 3, 2, 0, 1 and 2 chunks are followed by a token.
+    expected = sum(mask[row, :chunks].sum() for row, chunks in enumerate((3, 2, 0, 1, 2)))
+    assert reading.tokens_read == expected < mask.sum()
+
+
 def test_chunks_add_up_to_their_row(rows):
     nll = losses(decoder(), rows)
     tokens, nats = chunk_table(nll, chunk_tokens=CHUNK_TOKENS)
@@ -154,7 +165,7 @@ def test_readable_overlap_looks_at_the_neighbours_of_the_chunk_before(rows):
     mask = np.ones(ids.shape, bool)
     ids[0, 0, 0, 3 : 3 + 8] = chunk_Qm[1][:8]  # chunk 1 of row 0 can read half of itself from N(0)
     ids[0, 2, 0, :4] = chunk_Qm[2][:4]  # N(2) is too late for chunk 2
-    given = GivenNeighbours.of_tokens(ids, mask)
+    given = GivenNeighbours.of_tokens(ids, mask, rows.lengths_S, CHUNK_TOKENS)
     share = overlap_share(chunk_Qm, length_Q, given.before, block_chunks=3)
     assert share[1] == 0.5
     assert share[2] < 0.25

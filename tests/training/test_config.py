@@ -27,6 +27,32 @@ def test_the_rate_ends_at_its_final_share():
         assert options.learning_rate_share(10) == pytest.approx(0.2)
 
 
+def test_a_warm_restart_draws_the_curve_anew_over_each_part():
+    parts = shares(schedule="linear", warmup_steps=1, restarts=(4, 7))
+    first, second = [0.5, 1.0, 0.7333, 0.4667], [0.5, 1.0, 0.6]  # 1 warm-up step, then to 0.2 over 3, over 2, over 2
+    assert parts == first + second + second
+    wsd = shares(schedule="wsd", decay_share=0.5, restarts=(4,))
+    assert wsd == [1.0, 1.0, 1.0, 0.6, 1.0, 1.0, 1.0, 1.0, 0.7333, 0.4667]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"restarts": (5, 3)}, "rising steps, got .5, 3."),
+        ({"restarts": (3, 3)}, "rising steps"),
+        ({"restarts": (10,)}, "before the last of 10 steps"),
+        ({"restarts": (8,), "warmup_steps": 2}, "warms up for 2 steps, and the shortest has 2"),
+        ({"restarts": (0,)}, "greater than or equal to 1"),
+    ],
+)
+def test_restarts_that_a_training_does_not_carry_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainOptions.parse({"steps": 10} | settings)
+    by_tokens = {"tokens": 1600, "batch_sequences": 10} | settings
+    with pytest.raises(ConfigError, match=message):
+        TrainOptions.parse(by_tokens).resolved(16)
+
+
 def test_a_token_budget_becomes_whole_steps():
     resolved = TrainOptions(tokens=10_001, batch_sequences=10, dtype="float32").resolved(100)
     assert (resolved.steps, resolved.tokens) == (11, None)

@@ -211,7 +211,7 @@ def test_the_stage_says_what_the_model_reads(world, monkeypatch, continuation, f
     with pytest.raises(ZeroDivisionError):
         retro = OPTIONS.model_copy(update={"continuation": continuation})
         retrofit(world, base(world), replicate=2, retro=retro, made_neighbours=ALWAYS)
-    assert built[0][2:] == (CHUNK_TOKENS, 2, 4, first_read)
+    assert built[0][2:] == (CHUNK_TOKENS, 2, 4, first_read, None)
 
 
 def test_windows_begin_up_to_the_width_before_the_next_chunk():
@@ -298,6 +298,84 @@ def test_what_is_drawn_is_pinned():
     assert offsets_of(tokens, [0, 1]).tolist() == [[3, 3, 2, 0, 1], [2, 0, 1, 1, 1]]
     noisy = made(wide.model_copy(update={"replaced_tokens": 0.5}), replicate=3)
     assert noisy([0], [0])[1][0, 0].tolist() == [101, 102, 418, 503, 321, 404, 412, 108]
+
+
+# --- runs as long as found neighbours share -----------------------------------------------------------------------
+
+
+def repeated(tokens_r, row, chunk):
+    """Places of the next chunk whose tokens stand in the window, one run."""
+    following = FULL[row][(chunk + 1) * M : (chunk + 2) * M]
+    return [following.index(token) for token in tokens_r if token in following]
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, M])
+def test_from_the_hold_on_a_window_repeats_one_run_of_the_next_chunk(length):
+    config = ALWAYS.model_copy(update={"found_overlap": True, "replaced_tokens": 0.9})
+    rows = np.arange(60) % 5
+    curriculum = MadeNeighbours(config, TEXT, M, 0, 2, runs=np.array([length]))
+    chosen, tokens, mask = curriculum(rows, range(60))
+    _, whole, there = made(ALWAYS.model_copy(update={"replaced_tokens": 0.0}))(rows, range(60))
+    np.testing.assert_array_equal(mask, there)
+    np.testing.assert_array_equal(chosen[:, :-1], True)
+    starts = Counter()
+    for row, chunk in itertools.product(range(60), range(C - 1)):
+        window = tokens[row, chunk].tolist()
+        places = repeated(window, rows[row], chunk)
+        # Other text may be the row's own, and its places then the next chunk's by chance.
+        if len(places) == length:
+            assert places == list(range(places[0], places[0] + length)) if places else True
+            starts[places[0] if places else 0] += 1
+        own = set(whole[row, chunk]) - set(FULL[rows[row]][(chunk + 1) * M : (chunk + 2) * M])
+        kept = [a == b for a, b in zip(window, whole[row, chunk], strict=True) if b in own]
+        assert all(kept)  # what stands around the next chunk stays, without noise
+    assert sum(starts.values()) > 0.8 * 60 * (C - 1)
+    assert sorted(starts) == list(range(M - length + 1)) or length == 0  # the run begins anywhere
+
+
+def test_before_the_hold_windows_are_whole():
+    config = MadeNeighboursConfig(share=1, aligned_steps=2, widening_steps=2, hold_steps=2, fall_steps=2)
+    runs = MadeNeighbours(config.model_copy(update={"found_overlap": True}), TEXT, M, 0, 1, runs=np.array([0]))
+    rows = [0, 1, 2, 3, 4, 0, 1]
+    whole, cut = made(config, batch=1)(rows, range(7)), runs(rows, range(7))
+    for one, other in zip(whole, cut, strict=True):
+        np.testing.assert_array_equal(one[:4], other[:4])
+    assert not np.array_equal(whole[1][4:6], cut[1][4:6])
+    np.testing.assert_array_equal(whole[0], cut[0])  # the same chunks, whatever they read
+
+
+def test_what_is_found_says_how_long_runs_are():
+    text = table([[1, 2, 3, 4, 5, 6, 7, 8, 9], [11, 12, 13, 14, 15, 16, PAD, PAD, PAD]], [9, 6])
+
+    def found(rows):
+        tokens = np.full((2, 3, 2, 6), PAD)
+        tokens[0, 0] = [[9, 4, 5, 9, 6, 9], [3, 4, 9, 6, 9, 9]]  # of chunk 4 5 6: 4 5
+        tokens[0, 1, 1, :4] = [7, 8, 9, 1]  # all of 7 8 9
+        tokens[1, 0, 0, :2] = [13, 16]  # of 14 15 16: one token
+        tokens[1, 1, 0, :2] = [15, 16]  # nothing follows chunk 14 15 16
+        assert list(rows) == [0, 1]
+        return tokens, tokens != PAD
+
+    assert made_neighbours.found_runs(text, found, 3).tolist() == [2, 3, 1]
+
+
+def test_the_stage_draws_from_its_own_table(world):
+    cut = retrofit(world, base(world), made_neighbours=ALWAYS.model_copy(update={"found_overlap": True}))
+    whole = retrofit(world, base(world), made_neighbours=ALWAYS)
+    rows, store = SequenceTable.open(world.sequences), Datastore.open(world.datastore)
+    ids = NeighbourTable.open(world.neighbours, world.datastore).select(None, OPTIONS.neighbours).ids
+    runs = made_neighbours.found_runs(rows, Retrieved(ids, store, len(rows)), CHUNK_TOKENS)
+    assert 0 < runs.mean() < CHUNK_TOKENS
+    assert report(cut)["neighbours"]["mean_run_tokens"] == pytest.approx(runs.mean())
+    assert report(cut)["loss"] != report(whole)["loss"]
+    assert "mean_run_tokens" not in report(whole)["neighbours"]
+
+
+def test_without_a_phase_that_uses_them_runs_are_no_setting():
+    config = MadeNeighboursConfig(share=1, aligned_steps=2, widening_steps=2, hold_steps=0, fall_steps=1)
+    assert config.model_copy(update={"found_overlap": True}).used(5) == config.used(5)
+    with pytest.raises(ValueError, match="lengths of runs"):
+        made(ALWAYS.model_copy(update={"found_overlap": True}))
 
 
 # --- batches --------------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 machine is.
 
 Seconds of a job = its work (operations, by formula) / the rate of its stage + a fixed overhead. A
-rate starts as a guess, comes from the calibration of a dry run, and is corrected by every job that
-ends. Good to some tens of percent, which is enough for the order of jobs and for the time left.
+rate starts as a guess, which decides the order of jobs and is never shown; it comes from the
+calibration of a dry run, or from what the first trainings report as they run, and is corrected by
+every job that ends. Good to some tens of percent.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 from chunkwise.core.io import read_json
 from chunkwise.core.store import Artefact
 from chunkwise.graph.jobs import Job
+from chunkwise.training.config import MadeNeighboursConfig
 
 TRAININGS = ("base", "retrofit", "twin", "in-prompt", "instruct")
 FIRST_RATE = 3e10  # operations a second of one core: small models in bfloat16 on a CPU that has it
 OVERHEAD_SECONDS = 1.0  # loading a model, writing an artefact
+WATCHED_SECONDS = 2.0  # of a running job, before its pace counts
 DATA_SECONDS = {
     "corpus": 30.0,
     "tokenizer": 8.0,
@@ -63,32 +66,19 @@ class Costs:
     text_tokens: int = 200_000
     train_row_tokens: int = 256
     rates: dict[str, list[float]] = field(default_factory=dict)
+    running: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> bool:
+        """Whether a training or an evaluation has been timed here."""
+        return bool(self.running) or not set(self.rates) <= set(DATA_SECONDS)
 
     def work(self, job: Job) -> float:
         """Operations that a job needs, about: 2 for each weight and token, three times as many in
         training.
         """
         if job.stage.name in TRAININGS:
-            train = job.config.train
-            row = self.train_row_tokens
-            if job.stage.name == "instruct":
-                row = job.config.prompt_tokens + job.config.answer_tokens
-            steps = train.steps or -(-train.tokens // (train.batch_sequences * row))
-            rows = steps * train.batch_sequences
-            retro = getattr(job.config, "retro", None)
-            neighbours = retro.neighbours if retro else 0
-            if job.stage.name == "in-prompt":
-                row += (
-                    (row // job.config.chunk_tokens)
-                    * job.config.neighbours
-                    * 2
-                    * job.config.chunk_tokens
-                )
-            return (
-                3
-                * rows
-                * (self._decoder(row) + (self._retrieval(row, neighbours, retro) if retro else 0))
-            )
+            return 3 * self._training_pass(job)
         if job.stage.name == "perplexity":
             tokens, k = self.text_tokens, job.config.k
             if job.config.condition == "in_prompt":
@@ -98,18 +88,35 @@ class Costs:
         if job.stage.name == "qa":
             prompt = job.config.prompt_tokens if job.config.in_prompt else 64
             asked = min(job.config.n_questions or self.n_questions, self.n_questions)
-            written = (
-                min(job.config.n_generate, asked) * job.config.max_answer_tokens * 8
-            )  # one token at a time
+            # Written one token at a time, which is slower than reading by about this much.
+            written = min(job.config.n_generate, asked) * job.config.max_answer_tokens * 8
             return self._decoder(asked * (prompt + 2 * 4 * 24) + written)
         return 0.0
+
+    def _training_pass(self, job: Job) -> float:
+        """One forward pass of everything that a training reads."""
+        config = job.config
+        row = self.train_row_tokens
+        if job.stage.name == "instruct":
+            row = config.prompt_tokens + config.answer_tokens
+        steps = config.train.steps_for(row)
+        if job.stage.name == "in-prompt":
+            row += (row // config.chunk_tokens) * config.neighbours * 2 * config.chunk_tokens
+        tokens = steps * config.train.batch_sequences * row
+        if job.stage.name != "retrofit":
+            return self._decoder(tokens)
+        found = config.neighbour_source == "found"  # controls get no made ones
+        made = made_share(config.made_neighbours, steps) if found else 0.0
+        # A made neighbour is the only one of its chunk.
+        neighbours = made + (1 - made) * config.retro.neighbours
+        return self._decoder(tokens) + self._retrieval(tokens, neighbours, config.retro)
 
     def _decoder(self, tokens: float) -> float:
         """One pass of so many tokens."""
         size = self.decoder
         return 2 * tokens * (size.layers * 13 * size.width**2 + size.vocabulary * size.width)
 
-    def _retrieval(self, tokens: float, k: int, retro: Any) -> float:
+    def _retrieval(self, tokens: float, k: float, retro: Any) -> float:
         """What encoder and cross-attention add."""
         width = retro.encoder_width or self.decoder.width
         read = tokens * k * 2  # a neighbour is two chunks long
@@ -117,22 +124,31 @@ class Costs:
 
     def expected_seconds(self, job: Job) -> float:
         """How long the job will take on one worker."""
-        measured = self.rates.get(job.stage.name)
         if job.stage.name in DATA_SECONDS:
+            measured = self.rates.get(job.stage.name)
             return measured[1] / measured[0] if measured else DATA_SECONDS[job.stage.name]
-        if not measured:
-            known = [rate for stage, rate in self.rates.items() if stage not in DATA_SECONDS]
-            amount, seconds = (
-                (sum(column) for column in zip(*known, strict=True)) if known else (FIRST_RATE, 1.0)
-            )
-        else:
-            amount, seconds = measured
-        return OVERHEAD_SECONDS + self.work(job) / (amount / max(seconds, 1e-3))
+        timed = [
+            (stage, work, seconds)
+            for stage, (work, seconds) in self.rates.items()
+            if stage not in DATA_SECONDS
+        ]
+        timed += self.running.values()
+        # A stage that was not timed yet is expected to be as fast as the others together.
+        alike = [one for one in timed if one[0] == job.stage.name] or timed
+        amount = sum(work for _, work, _ in alike) or FIRST_RATE
+        seconds = sum(seconds for _, _, seconds in alike) or 1.0
+        return OVERHEAD_SECONDS + self.work(job) * seconds / amount
+
+    def watch(self, job: Job, share: float, seconds: float) -> None:
+        """Take into account how long a running job took for a share of its work."""
+        if job.stage.name not in DATA_SECONDS and share and seconds >= WATCHED_SECONDS:
+            self.running[job.id] = (job.stage.name, share * self.work(job), seconds)
 
     def learn(self, job: Job, seconds: float) -> None:
         """Take a finished job into account; one that came from the store says nothing."""
         amount = 1.0 if job.stage.name in DATA_SECONDS else self.work(job)
         busy = seconds if job.stage.name in DATA_SECONDS else max(0.05, seconds - OVERHEAD_SECONDS)
+        self.running.pop(job.id, None)
         known = self.rates.setdefault(job.stage.name, [0.0, 0.0])
         known[0] += amount
         known[1] += busy
@@ -153,6 +169,13 @@ class Costs:
                 self.decoder = Decoder(
                     width, layers, size.get("vocab_size", self.decoder.vocabulary)
                 )
+
+
+def made_share(curriculum: MadeNeighboursConfig, steps: int) -> float:
+    """Share of the chunks that read a made neighbour, over a training of so many steps."""
+    last = curriculum.last_step
+    shares = [curriculum.at(step, chunk_tokens=1)[0] for step in range(min(last or steps, steps))]
+    return 0.0 if last == 0 else sum(shares) / steps
 
 
 def costs_of(profile: Any) -> Costs:
