@@ -22,12 +22,8 @@ which are made from them alone (what stands beside RETRO's table 13, Kendall's t
 import argparse
 import json
 import sys
-from math import exp
 from pathlib import Path
-from statistics import mean
 from typing import Any
-
-from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from chunkwise.core.store import Store
@@ -36,6 +32,7 @@ from chunkwise.lab.profile import Profile
 from chunkwise.lab.run import ablate
 from chunkwise.training.config import BaseConfig, DecoderConfig
 from experiments import base_model
+from experiments.paper_rows import beside_table_13, by_overlap, conditions_lines, overlap_lines, table_13_lines
 
 SOURCES = ("docs", "news", "books", "papers")
 STUDIED = ("docs",)
@@ -153,42 +150,6 @@ def plan_text(form: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def beside_retro(form: str, results: dict[str, Any]) -> dict[str, Any]:
-    """Our losses in the rows of RETRO's table, and how far the two orders agree.
-
-    Kendall's tau-b over the rows: 1 the same order, 0 none, -1 the reverse; p is two-sided, of no association.
-    """
-    contrasts = {one["arm"]: one for one in results["contrasts"] if one["metric"] == "perplexity"}
-    baseline = next(iter(contrasts.values()))["baseline_mean"]
-    rows: list[dict[str, Any]] = []
-    for label, (published_label, bits) in TABLE_13[form].items():
-        row = {"label": label or "baseline", "published_label": published_label, "published_bpb": bits}
-        if not label:
-            itself = {"difference": 0.0, "interval": None, "level": None, "verdict": "baseline"}
-            rows.append(row | {"nats_per_token": baseline} | itself)
-            continue
-        found = contrasts[label]
-        facts = {name: found[name] for name in ("difference", "interval", "level", "p_holm", "verdict")}
-        rows.append(row | {"nats_per_token": baseline + found["difference"]} | facts)
-    if len(rows) < 5:  # three rows are in the published order one time in six
-        return {"rows": rows, "kendall_tau": None, "kendall_p": None}
-    tau = kendalltau([row["published_bpb"] for row in rows], [row["nats_per_token"] for row in rows])
-    return {"rows": rows, "kendall_tau": float(tau.statistic), "kendall_p": float(tau.pvalue)}
-
-
-def by_overlap(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Nats saved against the twin and against the shut gate, by overlap: mean over replicates, least, most."""
-    found = []
-    for low, high in sorted({(row["low"], row["high"]) for row in results["overlap"]}):
-        rows = [row for row in results["overlap"] if (row["low"], row["high"]) == (low, high)]
-        one: dict[str, Any] = {"low": low, "high": high, "tokens": rows[0]["tokens"]}
-        for against in ("twin", "off"):
-            gains = [row["losses"][against] - row["losses"]["on"] for row in rows]
-            one[against] = {"mean": mean(gains), "min": min(gains), "max": max(gains)}
-        found.append(one)
-    return found
-
-
 def summary_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """All that the page says, by form."""
     return {
@@ -201,18 +162,10 @@ def summary_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "conditions": results["mechanism"],
             "checks": results["mechanism_checks"],
             "overlap": by_overlap(results),
-            "table_13": beside_retro(form, results),
+            "table_13": beside_table_13(TABLE_13[form], results),
         }
         for form, results in reports.items()
     }
-
-
-def nats(value: float | None, interval: list[float] | None = None) -> str:
-    """A difference with its interval."""
-    if value is None:
-        return "–"
-    shown = f"{value:+.3f}"
-    return f"{shown} [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else shown
 
 
 def page(summary: dict[str, Any]) -> str:
@@ -240,47 +193,17 @@ def page(summary: dict[str, Any]) -> str:
             f"{n} replicates; {retro['parameters'] / 1e6:.1f} million parameters with retrieval, "
             f"{retro['steps']} steps, {retro['train_tokens']:,} tokens.{SINCE.get(form, '')}",
             "",
-            "| evaluated with | perplexity | against the twin |",
-            "|---|---:|---|",
-        ]
-        for row in found["conditions"]:
-            lines.append(f"| {row['name']} | {exp(row['mean']):.2f} | {nats(row['difference'], row['interval'])} |")
-        lines += ["", "| asked | answer | figures |", "|---|---|---|"]
-        lines += [f"| {check['question']} | {check['answer']} | {check['detail']} |" for check in found["checks"]]
-        lines += [
+            *conditions_lines(found["conditions"], found["checks"]),
             "",
-            "Nats saved by retrieval, by the longest run of tokens that a chunk shares with one of its 10 nearest",
-            "neighbours, as a share of the chunk; in brackets the least and the most of the replicates:",
+            *overlap_lines(found["overlap"]),
             "",
-            "| overlap | tokens | against the twin | against its own shut gate |",
-            "|---|---:|---|---|",
-        ]
-        for row in found["overlap"]:
-            twin, off = (f"{row[x]['mean']:.3f} ({row[x]['min']:.3f} to {row[x]['max']:.3f})" for x in ("twin", "off"))
-            lines.append(f"| {row['low']:.3g} to {row['high']:.3g} | {row['tokens']:,} | {twin} | {off} |")
-        table = found["table_13"]
-        lines += [
-            "",
-            "Beside RETRO's table 13 (C4, 247M parameters, single runs):",
-            "",
-            "| RETRO's row | bits per byte | our arm | against our baseline, at Holm's level | level | verdict |",
-            "|---|---:|---|---|---|---|",
-        ]
-        for row in sorted(table["rows"], key=lambda row: row["nats_per_token"]):
-            ours = nats(row["difference"], row["interval"]) if row["label"] != "baseline" else "0"
-            theirs = f"{row['published_label']} | {row['published_bpb']:.3f}"
-            level = f"{row['level']:.1%}" if row["level"] else "–"
-            lines.append(f"| {theirs} | {row['label']} | {ours} | {level} | {row['verdict']} |")
-        order = "Too few rows for a rank correlation."
-        if table["kendall_tau"] is not None:
-            tau, p = table["kendall_tau"], table["kendall_p"]
-            order = f"Kendall's tau of the two orders: {tau:.2f} (p = {p:.2g}, {len(table['rows'])} rows)."
-        lines += [
-            "",
-            "Rows are matched by what was changed; the baselines are not alike (layers 2, 4, 6 of 6 against 6, 9, 12",
-            "of 12; see the head of the experiment for the rest).",
-            "",
-            order,
+            *table_13_lines(
+                found["table_13"],
+                [
+                    "Rows are matched by what was changed; the baselines are not alike (layers 2, 4, 6 of 6 against 6,"
+                    " 9, 12\nof 12; see the head of the experiment for the rest).",
+                ],
+            ),
         ]
     return "\n".join(lines) + "\n"
 

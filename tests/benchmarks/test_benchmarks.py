@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, generate, train_step
+from benchmarks import common, demo, generate, train_step
 from benchmarks.common import BenchmarkError, Ratios, Side, Sizes, retro_pytorch_side, rounds, started, summary
 
 ROOT = Path(common.__file__).resolve().parents[1]
@@ -185,3 +185,31 @@ def test_quick_generation_says_what_it_skipped():
     check_shape(result)
     assert result["config"]["contexts"] == [8, 56]
     assert "context 256" in result["config"]["skipped"]
+
+
+# ---- the demo ----
+
+
+def test_the_time_left_is_read_from_the_lines_of_a_study():
+    assert demo.seconds_left("[9/122] retrofit, retro, replicate 0: 40.1 s; about 46 min left\n") == 46 * 60
+    assert demo.seconds_left("[9/122] twin, replicate 0: 40.1 s; 75 s left") == 75
+    assert demo.seconds_left("[9/122] twin, replicate 0: 40.1 s; about 1.5 h left") == 5400
+    assert demo.seconds_left("[1/122] corpus: 18.5 s") is None  # nothing is announced before it is measured
+
+
+def test_seconds_by_stage_leave_out_what_came_from_the_store():
+    jobs = [("qa", 3.0, False), ("retrofit", 5.5, False), ("qa", 4.0, False), ("qa", 9.0, True)]
+    rows = demo.by_stage({"stage": stage, "seconds": seconds, "cached": cached} for stage, seconds, cached in jobs)
+    assert rows == [{"stage": "qa", "jobs": 3, "seconds": 7.0}, {"stage": "retrofit", "jobs": 1, "seconds": 5.5}]
+
+
+def test_the_demo_of_the_results_is_read():
+    result = subprocess.run(
+        [sys.executable, "benchmarks/demo.py", "--of", "docs/results/laptop/report.json", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    stages = {row["stage"]: row for row in json.loads(result.stdout)["stages"]}
+    assert stages["retrofit"]["jobs"] == 3 and stages["retrofit"]["seconds"] > 0
