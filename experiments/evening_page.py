@@ -26,8 +26,8 @@ TABLE_13 = {
     "neighbour only": ("neighbours only", 0.950),
     "continuation only": ("continuations only", 0.895),
     "REMOVE query conditioning of the encoder": ("no query conditioning", 0.829),
-    "1 neighbour": ("trained with 1 neighbour", 0.858),
-    "4 neighbours": ("trained with 4 neighbours", 0.847),
+    "Number of neighbours: 1": ("trained with 1 neighbour", 0.858),
+    "Number of neighbours: 4": ("trained with 4 neighbours", 0.847),
     "one mid layer": ("one layer, 6 of 12", 0.823),
 }
 # InstructRetro, arXiv:2310.07713v3: exact match on Natural Questions, 43B decoder, one run each.
@@ -38,7 +38,8 @@ QUESTIONS = {
     "the same, open at inference (their 48B)": ("retro", "both", 38.6),
     "the same, passages for the encoder alone": ("retro", "encoder", None),
     "Retro, tuned with its gate open; open at inference": ("gate-1", "both", None),
-    "the same, shut at inference": ("gate-1", "prompt", None),
+    "Retro, not tuned; open at inference": ("untuned", "both", None),
+    "the same, shut at inference": ("untuned", "prompt", None),
     "twin, without passages": ("twin", "closed", 21.2),
     "Retro, without passages": ("retro", "closed", 21.8),
 }
@@ -82,8 +83,8 @@ def question_lines(results: dict[str, Any]) -> list[str]:
 def contrast_lines(results: dict[str, Any]) -> list[str]:
     """Every contrast of the plan, with its verdict."""
     lines = [
-        "| arm | metric | baseline | arm's | difference [interval] | Holm p | verdict |",
-        "|---|---|---:|---:|---|---:|---|",
+        "| entry | arm | metric | baseline | arm's | difference [interval] | each replicate | Holm p | verdict |",
+        "|---|---|---|---:|---:|---|---|---:|---|",
     ]
     percent = {metric["id"] for metric in results["metrics"] if metric["unit"] != "nats per token"}
     for one in results["contrasts"]:
@@ -98,8 +99,9 @@ def contrast_lines(results: dict[str, Any]) -> list[str]:
             for value in (one["baseline_mean"], one["arm_mean"])
         )
         p = "–" if one["p_holm"] is None else f"{one['p_holm']:.3f}" if one["p_holm"] >= 0.001 else "< 0.001"
+        each = ", ".join(f"{factor * value:+.{digits}f}" for value in one["differences"])
         metric = one["metric"].replace("_", " ")
-        cells = (one["arm"], metric, baseline, arm, f"{difference} {unit}", p, one["verdict"])
+        cells = (one["entry"], one["arm"], metric, baseline, arm, f"{difference} {unit}", each, p, one["verdict"])
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

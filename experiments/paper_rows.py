@@ -12,12 +12,14 @@ def beside_table_13(published: Mapping[str, tuple[str, float]], results: dict[st
     """Our losses in the rows of RETRO's table 13, and how far the two orders agree.
 
     Args:
-        published: our label of an arm ("" is the baseline) -> (the paper's row, bits per byte on C4; 247M parameters,
-            one run each).
+        published: our label of an arm, or "entry: label" ("" is the baseline) -> (the paper's row, bits per byte on C4;
+            247M parameters, one run each).
 
     Kendall's tau-b over the rows: 1 the same order, 0 none, -1 the reverse; p is two-sided, of no association.
     """
-    contrasts = {one["arm"]: one for one in results["contrasts"] if one["metric"] == "perplexity"}
+    perplexity = [one for one in results["contrasts"] if one["metric"] == "perplexity"]
+    contrasts = {one["arm"]: one for one in perplexity}
+    contrasts |= {f"{one['entry']}: {one['arm']}": one for one in perplexity}
     baseline = next(iter(contrasts.values()))["baseline_mean"]
     rows: list[dict[str, Any]] = []
     for label, (published_label, bits) in published.items():
