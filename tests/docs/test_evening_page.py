@@ -1,6 +1,7 @@
 """The page of the profile `evening` says what its committed report says."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -40,3 +41,15 @@ def test_the_order_of_the_rows_worked_by_hand():
     # Ours: 4, baseline, x, y, 1; the paper's: 4, baseline, y, x, 1. Of ten pairs one is the other way round.
     assert table["kendall_tau"] == pytest.approx(0.8)
     assert [row["nats_per_token"] for row in table["rows"]] == pytest.approx([2.0, 2.3, 1.9, 2.1, 2.2])
+
+
+def test_the_readme_repeats_what_the_page_says():
+    readme = (RESULTS.parents[2] / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    section = readme.partition("## What it depends on")[2].partition("\n## ")[0]
+    page = (RESULTS / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    differences = re.findall(r"[+-]\d\.\d{3} \[[^\]]+\]|(?:[+-]\d\.\d{3}, ){2}[+-]\d\.\d{3}(?!\])", section)
+    assert len(differences) > 20
+    for difference in differences:
+        assert difference in page, difference
+    for accuracy in re.findall(r"\d\d\.\d %", section):
+        assert accuracy in page, accuracy
