@@ -41,6 +41,7 @@ _PLACES = {
     "run_plan": "chunkwise.lab.run",
 }
 
+# for type checkers and editors, which do not follow __getattr__
 if TYPE_CHECKING:
     from chunkwise.core.store import Store
     from chunkwise.datastore.reader import Datastore
@@ -57,10 +58,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'chunkwise' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
+    # here, so that importing the package imports nothing; a missing extra names its install line
     from chunkwise.core.extras import extras_named
 
     with extras_named():
         value = getattr(importlib.import_module(_PLACES[name]), name)
+    # Python asks this function only for names that the module does not have
     globals()[name] = value
     return value
 

@@ -1,61 +1,50 @@
 """`chunkwise ablate`: run a plan."""
 
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from chunkwise.cli.options import SetOption, StoreOption
 
+PlanArgument = Annotated[
+    str, Argument(metavar="PLAN", help="Plan: a file, or a packaged one by name (instructretro).")
+]
+ProfileOption = Annotated[
+    str, Option(help="How large everything is: a packaged name or a YAML file.")
+]
+ReportOption = Annotated[
+    Path | None, Option(help="Folder for the report. Default: runs/ and the plan's name.")
+]
+OverridesOption = Annotated[
+    Path | None, Option(help="YAML file with your reading of entries that are not resolved.")
+]
+PlannedOption = Annotated[
+    bool,
+    Option(
+        "--dry-run", help="Print arms, jobs, what they share and the estimated time; run nothing."
+    ),
+]
+StrictOption = Annotated[
+    bool,
+    Option("--strict", help="Refuse a plan of which some entry cannot be run as it is written."),
+]
+WorkersOption = Annotated[
+    int | None, Option(min=1, help="Parallel jobs. Default: one per GPU, else one per core.")
+]
+
 
 def ablate(
-    plan: Annotated[
-        str,
-        typer.Argument(
-            metavar="PLAN",
-            help="Plan: a file, or a packaged one by name (instructretro).",
-            show_default=False,
-        ),
-    ],
-    profile: Annotated[
-        str, typer.Option(help="How large everything is: a packaged name or a YAML file.")
-    ] = "laptop",
+    plan: PlanArgument,
+    profile: ProfileOption = "laptop",
     settings: SetOption = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the report. Default: runs/ and the plan's name.", show_default=False
-        ),
-    ] = None,
-    overrides: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file with your reading of entries that are not resolved.", show_default=False
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Print arms, jobs, what they share and the estimated time; run nothing.",
-        ),
-    ] = False,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict", help="Refuse a plan of which some entry cannot be run as it is written."
-        ),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Parallel jobs. Default: one per GPU, else one per core.",
-            show_default=False,
-        ),
-    ] = None,
+    out: ReportOption = None,
+    overrides: OverridesOption = None,
+    dry_run: PlannedOption = False,
+    strict: StrictOption = False,
+    workers: WorkersOption = None,
     store: StoreOption = None,
 ) -> None:
     """Run an ablation plan: resolve its words to arms, train and evaluate them, test the
@@ -82,26 +71,27 @@ def ablate(
             f"a study was started {world_size()} times at once; it starts its own processes",
             hint="run chunkwise ablate without a launcher, with --workers",
         )
-    chosen = load_profile(profile, settings or ())
     folder = out or Path("runs") / Path(plan).stem
     code = run(
         plan,
-        chosen,
+        load_profile(profile, settings or ()),
         folder,
         store=Store(store),
         overrides=overrides,
         strict=strict,
         dry_run=dry_run,
         workers=workers,
-        command=_command(plan, profile, settings or (), overrides),
+        command=_command(plan, profile, settings or [], overrides),
     )
     if not dry_run:
         typer.echo(str(folder / "report.html"))
+    # 3 where some entries or runs are missing; the report says which, so it is no error
     raise typer.Exit(code)
 
 
-def _command(plan: str, profile: str, settings: Iterable[str], overrides: Path | None) -> str:
+def _command(plan: str, profile: str, settings: list[str], overrides: Path | None) -> str:
     """The call as the report shows it: files by name alone; where they lie is left out."""
+    # a report is handed on, and must not tell the folders of the machine that wrote it
     words = ["chunkwise", "ablate", Path(plan).name, "--profile", Path(profile).name]
     for setting in settings:
         words += ["--set", setting]

@@ -5,6 +5,7 @@ called.
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from chunkwise import __version__
 from chunkwise.cli import (
@@ -19,7 +20,9 @@ from chunkwise.cli import (
     store,
     train,
 )
+from chunkwise.cli.options import verb
 
+# \b: without it the lines of a paragraph are joined
 EPILOG = """\b
 Exit codes:
   0    done
@@ -48,6 +51,7 @@ app = typer.Typer(
 
 
 def _print_version(wanted: bool) -> None:
+    # an eager callback is called for every command line, with False where the option is not given
     if wanted:
         typer.echo(f"chunkwise {__version__}")
         raise typer.Exit
@@ -57,9 +61,7 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
+        Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Tells you what retrieval is worth to your language model.
@@ -70,13 +72,14 @@ def _root(
     """
 
 
+# in the order of the help: the whole flow first, then its steps, then what looks at results
 app.command("ablate", short_help="Run an ablation plan, write its report.")(ablate.ablate)
 app.add_typer(plan.app, name="plan")
 app.add_typer(datastore.app, name="datastore")
 app.add_typer(model.app, name="model")
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
-app.command("generate", short_help="Text from a model, with its evidence.")(generate.generate)
+verb(app, "generate", short_help="Text from a model, with its evidence.")(generate.generate)
 app.add_typer(stage.app, name="stage")
 app.add_typer(store.app, name="store")
 app.command("report", short_help="Write a report's pages again.")(report.report)

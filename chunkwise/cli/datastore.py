@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from chunkwise.cli.options import (
-    DATASTORE,
-    ConfigOption,
-    DryRunOption,
+    DatastoreArgument,
     JsonOption,
     OutOption,
-    SetOption,
+    StageOptions,
     StoreOption,
     TokenizerOption,
+    verb,
 )
 
 if TYPE_CHECKING:
@@ -30,63 +30,50 @@ app = typer.Typer(
 )
 
 
-@app.command(short_help="Build a datastore from text.")
+Sources = Annotated[
+    list[str] | None, Argument(metavar="SOURCE...", help="Files and folders of text.")
+]
+KindOption = Annotated[
+    str,
+    Option(
+        help="auto (by file suffix), text, markdown, jsonl, parquet, code; huggingface: SOURCE is "
+        "a data set; python: SOURCE is an installed package, or `python` for the standard library."
+    ),
+]
+LearnedTokenizerOption = Annotated[
+    str,
+    Option(help="train: learn one from the text; or the folder or hub name of an existing one."),
+]
+VocabularyOption = Annotated[
+    int | None, Option(min=258, help="Tokens of a trained tokenizer. Default: 4096.")
+]
+ChunkOption = Annotated[int | None, Option(min=2, max=255, help="Tokens of a chunk. Default: 64.")]
+ValidOption = Annotated[
+    float | None,
+    Option(min=0, max=1, help="Share of the documents kept out, to evaluate on. Default: 0.05."),
+]
+HeldOption = Annotated[
+    float | None,
+    Option(
+        min=0,
+        max=1,
+        help="Share that is in the datastore and never trained on, to make questions from. "
+        "Default: 0.",
+    ),
+]
+
+
+@verb(app, "build", short_help="Build a datastore from text.")
 def build(
-    sources: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SOURCE...", help="Files and folders of text.", show_default=False),
-    ] = None,
-    kind: Annotated[
-        str,
-        typer.Option(
-            help="auto (by file suffix), text, markdown, jsonl, parquet, code; huggingface: SOURCE "
-            "is a data set; "
-            "python: SOURCE is an installed package, or `python` for the standard library."
-        ),
-    ] = "auto",
+    options: StageOptions,
+    sources: Sources = None,
+    kind: KindOption = "auto",
     out: OutOption = None,
-    tokenizer: Annotated[
-        str,
-        typer.Option(
-            help="train: learn one from the text; or the folder or hub name of an existing one."
-        ),
-    ] = "train",
-    vocabulary_size: Annotated[
-        int | None,
-        typer.Option(
-            min=258, help="Tokens of a trained tokenizer. Default: 4096.", show_default=False
-        ),
-    ] = None,
-    chunk_tokens: Annotated[
-        int | None,
-        typer.Option(min=2, max=255, help="Tokens of a chunk. Default: 64.", show_default=False),
-    ] = None,
-    valid: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Share of the documents kept out, to evaluate on. Default: 0.05.",
-            show_default=False,
-        ),
-    ] = None,
-    held: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help=(
-                "Share that is in the datastore and never trained on, to make questions from. "
-                "Default: 0."
-            ),
-            show_default=False,
-        ),
-    ] = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    dry_run: DryRunOption = False,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
+    tokenizer: LearnedTokenizerOption = "train",
+    vocabulary_size: VocabularyOption = None,
+    chunk_tokens: ChunkOption = None,
+    valid: ValidOption = None,
+    held: HeldOption = None,
 ) -> None:
     """Build a datastore: read documents, drop duplicates, split, learn a tokenizer, cut into
     chunks, index.
@@ -103,43 +90,45 @@ def build(
     from chunkwise.cli.steps import Steps
     from chunkwise.core.errors import ConfigError
     from chunkwise.core.progress import display
-    from chunkwise.core.store import Store
     from chunkwise.corpus.config import TokensConfig
     from chunkwise.corpus.stages import CORPUS, TOKENIZER, TOKENS
     from chunkwise.datastore.stages import DATASTORE
 
-    found = [
+    corpus_sources = [
         source.model_dump(mode="json", exclude_unset=True)
         for source in _sources(sources or [], kind)
     ]
-    if not found and config is None:
+    # with a file the parser decides, which names the missing key
+    if not corpus_sources and options.config is None:
         raise ConfigError(
             "no text to build from", hint="name files or folders, or a --config with corpus.sources"
         )
-    chosen = read_settings(
+    settings = read_settings(
         BuildSettings,
-        config,
-        settings,
+        options.config,
+        options.settings,
+        # a user's text makes a datastore to look things up in; a study holds some of it out
         defaults={"corpus": {"held_fraction": 0.0}},
         options={
-            "corpus": {"sources": found or None, "valid_fraction": valid, "held_fraction": held},
-            "tokenizer": {
-                "pretrained": None if tokenizer == "train" else tokenizer,
-                "vocabulary_size": vocabulary_size,
-            },
-            "datastore": {"chunk_tokens": chunk_tokens},
+            # an empty list would replace the sources of the file
+            "corpus.sources": corpus_sources or None,
+            "corpus.valid_fraction": valid,
+            "corpus.held_fraction": held,
+            "tokenizer.pretrained": None if tokenizer == "train" else tokenizer,
+            "tokenizer.vocabulary_size": vocabulary_size,
+            "datastore.chunk_tokens": chunk_tokens,
         },
     )
-    calls = Steps(Store(store), dry_run)
+    calls = Steps(options.store, options.dry_run)
     with display():
-        corpus = calls.call(CORPUS, chosen.corpus)
-        words = calls.call(TOKENIZER, chosen.tokenizer, {"corpus": corpus})
+        corpus = calls.call(CORPUS, settings.corpus)
+        words = calls.call(TOKENIZER, settings.tokenizer, {"corpus": corpus})
         tokens = calls.call(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": words})
-        made = calls.call(DATASTORE, chosen.datastore, {"tokens": tokens}, out=out)
-    if dry_run:
-        calls.print(as_json)
-        return
-    print_artefact(made, out, _facts(made.counts), as_json)
+        artefact = calls.call(DATASTORE, settings.datastore, {"tokens": tokens}, out=out)
+    if calls.dry_run:
+        calls.print(options.as_json)
+    else:
+        print_artefact(artefact, out, _facts(artefact.counts), options.as_json)
 
 
 def _sources(names: list[str], kind: str) -> list["SourceConfig"]:
@@ -152,6 +141,7 @@ def _sources(names: list[str], kind: str) -> list["SourceConfig"]:
         raise ConfigError(
             f"unknown --kind {kind!r}", hint=f"known: auto, {', '.join(SOURCE_KINDS)}"
         )
+    # all names make one source: two would hold the standard library twice
     if kind == "python" and names:
         packages = tuple(name for name in names if name != "python")
         return [SourceConfig(kind="python", packages=packages, standard_library="python" in names)]
@@ -162,13 +152,9 @@ def _sources(names: list[str], kind: str) -> list["SourceConfig"]:
 
 @app.command(short_help="Show the chunks that share most with a text.")
 def search(
-    datastore: Annotated[
-        str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)
-    ],
-    query: Annotated[
-        str, typer.Argument(metavar="QUERY", help="Words to look for.", show_default=False)
-    ],
-    k: Annotated[int, typer.Option("--k", min=1, help="Chunks to show, best first.")] = 5,
+    datastore: DatastoreArgument,
+    query: Annotated[str, Argument(metavar="QUERY", help="Words to look for.")],
+    k: Annotated[int, Option("--k", min=1, help="Chunks to show, best first.")] = 5,
     tokenizer: TokenizerOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -184,36 +170,33 @@ def search(
 
     from chunkwise.cli.output import print_json
     from chunkwise.cli.steps import Steps, tokenizer_digest
-    from chunkwise.core.store import Store
     from chunkwise.datastore.reader import Datastore
 
-    calls = Steps(Store(store))
+    calls = Steps(store)
     artefact = calls.datastore(datastore)
     words = calls.tokenizer_folder(
         tokenizer_digest(artefact), tokenizer, f"the datastore {datastore}"
     )
+    # cut by the datastore's own tokenizer: any other gives terms that its index does not have
     passages = Datastore.open(artefact).find(query, k, tokenizer=words)
-    found = [
+    hits = [
         {"rank": rank, **asdict(passage), "score": round(passage.score or 0.0, 4)}
         for rank, passage in enumerate(passages, start=1)
     ]
     if as_json:
-        print_json(found)
+        print_json(hits)
         return
-    for hit in found:
-        typer.echo(
-            f"{hit['rank']}. {hit['document']}  chunk {hit['chunk']}  score {hit['score']:.2f}"
-        )
+    for hit in hits:
+        typer.echo("{rank}. {document}  chunk {chunk}  score {score:.2f}".format_map(hit))
         typer.echo("".join(f"   {line}\n" for line in hit["text"].strip().splitlines()))
-    if not found:
+    # an answer, not an error: stdout and exit code 0
+    if not hits:
         typer.echo("no chunk shares a word with the query")
 
 
 @app.command(short_help="Show what a datastore holds.")
 def info(
-    datastore: Annotated[
-        str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)
-    ],
+    datastore: DatastoreArgument,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -223,40 +206,40 @@ def info(
     Example:
       chunkwise datastore info runs/notes --json
     """
-    from chunkwise.cli.output import about, print_facts, print_json
+    from chunkwise.cli.output import about, print_facts, print_json, size_bytes
     from chunkwise.core.io import read_json
     from chunkwise.core.store import Store
 
+    # its records are enough, the index stays closed
     artefact = Store(store).resolve(datastore, "datastore")
     head = read_json(artefact.file("datastore.json"))
-    size = sum(facts["bytes"] for facts in artefact.record.files.values())
+    record = artefact.record
+    size = size_bytes(artefact)
     if as_json:
-        print_json({**about(artefact), **head, "bytes": size, "settings": artefact.record.params})
+        print_json({**about(artefact), **head, "bytes": size, "settings": record.params})
         return
-    bm25 = artefact.record.params["bm25"]
-    print_facts(
-        {
-            "datastore": artefact.path,
-            "key": artefact.key,
-            **_facts(artefact.counts),
-            "tokens per chunk": head["chunk_tokens"],
-            "splits": ", ".join(artefact.record.params["splits"]),
-            "search": f"BM25 over {bm25['terms']}, k1 {bm25['k1']}, b {bm25['b']}",
-            "vocabulary": head["vocabulary_size"],
-            "tokenizer": head["tokenizer_digest"][:16],
-            "megabytes": size / 1e6,
-            "built in": (
-                f"{artefact.record.seconds:.1f} s with chunkwise "
-                f"{artefact.record.code.get('package')}"
-            ),
-        }
-    )
+    bm25 = record.params["bm25"]
+    facts = {
+        "datastore": artefact.path,
+        "key": artefact.key,
+        **_facts(artefact.counts),
+        "tokens per chunk": head["chunk_tokens"],
+        "splits": ", ".join(record.params["splits"]),
+        "search": f"BM25 over {bm25['terms']}, k1 {bm25['k1']}, b {bm25['b']}",
+        "vocabulary": head["vocabulary_size"],
+        "tokenizer": head["tokenizer_digest"][:16],
+        "megabytes": size / 1e6,
+        "built in": f"{record.seconds:.1f} s with chunkwise {record.code.get('package')}",
+    }
+    print_facts(facts)
 
 
 def _facts(counts: dict[str, Any]) -> dict[str, Any]:
-    by_source = ", ".join(f"{label} {tokens:,}" for label, tokens in counts["by_source"].items())
-    facts = {name: counts[name] for name in ("documents", "chunks", "tokens")}
-    return facts | {
-        "tokens by source": by_source,
-        "documents too short": counts["short_documents"] or None,
+    by_source = [f"{label} {tokens:,}" for label, tokens in counts["by_source"].items()]
+    return {
+        "documents": counts["documents"],
+        "chunks": counts["chunks"],
+        "tokens": counts["tokens"],
+        "tokens by source": ", ".join(by_source),
+        "documents too short": counts["short_documents"] or None,  # 0 would read as a finding
     }

@@ -1,19 +1,17 @@
 """`chunkwise evaluate`: perplexity and questions, one line for each way of reading."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from typer import Option
 
 from chunkwise.cli.options import (
-    DATASTORE,
-    MODEL,
-    TEXT,
-    ConfigOption,
-    DryRunOption,
-    JsonOption,
-    SetOption,
-    StoreOption,
+    DatastoreArgument,
+    ModelArgument,
+    StageOptions,
+    TextArgument,
+    verb,
 )
 
 app = typer.Typer(
@@ -27,34 +25,27 @@ app = typer.Typer(
     """,
 )
 
+# in place of OutOption: a verb that makes several records gives each a folder of its own
 _OutOption = Annotated[
     Path | None,
-    typer.Option(
-        "--out", help="Also place the records here, in a folder for each line.", show_default=False
-    ),
+    Option("--out", help="Also place the records here, in a folder for each line."),
 ]
 
 
-@app.command(short_help="Loss on documents that were never seen.")
+@verb(app, "perplexity", short_help="Loss on documents that were never seen.")
 def perplexity(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)],
-    text: Annotated[str, typer.Argument(metavar="TEXT", help=TEXT, show_default=False)],
+    options: StageOptions,
+    model: ModelArgument,
+    text: TextArgument,
     conditions: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--condition",
             help="on, off, random, shuffled, own, oracle, in_prompt, none; repeatable. Default: on "
-            "and off for a model "
-            "with retrieval, none for a plain decoder.",
-            show_default=False,
+            "and off for a model with retrieval, none for a plain decoder.",
         ),
     ] = None,
     out: _OutOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    dry_run: DryRunOption = False,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Loss on the documents that are in neither datastore nor training text (split valid).
 
@@ -68,112 +59,33 @@ def perplexity(
       chunkwise evaluate perplexity runs/retrofit runs/notes --condition on --condition random
       chunkwise evaluate perplexity runs/twin runs/notes
     """
-    from chunkwise.cli.output import about, print_columns, print_json
-    from chunkwise.cli.settings import PerplexitySettings, read_settings, stage_config
-    from chunkwise.cli.steps import (
-        Steps,
-        is_retro,
-        model_settings,
-        require_same_tokenizer,
-        row_tokens,
-    )
-    from chunkwise.core.io import read_json
-    from chunkwise.core.progress import display
-    from chunkwise.core.store import Store
-    from chunkwise.corpus.stages import SEQUENCES
-    from chunkwise.evaluation.config import PerplexityConfig
-    from chunkwise.evaluation.resolve import require_condition
-    from chunkwise.evaluation.stages import PERPLEXITY
-    from chunkwise.training.trainer import quiet_transformers
+    from chunkwise.cli.evaluation import measure_perplexity
 
-    calls = Steps(Store(store), dry_run)
-    measured = calls.model(model)
-    tokens, source = calls.text(text)
-    require_same_tokenizer(measured, source or tokens)
-    retro = is_retro(measured)
-    defaults: dict[str, Any] = {
-        "text": {"split": "valid", "layout": "documents", **row_tokens(source)}
-    }
-    if retro:
-        defaults["k"] = model_settings(measured)["neighbours"]
-    wanted = [
-        read_settings(
-            PerplexitySettings,
-            config,
-            settings,
-            defaults=defaults,
-            options={"condition": condition},
-        )
-        for condition in conditions or (["on", "off"] if retro else ["none"])
-    ]
-    for one in wanted:  # here, before neighbours are searched
-        require_condition(measured, one)
-    results = []
-    with display(), quiet_transformers():
-        rows = calls.call(SEQUENCES, wanted[0].text, {"tokens": tokens})
-        found = calls.neighbours(wanted[0].search, source, rows)
-        for one in wanted:
-            place = None if out is None else out / one.condition
-            made = calls.call(
-                PERPLEXITY,
-                stage_config(one, PerplexityConfig),
-                {"model": measured, "sequences": rows, "neighbours": found, "datastore": source},
-                out=place,
-            )
-            if dry_run:
-                continue
-            metrics = read_json(made.file("metrics.json"))
-            results.append({"condition": one.condition, **about(made, place), "metrics": metrics})
-    if dry_run:
-        calls.print(as_json)
-        return
-    if as_json:
-        print_json(results)
-        return
-    heading = ["condition", "nats per token", "perplexity", "bits per byte", "documents", "tokens"]
-    lines = [
-        [
-            result["condition"],
-            *(f"{result['metrics'][name]:.4f}" for name in ("nll", "perplexity", "bits_per_byte")),
-            *(f"{result['metrics'][name]:,}" for name in ("documents", "tokens")),
-        ]
-        for result in results
-    ]
-    print_columns([heading, *lines])
+    measure_perplexity(options, model, text, conditions, out)
 
 
-@app.command(short_help="Zero-shot answers to questions.")
+@verb(app, "questions", short_help="Zero-shot answers to questions.")
 def questions(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)],
-    datastore: Annotated[
-        str, typer.Argument(metavar="DATASTORE", help=DATASTORE, show_default=False)
-    ],
-    asked: Annotated[
+    options: StageOptions,
+    model: ModelArgument,
+    datastore: DatastoreArgument,
+    questions_file: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--questions",
             help="JSON Lines with question, answers and, for a choice, choices and answer_index; "
-            "or "
-            "a folder or key "
-            "from the stage questions. Default: made from the docstrings of the datastore's held "
-            "documents.",
-            show_default=False,
+            "or a folder or key from the stage questions. Default: made from the docstrings of the "
+            "datastore's held documents.",
         ),
     ] = None,
     cells: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--cell",
             help="closed, prompt, encoder, both; repeatable. Default: all that the model can do.",
-            show_default=False,
         ),
     ] = None,
     out: _OutOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    dry_run: DryRunOption = False,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Zero-shot answers: choice among options, exact match, F1, likelihood of the right answer.
 
@@ -185,84 +97,6 @@ def questions(
     Example:
       chunkwise evaluate questions runs/tuned runs/notes --questions quiz.jsonl --cell both
     """
-    from chunkwise.cli.output import about, print_columns, print_json
-    from chunkwise.cli.settings import QuestionsSettings, read_settings, stage_config
-    from chunkwise.cli.steps import Steps, is_retro, model_settings, require_same_tokenizer
-    from chunkwise.core.io import read_json
-    from chunkwise.core.progress import display
-    from chunkwise.core.store import Store
-    from chunkwise.corpus.stages import QUESTIONS
-    from chunkwise.evaluation.config import QuestionsEvalConfig
-    from chunkwise.evaluation.resolve import require_cell
-    from chunkwise.evaluation.stages import QA
-    from chunkwise.graph.origin import origin
-    from chunkwise.neighbours.stages import QUESTION_NEIGHBOURS
-    from chunkwise.training.trainer import quiet_transformers
+    from chunkwise.cli.evaluation import answer_questions
 
-    calls = Steps(Store(store), dry_run)
-    measured = calls.model(model)
-    source = calls.datastore(datastore)
-    tokens, _ = calls.text(datastore)
-    require_same_tokenizer(measured, source)
-    retro = is_retro(measured)
-    defaults = {"k": model_settings(measured)["neighbours"]} if retro else {}
-    wanted = [
-        read_settings(
-            QuestionsSettings, config, settings, defaults=defaults, options={"cell": cell}
-        )
-        for cell in cells or ["closed", "prompt", *(["encoder", "both"] if retro else [])]
-    ]
-    for one in wanted:
-        require_cell(measured, one)
-    results = []
-    with display(), quiet_transformers():
-        if asked is None:
-            made = calls.call(
-                QUESTIONS, wanted[0].made, {"corpus": origin(calls.store, tokens, "corpus")}
-            )
-        else:
-            made = calls.questions(asked, "questions")
-        found = calls.call(
-            QUESTION_NEIGHBOURS,
-            wanted[0].search,
-            {"datastore": source, "questions": made, "tokens": tokens},
-        )
-        for one in wanted:
-            place = None if out is None else out / one.cell
-            answered = calls.call(
-                QA,
-                stage_config(one, QuestionsEvalConfig),
-                {
-                    "model": measured,
-                    "questions": made,
-                    "question_neighbours": found,
-                    "datastore": source,
-                    "tokens": tokens,
-                },
-                out=place,
-            )
-            if dry_run:
-                continue
-            metrics = read_json(answered.file("metrics.json"))
-            results.append({"cell": one.cell, **about(answered, place), "metrics": metrics})
-    if dry_run:
-        calls.print(as_json)
-        return
-    if as_json:
-        print_json(results)
-        return
-    names = ("choice_accuracy", "exact_match", "f1", "answer_nll")
-    heading = ["cell", "questions", "choice accuracy", "exact match", "F1", "nats per answer token"]
-    lines = [
-        [
-            result["cell"],
-            f"{result['metrics']['questions']:,}",
-            *(_value(result["metrics"][name]) for name in names),
-        ]
-        for result in results
-    ]
-    print_columns([heading, *lines])
-
-
-def _value(value: Any) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    answer_questions(options, model, datastore, questions_file, cells, out)

@@ -51,19 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code; the installed script passes it to sys.exit.
     """
     before = signal.getsignal(signal.SIGINT)
+    # first of all: an interrupt while the verbs are imported is answered like any other
     interrupts = _Interrupts()
     try:
-        try:
-            code = _run(arguments)
-            if sys.stdout is not None:
-                sys.stdout.flush()
-        except BaseException as error:
-            if interrupts.came or isinstance(error, KeyboardInterrupt):
-                code = INTERRUPTED
-            elif isinstance(error, BrokenPipeError):
-                code = BROKEN_PIPE
-            else:
-                code = _explain(error)
+        code = _exit_code(arguments, interrupts)
+        # also where a library caught the interrupt, or made another error of it
         if interrupts.came or code == INTERRUPTED:
             code = INTERRUPTED
             print(
@@ -77,6 +69,21 @@ def main(arguments: list[str] | None = None) -> int:
     # handler back.
     signal.signal(signal.SIGINT, signal.SIG_IGN if arguments is None else before)
     return code
+
+
+def _exit_code(arguments: list[str] | None, interrupts: _Interrupts) -> int:
+    try:
+        code = _run(arguments)
+        if sys.stdout is not None:
+            # here, where a closed pipe still has an exit code, and not when Python exits
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except BaseException as error:
+        return INTERRUPTED if interrupts.came else _explain(error)
 
 
 def _give_up_what_cannot_be_written() -> None:
@@ -117,6 +124,7 @@ def _invoke(parser: Any, name: str, arguments: list[str] | None) -> int:
 
 
 def _explain(error: BaseException) -> int:
+    # imported when something fails: until then an interrupt must not wait for imports
     from chunkwise.cli.errors import explain
 
     return explain(error)

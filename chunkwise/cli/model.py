@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from chunkwise.cli.options import JsonOption
 
@@ -25,39 +26,38 @@ app = typer.Typer(
 )
 
 
+DecoderArgument = Annotated[
+    str,
+    Argument(
+        metavar="NAME_OR_DIR",
+        help="A Hugging Face folder (config.json, and weights as safetensors), or a name on the "
+        "hub.",
+    ),
+]
+ConfigOnlyOption = Annotated[
+    bool,
+    Option(
+        "--config-only",
+        help="Read no weights: probe random ones of the config's own widths, in the first layers "
+        "that show every kind of layer. For models that do not fit into memory.",
+    ),
+]
+LayersOption = Annotated[
+    str,
+    Option(
+        "--cca-layers",
+        metavar="RULE",
+        help="Layers that get cross-attention: retro, middle, last, all, or numbers from 1, as "
+        "4,8,12.",
+    ),
+]
+
+
 @app.command(short_help="Run the attach probe on a decoder.")
 def check(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME_OR_DIR",
-            help=(
-                "A Hugging Face folder (config.json, and weights as safetensors), or a name on the "
-                "hub."
-            ),
-            show_default=False,
-        ),
-    ],
-    config_only: Annotated[
-        bool,
-        typer.Option(
-            "--config-only",
-            help="Read no weights: probe random ones of the config's own widths, in the first "
-            "layers that show every "
-            "kind of layer. For models that do not fit into memory.",
-        ),
-    ] = False,
-    cca_layers: Annotated[
-        str,
-        typer.Option(
-            "--cca-layers",
-            metavar="RULE",
-            help=(
-                "Layers that get cross-attention: retro, middle, last, all, or numbers from 1, as "
-                "4,8,12."
-            ),
-        ),
-    ] = "retro",
+    model: DecoderArgument,
+    config_only: ConfigOnlyOption = False,
+    cca_layers: LayersOption = "retro",
     as_json: JsonOption = False,
 ) -> None:
     """Can this decoder carry retrieval? Says where cross-attention goes and what it adds, or why
@@ -79,110 +79,107 @@ def check(
     from chunkwise.model.config import RetroOptions
     from chunkwise.training.trainer import quiet_transformers
 
+    # numbers by hand, because typer has no type for a word or a list of numbers
     parts = cca_layers.split(",")
-    rule: Any = (
-        tuple(map(int, parts)) if all(part.strip().isdecimal() for part in parts) else cca_layers
-    )
+    rule: Any = cca_layers
+    if all(part.strip().isdecimal() for part in parts):
+        rule = tuple(map(int, parts))
     options = RetroOptions.parse({"cca_layers": rule}, where="--cca-layers")
     with quiet_transformers():
-        found = run(model, options, config_only=config_only)
-    if found.random_layers and not config_only:
+        result = run(model, options, config_only=config_only)
+    # with --config-only the user asked for it
+    if result.random_layers and not config_only:
         note(f"{model} holds no weights: the probe ran on random ones")
     if as_json:
-        print_json(_check_json(found))
+        print_json(_check_json(result))
     else:
-        print_facts(_check_facts(found))
-    if found.refusal is not None:
-        raise found.refusal
+        print_facts(_check_facts(result))
+    # after the facts, which say how far the probe came
+    if result.refusal is not None:
+        raise result.refusal
 
 
-def _check_facts(found: "ModelCheck") -> dict[str, Any]:
-    report = found.report
-    facts: dict[str, Any] = {"model": found.model, "family": found.family, "layers": found.layers}
-    if len(found.attention_layers) != found.layers:
-        facts["self-attention"] = ", ".join(map(str, found.attention_layers))
-    facts["cross-attention"] = ", ".join(map(str, found.cca_layers))
-    facts["parameters"] = found.parameters
-    if found.retrieval_parameters and found.parameters:
-        share = found.retrieval_parameters / found.parameters
-        facts["a retrofit adds"] = f"{found.retrieval_parameters:,} ({share:.1%})"
-    if report is not None:
-        order = {
-            "sequential": "sequential (self-attention, cross-attention, feed-forward)",
-            "parallel": (
-                "parallel (a layer's own feed-forward does not see what cross-attention adds, "
-                "later layers do)"
-            ),
-        }
-        facts["decoder"] = report.decoder
-        facts["hook"] = f"output of {report.hook} in {report.layer}"
-        facts["residual scale"] = report.residual_scale if report.residual_scale != 1 else None
-        facts["block"] = order[report.block]
-        facts["attention"] = report.attention
-        few = found.random_layers
-        facts["weights"] = (
-            "its own" if few is None else f"random, in {few} of {found.layers} layers"
-        )
-    facts["result"] = "refused" if report is None else "passes"
-    return facts
+CHECK_KEYS = (
+    "layers",
+    "attention_layers",
+    "cca_layers",
+    "parameters",
+    "retrieval_parameters",
+    "random_layers",
+)
+REPORT_KEYS = ("decoder", "layer", "hook", "residual_scale", "block", "attention")
+BLOCKS = {
+    "sequential": "sequential (self-attention, cross-attention, feed-forward)",
+    "parallel": "parallel (a layer's own feed-forward does not see what cross-attention adds, "
+    "later layers do)",
+}
 
 
-def _check_json(found: "ModelCheck") -> dict[str, Any]:
-    report, refusal = found.report, found.refusal
-    return {
-        "model": found.model,
-        "family": found.family,
+def _check_facts(result: "ModelCheck") -> dict[str, Any]:
+    report, layers = result.report, result.layers
+    facts: dict[str, Any] = {"model": result.model, "family": result.family, "layers": layers}
+    # only of hybrids, whose other layers have no attention that CCA could follow
+    if len(result.attention_layers) != layers:
+        facts["self-attention"] = ", ".join(map(str, result.attention_layers))
+    facts["cross-attention"] = ", ".join(map(str, result.cca_layers))
+    facts["parameters"] = result.parameters
+    if result.retrieval_parameters and result.parameters:
+        share = result.retrieval_parameters / result.parameters
+        facts["a retrofit adds"] = f"{result.retrieval_parameters:,} ({share:.1%})"
+    if report is None:
+        return facts | {"result": "refused"}
+    probed = result.random_layers
+    weights = "its own" if probed is None else f"random, in {probed} of {layers} layers"
+    return facts | {
+        "decoder": report.decoder,
+        "hook": f"output of {report.hook} in {report.layer}",
+        "residual scale": report.residual_scale if report.residual_scale != 1 else None,
+        "block": BLOCKS[report.block],
+        "attention": report.attention,
+        "weights": weights,
+        "result": "passes",
+    }
+
+
+def _check_json(result: "ModelCheck") -> dict[str, Any]:
+    report, refusal = result.report, result.refusal
+    values = {
+        "model": result.model,
+        "family": result.family,
         "passes": refusal is None,
         "reason": None if refusal is None else str(refusal),
         "hint": None if refusal is None else refusal.hint,
-        "layers": found.layers,
-        "attention_layers": list(found.attention_layers),
-        "cca_layers": list(found.cca_layers),
-        "parameters": found.parameters,
-        "retrieval_parameters": found.retrieval_parameters,
-        "random_layers": found.random_layers,
-        "decoder": report and report.decoder,
-        "layer": report and report.layer,
-        "hook": report and report.hook,
-        "residual_scale": report and report.residual_scale,
-        "block": report and report.block,
-        "attention": report and report.attention,
     }
+    for name in CHECK_KEYS:
+        values[name] = getattr(result, name)
+    # a refusal has these keys too, so that programs need not ask which there are
+    for name in REPORT_KEYS:
+        values[name] = getattr(report, name, None)
+    return values
 
 
 @app.command("import", short_help="Read a Megatron-LM Retro checkpoint.")
 def import_(
     checkpoint: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             metavar="PATH",
-            help=(
-                "Folder with latest_checkpointed_iteration.txt, one iteration's folder, or an only "
-                "rank's file."
-            ),
-            show_default=False,
+            help="Folder with latest_checkpointed_iteration.txt, one iteration's folder, or an "
+            "only rank's file.",
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for the model, new or empty.", show_default=False)
-    ],
+    out: Annotated[Path, Option("--out", help="Folder for the model, new or empty.")],
     chunk_tokens: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=1,
-            help=(
-                "Tokens of a chunk, which Megatron keeps outside its checkpoint; the published "
-                "models have 64."
-            ),
-            show_default=False,
+            help="Tokens of a chunk, which Megatron keeps outside its checkpoint; the published "
+            "models have 64.",
         ),
     ] = None,
     dtype: Annotated[
         str | None,
-        typer.Option(
-            help="Type of the weights: float32, bfloat16, float16. Default: the checkpoint's.",
-            show_default=False,
-        ),
+        Option(help="Type of the weights: float32, bfloat16, float16. Default: the checkpoint's."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -203,20 +200,22 @@ def import_(
     from chunkwise.interop.megatron import import_checkpoint
 
     with display():
-        made = import_checkpoint(checkpoint, out, dtype=dtype, chunk_tokens=chunk_tokens)
+        model = import_checkpoint(checkpoint, out, dtype=dtype, chunk_tokens=chunk_tokens)
     if as_json:
-        print_json({"folder": str(out), **made.record})
+        print_json({"folder": str(out), **model.record})
     else:
-        print_facts(_import_facts(made, out))
-    for text in _import_notes(made, out):
+        print_facts(_import_facts(model, out))
+    # with --json too: they go to stderr
+    for text in _import_notes(model, out):
         note(text)
 
 
-def _import_facts(made: "Imported", out: Path) -> dict[str, Any]:
+def _import_facts(model: "Imported", out: Path) -> dict[str, Any]:
     """The model in a few lines; the last ones are what Megatron does otherwise than the papers."""
     from chunkwise.model.config import MEGATRON, RetroOptions
 
-    decoder, options, source = made.derived.decoder, made.derived.options, made.record["source"]
+    decoder, options, source = model.derived.decoder, model.derived.options, model.record["source"]
+    # encoder_dropout has a line of its own, whatever it is
     departures = [
         name
         for name, field in RetroOptions.model_fields.items()
@@ -226,15 +225,15 @@ def _import_facts(made: "Imported", out: Path) -> dict[str, Any]:
         "model": str(out),
         "iteration": source["iteration"],
         "tensor-parallel shards": source["tensor_parallel_ranks"],
-        "parameters": made.parameters,
-        "type": made.dtype,
+        "parameters": model.parameters,
+        "type": model.dtype,
         "layers": decoder.num_hidden_layers,
         "width": decoder.hidden_size,
         "heads": decoder.num_attention_heads,
         "feed-forward width": decoder.intermediate_size,
         "vocabulary": decoder.vocab_size,
         "positions": decoder.max_position_embeddings,
-        "CCA layers": ", ".join(map(str, made.derived.cca_layers)),
+        "CCA layers": ", ".join(map(str, model.derived.cca_layers)),
         "encoder layers": options.encoder_layers,
         "chunk_tokens": options.chunk_tokens,
         "neighbours": options.neighbours,
@@ -244,20 +243,18 @@ def _import_facts(made: "Imported", out: Path) -> dict[str, Any]:
     }
 
 
-def _import_notes(made: "Imported", out: Path) -> list[str]:
+def _import_notes(model: "Imported", out: Path) -> list[str]:
     """What a user has to know next."""
+    config = out / "config.json"
     notes = [
         "the checkpoint holds no tokenizer: put that of its training, as a Hugging Face tokenizer, "
-        "into a folder and "
-        "name it with --tokenizer",
+        "into a folder and name it with --tokenizer",
         "chunks are aligned to the end of the text (chunk_alignment: right), as in Megatron, which "
-        "is for scoring; set "
-        f"it to left in {out / 'config.json'} to generate",
+        f"is for scoring; set it to left in {config} to generate",
     ]
-    if made.derived.options.gate == 0:
+    if model.derived.options.gate == 0:
         notes.append(
             "the checkpoint has retro_attention_gate 0, so the model runs without retrieval; set "
-            "gate to 1.0 "
-            f"in {out / 'config.json'} to use what it has"
+            f"gate to 1.0 in {config} to use what it has"
         )
-    return notes + list(made.derived.notes)
+    return [*notes, *model.derived.notes]

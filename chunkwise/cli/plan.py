@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument
 
 from chunkwise.cli.options import JsonOption
 
@@ -27,11 +28,7 @@ app = typer.Typer(
 def check(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE",
-            help="Plan: Markdown, HTML, JSON, JSON lines or YAML.",
-            show_default=False,
-        ),
+        Argument(metavar="FILE", help="Plan: Markdown, HTML, JSON, JSON lines or YAML."),
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -53,6 +50,7 @@ def check(
         print_json(document.summary())
     else:
         _print(document, file)
+    # no error: what can be used is used, and a script still sees that it is not all
     raise typer.Exit(document.exit_code)
 
 
@@ -64,5 +62,5 @@ def _print(document: "PlanDocument", file: Path) -> None:
             typer.echo(f"   by: {' | '.join(value.text for value in entry.replacements)}")
         typer.echo(f"   metrics: {', '.join(entry.metrics) or 'those of the profile'}")
     for remark in document.diagnostics:
-        place = f"{file}, line {remark.line}" if remark.line else str(file)
-        print(f"{remark.severity}: {place}: {remark.message}", file=sys.stderr)
+        location = f"{file}, line {remark.line}" if remark.line else str(file)
+        print(f"{remark.severity}: {location}: {remark.message}", file=sys.stderr)

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 
 def report(
     source: Annotated[
         Path,
-        typer.Argument(metavar="REPORT_JSON", help="report.json of a study.", show_default=False),
+        Argument(metavar="REPORT_JSON", help="report.json of a study."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the pages.", show_default=False)],
+    out: Annotated[Path, Option(help="Folder for the pages.")],
 ) -> None:
     """Write report.html, report.md and the figures again from a report.json, without the study's
     artefacts.
@@ -22,5 +23,6 @@ def report(
     """
     from chunkwise.lab.report.write import rewrite_report
 
+    # report.json holds all that the pages show; no store is opened
     rewrite_report(source, out)
     typer.echo(str(out / "report.html"))

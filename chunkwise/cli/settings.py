@@ -1,9 +1,8 @@
-"""What `datastore build`, `train` and `evaluate` can be told, in a file and by `--set`, and the
-defaults.
+"""What verbs that run stages can be told, in a file and by `--set`, and the defaults.
 
-Each class is the config of a stage plus the configs of the stages that the verb runs on the way,
-under the names that profiles use where they have one. The defaults make the short form of each verb
-sensible on a laptop.
+The settings of a verb are the config of its stage plus the configs of the stages that make its
+inputs, under the names that profiles use where they have one. The defaults make the short form of
+each verb sensible on a laptop.
 
 Order, later wins: defaults, `train.preset`, `--config FILE`, options (`--steps`), `--set`.
 """
@@ -12,20 +11,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import create_model
+
 from chunkwise.core.config import Config, load_yaml, override
 from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConfig, TokenizerConfig
 from chunkwise.datastore.config import DatastoreConfig
-from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
+from chunkwise.graph.stage import Stage
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
-from chunkwise.training.config import (
-    BaseConfig,
-    InPromptConfig,
-    InstructConfig,
-    RetrofitConfig,
-    TwinConfig,
-)
 from chunkwise.training.presets import expanded
 
+# sized for a decoder of a few million weights: minutes on two cores
 BASE_STEPS = 600
 CONTINUED_STEPS = 300
 """Retrofit and twin alike: their difference means something only at equal tokens."""
@@ -34,7 +29,20 @@ WARMUP_SHARE = 10
 """Warm-up takes one step in this many."""
 CHECKPOINT_STEPS = 100
 
+INPUT_SETTINGS: Mapping[str, tuple[str, Config]] = {
+    "sequences": ("text", SequencesConfig()),
+    "neighbours": ("search", NeighboursConfig()),
+    "question_neighbours": ("search", QuestionNeighboursConfig()),
+    "questions": ("made", QuestionsConfig()),
+    "instructions": ("questions", QuestionsConfig()),
+}
+"""Input of a stage -> the settings of the stage that makes it: their name, their default.
 
+Validation rows and their neighbours are made as the training's are, so they have none.
+"""
+
+
+# of several stages, so that no declaration has them together
 class BuildSettings(Config):
     """`datastore build`: documents -> tokenizer -> tokens -> datastore."""
 
@@ -43,50 +51,17 @@ class BuildSettings(Config):
     datastore: DatastoreConfig = DatastoreConfig()
 
 
-class BaseSettings(BaseConfig):
-    """`train base`."""
+def settings_class(stage: Stage) -> type[Any]:
+    """The config of a stage with the settings of the inputs that its verb makes.
 
-    text: SequencesConfig = SequencesConfig()
-
-
-class RetrofitSettings(RetrofitConfig):
-    """`train retrofit`."""
-
-    text: SequencesConfig = SequencesConfig()
-    search: NeighboursConfig = NeighboursConfig()
-
-
-class TwinSettings(TwinConfig):
-    """`train twin`."""
-
-    text: SequencesConfig = SequencesConfig()
-
-
-class InPromptSettings(InPromptConfig):
-    """`train in-prompt`."""
-
-    text: SequencesConfig = SequencesConfig()
-    search: NeighboursConfig = NeighboursConfig()
-
-
-class InstructSettings(InstructConfig):
-    """`train instruct`."""
-
-    questions: QuestionsConfig = QuestionsConfig()
-
-
-class PerplexitySettings(PerplexityConfig):
-    """`evaluate perplexity`."""
-
-    text: SequencesConfig
-    search: NeighboursConfig = NeighboursConfig()
-
-
-class QuestionsSettings(QuestionsEvalConfig):
-    """`evaluate questions`."""
-
-    made: QuestionsConfig = QuestionsConfig()
-    search: QuestionNeighboursConfig = QuestionNeighboursConfig()
+    A subclass, so validators and "did you mean" work as they do for the stage alone.
+    """
+    fields: dict[str, Any] = {}
+    for name in stage.inputs:
+        if name in INPUT_SETTINGS:
+            setting, default = INPUT_SETTINGS[name]
+            fields[setting] = (type(default), default)
+    return create_model(f"{stage.config.__name__}OfVerb", __base__=stage.config, **fields)
 
 
 S = TypeVar("S", bound=Config)
@@ -95,7 +70,7 @@ S = TypeVar("S", bound=Config)
 def read_settings(
     kind: type[S],
     file: Path | None,
-    given: Iterable[str] | None,
+    assignments: Iterable[str] | None,
     *,
     defaults: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -103,75 +78,74 @@ def read_settings(
     """Settings of a verb.
 
     Args:
-        defaults: nested values that a file and `given` may change.
-        options: nested values that win over the file; None means not given.
-        given: the values of `--set`.
+        assignments: the values of `--set`.
+        defaults: nested values that a file and `assignments` may change.
+        options: path of a setting -> a value that wins over the file; None means not given.
 
     Raises:
         ConfigError: as Config.parse; unknown keys with "did you mean".
     """
-    values = _merged(defaults or {}, load_yaml(file) if file is not None else {})
-    values = override(_merged(values, _given(options or {})), given or ())
-    return kind.parse(values, where="settings")
+    values = _merged(defaults or {}, _file_values(file))
+    for path, value in (options or {}).items():
+        if value is not None:
+            # over a plain value too: an option repairs what the file has wrong there
+            section, _, name = path.partition(".")
+            values = _merged(values, {section: {name: value} if name else value})
+    return kind.parse(override(values, assignments or ()), where="settings")
 
 
 def read_training(
     kind: type[S],
     file: Path | None,
-    given: Iterable[str] | None,
+    assignments: Iterable[str] | None,
     *,
     steps: int | None,
     default_steps: int,
-    train: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> S:
-    """Settings of a training, with the number of steps where neither steps nor tokens are given.
-
-    Args:
-        train: defaults of `train`, the training options.
-    """
-    told = override(load_yaml(file) if file is not None else {}, given or ()).get("train") or {}
-    told = _with_preset(told) if isinstance(told, Mapping) else {}
-    values: dict[str, Any] = {
-        **(defaults or {}),
-        "train": {"checkpoint_steps": CHECKPOINT_STEPS, **(train or {})},
-    }
-    if steps is not None or not {"steps", "tokens"} & told.keys():
-        values["train"]["steps"] = steps or default_steps
-    planned = steps or told.get("steps") or (default_steps if "tokens" not in told else None)
-    if isinstance(planned, int) and not {"preset", "warmup_share"} & told.keys():
-        values["train"]["warmup_steps"] = planned // WARMUP_SHARE
-    return read_settings(kind, file, given, defaults=values, options={"train": {"steps": steps}})
+    """Settings of a training, with the number of steps where neither steps nor tokens are given."""
+    user = override(_file_values(file), assignments or ()).get("train")
+    # whatever else `train` is, such as a number, is refused when the settings are parsed
+    user = _with_preset(user) if isinstance(user, Mapping) else {}
+    train: dict[str, Any] = {"checkpoint_steps": CHECKPOINT_STEPS}
+    if steps is not None or not {"steps", "tokens"} & user.keys():
+        train["steps"] = steps or default_steps
+    planned = steps or user.get("steps") or train.get("steps")
+    # a preset brings its own warm-up, and warmup_share excludes warmup_steps
+    if isinstance(planned, int) and not {"preset", "warmup_share"} & user.keys():
+        train["warmup_steps"] = planned // WARMUP_SHARE
+    defaults = {**(defaults or {}), "train": train}
+    options = {"train.steps": steps}
+    return read_settings(kind, file, assignments, defaults=defaults, options=options)
 
 
-def _with_preset(told: Mapping[str, Any]) -> dict[str, Any]:
+def _file_values(file: Path | None) -> dict[str, Any]:
+    return {} if file is None else dict(load_yaml(file))
+
+
+def _with_preset(train: Mapping[str, Any]) -> dict[str, Any]:
     """Training options with what their preset adds, which the defaults of a verb must not
     overrule.
     """
     try:
-        return {**expanded(told), "preset": told["preset"]} if "preset" in told else dict(told)
+        return {**expanded(train), "preset": train["preset"]} if "preset" in train else dict(train)
     except ValueError:  # no such preset: said, with its place, when the settings are parsed
-        return dict(told)
+        return dict(train)
 
 
-def stage_config(settings: Config, kind: type[S]) -> S:
-    """The part of the settings that is the config of the stage."""
-    return kind(**{name: getattr(settings, name) for name in kind.model_fields})
+def stage_config(settings: Any, stage: Stage) -> Any:
+    """The part of the settings that is the config of the stage, and of its key."""
+    config = stage.config
+    return config(**{name: getattr(settings, name) for name in config.model_fields})
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Nested mappings joined; `over` wins."""
     result = dict(under)
     for name, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-        result[name] = _merged(result[name], value) if both else value
+        below = result.get(name)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            result[name] = _merged(below, value)
+        else:
+            result[name] = value
     return result
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is None, or a mapping of nothing else."""
-    nested = {
-        name: _given(value) if isinstance(value, Mapping) else value
-        for name, value in options.items()
-    }
-    return {name: value for name, value in nested.items() if value is not None and value != {}}

@@ -5,15 +5,9 @@ declaration.
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from chunkwise.cli.options import (
-    ConfigOption,
-    DryRunOption,
-    JsonOption,
-    OutOption,
-    SetOption,
-    StoreOption,
-)
+from chunkwise.cli.options import JsonOption, OutOption, StageOptions, verb
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,36 +42,26 @@ def ls(as_json: JsonOption = False) -> None:
         return
     rows = [["stage", "makes", "inputs"]]
     for stage in stages().values():
-        names = [f"[{name}]" if wanted.optional else name for name, wanted in stage.inputs.items()]
-        rows.append(
-            [stage.name, stage.kind, ", ".join([*names, *(["seed"] if stage.seeded else [])])]
-        )
+        # as in a synopsis: what stands in brackets may be left out
+        names = [f"[{name}]" if input.optional else name for name, input in stage.inputs.items()]
+        if stage.seeded:
+            names.append("seed")
+        rows.append([stage.name, stage.kind, ", ".join(names)])
     print_columns(rows)
 
 
-@app.command(short_help="Run one stage on named inputs.")
+@verb(app, "run", short_help="Run one stage on named inputs.")
 def run(
-    name: Annotated[
-        str, typer.Argument(metavar="STAGE", help="Its name: see `chunkwise stage ls`.")
-    ],
+    options: StageOptions,
+    name: Annotated[str, Argument(metavar="STAGE", help="Its name: see `chunkwise stage ls`.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="NAME=ARTEFACT",
-            help="An input: a folder or store key; repeatable.",
-            show_default=False,
+        Option(
+            "--input", metavar="NAME=ARTEFACT", help="An input: a folder or store key; repeatable."
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of a seeded stage. Default: 0.", show_default=False)
-    ] = None,
+    seed: Annotated[int | None, Option(min=0, help="Of a seeded stage. Default: 0.")] = None,
     out: OutOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    dry_run: DryRunOption = False,
-    store: StoreOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Run one stage. Its settings are those of its config, at the top level of the file and of
     --set.
@@ -91,32 +75,33 @@ def run(
     from chunkwise.cli.steps import Steps
     from chunkwise.core.errors import ConfigError
     from chunkwise.core.progress import display
-    from chunkwise.core.store import Store
     from chunkwise.graph.stage import stages
 
-    known = stages()
-    if name not in known:
-        raise ConfigError(f"unknown stage {name!r}", hint=f"known: {', '.join(known)}")
-    stage, kept = known[name], Store(store)
+    # a choice of typer's would have to import all declarations, and entry points, for --help
+    declared = stages()
+    if name not in declared:
+        raise ConfigError(f"unknown stage {name!r}", hint=f"known: {', '.join(declared)}")
+    stage = declared[name]
     if seed is not None and not stage.seeded:
         raise ConfigError(f"stage {name} takes no seed", hint="leave --seed out")
+    calls = Steps(options.store, options.dry_run)
     artefacts = {}
+    # kinds and missing inputs are the stage's to check, here it is only spelling
     for text in inputs or []:
         key, equals, reference = text.partition("=")
         if not equals or key not in stage.inputs:
-            takes = ", ".join(stage.inputs) or "none"
+            input_names = ", ".join(stage.inputs) or "none"
             raise ConfigError(
                 f"cannot read --input {text!r}",
-                hint=f"write NAME=ARTEFACT; inputs of {name}: {takes}",
+                hint=f"write NAME=ARTEFACT; inputs of {name}: {input_names}",
             )
-        artefacts[key] = kept.resolve(reference)
-    chosen = read_settings(stage.config, config, settings)
-    calls = Steps(kept, dry_run)
+        artefacts[key] = calls.store.resolve(reference)
+    settings = read_settings(stage.config, options.config, options.settings)
+    # a stage that takes no seed refuses any, 0 too
+    stage_seed = (seed or 0) if stage.seeded else None
     with display():
-        made = calls.call(
-            stage, chosen, artefacts, seed=(seed or 0) if stage.seeded else None, out=out
-        )
-    if dry_run:
-        calls.print(as_json)
-        return
-    print_artefact(made, out, made.counts, as_json)
+        artefact = calls.call(stage, settings, artefacts, seed=stage_seed, out=out)
+    if calls.dry_run:
+        calls.print(options.as_json)
+    else:
+        print_artefact(artefact, out, artefact.counts, options.as_json)

@@ -6,20 +6,27 @@ asks for it alone and finds the rest in the store (`graph.origin`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from chunkwise.cli.output import print_columns, print_json
 from chunkwise.core.artefact import RECORD, Artefact
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, MismatchError
 from chunkwise.core.io import read_json
 from chunkwise.core.store import Store, require_free
-from chunkwise.corpus.config import QuestionFileConfig, SequencesConfig, TokenizerConfig
-from chunkwise.corpus.stages import QUESTION_FILE, SEQUENCES, TOKENIZER
+from chunkwise.corpus.config import (
+    QuestionFileConfig,
+    QuestionsConfig,
+    SequencesConfig,
+    TokenizerConfig,
+)
+from chunkwise.corpus.stages import QUESTION_FILE, QUESTIONS, SEQUENCES, TOKENIZER
 from chunkwise.evaluation.stages import MODEL_INPUT
 from chunkwise.graph.origin import origin
+from chunkwise.graph.schedule import duration_words
 from chunkwise.graph.stage import Stage
 from chunkwise.neighbours.config import NeighboursConfig
 from chunkwise.neighbours.stages import NEIGHBOURS
@@ -37,13 +44,16 @@ class Pending:
     key: str | None
 
 
-@dataclass
 class Steps:
-    """Calls stages in one store; with `dry_run` it looks each of them up and builds nothing."""
+    """Calls stages in one store; with `dry_run` it looks each of them up and builds nothing.
 
-    store: Store
-    dry_run: bool = False
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    Args:
+        root: folder of the store, see `Store`.
+    """
+
+    def __init__(self, root: Path | None, dry_run: bool = False) -> None:
+        self.store, self.dry_run = Store(root), dry_run
+        self.rows: list[dict[str, Any]] = []
 
     def call(
         self,
@@ -58,16 +68,11 @@ class Steps:
         """The artefact of this call; in a dry run a stored one, or what stands for it (Pending)."""
         if not self.dry_run:
             return self.store.get_or_build(stage, config, inputs, seed=seed, out=out, **running)
-        if any(isinstance(value, Pending) for value in (inputs or {}).values()):
-            result: Artefact | Pending = Pending(stage, None)
-        else:
-            made = stage.call(config, inputs, seed=seed)
-            if isinstance(made, Artefact):
-                result = made
-            else:
-                result = self.store.stored(stage.kind, made.key) or Pending(stage, made.key)
+        result = self._look_up(stage, config, inputs or {}, seed)
+        # the run checks the folder before it builds; a dry run must not promise more than it
         if out is not None:
             require_free(out.resolve(), result.key)
+        # the rows are printed at the end, in one table, when nothing can fail any more
         stored = isinstance(result, Artefact)
         seconds = None if stored else expected_seconds(self.store, stage, config)
         self.rows.append(
@@ -75,27 +80,38 @@ class Steps:
         )
         return result
 
+    def _look_up(
+        self, stage: Stage, config: Config, inputs: Mapping[str, Any], seed: int | None
+    ) -> Artefact | Pending:
+        # a key holds the content of the inputs, so behind a pending input there is none to look up
+        if any(isinstance(value, Pending) for value in inputs.values()):
+            return Pending(stage, None)
+        call = stage.call(config, inputs, seed=seed)
+        if isinstance(call, Artefact):
+            return call
+        return self.store.stored(stage.kind, call.key) or Pending(stage, call.key)
+
     def print(self, as_json: bool) -> None:
         """What a dry run ends with."""
-        from chunkwise.cli.output import print_columns, print_json
-        from chunkwise.graph.schedule import duration_words
-
         if as_json:
             print_json(self.rows)
             return
         table = [["stage", "key", "what happens", "takes"]]
         for row in self.rows:
-            seconds = row["expected_seconds"]
-            takes = "not known: none was built here" if seconds is None else duration_words(seconds)
-            happens = "is in the store" if row["stored"] else "would be built"
             key = row["key"][:12] if row["key"] else "after the ones above"
-            table.append([row["stage"], key, happens, "" if row["stored"] else takes])
+            seconds = row["expected_seconds"]
+            if row["stored"]:
+                fate, duration = "is in the store", ""
+            elif seconds is None:
+                fate, duration = "would be built", "not known: none was built here"
+            else:
+                fate, duration = "would be built", duration_words(seconds)
+            table.append([row["stage"], key, fate, duration])
         print_columns(table)
-
-    # --- what a user names ------------------------------------------------------------------------
 
     def model(self, reference: str) -> Artefact:
         """A trained model."""
+        # not resolve(reference, stage): a model may come from any of five stages
         artefact = self.store.resolve(reference)
         if artefact.stage not in MODEL_INPUT.kinds:
             raise ArtefactError(
@@ -109,6 +125,7 @@ class Steps:
         base.
         """
         folder = Path(reference)
+        # an artefact of ours has a record, and its config.json lies one folder deeper
         if not (folder / "config.json").is_file() or (folder / RECORD).exists():
             return self.model(reference)
         from chunkwise.training.config import AdoptedBase
@@ -127,6 +144,7 @@ class Steps:
             ArtefactError: neither, or the text of the datastore is not in the store.
         """
         artefact = self.store.resolve(reference)
+        # enough wherever nothing is looked up
         if artefact.stage == "tokens":
             return artefact, None
         if artefact.stage != "datastore":
@@ -135,24 +153,29 @@ class Steps:
             )
         return origin(self.store, artefact, "tokens"), artefact
 
-    def questions(self, reference: str, kind: str) -> Any:
-        """Questions or instructions: an artefact of stage `questions`, or a JSON Lines file, which
-        becomes one.
+    def questions(
+        self, reference: str | None, kind: str, config: QuestionsConfig, tokens: Artefact
+    ) -> Any:
+        """Questions or instructions: an artefact of stage `questions`, a JSON Lines file, which
+        becomes one, or, without a reference, what is made from the documents behind `tokens`.
 
         Args:
             kind: "questions" or "instructions".
+            config: how they are made.
 
         Raises:
             InputError: a record lacks a field; the message names it.
         """
+        if reference is None:
+            corpus = origin(self.store, tokens, "corpus")
+            return self.call(QUESTIONS, config, {"corpus": corpus})
         if not Path(reference).is_file():
             artefact = self.store.resolve(reference, "questions")
+            # the stage makes questions or instructions; `file` refuses the ones for the others
             artefact.file(f"{kind}.jsonl")
             return artefact
-        config = QuestionFileConfig.parse({"path": reference, "kind": kind}, where="questions")
-        return self.call(QUESTION_FILE, config)
-
-    # --- what several verbs do on the way ---------------------------------------------------------
+        file = QuestionFileConfig.parse({"path": reference, "kind": kind}, where="questions")
+        return self.call(QUESTION_FILE, file)
 
     def training_rows(self, text: SequencesConfig, tokens: Artefact) -> tuple[Any, Any]:
         """(training sequences, validation sequences of the same shape; None where there is no split
@@ -161,8 +184,10 @@ class Steps:
         rows = self.call(SEQUENCES, text, {"tokens": tokens})
         if not tokens.counts["splits"].get("valid"):
             return rows, None
-        held = text.model_copy(update={"split": "valid", "layout": "packed", "max_tokens": None})
-        return rows, self.call(SEQUENCES, held, {"tokens": tokens})
+        # max_tokens bounds the training text; it must not shrink the validation text
+        changes = {"split": "valid", "layout": "packed", "max_tokens": None}
+        validation = text.model_copy(update=changes)
+        return rows, self.call(SEQUENCES, validation, {"tokens": tokens})
 
     def neighbours(
         self, search: NeighboursConfig, datastore: Artefact | None, sequences: Any
@@ -172,17 +197,17 @@ class Steps:
             return None
         return self.call(NEIGHBOURS, search, {"datastore": datastore, "sequences": sequences})
 
-    def tokenizer_folder(self, digest: str, given: Path | None, of: str) -> Path:
-        """The tokenizer with this digest: the one that is given, or the store's.
+    def tokenizer_folder(self, digest: str, folder: Path | None, of: str) -> Path:
+        """The tokenizer with this digest: the one in `folder`, or the store's.
 
         Args:
             of: whose tokens it wrote, for the message.
 
         Raises:
-            MismatchError: the given one is another. ArtefactError: none is given, and the store has
-                none.
+            MismatchError: the folder holds another one. ArtefactError: no folder is given, and the
+                store has none.
         """
-        if given is None:
+        if folder is None:
             stored = self.store.of_digest(digest, ("tokenizer",))
             if stored is None:
                 raise ArtefactError(
@@ -193,13 +218,15 @@ class Steps:
                     ),
                 )
             return stored.path
-        if (given / RECORD).exists():
-            artefact = self.store.resolve(given, "tokenizer")
+        if (folder / RECORD).exists():
+            artefact = self.store.resolve(folder, "tokenizer")
         else:
-            artefact = self.store.get_or_build(TOKENIZER, TokenizerConfig(pretrained=str(given)))
+            # only the stage brings a tokenizer into the form that digests are taken of
+            pretrained = TokenizerConfig(pretrained=str(folder))
+            artefact = self.store.get_or_build(TOKENIZER, pretrained)
         if artefact.digest != digest:
             raise MismatchError(
-                f"{of} was made with tokenizer {digest[:12]}, the one in {given} is "
+                f"{of} was made with tokenizer {digest[:12]}, the one in {folder} is "
                 f"{artefact.digest[:12]}",
                 hint=(
                     "give the tokenizer that it was made with, or leave --tokenizer out to look it "
@@ -216,42 +243,39 @@ def expected_seconds(store: Store, stage: Stage, config: Config) -> float | None
     Trainings are compared by the step, everything else is taken to be as long as the ones before
     (their median).
     """
-    records = [
-        artefact.record for _, artefact in store.finished() if isinstance(artefact, Artefact)
-    ]
-    records = [record for record in records if record.stage == stage.kind and record.seconds]
-    steps = getattr(getattr(config, "train", None), "steps", None)
-    if hasattr(config, "train"):
-        rates = [
-            record.seconds / record.counts["steps"]
-            for record in records
-            if record.counts.get("steps")
-        ]
-        return median(rates) * steps if rates and steps else None
-    others = [record.seconds for record in records if not record.counts.get("steps")]
-    return median(others) if others else None
-
-
-# --- what an artefact says of itself --------------------------------------------------------------
+    rates, durations = [], []
+    # not store.list(): one broken record must not end a dry run
+    for _, artefact in store.finished():
+        if not isinstance(artefact, Artefact) or artefact.stage != stage.kind:
+            continue
+        seconds, trained_steps = artefact.record.seconds, artefact.counts.get("steps")
+        if seconds and trained_steps:
+            rates.append(seconds / trained_steps)
+        elif seconds:
+            durations.append(seconds)
+    if not hasattr(config, "train"):
+        return median(durations) if durations else None
+    # the config is not resolved: a budget of tokens is no number of steps yet
+    steps = getattr(config.train, "steps", None)
+    return median(rates) * steps if rates and steps else None
 
 
 def tokenizer_digest(artefact: Artefact) -> str:
     """Digest of the tokenizer that a model, a datastore or tokens belong to."""
-    name = {"datastore": "datastore.json", "tokens": "tokens.json"}.get(
-        artefact.stage, "training.json"
-    )
-    return str(read_json(artefact.file(name))["tokenizer_digest"])
+    # a model is of one of five stages, and each of them writes training.json
+    name = artefact.stage if artefact.stage in ("datastore", "tokens") else "training"
+    return str(read_json(artefact.file(f"{name}.json"))["tokenizer_digest"])
 
 
 def require_same_tokenizer(model: Any, other: Artefact) -> None:
     """Refuse a model together with text or a datastore of another tokenizer: MismatchError."""
     if isinstance(model, Pending):  # a folder that is not taken over yet; the stage looks at it
         return
-    if tokenizer_digest(model) != tokenizer_digest(other):
+    model_digest, other_digest = tokenizer_digest(model), tokenizer_digest(other)
+    if model_digest != other_digest:
         raise MismatchError(
-            f"the model was trained with tokenizer {tokenizer_digest(model)[:12]}, the "
-            f"{other.stage} was made with "
-            f"tokenizer {tokenizer_digest(other)[:12]}",
+            f"the model was trained with tokenizer {model_digest[:12]}, the {other.stage} was made "
+            f"with tokenizer {other_digest[:12]}",
             hint=(
                 "build the datastore with the model's tokenizer: chunkwise datastore build ... "
                 "--tokenizer DIR"
@@ -259,19 +283,21 @@ def require_same_tokenizer(model: Any, other: Artefact) -> None:
         )
 
 
-def model_settings(model: Artefact) -> dict[str, Any]:
-    """config.json of a model."""
-    return dict(read_json(model.file("model/config.json")))
+def retro_settings(model: Artefact) -> dict[str, Any] | None:
+    """config.json of a model that reads neighbours; None for a plain decoder."""
+    settings = dict(read_json(model.file("model/config.json")))
+    return settings if settings.get("model_type") == "retro" else None
 
 
-def is_retro(model: Artefact) -> bool:
-    """Whether a model reads neighbours; told from its config, without loading it."""
-    return model_settings(model).get("model_type") == "retro"
+def chunk_tokens(datastore: Artefact) -> int:
+    """Tokens of a chunk."""
+    return int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
 
 
 def row_tokens(datastore: Artefact | None) -> dict[str, int]:
     """Default length of rows: about 256 tokens, a whole number of the datastore's chunks."""
     if datastore is None:
         return {}
-    chunk_tokens = int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
-    return {"sequence_tokens": chunk_tokens * max(1, 256 // chunk_tokens)}
+    # whole chunks, because neighbours are looked up by whole chunks
+    tokens = chunk_tokens(datastore)
+    return {"sequence_tokens": tokens * max(1, 256 // tokens)}

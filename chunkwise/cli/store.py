@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from chunkwise.cli.options import JsonOption, StoreOption
 
@@ -26,7 +27,7 @@ app = typer.Typer(
 
 @app.command(short_help="List what was built.")
 def ls(
-    stage: Annotated[str | None, typer.Option(help="Only this stage.", show_default=False)] = None,
+    stage: Annotated[str | None, Option(help="Only this stage.")] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,42 +37,40 @@ def ls(
     Example:
       chunkwise store ls --stage retrofit
     """
-    from chunkwise.cli.output import about, print_columns, print_json
+    from chunkwise.cli.output import about, print_columns, print_json, size_bytes
     from chunkwise.core.artefact import Artefact
     from chunkwise.core.progress import note
     from chunkwise.core.store import Store
 
-    kept = Store(store)
-    found = []
-    for folder, artefact in kept.finished():
+    artefact_store = Store(store)
+    artefacts = []
+    for folder, artefact in artefact_store.finished():
+        # by folder, because a broken artefact has no record that would name its stage
         if stage not in (None, folder.parent.name):
             continue
         if isinstance(artefact, Artefact):
-            size = sum(facts["bytes"] for facts in artefact.record.files.values())
-            found.append((artefact, size))
+            artefacts.append(artefact)
         else:
             note(f"broken: {artefact}")
     if as_json:
-        print_json([{**about(artefact), "bytes": size} for artefact, size in found])
+        print_json([{**about(artefact), "bytes": size_bytes(artefact)} for artefact in artefacts])
         return
-    if not found:
-        note(f"nothing is in the store {kept.root}")
+    if not artefacts:
+        note(f"nothing is in the store {artefact_store.root}")
         return
-    heading = ["stage", "key", "megabytes", "seconds"]
-    rows = [
-        [artefact.stage, artefact.key[:12], f"{size / 1e6:.2f}", f"{artefact.record.seconds:.1f}"]
-        for artefact, size in found
-    ]
-    print_columns([heading, *rows])
+    rows = [["stage", "key", "megabytes", "seconds"]]
+    for artefact in artefacts:
+        megabytes, seconds = size_bytes(artefact) / 1e6, artefact.record.seconds
+        # twelve digits tell the artefacts of a store apart, and `resolve` takes four and more
+        rows.append([artefact.stage, artefact.key[:12], f"{megabytes:.2f}", f"{seconds:.1f}"])
+    print_columns(rows)
 
 
 @app.command(short_help="Check every byte against the records.")
 def verify(
     keys: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY]...", help="Folders or keys. Default: all.", show_default=False
-        ),
+        Argument(metavar="[KEY]...", help="Folders or keys. Default: all."),
     ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -89,29 +88,27 @@ def verify(
     from chunkwise.core.progress import track
     from chunkwise.core.store import Store
 
-    kept = Store(store)
-    chosen = [_read_unchecked(kept, key) for key in keys] if keys else list(kept.finished())
+    artefact_store = Store(store)
+    entries = list(artefact_store.finished())
+    if keys:
+        entries = [_read_unchecked(artefact_store, key) for key in keys]
     results = []
-    with track("verify", total=len(chosen), unit="artefacts") as advance:
-        for folder, artefact in chosen:
-            try:
-                problems = (
-                    kept.verify(artefact) if isinstance(artefact, Artefact) else [str(artefact)]
-                )
-            except ArtefactError as error:  # what stands there is no plain file
-                problems = [str(error)]
-            named = (
-                (artefact.stage, artefact.key)
-                if isinstance(artefact, Artefact)
-                else folder.parts[-2:]
+    # all of them before anything fails, so that one run lists all damage
+    with track("verify", total=len(entries), unit="artefacts") as advance:
+        for folder, artefact in entries:
+            if isinstance(artefact, Artefact):
+                stage, key = artefact.stage, artefact.key
+                try:
+                    problems = artefact_store.verify(artefact)
+                except ArtefactError as error:  # what stands there is no plain file
+                    problems = [str(error)]
+            else:
+                # no record to ask, but the store names folders by stage and key
+                stage, key = folder.parent.name, folder.name
+                problems = [str(artefact)]
+            results.append(
+                {"stage": stage, "key": key, "folder": str(folder), "problems": problems}
             )
-            result = {
-                "stage": named[0],
-                "key": named[1],
-                "folder": str(folder),
-                "problems": problems,
-            }
-            results.append(result)
             advance()
     broken = [result for result in results if result["problems"]]
     if as_json:
@@ -122,13 +119,10 @@ def verify(
                 typer.echo(f"{result['stage']} {result['key'][:12]}: {problem}")
         typer.echo(f"{len(results) - len(broken)} of {len(results)} artefacts are sound")
     if broken:
-        first = broken[0]
         raise ArtefactError(
             f"{len(broken)} of {len(results)} artefacts are not what was built",
-            hint=(
-                f"remove them (rm -r {first['folder']} ...); they are built again when they are "
-                "needed"
-            ),
+            hint=f"remove them (rm -r {broken[0]['folder']} ...); they are built again when they "
+            "are needed",
         )
 
 
@@ -139,18 +133,18 @@ def _read_unchecked(store: "Store", reference: str) -> "tuple[Path, Artefact | A
 
     if (Path(reference) / RECORD).exists():
         folders = [Path(reference)]
+    elif reference:
+        finished = (folder for folder, _ in store.finished())
+        folders = [folder for folder in finished if folder.name.startswith(reference)]
     else:
-        folders = [
-            folder
-            for folder, _ in store.finished()
-            if reference and folder.name.startswith(reference)
-        ]
+        folders = []  # an empty word begins every key
     if len(folders) != 1:
-        many = "several artefacts" if folders else "no artefact"
+        count = "several artefacts" if folders else "no artefact"
         raise ArtefactError(
-            f"{reference!r} names {many} in the store {store.root}",
+            f"{reference!r} names {count} in the store {store.root}",
             hint='"chunkwise store ls" lists the keys',
         )
+    # not `resolve`, which refuses the damaged files that are to be listed
     try:
         return folders[0], read_artefact(folders[0])
     except ArtefactError as error:

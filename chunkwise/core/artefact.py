@@ -6,11 +6,13 @@ folder its key.
 """
 
 import json
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chunkwise.core.errors import ArtefactError
+from chunkwise.core.errors import ArtefactError, InputError
 
 RECORD = "record.json"
 
@@ -64,14 +66,13 @@ class Artefact:
         """Path of a file (or folder of files) of this artefact; ArtefactError when the record lists
         none such.
         """
-        if name not in self.record.files and not any(
-            other.startswith(f"{name}/") for other in self.record.files
-        ):
-            raise ArtefactError(
-                f"{self.stage} artefact {self.path} has no file {name!r}; it has "
-                f"{', '.join(self.record.files)}"
-            )
-        return self.path / name
+        files = self.record.files
+        # The record lists files alone: a folder is known by what lies in it.
+        if name in files or any(file.startswith(f"{name}/") for file in files):
+            return self.path / name
+        raise ArtefactError(
+            f"{self.stage} artefact {self.path} has no file {name!r}; it has {', '.join(files)}"
+        )
 
 
 def plain_files(folder: Path) -> list[str]:
@@ -95,16 +96,57 @@ def read_artefact(folder: Path) -> Artefact:
 def open_artefact(folder: Path) -> Artefact:
     """Read the record and check that every file is there in its size."""
     artefact = read_artefact(folder)
+    # Sizes alone: to read every byte again would take minutes (`Store.verify` does).
     for name, facts in artefact.record.files.items():
         try:
             size = (folder / name).stat().st_size
         except OSError:
-            size = None
-        if size != facts["bytes"]:
-            found = "it is missing" if size is None else f"found {size}"
-            raise ArtefactError(
-                f"{artefact.stage} artefact {folder} is corrupted: {name} should have "
-                f"{facts['bytes']} bytes, {found}",
-                hint=f"remove the folder {folder} and run again",
-            )
+            finding = "it is missing"
+        else:
+            if size == facts["bytes"]:
+                continue
+            finding = f"found {size}"
+        raise ArtefactError(
+            f"{artefact.stage} artefact {folder} is corrupted: {name} should have "
+            f"{facts['bytes']} bytes, {finding}",
+            hint=f"remove the folder {folder} and run again",
+        )
     return artefact
+
+
+def place(artefact: Artefact, out: Path) -> None:
+    """Give `out` the artefact's files: hard links on the same disk, copies elsewhere; all of them
+    or none.
+    """
+    if (out / RECORD).exists():
+        _require_same(artefact, out)
+        return
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        for name in [*artefact.record.files, RECORD]:
+            source, target = artefact.path / name, partial / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:  # another disk, or a file system without links
+                shutil.copy2(source, target)
+        partial.rename(out)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, PermissionError | NotADirectoryError):
+            raise InputError(
+                f"cannot write {out}: {error.strerror}", hint="choose another folder"
+            ) from error
+        raise
+
+
+def _require_same(artefact: Artefact, out: Path) -> None:
+    # The same key is not enough: a build that is not deterministic gives other bytes.
+    present = open_artefact(out)
+    has_other_files = set(plain_files(out)) - {RECORD} != set(present.record.files)
+    if present.digest != artefact.digest or has_other_files:
+        raise ArtefactError(
+            f"{out} holds another build of {artefact.stage} {artefact.key[:12]}, or other "
+            "files too; nothing was written there",
+            hint="choose a new or empty folder",
+        )

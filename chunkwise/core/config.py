@@ -44,14 +44,15 @@ class Config(pydantic.BaseModel):
         try:
             return cls.model_validate(mapping)
         except pydantic.ValidationError as error:
-            problems = [_describe(cls, problem) for problem in _of_fields(error)]
-            if len(problems) == 1:
-                raise ConfigError(f"{where}: {problems[0][0]}", hint=problems[0][1]) from None
-            lines = "".join(f"\n  {text}" for text, _ in problems)
-            hints = list(dict.fromkeys(hint for _, hint in problems if hint))
-            raise ConfigError(
-                f"{where} has {len(problems)} problems:{lines}", hint="; ".join(hints) or None
-            ) from None
+            problems = _of_fields(error)
+        sentences = [_describe(cls, problem) for problem in problems]
+        hints = [hint for problem in problems if (hint := _hint(cls, problem))]
+        # Several unknown keys of one mapping share a hint.
+        hint = "; ".join(dict.fromkeys(hints)) or None
+        if len(problems) == 1:
+            raise ConfigError(f"{where}: {sentences[0]}", hint=hint)
+        lines = "".join(f"\n  {sentence}" for sentence in sentences)
+        raise ConfigError(f"{where} has {len(problems)} problems:{lines}", hint=hint)
 
 
 def config_classes(annotation: Any) -> list[type[Config]]:
@@ -60,7 +61,8 @@ def config_classes(annotation: Any) -> list[type[Config]]:
     """
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
-    return [found for part in typing.get_args(annotation) for found in config_classes(part)]
+    # A plain type has no arguments, hence no classes.
+    return [inner for part in typing.get_args(annotation) for inner in config_classes(part)]
 
 
 def is_union(annotation: Any) -> bool:
@@ -69,64 +71,82 @@ def is_union(annotation: Any) -> bool:
 
 
 _SCALARS = ("int", "str", "float", "bool", "none")
+"""What pydantic calls the branches of a union that are plain values."""
+
+_Problem = dict[str, Any]
 
 
-def _of_fields(error: pydantic.ValidationError) -> list[dict[str, Any]]:
+def _of_fields(error: pydantic.ValidationError) -> list[_Problem]:
     """Pydantic's problems, each with the path of a field.
 
     Of a union it reports a problem for each branch, under names of its own. Those names are left
     out, and what is wrong inside a mapping wins over "it is no whole number either".
     """
-    problems: list[dict[str, Any]] = []
+    problems: list[_Problem] = []
     with_mapping: set[tuple[Any, ...]] = set()
     for problem in error.errors(include_url=False):
         place = problem["loc"]
-        branches = [number for number, part in enumerate(place) if "[" in str(part)]
-        with_mapping.update(place[:number] for number in branches)
-        path = tuple(part for part in place if "[" not in str(part))
-        problems.append(dict(problem) | {"loc": path})
-    return [
-        problem
-        for problem in problems
-        if problem["loc"][:-1] not in with_mapping or problem["loc"][-1] not in _SCALARS
-    ]
+        path = []
+        for number, part in enumerate(place):
+            if "[" in str(part):  # "function-after[...]": a branch, which no field is called
+                with_mapping.add(place[:number])
+            else:
+                path.append(part)
+        problems.append({**problem, "loc": tuple(path)})
+
+    def is_scalar_branch(problem: _Problem) -> bool:
+        location = problem["loc"]  # empty where the config as a whole is wrong
+        return location[:-1] in with_mapping and location[-1] in _SCALARS
+
+    return [problem for problem in problems if not is_scalar_branch(problem)]
 
 
-def _describe(config_class: type[Config], problem: Any) -> tuple[str, str | None]:
-    """One of pydantic's problems as (sentence, hint)."""
-    path = ".".join(str(part) for part in problem["loc"]) or "the whole"
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(config_class, problem["loc"][:-1])
-        elsewhere = _full_paths(config_class, str(problem["loc"][-1]), problem["input"])
-        nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.6)
-        meant = elsewhere[:3] or nearest
-        question = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
-        return f"unknown key {path!r}{question}", (
-            f"known keys here: {', '.join(known)}" if known else None
-        )
-    if problem["type"] == "missing":
-        return f"key {path!r} is required and missing", None
-    if problem["type"] in ("model_type", "model_attributes_type"):
-        return f"{path}: expected a mapping of keys to values, got {problem['input']!r}", None
+def _describe(config_class: type[Config], problem: _Problem) -> str:
+    """One of pydantic's problems as a sentence."""
+    location = problem["loc"]
+    kind = problem["type"]
+    value = problem["input"]
+    path = ".".join(map(str, location)) or "the whole"
+    if kind == "extra_forbidden":
+        key = str(location[-1])
+        meant = _full_paths(config_class, key, value)[:3]
+        if not meant:
+            known = _keys_at(config_class, location[:-1])
+            meant = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        if not meant:
+            return f"unknown key {path!r}"
+        names = " or ".join(map(repr, meant))
+        return f"unknown key {path!r}; did you mean {names}?"
+    if kind == "missing":
+        return f"key {path!r} is required and missing"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"{path}: expected a mapping of keys to values, got {value!r}"
     message = problem["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(problem["input"], Mapping) else f", got {problem['input']!r}"
-    return f"{path}: {message[:1].lower()}{message[1:]}{got}", None
+    message = message[:1].lower() + message[1:]
+    # A mapping is not shown: it may be the whole profile.
+    got = "" if isinstance(value, Mapping) else f", got {value!r}"
+    return f"{path}: {message}{got}"
+
+
+def _hint(config_class: type[Config], problem: _Problem) -> str | None:
+    if problem["type"] != "extra_forbidden":
+        return None
+    known = _keys_at(config_class, problem["loc"][:-1])
+    return f"known keys here: {', '.join(known)}" if known else None
 
 
 def _keys_at(config_class: type[Config], location: tuple[int | str, ...]) -> list[str]:
     """Known keys of the config that stands at `location`, in order of declaration."""
-    here = [config_class]
+    classes = [config_class]
     for part in location:
         fields = [
-            candidate.model_fields[part] for candidate in here if part in candidate.model_fields
+            candidate.model_fields[part] for candidate in classes if part in candidate.model_fields
         ]
         # A part that names no field is a list index or the tag of a union: the candidates stay.
-        here = (
-            [found for field in fields for found in config_classes(field.annotation)]
-            if fields
-            else here
-        )
-    return list(dict.fromkeys(key for candidate in here for key in candidate.model_fields))
+        if fields:
+            classes = [inner for field in fields for inner in config_classes(field.annotation)]
+    keys = [key for candidate in classes for key in candidate.model_fields]
+    return list(dict.fromkeys(keys))  # a set would lose the order
 
 
 def _full_paths(config_class: type[Config], key: str, value: Any) -> list[str]:
@@ -140,11 +160,9 @@ def _full_paths(config_class: type[Config], key: str, value: Any) -> list[str]:
     while isinstance(value, Mapping) and len(value) == 1:
         ((inner, value),) = value.items()
         tail.append(str(inner))
-    paths = _paths(config_class)
-    return sorted(
-        (path for path in paths if path.split(".")[-len(tail) :] == tail),
-        key=lambda path: path.count("."),
-    )
+    # Part by part: as text, "made_neighbours" ends with "neighbours" too.
+    paths = [path for path in _paths(config_class) if path.split(".")[-len(tail) :] == tail]
+    return sorted(paths, key=lambda path: path.count("."))
 
 
 def _paths(config_class: type[Config], above: str = "") -> Iterator[str]:
@@ -159,17 +177,20 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's booleans and floats, and no duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
+        keys: set[Any] = set()
+        for key_node, _value_node in node.value:
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, typing.Hashable) and key in seen:
+            if not isinstance(key, typing.Hashable):
+                continue  # SafeLoader has the words for it
+            if key in keys:
                 raise yaml.MarkedYAMLError(
                     problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
                 )
-            seen.add(key) if isinstance(key, typing.Hashable) else None
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
 
+# Resolvers stand in lists by first character; new lists, or SafeLoader itself would change.
 _CHANGED_TAGS = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _CHANGED_TAGS]
@@ -197,10 +218,10 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(
-            f"{where}{place}: not valid YAML: {error.problem or error.context}"
-        ) from None
+        if mark:  # which counts from 0
+            where = f"{where}, line {mark.line + 1}, column {mark.column + 1}"
+        reason = error.problem or error.context
+        raise ConfigError(f"{where}: not valid YAML: {reason}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {error}") from None
 
@@ -245,25 +266,24 @@ def override(mapping: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
             raise ConfigError(
                 f"cannot read the setting {setting!r}", hint="write it as key.subkey=value"
             )
-        here: Any = result
+        container: Any = result
         for position, part in enumerate(parts[:-1]):
-            if isinstance(here, dict) and here.get(part) is None:
-                here[part] = {}
-            here = _child(here, part, ".".join(parts[:position]), setting)
+            # A section that is missing or null comes into being with its first setting.
+            if isinstance(container, dict) and container.get(part) is None:
+                container[part] = {}
+            container = container[_key(container, parts[: position + 1], setting)]
+        # The value first: of two mistakes the one in the text is named.
         value = parse_yaml(text, f"setting {setting!r}")
-        if isinstance(here, dict):
-            here[parts[-1]] = value
-        else:
-            _child(
-                here, parts[-1], ".".join(parts[:-1]), setting
-            )  # raises unless it is an item of a list
-            here[int(parts[-1])] = value
+        container[_key(container, parts, setting)] = value
     return result
 
 
-def _child(container: Any, part: str, path: str, setting: str) -> Any:
+def _key(container: Any, parts: list[str], setting: str) -> str | int:
+    """The last of `parts` as `container` takes it: a key of a mapping, an index of a list."""
+    *above, part = parts
     if isinstance(container, dict):
-        return container[part]
+        return part
+    path = ".".join(above)
     if not isinstance(container, list):
         raise ConfigError(f"setting {setting!r}: {path!r} is {container!r}, which has no keys")
     if not part.isdecimal() or int(part) >= len(container):
@@ -271,4 +291,4 @@ def _child(container: Any, part: str, path: str, setting: str) -> Any:
             f"setting {setting!r}: {path!r} is a list of {len(container)}, which has no item "
             f"{part!r}"
         )
-    return container[int(part)]
+    return int(part)

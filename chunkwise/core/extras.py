@@ -39,7 +39,7 @@ def extras_named() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        if package not in EXTRAS:  # a module of ours, or a required package: a broken installation
             raise
         raise MachineError(
             f"this needs the package {package}, which is not installed",

@@ -27,6 +27,7 @@ from chunkwise.core.errors import (
 if TYPE_CHECKING:
     import pyarrow
 
+# A quota is a disk that is full for one user; EFBIG is what `ulimit -f` says.
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 # Libraries that write through their own code lose errno; these are their words for the same thing
 # (Rust's std::io, numpy.ndarray.tofile, torch.save).
@@ -49,28 +50,33 @@ def machine_errors() -> Iterator[None]:
     except ChunkwiseError:
         raise
     except Exception as error:
-        text = str(error)
-        short_write = " requested and " in text and text.endswith(" written")
-        if (
-            getattr(error, "errno", None) in _FULL
-            or short_write
-            or any(words in text for words in _FULL_WORDS)
-        ):
-            place = getattr(error, "filename", None)
-            raise MachineError(
-                f"disk full{f' while writing {place}' if place else ''}: {text}",
-                hint=(
-                    "free some space, or set CHUNKWISE_STORE to a folder on another disk; finished "
-                    "stages are kept"
-                ),
-            ) from error
-        raise
+        if not _is_full(error):
+            raise
+        filename = getattr(error, "filename", None)
+        place = f" while writing {filename}" if filename else ""
+        raise MachineError(
+            f"disk full{place}: {error}",
+            hint=(
+                "free some space, or set CHUNKWISE_STORE to a folder on another disk; finished "
+                "stages are kept"
+            ),
+        ) from error
+
+
+def _is_full(error: Exception) -> bool:
+    if getattr(error, "errno", None) in _FULL:
+        return True
+    text = str(error)
+    # numpy's tofile: "1024 requested and 512 written".
+    short_write = " requested and " in text and text.endswith(" written")
+    return short_write or any(words in text for words in _FULL_WORDS)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
     """A binary file that becomes `path` when the block ends well, and vanishes otherwise."""
     path = Path(path)
+    # In the same folder, because a rename is atomic only inside one file system.
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     with machine_errors():
         try:
@@ -84,6 +90,7 @@ def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
             with file:
                 yield file
                 file.flush()
+                # Before the rename, or a crash could leave the new name with no content.
                 os.fsync(file.fileno())
             os.replace(partial, path)
         except BaseException:
@@ -101,6 +108,7 @@ def sync(path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
+    # What json does not know: most counts and shares come from numpy.
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -157,19 +165,21 @@ def read_jsonl(path: Path | str) -> list[Any]:
     otherwise.
     """
     rows = []
-    number = 0
     try:
         with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):  # noqa: B007 - the handler below names the line
+            for number, line in enumerate(file, start=1):
                 if line.strip():
-                    rows.append(json.loads(line))
+                    rows.append(_json_value(line, f"{path}, line {number}"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{path}, line {number}: expected one JSON value a line: {error}"
-        ) from None
     return rows
+
+
+def _json_value(line: bytes, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{where}: expected one JSON value a line: {error}") from None
 
 
 def write_parquet(
@@ -188,6 +198,7 @@ def write_parquet(
     import pyarrow.parquet
 
     lengths = {name: len(values) for name, values in columns.items()}
+    # pyarrow refuses it too, with an error that is none of ours.
     if len(set(lengths.values())) > 1:
         raise ShapeError(f"{path}: expected columns of one length, got {lengths}")
     table = pyarrow.table(dict(columns), schema=schema)
@@ -203,6 +214,7 @@ def read_parquet(path: Path | str, columns: list[str] | None = None) -> "pyarrow
     import pyarrow.parquet
 
     try:
+        # Without `partitioning`, a folder called "a=1" would add a column to what lies in it.
         return pyarrow.parquet.read_table(path, columns=columns, partitioning=None)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
@@ -228,18 +240,21 @@ def load_npy(path: Path | str, mmap: bool = True) -> np.ndarray:
         ArtefactError: absent, truncated, or not npy (pickled arrays included).
     """
     try:
-        try:
-            return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-        except ValueError:
-            if mmap and Path(path).stat().st_size:  # an array of no elements cannot be mapped
-                array = np.load(path, allow_pickle=False)
-                if array.size == 0:
-                    return array
-            raise
+        return _mapped(path) if mmap else np.load(path, allow_pickle=False)
     except OSError as error:
         raise ArtefactError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, EOFError) as error:
         raise ArtefactError(f"{path}: expected an npy array: {error}") from None
+
+
+def _mapped(path: Path | str) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        array = np.load(path, allow_pickle=False)
+        if array.size:
+            raise
+        return array  # an array of no elements cannot be mapped
 
 
 def digest_bytes(data: bytes) -> str:
@@ -260,6 +275,7 @@ def digest_tree(files: Mapping[str, Mapping[str, Any]]) -> str:
     """Content digest of a folder from its files: name -> {"bytes": size, "blake2b": digest}; order
     does not matter.
     """
+    # Both fields by name: facts that a record may get later must not change old digests.
     content = {
         name: {"bytes": facts["bytes"], "blake2b": facts["blake2b"]}
         for name, facts in files.items()

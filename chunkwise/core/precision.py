@@ -15,17 +15,15 @@ def resolve_dtype(dtype: str) -> str:
     if dtype == "float16":
         raise MachineError(
             "expected dtype float32 or bfloat16, got float16, which is some 500 times slower on a "
-            "CPU and needs "
-            "its loss scaled on a GPU",
+            "CPU and needs its loss scaled on a GPU",
             hint="set dtype to auto, bfloat16 or float32",
         )
     if on_gpu:
         has_bfloat16 = torch.cuda.is_bf16_supported()
     else:
-        has_bfloat16 = (
-            torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-            and _cpu_multiplies_bfloat16()
-        )
+        # torch may be told to do without AVX512 (ATEN_CPU_CAPABILITY), whatever the CPU has.
+        capability = torch.backends.cpu.get_cpu_capability()
+        has_bfloat16 = capability.startswith("AVX512") and _cpu_multiplies_bfloat16()
     if dtype == "auto":
         return "bfloat16" if has_bfloat16 else "float32"
     if dtype == "bfloat16" and on_gpu and not has_bfloat16:
@@ -39,4 +37,6 @@ def _cpu_multiplies_bfloat16() -> bool:
     """
     import torch
 
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    # A private name, which another version of torch may lack.
+    is_supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(is_supported())

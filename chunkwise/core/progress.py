@@ -34,6 +34,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -42,22 +43,31 @@ from rich.text import Text
 
 from chunkwise.core.team import rank
 
+Advance = Callable[..., None]
+"""advance(amount=1): call it as work is done, from any thread."""
+
+Event = tuple[Any, ...]
+"""("begin", number, description, total, unit), ("advance", number, amount), ("end", number) or
+("note", text).
+"""
+
+Sink = Callable[[Event], None]
+Header = Callable[[], RenderableType]
+
 
 class _Amount(ProgressColumn):
     """Work done and to do: 1,024/4,096 chunks."""
 
     def render(self, task: Task) -> Text:
         total = "" if task.total is None else f"/{task.total:,.0f}"
-        return Text(
-            f"{task.completed:,.0f}{total} {task.fields['unit']}".rstrip(),
-            style="progress.download",
-        )
+        amount = f"{task.completed:,.0f}{total} {task.fields['unit']}"
+        return Text(amount.rstrip(), style="progress.download")
 
 
 class _Screen:
     """The open live display; at most one exists in a process."""
 
-    def __init__(self, console: Console, header: Callable[[], RenderableType] | None) -> None:
+    def __init__(self, console: Console, header: Header | None) -> None:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -66,20 +76,26 @@ class _Screen:
             TimeRemainingColumn(),
             console=console,
         )
+
+        def render() -> RenderableType:
+            return Group(header(), self.progress) if header else self.progress
+
         self.live = Live(
             console=console,
-            get_renderable=lambda: Group(header(), self.progress) if header else self.progress,
+            get_renderable=render,
             refresh_per_second=4,
             transient=header is None,  # a table of stages stays to be read, bars vanish
-            # results go to stdout; what others write to stderr is lifted above the bars
+            # Results go to stdout; what others write to stderr is lifted above the bars.
             redirect_stdout=False,
         )
 
 
 _screen: _Screen | None = None
-_lock = threading.Lock()
-_relay: Callable[[tuple[Any, ...]], None] | None = None
+_relay: Sink | None = None
 _numbers = itertools.count()
+
+# Guards _screen while a display opens or closes, and the amounts that threads add up.
+_lock = threading.Lock()
 
 
 def _console() -> Console:
@@ -87,7 +103,7 @@ def _console() -> Console:
 
 
 @contextlib.contextmanager
-def display(header: Callable[[], RenderableType] | None = None) -> Iterator[None]:
+def display(header: Header | None = None) -> Iterator[None]:
     """Open the live display for a block of work, with `header` drawn above the bars.
 
     Args:
@@ -98,27 +114,24 @@ def display(header: Callable[[], RenderableType] | None = None) -> Iterator[None
     """
     global _screen
     console = _console()
+    can_draw = console.is_terminal and not console.is_dumb_terminal and rank() == 0
+    own_screen = None
     with _lock:
-        mine = (
-            _screen is None and console.is_terminal and not console.is_dumb_terminal and rank() == 0
-        )
-        if mine:
-            _screen = _Screen(console, header)
-            _screen.live.start(refresh=True)
+        if can_draw and _screen is None:
+            own_screen = _screen = _Screen(console, header)
+            own_screen.live.start(refresh=True)
     try:
         yield
     finally:
-        if mine:
+        if own_screen is not None:
             with _lock:
-                closing, _screen = _screen, None
-            assert closing is not None
-            closing.live.stop()
+                _screen = None
+            # Not under the lock: the last drawing calls `header`, which is not ours.
+            own_screen.live.stop()
 
 
 @contextlib.contextmanager
-def track(
-    description: str, total: int | None = None, unit: str = ""
-) -> Iterator[Callable[..., None]]:
+def track(description: str, total: int | None = None, unit: str = "") -> Iterator[Advance]:
     """Show one task for the length of a block.
 
     Args:
@@ -133,33 +146,43 @@ def track(
         with _relayed(_relay, description, total, unit) as advance:
             yield advance
         return
-    done = 0
-    started = time.monotonic()
     with display():
         screen = _screen
         if screen is None:
-            size = f" ({total:,} {unit}".rstrip() + ")" if total is not None else ""
-            note(f"{description}{size} ...")
-        else:
-            task = screen.progress.add_task(description, total=total, unit=unit)
+            with _as_lines(description, total, unit) as advance:
+                yield advance
+            return
+        task = screen.progress.add_task(description, total=total, unit=unit)
 
-        def advance(amount: int = 1) -> None:
-            nonlocal done
-            with _lock:
-                done += amount
-            if screen is not None:
-                screen.progress.advance(task, amount)
+        def advance_bar(amount: int = 1) -> None:
+            screen.progress.advance(task, amount)  # which has a lock of its own
 
-        outcome = "stopped after"
         try:
-            yield advance
-            outcome = "done,"
+            yield advance_bar
         finally:
-            if screen is None:
-                amount = f" {done:,} {unit}".rstrip() + " in" if done else ""
-                note(f"{description}: {outcome}{amount} {time.monotonic() - started:.1f} s")
-            else:
-                screen.progress.remove_task(task)
+            screen.progress.remove_task(task)
+
+
+@contextlib.contextmanager
+def _as_lines(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    """`track` without a terminal: a line at the start and one at the end."""
+    done = 0
+    started = time.monotonic()
+    size = f" ({total:,} {unit}".rstrip() + ")" if total is not None else ""
+    note(f"{description}{size} ...")
+
+    def advance(amount: int = 1) -> None:
+        nonlocal done
+        with _lock:  # += is a read and a write, between which another thread may add
+            done += amount
+
+    outcome = "stopped after"
+    try:
+        yield advance
+        outcome = "done,"
+    finally:
+        amount = f" {done:,} {unit}".rstrip() + " in" if done else ""
+        note(f"{description}: {outcome}{amount} {time.monotonic() - started:.1f} s")
 
 
 def note(text: str) -> None:
@@ -174,51 +197,55 @@ def note(text: str) -> None:
     elif screen is None:
         print(text, file=sys.stderr, flush=True)
     else:
+        # As Text: a string would be read as markup, and "[bold]" of a file's name vanish.
         screen.live.console.print(Text(text), soft_wrap=True)
 
 
-def relay(sink: Callable[[tuple[Any, ...]], None]) -> None:
-    """From now on tasks and notes of this process go to `sink` as events, and nothing is printed.
-
-    Events: ("begin", number, description, total, unit), ("advance", number, amount), ("end",
-        number), ("note", text).
+def relay(sink: Sink) -> None:
+    """From now on tasks and notes of this process go to `sink` as events, and nothing is
+    printed.
     """
     global _relay
     _relay = sink
 
 
 @contextlib.contextmanager
-def _relayed(
-    sink: Callable[[tuple[Any, ...]], None], description: str, total: int | None, unit: str
-) -> Iterator[Callable[..., None]]:
+def _relayed(sink: Sink, description: str, total: int | None, unit: str) -> Iterator[Advance]:
     """`track`, for a process that relays; amounts are sent about four times a second."""
-    number, held, sent = next(_numbers), 0, time.monotonic()
+    number = next(_numbers)
+    pending = 0
+    sent_at = time.monotonic()
     sink(("begin", number, description, total, unit))
 
     def advance(amount: int = 1) -> None:
-        nonlocal held, sent
+        nonlocal pending, sent_at
         with _lock:
-            held += amount
-            if time.monotonic() - sent < 0.25:
+            pending += amount
+            if time.monotonic() - sent_at < 0.25:  # the parent draws no oftener
                 return
-            amount, held, sent = held, 0, time.monotonic()
+            amount, pending = pending, 0
+            sent_at = time.monotonic()
         sink(("advance", number, amount))
 
     try:
         yield advance
     finally:
+        # What is still pending is not sent: the bar goes away with this event.
         sink(("end", number))
+
+
+_TaskKey = tuple[int, int]
+"""A process, and the number of the task in it."""
 
 
 @dataclass
 class Pace:
-    """How fast a task has gone since the first news of it, which leaves out how long it took to
-    begin.
+    """How fast a task goes since its first report, which leaves out how long it took to begin.
 
     Attributes:
-        total: units of work in all. done: of them.
-        first: what was done at the first news, and when (monotonic seconds).
-        last: when the last news came.
+        total: units of work in all. done: how many of them are done.
+        first: what was done at the first report, and when (monotonic seconds).
+        last: when the last report came.
     """
 
     total: int
@@ -227,15 +254,16 @@ class Pace:
     last: float = 0.0
 
     def advance(self, amount: int, now: float) -> None:
-        """Take news into account."""
+        """Take a report into account."""
         self.done += amount
+        # The first report ends the start (imports, compiling), and nobody knows when it began.
         if self.first is None:
             self.first = (self.done, now)
         self.last = now
 
     @property
     def measured(self) -> tuple[float, float]:
-        """(share of the whole task, seconds that it took); (0, 0) before the second news."""
+        """(share of the whole task, seconds that it took); (0, 0) before the second report."""
         if self.first is None or not self.total:
             return 0.0, 0.0
         done, started = self.first
@@ -248,44 +276,49 @@ class Mirror:
     """
 
     def __init__(self) -> None:
-        self._tasks: dict[tuple[int, int], Any] = {}
-        self._paces: dict[tuple[int, int], Pace] = {}
+        self._bars: dict[_TaskKey, TaskID] = {}
+        self._paces: dict[_TaskKey, Pace] = {}
 
     def pace(self, process: int) -> Pace | None:
         """Of the outermost task that a process is at; None where none has a length."""
-        return next((pace for place, pace in self._paces.items() if place[0] == process), None)
+        # In the order in which they began: an inner task comes after its outer one.
+        paces = (pace for key, pace in self._paces.items() if key[0] == process)
+        return next(paces, None)
 
-    def show(self, process: int, event: tuple[Any, ...]) -> None:
+    def show(self, process: int, event: Event) -> None:
         """Show an event of the process of this number."""
         kind, *facts = event
         if kind == "note":
             note(facts[0])
             return
-        screen, place = _screen, (process, facts[0])
-        self._measure(kind, place, facts)
-        if screen is None:
-            return
+        key = (process, facts[0])
         if kind == "begin":
-            _, description, total, unit = facts
-            self._tasks[place] = screen.progress.add_task(description, total=total, unit=unit)
-        elif place in self._tasks and kind == "advance":
-            screen.progress.advance(self._tasks[place], facts[1])
-        elif place in self._tasks:
-            screen.progress.remove_task(self._tasks.pop(place))
+            self._begin(key, *facts[1:])
+        elif kind == "advance":
+            self._advance(key, facts[1])
+        else:
+            self._end(key)
 
-    def _measure(self, kind: str, place: tuple[int, int], facts: list[Any]) -> None:
-        if kind == "begin" and facts[2]:
-            self._paces[place] = Pace(facts[2])
-        elif kind == "advance" and place in self._paces:
-            self._paces[place].advance(facts[1], time.monotonic())
-        elif kind == "end":
-            self._paces.pop(place, None)
+    def _begin(self, key: _TaskKey, description: str, total: int | None, unit: str) -> None:
+        if total:
+            self._paces[key] = Pace(total)
+        if _screen is not None:
+            self._bars[key] = _screen.progress.add_task(description, total=total, unit=unit)
+
+    def _advance(self, key: _TaskKey, amount: int) -> None:
+        if key in self._paces:
+            self._paces[key].advance(amount, time.monotonic())
+        if key in self._bars and _screen is not None:
+            _screen.progress.advance(self._bars[key], amount)
+
+    def _end(self, key: _TaskKey) -> None:
+        self._paces.pop(key, None)
+        bar = self._bars.pop(key, None)
+        if bar is not None and _screen is not None:
+            _screen.progress.remove_task(bar)
 
     def close(self, process: int) -> None:
         """End what a process left open."""
-        for place in [place for place in self._paces if place[0] == process]:
-            del self._paces[place]
-        for place in [place for place in self._tasks if place[0] == process]:
-            task = self._tasks.pop(place)
-            if _screen is not None:
-                _screen.progress.remove_task(task)
+        for key in {*self._paces, *self._bars}:
+            if key[0] == process:
+                self._end(key)

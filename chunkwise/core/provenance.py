@@ -17,7 +17,7 @@ def code_facts(build: Callable[..., Any]) -> dict[str, Any]:
     """Which code `build` is: package version, commit, and the digest of the module that defines
     it.
     """
-    while isinstance(build, functools.partial):
+    while isinstance(build, functools.partial):  # whose module would be functools
         build = build.func
     module = inspect.getmodule(build)
     source = getattr(module, "__file__", None)
@@ -38,14 +38,12 @@ def _commit() -> str | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(
-            command, check=True, capture_output=True, timeout=10, text=True
-        ).stdout.strip()
+        result = subprocess.run(command, check=True, capture_output=True, timeout=10, text=True)
+        return result.stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", "__init__.py"
-        )  # else an unrelated checkout that holds a virtual environment
+        # Fails where the checkout is an unrelated one that holds a virtual environment.
+        git("ls-files", "--error-unmatch", "__init__.py")
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -39,17 +39,12 @@ from chunkwise.core.artefact import (
     Artefact,
     Record,
     open_artefact,
+    place,
     plain_files,
     read_artefact,
 )
 from chunkwise.core.config import Config
-from chunkwise.core.errors import (
-    ArtefactError,
-    ChunkwiseError,
-    InputError,
-    MachineError,
-    MismatchError,
-)
+from chunkwise.core.errors import ArtefactError, ChunkwiseError, MachineError, MismatchError
 from chunkwise.core.io import (
     canonical_json,
     digest_bytes,
@@ -69,8 +64,16 @@ if TYPE_CHECKING:
 __all__ = ["Artefact", "Record", "Store", "recipe_key"]
 
 FORMAT = 1
+# Folders below the root that are no stage's; `tracking` holds the curves of trainings.
 _OWN_FOLDERS = ("scratch", "temporary", "locks", "tracking")
 _FOUND, _BUILD, _WAIT, _FAILED = range(4)  # what process 0 of a team says to the others
+
+Params = Config | Mapping[str, Any]
+InputDigests = Mapping[str, Artefact | str]
+Builder = Callable[[Path, Path], Mapping[str, Any]]
+"""builder(folder, scratch) -> counts, see `Store.make`."""
+Tell = Callable[[int], None]
+CodeFacts = Callable[[], dict[str, Any]]
 
 
 class Store:
@@ -130,8 +133,9 @@ class Store:
         call = stage.call(config, inputs, seed=seed)
         if isinstance(call, Artefact):
             if out is not None and rank() == 0:
-                require_free(Path(out).resolve(), call.key)
-                _place(call, Path(out).resolve())
+                folder = Path(out).resolve()
+                require_free(folder, call.key)
+                place(call, folder)
             return call
 
         def build(folder: Path, scratch: Path) -> Mapping[str, Any]:
@@ -160,14 +164,14 @@ class Store:
         self,
         stage: str,
         version: int,
-        params: Config | Mapping[str, Any],
-        inputs: Mapping[str, Artefact | str],
-        build: Callable[[Path, Path], Mapping[str, Any]],
+        params: Params,
+        inputs: InputDigests,
+        build: Builder,
         *,
         out: Path | str | None = None,
         seeds: Mapping[str, int] | None = None,
         team: Team | None = None,
-        code: Callable[[], dict[str, Any]] | None = None,
+        code: CodeFacts | None = None,
     ) -> Artefact:
         """Return the artefact of this recipe, building it when it is not there.
 
@@ -194,43 +198,33 @@ class Store:
             MismatchError: the processes of the team ask for different things.
             MachineError: the disk is full. Nothing half-written is left, the scratch folder stays.
         """
-        if not re.fullmatch(r"[a-z][a-z0-9_-]*", stage) or stage in _OWN_FOLDERS:
-            raise ValueError(
-                f"{stage!r} is no stage name: expected lower-case letters, and none of "
-                f"{_OWN_FOLDERS}"
-            )
+        _require_stage_name(stage)
         recipe = _recipe(stage, version, params, inputs, seeds)
         key = _key(recipe)
+        # All processes of a launch get `out`; the first alone writes there.
         out = Path(out).resolve() if out is not None and rank() == 0 else None
         with machine_errors():
             if team is not None:
                 _agree(stage, key, team)
-            if team is not None and team.rank:
-                return self._join(stage, key, build, team)
+                if team.rank:
+                    return self._join(stage, key, build, team)
             with _telling(team) as tell:
                 if out is not None:
-                    require_free(out, key)
-                artefact = self.stored(stage, key)
-                if artefact is None:
-                    waiting = None if team is None else lambda: tell(_WAIT)
-                    with self._lock(stage, key, waiting):
-                        artefact = self.stored(stage, key) or self._build(
-                            recipe,
-                            key,
-                            build,
-                            lambda: tell(_BUILD),
-                            code or (lambda: code_facts(build)),
-                        )
+                    require_free(out, key)  # before hours of building, and not after
+                code = code or (lambda: code_facts(build))
+                # Looked for without the lock first: what is stored is found at once.
+                artefact = self.stored(stage, key) or self._build_alone(
+                    recipe, key, build, code, team, tell
+                )
                 if artefact.reused:
                     tell(_FOUND)
             if out is not None:
-                _place(artefact, out)
+                place(artefact, out)
         return artefact
 
-    def _join(
-        self, stage: str, key: str, build: Callable[[Path, Path], Mapping[str, Any]], team: Team
-    ) -> Artefact:
+    def _join(self, stage: str, key: str, build: Builder, team: Team) -> Artefact:
         """`make`, for the processes of a team that are not the first."""
+        # Every word is a collective call, which times out: process 0 repeats _WAIT until it knows.
         while (word := team.share(_WAIT)) == _WAIT:
             pass
         if word == _BUILD:
@@ -256,31 +250,7 @@ class Store:
         """
         folder = Path(reference)
         if not (folder / RECORD).exists():
-            text = str(reference)
-            matches = (
-                sorted(self.root.glob(f"*/{text}*/{RECORD}"))
-                if re.fullmatch(r"[0-9a-f]{4,40}", text)
-                else []
-            )
-            matches = [match for match in matches if match.parent.parent.name not in _OWN_FOLDERS]
-            if not matches:
-                what = f"{stage} artefact" if stage else "artefact"
-                raise ArtefactError(
-                    f"{text!r} is neither a folder with {RECORD} nor the key of a stored artefact "
-                    f"in {self.root}",
-                    hint=(
-                        f'"chunkwise store ls" lists the keys; give that of one {what}, or 4 or '
-                        f"more digits of it"
-                    ),
-                )
-            if len(matches) > 1:
-                keys = ", ".join(
-                    f"{match.parent.parent.name}/{match.parent.name}" for match in matches
-                )
-                raise ArtefactError(
-                    f"{text!r} begins several keys: {keys}", hint="give more digits"
-                )
-            folder = matches[0].parent
+            folder = self._folder_of_key(str(reference), stage)
         artefact = open_artefact(folder)
         if stage is not None and artefact.stage != stage:
             raise ArtefactError(
@@ -288,19 +258,49 @@ class Store:
             )
         return artefact
 
+    def _folder_of_key(self, text: str, stage: str | None) -> Path:
+        # Checked before it becomes a part of a glob pattern, where "*" means any artefact.
+        is_key = re.fullmatch(r"[0-9a-f]{4,40}", text)
+        folders = self._finished_folders(f"{text}*") if is_key else []
+        if not folders:
+            what = f"{stage} artefact" if stage else "artefact"
+            raise ArtefactError(
+                f"{text!r} is neither a folder with {RECORD} nor the key of a stored artefact "
+                f"in {self.root}",
+                hint=(
+                    f'"chunkwise store ls" lists the keys; give that of one {what}, or 4 or '
+                    f"more digits of it"
+                ),
+            )
+        if len(folders) > 1:
+            keys = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in folders)
+            raise ArtefactError(f"{text!r} begins several keys: {keys}", hint="give more digits")
+        return folders[0]
+
+    def _finished_folders(self, keys: str = "*") -> list[Path]:
+        """Folders with a record whose name matches, by stage and key."""
+        records = sorted(self.root.glob(f"*/{keys}/{RECORD}"))
+        folders = [record.parent for record in records]
+        return [folder for folder in folders if folder.parent.name not in _OWN_FOLDERS]
+
     def verify(self, artefact: Artefact) -> list[str]:
         """Read every byte again and compare with the record: one sentence for each problem, none
         when sound.
         """
-        record, present = artefact.record, set(plain_files(artefact.path)) - {RECORD}
+        record = artefact.record
+        present = set(plain_files(artefact.path)) - {RECORD}
         problems = [f"{name}: not in the record" for name in sorted(present - set(record.files))]
         for name, facts in record.files.items():
             if name not in present:
                 problems.append(f"{name}: missing")
-            elif (size := (artefact.path / name).stat().st_size) != facts["bytes"]:
+                continue
+            path = artefact.path / name
+            size = path.stat().st_size
+            if size != facts["bytes"]:
                 problems.append(f"{name}: expected {facts['bytes']} bytes, found {size}")
-            elif digest_file(artefact.path / name) != facts["blake2b"]:
+            elif digest_file(path) != facts["blake2b"]:
                 problems.append(f"{name}: content differs from what was built")
+        # A record can be edited as well: digest and key are made again from what it says.
         if digest_tree(record.files) != record.digest:
             problems.append(f"{RECORD}: digest does not follow from its list of files")
         recipe = record.stage, record.version, record.params, record.inputs, record.seeds
@@ -308,15 +308,25 @@ class Store:
             problems.append(f"{RECORD}: key does not follow from its recipe")
         return problems
 
-    def _build(
+    def _build_alone(
         self,
         recipe: dict[str, Any],
         key: str,
-        build: Callable[[Path, Path], Mapping[str, Any]],
-        begin: Callable[[], None],
-        code: Callable[[], dict[str, Any]],
+        build: Builder,
+        code: CodeFacts,
+        team: Team | None,
+        tell: Tell,
     ) -> Artefact:
-        """Build under the lock: temporary folder, record last, one rename."""
+        """Build under the lock, unless another process did while this one waited for it."""
+        stage = recipe["stage"]
+        waiting = None if team is None else lambda: tell(_WAIT)
+        with self._lock(stage, key, waiting):
+            return self.stored(stage, key) or self._build(recipe, key, build, code, tell)
+
+    def _build(
+        self, recipe: dict[str, Any], key: str, build: Builder, code: CodeFacts, tell: Tell
+    ) -> Artefact:
+        """Temporary folder, record last, one rename."""
         final = self.root / recipe["stage"] / key
         if final.exists():
             raise ArtefactError(
@@ -329,22 +339,9 @@ class Store:
         scratch.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
-            begin()
+            tell(_BUILD)
             counts = dict(build(folder, scratch))
-            files = {}
-            for name in plain_files(folder):
-                if name == RECORD:
-                    raise ValueError(
-                        f"the builder of {recipe['stage']!r} wrote {RECORD}, which is the store's"
-                    )
-                files[name] = {
-                    "bytes": (folder / name).stat().st_size,
-                    "blake2b": digest_file(folder / name),
-                }
-                (folder / name).chmod(0o444)
-                sync(folder / name)
-            if not files:
-                raise ArtefactError(f"stage {recipe['stage']!r} built no file")
+            files = _seal(folder, recipe["stage"])
             record = Record(
                 **recipe,
                 key=key,
@@ -355,14 +352,8 @@ class Store:
                 code=code(),
                 versions=library_versions(),
             )
-            write_json(folder / RECORD, asdict(record))
-            (folder / RECORD).chmod(0o444)
-            for inside in {folder, *(folder / name for name in files)}:
-                sync(inside if inside.is_dir() else inside.parent)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(final)
-            sync(final.parent)
-        except BaseException:
+            _commit(folder, record, final)
+        except BaseException:  # Ctrl-C too
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 scratch.rmdir()  # only when nothing is kept in it
@@ -385,82 +376,108 @@ class Store:
                 hint="set CHUNKWISE_STORE to a folder that you may write to",
             ) from error
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _try_lock(file):
                 note(f"waiting for another process that builds {stage} {key[:12]}")
                 if waiting is None:
                     fcntl.flock(file, fcntl.LOCK_EX)
                 else:
-                    _poll(file, waiting)
-            yield
+                    # In touch meanwhile: who waits in a collective gives up in time.
+                    while not _try_lock(file):
+                        waiting()
+                        time.sleep(1)
+            yield  # closing the file frees the lock
 
     def _sweep(self) -> None:
         """Remove what killed builders left: temporary folders whose lock is free, scratch of what
         is finished.
         """
         for folder in (self.root / "temporary").glob("*"):
-            with (
-                open(self.root / "locks" / folder.name, "a") as file,
-                contextlib.suppress(BlockingIOError),
-            ):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+            with open(self.root / "locks" / folder.name, "a") as file:
+                if _try_lock(file):
+                    shutil.rmtree(folder, ignore_errors=True)
         for folder in (self.root / "scratch").glob("*"):
-            records = self.root.glob(f"*/{folder.name}/{RECORD}")
-            if any(record.parent.parent.name not in _OWN_FOLDERS for record in records):
+            if self._finished_folders(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)  # killed between commit and tidying up
 
     def finished(self) -> Iterator[tuple[Path, Artefact | ArtefactError]]:
         """Folder of each finished artefact by stage and key, and its record; an error where that
         cannot be read.
         """
-        for record in sorted(self.root.glob(f"*/*/{RECORD}")):
-            if record.parent.parent.name in _OWN_FOLDERS:
-                continue
+        for folder in self._finished_folders():
             try:
-                yield record.parent, read_artefact(record.parent)
+                yield folder, read_artefact(folder)
             except ArtefactError as error:
-                yield record.parent, error
+                yield folder, error
 
     def of_digest(self, digest: str, kinds: Iterable[str]) -> Artefact | None:
         """The artefact with this content, of one of these stages; None where the store has none."""
         for folder, artefact in self.finished():
-            if (
-                isinstance(artefact, Artefact)
-                and artefact.stage in kinds
-                and artefact.digest == digest
-            ):
-                return self.resolve(folder)
+            if isinstance(artefact, ArtefactError) or artefact.stage not in kinds:
+                continue
+            if artefact.digest == digest:
+                return self.resolve(folder)  # which looks at its files too
         return None
 
     # Last, because from here on `list` names this method in the class body.
     def list(self) -> list[Artefact]:
         """All finished artefacts by stage and key; their files are not looked at (see `verify`)."""
-        records = sorted(self.root.glob(f"*/*/{RECORD}"))
-        return [
-            read_artefact(path.parent)
-            for path in records
-            if path.parent.parent.name not in _OWN_FOLDERS
-        ]
+        return [read_artefact(folder) for folder in self._finished_folders()]
 
 
 def recipe_key(
     stage: str,
     version: int,
-    params: Config | Mapping[str, Any],
-    inputs: Mapping[str, Artefact | str],
+    params: Params,
+    inputs: InputDigests,
     seeds: Mapping[str, int] | None = None,
 ) -> str:
     """The key that `Store.make` gives an artefact of this recipe: 40 hexadecimal digits."""
     return _key(_recipe(stage, version, params, inputs, seeds))
 
 
+def _require_stage_name(stage: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", stage) or stage in _OWN_FOLDERS:
+        raise ValueError(
+            f"{stage!r} is no stage name: expected lower-case letters, and none of {_OWN_FOLDERS}"
+        )
+
+
+def _seal(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
+    """Make the files that a builder wrote read-only and force them to disk. Returns the record's
+    list of them.
+    """
+    files = {}
+    for name in plain_files(folder):
+        if name == RECORD:
+            raise ValueError(f"the builder of {stage!r} wrote {RECORD}, which is the store's")
+        path = folder / name
+        files[name] = {"bytes": path.stat().st_size, "blake2b": digest_file(path)}
+        path.chmod(0o444)
+        sync(path)
+    if not files:
+        raise ArtefactError(f"stage {stage!r} built no file")
+    return files
+
+
+def _commit(folder: Path, record: Record, final: Path) -> None:
+    """Write the record and move the folder to its place. A crash at any point leaves the whole
+    artefact or none.
+    """
+    write_json(folder / RECORD, asdict(record))
+    (folder / RECORD).chmod(0o444)
+    # The names in a folder are data of the folder, and reach the disk only with it.
+    for inside in {folder, *((folder / name).parent for name in record.files)}:
+        sync(inside)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(final)
+    sync(final.parent)
+
+
 def _agree(stage: str, key: str, team: Team) -> None:
     """Refuse to build together what is not one thing: settings that machines resolve differently,
     other inputs.
     """
-    own = int(key[:15], 16)
+    own = int(key[:15], 16)  # 60 bits: what fits into the int64 that a collective call carries
     if team.share(own) != own:
         raise MismatchError(
             f"process {team.rank} was about to build another {stage} ({key[:12]}) than process 0",
@@ -472,16 +489,17 @@ def _agree(stage: str, key: str, team: Team) -> None:
 
 
 @contextlib.contextmanager
-def _telling(team: Team | None) -> Iterator[Callable[[int], None]]:
+def _telling(team: Team | None) -> Iterator[Tell]:
     """Process 0's way to say what it will do; where it fails before it could, the others hear of
     that too.
     """
-    told = False
+    decided = False
 
     def tell(word: int) -> None:
-        nonlocal told
-        if team is not None and not told:
-            told = word != _WAIT
+        nonlocal decided
+        # The others stop listening at the first word but _WAIT; another call would find nobody.
+        if team is not None and not decided:
+            decided = word != _WAIT
             team.share(word)
 
     try:
@@ -491,45 +509,43 @@ def _telling(team: Team | None) -> Iterator[Callable[[int], None]]:
         raise
 
 
-def _poll(file: IO[str], waiting: Callable[[], None]) -> None:
-    """Take a lock that somebody else holds, staying in touch meanwhile: who waits in a collective
-    gives up in time.
-    """
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            waiting()
-            time.sleep(1)
+def _try_lock(file: IO[str]) -> bool:
+    """Take a lock, unless another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _recipe(
     stage: str,
     version: int,
-    params: Config | Mapping[str, Any],
-    inputs: Mapping[str, Artefact | str],
+    params: Params,
+    inputs: InputDigests,
     seeds: Mapping[str, int] | None,
 ) -> dict[str, Any]:
-    values = params.model_dump(mode="json") if isinstance(params, Config) else dict(params)
-    values = {
-        name: item.model_dump(mode="json") if isinstance(item, Config) else item
-        for name, item in values.items()
+    values = {name: _plain(value) for name, value in _plain(params).items()}
+    digests = {
+        name: item.digest if isinstance(item, Artefact) else item for name, item in inputs.items()
     }
     return {
         "format": FORMAT,
         "stage": stage,
         "version": version,
+        # Through JSON and back, so that the recipe equals the one that a record holds.
         "params": json.loads(canonical_json(values)),
-        "inputs": {
-            name: item.digest if isinstance(item, Artefact) else item
-            for name, item in inputs.items()
-        },
+        "inputs": digests,
         "seeds": dict(seeds or {}),
     }
 
 
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, Config) else value
+
+
 def _key(recipe: Mapping[str, Any]) -> str:
+    # 160 of 256 bits, as git has: short enough for a path, and still without collisions.
     return digest_bytes(canonical_json(recipe).encode())[:40]
 
 
@@ -541,46 +557,19 @@ def require_free(out: Path, key: str | None) -> None:
     """
     if not out.exists():
         return
-    if not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists()):
+    is_empty = out.is_dir() and not any(out.iterdir())
+    if is_empty:
+        return
+    if not (out / RECORD).exists():
         raise ArtefactError(
             f"{out} holds other files; nothing was written", hint="choose a new or empty folder"
         )
-    if key is not None and any(out.iterdir()) and (found := open_artefact(out)).key != key:
+    if key is None:
+        return
+    present = open_artefact(out)
+    if present.key != key:
         raise ArtefactError(
-            f"{out} holds another artefact ({found.stage} {found.key[:12]}); nothing was written",
+            f"{out} holds another artefact ({present.stage} {present.key[:12]}); nothing was "
+            "written",
             hint="choose a new or empty folder, or remove that one",
         )
-
-
-def _place(artefact: Artefact, out: Path) -> None:
-    """Give `out` the artefact's files: hard links on the same disk, copies elsewhere; all of them
-    or none.
-    """
-    if (out / RECORD).exists():
-        found = open_artefact(out)
-        if found.digest != artefact.digest or set(plain_files(out)) - {RECORD} != set(
-            found.record.files
-        ):
-            raise ArtefactError(
-                f"{out} holds another build of {artefact.stage} {artefact.key[:12]}, or other "
-                "files too; "
-                "nothing was written there",
-                hint="choose a new or empty folder",
-            )
-        return
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        for name in [*artefact.record.files, RECORD]:
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(artefact.path / name, partial / name)
-            except OSError:
-                shutil.copy2(artefact.path / name, partial / name)
-        partial.rename(out)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, PermissionError | NotADirectoryError):
-            raise InputError(
-                f"cannot write {out}: {error.strerror}", hint="choose another folder"
-            ) from error
-        raise

@@ -4,9 +4,9 @@ config.py          the settings of every stage here
 stages.py          CORPUS, TEXTS, TOKENIZER, TOKENS, SEQUENCES, QUESTIONS, QUESTION_FILE
 collect.py         the stage corpus: read, clean, split
 texts.py           the stage texts: all documents as they are
+sources.py         the kinds of source, each with its reader and its digest
 readers.py         text, Markdown, JSONL, Parquet, source folders, Hugging Face data sets ->
                    documents
-python_source.py   the Python that runs us -> documents of three kinds (code, docstrings, prose)
 ngrams.py          words and n-grams as 64-bit hashes, the ground of the next two and of questions
 deduplicate.py     exact and near-duplicate removal
 decontaminate.py   the 13-gram rule against the validation documents
@@ -14,7 +14,7 @@ split.py           train, held, valid: by a hash of the document's group
 tokens.py          the stages tokenizer and tokens
 tokenizer.py       a byte-level BPE trained here, or any Hugging Face tokenizer
 sequences.py       the stage sequences: flat tokens -> rows of equal length
-questions.py       the stage questions: four-way questions and instructions from docstrings
-options.py         what may stand beside a right answer without giving it away
+questions.py       files of questions and instructions: their fields; the stage question-file
 chat_format.py     the only place where prompts are rendered
+python_docs/       what is about Python source only: the source python, the stage questions
 """

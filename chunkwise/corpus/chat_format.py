@@ -20,6 +20,7 @@ PASSAGE = "Passage:"
 QUESTION = "Question:"
 ANSWER = "Answer:"
 
+# A look-ahead: the label itself stays, and only the blank before it is put in.
 _LABEL_AT_LINE_START = re.compile(rf"^(?={PASSAGE}|{QUESTION}|{ANSWER})", re.MULTILINE)
 
 
@@ -35,8 +36,10 @@ def render_question(question: str, passages: Sequence[str] = ()) -> str:
         byte-level BPE joins a blank with the word that follows it, so a prompt must not end in
         one.)
     """
-    blocks = [f"{PASSAGE} {_quoted(passage)}\n\n" for passage in passages]
-    return "".join(blocks) + f"{QUESTION} {_quoted(question)}\n{ANSWER}"
+    prompt = ""
+    for passage in passages:
+        prompt += f"{PASSAGE} {_quoted(passage)}\n\n"
+    return f"{prompt}{QUESTION} {_quoted(question)}\n{ANSWER}"
 
 
 def render_answer(text: str) -> str:
@@ -50,6 +53,7 @@ def render_instruction(instruction: str, input: str = "") -> str:
     """The prompt of an instruction record; an `input` stands below the instruction, as a
     passage-free question.
     """
-    return render_question(
-        f"{instruction.strip()}\n{input.strip()}" if input.strip() else instruction
-    )
+    context = input.strip()
+    if context:
+        instruction = f"{instruction.strip()}\n{context}"
+    return render_question(instruction)

@@ -12,7 +12,7 @@ valid, each in the order of a hash. It is the same number in every artefact made
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,20 +20,24 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import InputError
 from chunkwise.core.io import read_parquet, write_parquet
 from chunkwise.core.progress import note, track
-from chunkwise.corpus.config import CorpusConfig
+from chunkwise.corpus.config import CorpusConfig, TextsConfig
 from chunkwise.corpus.decontaminate import ContaminationIndex
 from chunkwise.corpus.deduplicate import find_duplicates
 from chunkwise.corpus.ngrams import word_hashes
-from chunkwise.corpus.readers import Document, digest_source, read_source
+from chunkwise.corpus.readers import Document, Drops
+from chunkwise.corpus.sources import digest_source, read_source
 from chunkwise.corpus.split import SPLITS, Split, split_of, unit_hash
 from chunkwise.graph.stage import Resolved, Run
 
+if TYPE_CHECKING:
+    import pyarrow
 
-def resolve(config: CorpusConfig, seed: int) -> Resolved:
+
+def resolve(config: CorpusConfig | TextsConfig, seed: int) -> Resolved:
     """The sources count by what they hold, not by where they lie."""
-    inputs = {
-        f"source_{number}": digest_source(source) for number, source in enumerate(config.sources)
-    }
+    inputs: dict[str, str] = {}
+    for number, source in enumerate(config.sources):
+        inputs[f"source_{number}"] = digest_source(source)
     return Resolved(config, params=config.identity(), inputs=inputs)
 
 
@@ -44,207 +48,228 @@ def build(config: CorpusConfig, run: Run) -> Mapping[str, Any]:
         InputError: a source cannot be read, an id occurs twice, or no document is left (the message
             has the counts).
     """
-    documents, splits, counts = _collect(config)
+    drops: Drops = Counter()
+    documents = read_documents(config, drops)
+    read = len(documents)
+    documents, splits = _clean(config, documents, drops)
+    _require_documents(config, read, drops, splits)
     write_documents(run.folder, documents, splits)
+    counts = {
+        "read": read,
+        "dropped": dict(sorted(drops.items())),
+        "splits": _split_counts(documents, splits),
+    }
     note(f"corpus: {_summary(counts)}")
     return counts
 
 
-def write_documents(folder: Path, documents: Sequence[Document], splits: Sequence[Split]) -> None:
-    """Write documents.parquet; the ordinal of a document is its place."""
-    write_parquet(
-        folder / "documents.parquet",
-        {
-            "document": np.arange(len(documents), dtype=np.int32),
-            "document_id": [document.document_id for document in documents],
-            "title": [document.title for document in documents],
-            "source": [document.source for document in documents],
-            "group": [document.group for document in documents],
-            "split": splits,
-            "text": [document.text for document in documents],
-        },
-    )
-
-
-def texts_of(corpus: Artefact, split: str) -> list[str]:
-    """The texts of one split of a corpus artefact."""
-    table = read_parquet(corpus.file("documents.parquet"), columns=["split", "text"])
-    rows = np.flatnonzero(np.array(table["split"].to_pylist()) == split)
-    return table["text"].take(rows).to_pylist()
-
-
-def stored_documents(corpus: Artefact) -> Iterator[tuple[Document, str]]:
-    """(document, split) of a corpus artefact, one at a time."""
-    table = read_parquet(corpus.file("documents.parquet"))
-    for batch in table.to_batches(max_chunksize=512):
-        for row in batch.to_pylist():
-            yield (
-                Document(
-                    row["document_id"], row["title"], row["source"], row["text"], row["group"]
-                ),
-                row["split"],
-            )
-
-
-def _summary(counts: Mapping[str, Any]) -> str:
-    kept = ", ".join(f"{name} {facts['documents']:,}" for name, facts in counts["splits"].items())
-    dropped = ", ".join(
-        f"{reason} {number:,}" for reason, number in counts["dropped"].items() if number
-    )
-    return f"{kept} documents; dropped: {dropped or 'none'}"
-
-
-def _collect(config: CorpusConfig) -> tuple[list[Document], list[Split], dict[str, Any]]:
-    drops: Counter[str] = Counter()
-    documents = read_documents(config, drops)
-    read = len(documents)
+def _clean(
+    config: CorpusConfig, documents: list[Document], drops: Drops
+) -> tuple[list[Document], list[Split]]:
+    """The documents that stay, in the order of the corpus, and their splits."""
+    words = []
     with track("hash words", total=len(documents), unit="documents") as advance:
-        words = []
         for document in documents:
             words.append(word_hashes(document.text))
             advance(1)
-    duplicates = find_duplicates(
-        [document.document_id for document in documents],
-        words,
-        threshold=config.near_duplicate_jaccard,
-    )
+    ids = [document.document_id for document in documents]
+    duplicates = find_duplicates(ids, words, threshold=config.near_duplicate_jaccard)
     drops["exact_duplicate"] += len(duplicates.exact)
     drops["near_duplicate"] += len(duplicates.near)
-    order = _within_budget(config, documents, duplicates.kept, drops)
-    split = {
-        position: split_of(
-            documents[position].group,
+    items = []
+    for position in duplicates.kept:
+        items.append(_Item(documents[position], words[position], config))
+    items = _within_budget(config, items, drops)
+    # Last, because the 13-gram rule guards the valid documents that stay, and those alone.
+    if config.decontaminate_jaccard is not None:
+        items = _decontaminated(
+            items, config.decontaminate_ngram, config.decontaminate_jaccard, drops
+        )
+    items.sort(key=lambda item: SPLITS.index(item.split))  # stable: hash order inside a split
+    return [item.document for item in items], [item.split for item in items]
+
+
+class _Item:
+    """A document on its way through the steps."""
+
+    def __init__(self, document: Document, words: np.ndarray, config: CorpusConfig) -> None:
+        self.document = document
+        self.words = words
+        self.split = split_of(
+            document.group,
             seed=config.seed,
             valid_fraction=config.valid_fraction,
             held_fraction=config.held_fraction,
         )
-        for position in order
-    }
-    if config.decontaminate_jaccard is not None:
-        valid = [position for position in order if split[position] == "valid"]
-        index = ContaminationIndex(
-            [words[position] for position in valid], n=config.decontaminate_ngram
-        )
-        clean = []
-        for position in order:
-            if (
-                split[position] != "valid"
-                and index.highest_jaccard(words[position])[0] >= config.decontaminate_jaccard
-            ):
-                drops[f"contaminated_{split[position]}"] += 1
-            else:
-                clean.append(position)
-        order = clean
-    order.sort(
-        key=lambda position: SPLITS.index(split[position])
-    )  # stable: keeps the hash order inside a split
-    _require_documents(config, read, drops, Counter(split[position] for position in order))
-    kept = [documents[position] for position in order]
-    splits = [split[position] for position in order]
-    return (
-        kept,
-        splits,
-        {"read": read, "dropped": dict(sorted(drops.items())), **_counts(kept, splits)},
-    )
 
 
-def read_documents(config: CorpusConfig, drops: Counter[str]) -> list[Document]:
+def _decontaminated(items: list[_Item], n: int, threshold: float, drops: Drops) -> list[_Item]:
+    valid = [item for item in items if item.split == "valid"]
+    index = ContaminationIndex([item.words for item in valid], n=n)
+    clean = list(valid)  # out of order, which the caller's sort by split mends
+    for item in items:
+        # A valid document is in the index, and would be dropped for being itself.
+        if item.split == "valid":
+            continue
+        jaccard, _nearest = index.highest_jaccard(item.words)
+        if jaccard >= threshold:
+            drops[f"contaminated_{item.split}"] += 1
+        else:
+            clean.append(item)
+    return clean
+
+
+def _within_budget(config: CorpusConfig, items: list[_Item], drops: Drops) -> list[_Item]:
+    """Items in hash order; whole groups until the budget is reached."""
+
+    def hash_order(item: _Item) -> tuple[float, str, str]:
+        group = item.document.group
+        # The name keeps groups of equal hashes apart, so that the budget never cuts one.
+        return unit_hash(group, config.seed, "order"), group, item.document.document_id
+
+    items = sorted(items, key=hash_order)
+    if config.max_documents_bytes is None:
+        return items
+    end = len(items)
+    size_bytes = 0
+    last_group = None
+    for number, item in enumerate(items):
+        document = item.document
+        if size_bytes >= config.max_documents_bytes and document.group != last_group:
+            end = number
+            break
+        size_bytes += len(document.text.encode())
+        last_group = document.group
+    drops["over_budget"] += len(items) - end
+    return items[:end]
+
+
+def read_documents(config: CorpusConfig, drops: Drops) -> list[Document]:
     """All documents of the sources, what is too short left out and counted.
 
     Raises:
         InputError: a source cannot be read, or an id occurs twice.
     """
-    documents: list[Document] = []
-    seen: dict[str, int] = {}
-    distinct = 0
+    documents = []
+    source_of_id: dict[str, int] = {}
     for number, source in enumerate(config.sources):
         with track(f"read {source.path or source.kind}", unit="documents") as advance:
             for document in read_source(
                 source, max_document_bytes=config.max_document_bytes, drops=drops
             ):
-                first = seen.setdefault(document.document_id, number)
-                if first != number or len(seen) == distinct:
-                    raise InputError(
-                        f"expected ids that are unique in the corpus, got {document.document_id!r} "
-                        "twice "
-                        f"(in sources {first} and {number}, counted from 0)",
-                        hint=(
-                            "choose another `id_field`, or put the files below one folder so that "
-                            "their names differ"
-                        ),
-                    )
+                # Of short documents too: whether an id is refused must not depend on a length.
+                _require_new(document.document_id, number, source_of_id)
                 if len(document.text.encode()) < config.min_document_bytes:
                     drops["too_short"] += 1
                 else:
                     documents.append(document)
-                distinct += 1
                 advance(1)
     return documents
 
 
-def _within_budget(
-    config: CorpusConfig, documents: list[Document], kept: list[int], drops: Counter[str]
-) -> list[int]:
-    """Positions in hash order; whole groups until the budget is reached."""
-    place = {
-        group: unit_hash(group, config.seed, "order")
-        for group in {documents[p].group for p in kept}
-    }
-    order = sorted(
-        kept,
-        key=lambda p: (place[documents[p].group], documents[p].group, documents[p].document_id),
-    )
-    if config.max_documents_bytes is None:
-        return order
-    taken: list[int] = []
-    size_bytes, last_group = 0, None
-    for position in order:
-        document = documents[position]
-        if size_bytes >= config.max_documents_bytes and document.group != last_group:
-            break
-        taken.append(position)
-        size_bytes += len(document.text.encode())
-        last_group = document.group
-    drops["over_budget"] += len(order) - len(taken)
-    return taken
+def _require_new(document_id: str, source: int, source_of_id: dict[str, int]) -> None:
+    if document_id in source_of_id:
+        raise InputError(
+            f"expected ids that are unique in the corpus, got {document_id!r} twice "
+            f"(in sources {source_of_id[document_id]} and {source}, counted from 0)",
+            hint=(
+                "choose another `id_field`, or put the files below one folder so that "
+                "their names differ"
+            ),
+        )
+    source_of_id[document_id] = source
 
 
 def _require_documents(
-    config: CorpusConfig, read: int, drops: Counter[str], splits: Counter[str]
+    config: CorpusConfig, read: int, drops: Drops, splits: Sequence[Split]
 ) -> None:
-    wanted = {"train": True, "held": config.held_fraction > 0, "valid": config.valid_fraction > 0}
-    empty = [name for name in SPLITS if wanted[name] and not splits[name]]
+    fractions = {"train": 1.0, "held": config.held_fraction, "valid": config.valid_fraction}
+    # A split of fraction 0 is not wanted, and may be empty.
+    empty = [name for name in SPLITS if fractions[name] and name not in splits]
     if not empty:
         return
-    dropped = (
-        ", ".join(f"{reason} {number}" for reason, number in sorted(drops.items())) or "nothing"
-    )
-    if not sum(splits.values()):
+    if not splits:
         raise InputError(
-            f"empty corpus: {read} documents were read and none is left (dropped: {dropped})",
+            f"empty corpus: {read} documents were read and none is left (dropped: "
+            f"{drop_words(drops)})",
             hint=(
                 "check `path`, `include` and `text_field` of the sources; `min_document_bytes` "
                 "drops short documents"
             ),
         )
+    names = " and ".join(empty)
     raise InputError(
-        f"the corpus has no document in split {' and '.join(empty)}: {sum(splits.values())} "
-        "documents are too few for "
+        f"the corpus has no document in split {names}: {len(splits)} documents are too few for "
         f"valid_fraction {config.valid_fraction} and held_fraction {config.held_fraction} "
-        f"(dropped: {dropped})",
+        f"(dropped: {drop_words(drops)})",
         hint="add documents, raise the fraction, or set it to 0 to do without that split",
     )
 
 
-def _counts(documents: list[Document], splits: list[Split]) -> dict[str, Any]:
+def drop_words(drops: Drops) -> str:
+    """What was left out and why, for an error: "exact_duplicate 3, too_short 2"."""
+    reasons = [f"{reason} {number}" for reason, number in sorted(drops.items())]
+    return ", ".join(reasons) or "nothing"
+
+
+def _split_counts(documents: list[Document], splits: list[Split]) -> dict[str, Any]:
     per_split: dict[str, dict[str, Any]] = {
         name: {"documents": 0, "bytes": 0, "sources": {}} for name in SPLITS
     }
     for document, split in zip(documents, splits, strict=True):
-        size = len(document.text.encode())
-        facts = per_split[split]
-        source = facts["sources"].setdefault(document.source, {"documents": 0, "bytes": 0})
-        for place in (facts, source):
-            place["documents"] += 1
-            place["bytes"] += size
-    return {"splits": per_split}
+        totals = per_split[split]
+        of_source = totals["sources"].setdefault(document.source, {"documents": 0, "bytes": 0})
+        size_bytes = len(document.text.encode())
+        for facts in (totals, of_source):
+            facts["documents"] += 1
+            facts["bytes"] += size_bytes
+    return per_split
+
+
+def _summary(counts: Mapping[str, Any]) -> str:
+    splits = counts["splits"].items()
+    sizes = [f"{name} {facts['documents']:,}" for name, facts in splits]
+    # A rule that dropped nothing is in the record, and left out here.
+    drops = counts["dropped"].items()
+    reasons = [f"{reason} {number:,}" for reason, number in drops if number]
+    dropped = ", ".join(reasons) or "none"
+    return f"{', '.join(sizes)} documents; dropped: {dropped}"
+
+
+# documents.parquet
+
+
+def write_documents(folder: Path, documents: Sequence[Document], splits: Sequence[Split]) -> None:
+    """Write documents.parquet; the ordinal of a document is its place."""
+    ordinals = np.arange(len(documents), dtype=np.int32)
+    columns: dict[str, Any] = {"document": ordinals}
+    for name in ("document_id", "title", "source", "group"):
+        columns[name] = [getattr(document, name) for document in documents]
+    columns["split"] = splits
+    columns["text"] = [document.text for document in documents]
+    write_parquet(folder / "documents.parquet", columns)
+
+
+def texts_of(corpus: Artefact, split: str) -> list[str]:
+    """The texts of one split of a corpus artefact."""
+    table = read_parquet(corpus.file("documents.parquet"), columns=["split", "text"])
+    rows = rows_of_split(table, split)
+    return table["text"].take(rows).to_pylist()
+
+
+def rows_of_split(table: "pyarrow.Table", split: str) -> np.ndarray:
+    """Positions of the documents of one split, in a table with a column `split`."""
+    splits = np.array(table["split"].to_pylist())
+    return np.flatnonzero(splits == split)
+
+
+def stored_documents(corpus: Artefact) -> Iterator[tuple[Document, str]]:
+    """(document, split) of a corpus artefact, one at a time."""
+    # The column `document` is left out: an ordinal belongs to a corpus, not to a document.
+    columns = ["document_id", "title", "source", "group", "split", "text"]
+    table = read_parquet(corpus.file("documents.parquet"), columns)
+    # In batches: Python objects of all texts at once would take a copy of the corpus.
+    for batch in table.to_batches(max_chunksize=512):
+        for row in batch.to_pylist():
+            split = row.pop("split")
+            yield Document(**row), split

@@ -13,6 +13,9 @@ from chunkwise.core.config import Config
 
 MEBIBYTE = 2**20
 
+# For `exclude` of model_dump: `path` of every item of `sources`.
+_PATHS = {"sources": {"__all__": {"path"}}}
+
 SOURCE_KINDS = ("text", "markdown", "jsonl", "parquet", "code", "huggingface", "python")
 
 DEFAULT_INCLUDE: dict[str, tuple[str, ...]] = {
@@ -192,7 +195,7 @@ class CorpusConfig(Config):
 
     def identity(self) -> dict:
         """The parameters as they enter the store's key: everything but where the files are."""
-        return self.model_dump(mode="json", exclude={"sources": {"__all__": {"path"}}})
+        return self.model_dump(mode="json", exclude=_PATHS)
 
 
 class TokenizerConfig(Config):
@@ -269,6 +272,10 @@ class TextsConfig(Config):
     """Documents that are taken as they are."""
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
+
+    def identity(self) -> dict:
+        """As `CorpusConfig.identity`; one name deeper, so that no corpus shares the key."""
+        return {"texts": self.model_dump(mode="json", exclude=_PATHS)}
 
 
 class QuestionFileConfig(Config):

@@ -27,9 +27,11 @@ class ContaminationIndex:
         sets = [ngram_set(document, n) for document in words]
         self._sizes = np.array([len(grams) for grams in sets], np.int64)
         owners = np.repeat(np.arange(len(sets)), self._sizes)
-        grams = np.concatenate(sets) if sets else np.zeros(0, np.uint64)
+        # Without a valid document there is nothing to join; the empty array gives the type.
+        grams = np.concatenate([np.zeros(0, np.uint64), *sets])
         order = np.argsort(grams, kind="stable")
-        self._grams, self._owners = grams[order], owners[order]
+        self._grams = grams[order]
+        self._owners = owners[order]
 
     def highest_jaccard(self, words: np.ndarray) -> tuple[float, int]:
         """The largest Jaccard with any validation document, and the position of that document (-1:
@@ -38,12 +40,11 @@ class ContaminationIndex:
         grams = ngram_set(words, self.n)
         first = np.searchsorted(self._grams, grams, side="left")
         last = np.searchsorted(self._grams, grams, side="right")
-        matched = last > first
-        if not matched.any():
+        # One n-gram may be in several documents: a slice of owners for each that is in any.
+        slices = [slice(a, b) for a, b in zip(first, last, strict=True) if a < b]
+        if not slices:
             return 0.0, -1
-        owners = np.concatenate(
-            [self._owners[a:b] for a, b in zip(first[matched], last[matched], strict=True)]
-        )
+        owners = np.concatenate([self._owners[part] for part in slices])
         shared = np.bincount(owners, minlength=len(self._sizes))
         jaccards = shared / (len(grams) + self._sizes - shared)
         nearest = int(jaccards.argmax())

@@ -49,20 +49,25 @@ def find_duplicates(
         threshold: Jaccard of word 5-grams at which a document counts as a near-duplicate; None:
             exact ones only.
     """
-    order = sorted(
-        range(len(words)),
-        key=lambda position: (document_ids[position].count("/"), document_ids[position]),
-    )
+
+    def original_first(position: int) -> tuple[int, str]:
+        document_id = document_ids[position]
+        return document_id.count("/"), document_id
+
+    order = sorted(range(len(words)), key=original_first)
     exact: dict[int, int] = {}
-    first_with: dict[tuple[int, int], int] = {}
+    first_with: dict[tuple[int, bytes], int] = {}
     for position in order:
-        whole = run_hashes(words[position], max(1, len(words[position])))
-        key = (len(words[position]), int(whole[0]) if len(whole) else 0)
+        length = len(words[position])
+        whole = run_hashes(words[position], length)
+        key = (length, whole.tobytes())
         original = first_with.setdefault(key, position)
         if original != position:
             exact[position] = original
     distinct = [position for position in order if position not in exact]
-    near = _near_duplicates(distinct, words, threshold) if threshold is not None else {}
+    near: dict[int, int] = {}
+    if threshold is not None:
+        near = _near_duplicates(distinct, words, threshold)
     kept = sorted(position for position in distinct if position not in near)
     return Duplicates(kept, exact, near)
 
@@ -72,24 +77,30 @@ def _near_duplicates(
 ) -> dict[int, int]:
     from datasketch import LeanMinHash, MinHashLSH
 
-    bands, rows = bands_for(threshold)
-    index = MinHashLSH(num_perm=PERMUTATIONS, params=(bands, rows))
+    index = MinHashLSH(num_perm=PERMUTATIONS, params=bands_for(threshold))
     shingles = {position: ngram_set(words[position], SHINGLE_WORDS) for position in order}
     near: dict[int, int] = {}
     for position in order:
-        if not len(shingles[position]):
-            continue
-        signature = LeanMinHash(seed=1, hashvalues=minhash(shingles[position]), scheme="legacy")
-        size = len(shingles[position])
+        own = shingles[position]
+        if not len(own):
+            continue  # without words all signatures are alike; the exact rule has these
+        # datasketch wants seed and scheme named for ready-made values; any do, if always the same.
+        signature = LeanMinHash(seed=1, hashvalues=minhash(own), scheme="legacy")
         for candidate in sorted(index.query(signature)):
-            # Sets of very different sizes cannot reach the threshold; no need to compare them.
-            ratio = min(size, len(shingles[candidate])) / max(size, len(shingles[candidate]))
-            if ratio >= threshold and jaccard(shingles[position], shingles[candidate]) >= threshold:
+            if _is_near(own, shingles[candidate], threshold):
                 near[position] = candidate
                 break
         else:
+            # Only what stays is entered, so a chain of copies never leads away from an original.
             index.insert(position, signature, check_duplication=False)
     return near
+
+
+def _is_near(first: np.ndarray, second: np.ndarray, threshold: float) -> bool:
+    # Sets of very different sizes cannot reach the threshold; no need to compare them.
+    smaller, larger = sorted((len(first), len(second)))
+    ratio = smaller / larger
+    return ratio >= threshold and jaccard(first, second) >= threshold
 
 
 def bands_for(threshold: float) -> tuple[int, int]:
@@ -101,18 +112,18 @@ def bands_for(threshold: float) -> tuple[int, int]:
     """
     for rows in range(PERMUTATIONS, 1, -1):
         bands = PERMUTATIONS // rows
-        if (1 - threshold**rows) ** bands < _MISSED_AT_THRESHOLD:
+        missed = (1 - threshold**rows) ** bands
+        if missed < _MISSED_AT_THRESHOLD:
+            # datasketch refuses a single band.
             return max(bands, 2), rows if bands >= 2 else rows // 2
     return PERMUTATIONS, 1
 
 
-def _multipliers() -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.Generator(np.random.PCG64(20231011))
-    odd = generator.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    return odd, generator.integers(0, 2**63, PERMUTATIONS, dtype=np.uint64)
-
-
-_ODD, _OFFSET = _multipliers()
+# A fixed seed of PCG64, whose stream numpy keeps from version to version: signatures, and with them
+# the pairs that are missed, must not change.
+_generator = np.random.Generator(np.random.PCG64(20231011))
+_HALVES, _OFFSET = _generator.integers(0, 2**63, (2, PERMUTATIONS), dtype=np.uint64)
+_ODD = 2 * _HALVES + 1
 
 
 def minhash(shingles: np.ndarray) -> np.ndarray:
@@ -121,10 +132,10 @@ def minhash(shingles: np.ndarray) -> np.ndarray:
     Hash functions are multiply-shift, (a x + b mod 2^64) >> 32 with a odd, over values that are
     already well mixed.
     """
-    least = np.full(PERMUTATIONS, np.iinfo(np.uint64).max, np.uint64)
+    least = np.full(PERMUTATIONS, 2**64 - 1, np.uint64)
     for start in range(0, len(shingles), _BLOCK_SHINGLES):
         block = shingles[start : start + _BLOCK_SHINGLES]
-        values = _ODD[:, None] * block[None, :]
-        values += _OFFSET[:, None]
+        values = _ODD[:, None] * block
+        values += _OFFSET[:, None]  # in place: the block of values is what must stay in the cache
         np.minimum(least, values.min(axis=1), out=least)
-    return least >> np.uint64(32)
+    return least >> 32

@@ -13,82 +13,78 @@ Cost: about 25 MB of text a second on one core, 5-grams included. Two different 
 probability of about 2^-64 each; nothing here needs secrecy, so a keyed hash would buy nothing.
 """
 
+import string
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 _BASE = 0x9E3779B97F4A7C15  # odd, hence invertible modulo 2^64
-_MODULUS = 2**64
+
+_WORD_BYTES = (string.ascii_letters + string.digits + "_").encode()
+_IS_WORD = np.zeros(256, bool)
+_IS_WORD[list(_WORD_BYTES)] = True
+_IS_WORD[128:] = True  # parts of non-ASCII characters
+
+# bytes.lower folds ASCII letters alone. Values begin at 1: a zero byte would vanish from a sum.
+_FOLDED = np.array(list(bytes(range(256)).lower()), np.uint64) + 1
 
 
-def _byte_classes() -> tuple[np.ndarray, np.ndarray]:
-    is_word = np.zeros(256, bool)
-    folded = np.arange(1, 257, dtype=np.uint64)  # from 1: a zero byte would vanish from a sum
-    for byte in range(256):
-        character = chr(byte)
-        is_word[byte] = byte >= 128 or character.isalnum() or character == "_"
-        if "A" <= character <= "Z":
-            folded[byte] = folded[ord(character.lower())]
-    return is_word, folded
+class _Powers:
+    """base^i (mod 2^64) for all i below a length."""
+
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._table = np.ones(1, np.uint64)
+
+    def __call__(self, length: int) -> np.ndarray:
+        # It never shrinks: at most 16 bytes for each byte of the longest text so far.
+        if len(self._table) < length:
+            size = 1 << max(16, length.bit_length())
+            factors = np.full(size, self._base, np.uint64)
+            factors[0] = 1
+            self._table = np.cumprod(factors, dtype=np.uint64)
+        return self._table[:length]
 
 
-_IS_WORD, _FOLDED = _byte_classes()
+_powers = _Powers(_BASE)
+_inverse_powers = _Powers(pow(_BASE, -1, 2**64))
 
-
-class _PowerTable:
-    """B^i and B^-i (mod 2^64), grown when a longer text than all before comes. 16 bytes an
-    entry.
-    """
-
-    def __init__(self) -> None:
-        self._tables = (np.ones(1, np.uint64), np.ones(1, np.uint64))
-
-    def __call__(self, length: int) -> tuple[np.ndarray, np.ndarray]:
-        if len(self._tables[0]) < length:
-            size = 1 << max(16, int(length).bit_length())
-            self._tables = (
-                self._cumulated(_BASE, size),
-                self._cumulated(pow(_BASE, -1, _MODULUS), size),
-            )
-        return self._tables
-
-    @staticmethod
-    def _cumulated(base: int, size: int) -> np.ndarray:
-        factors = np.full(size, base, np.uint64)
-        factors[0] = 1
-        return np.cumprod(factors, dtype=np.uint64)
-
-
-_powers = _PowerTable()
+_Positions = np.ndarray | slice
 
 
 def _prefix_sums(values: np.ndarray) -> np.ndarray:
-    sums = np.empty(len(values) + 1, np.uint64)
-    sums[0] = 0
-    np.cumsum(values * _powers(len(values) + 1)[0][: len(values)], out=sums[1:])
+    sums = np.zeros(len(values) + 1, np.uint64)
+    np.cumsum(values * _powers(len(values)), out=sums[1:])
     return sums
+
+
+def _hashes(sums: np.ndarray, starts: _Positions, ends: _Positions) -> np.ndarray:
+    """The hash of each run from a start up to its end, by the prefix sums of all values."""
+    inverse = _inverse_powers(len(sums) - 1)
+    run_sums = sums[ends] - sums[starts]
+    return _mixed(run_sums * inverse[starts])
 
 
 def _mixed(hashes: np.ndarray) -> np.ndarray:
     """The finaliser of SplitMix64: without it, the low bits of a polynomial hash are those of few
     bytes.
     """
-    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return hashes ^ (hashes >> np.uint64(31))
+    hashes = (hashes ^ (hashes >> 30)) * 0xBF58476D1CE4E5B9
+    hashes = (hashes ^ (hashes >> 27)) * 0x94D049BB133111EB
+    return hashes ^ (hashes >> 31)
 
 
 def word_hashes(text: str) -> np.ndarray:
     """uint64 [words]: one hash a word, in the order of the text."""
     characters = np.frombuffer(text.encode(), np.uint8)
-    if not len(characters):
-        return np.zeros(0, np.uint64)
+    # A blank before and after the text, so that its first and last words have edges too.
     inside = np.zeros(len(characters) + 2, np.int8)
     inside[1:-1] = _IS_WORD[characters]
     edges = np.diff(inside)
-    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    sums = _prefix_sums(_FOLDED[characters])
-    return _mixed((sums[ends] - sums[starts]) * _powers(len(characters))[1][starts])
+    starts = np.flatnonzero(edges == 1)
+    ends = np.flatnonzero(edges == -1)
+    return _hashes(_prefix_sums(_FOLDED[characters]), starts, ends)
 
 
 def run_hashes(words: np.ndarray, n: int) -> np.ndarray:
@@ -98,9 +94,10 @@ def run_hashes(words: np.ndarray, n: int) -> np.ndarray:
     if not len(words):
         return np.zeros(0, np.uint64)
     n = min(n, len(words))
-    sums = _prefix_sums(words)
-    starts = len(words) - n + 1
-    return _mixed((sums[n:] - sums[:starts]) * _powers(len(words))[1][:starts])
+    # Slices, not arrays of indices: they copy nothing.
+    starts = slice(len(words) - n + 1)
+    ends = slice(n, None)
+    return _hashes(_prefix_sums(words), starts, ends)
 
 
 def ngram_set(words: np.ndarray, n: int) -> np.ndarray:
@@ -122,41 +119,46 @@ class PhraseIndex:
 
     One binary search a word finds the places where the first words of some phrase stand (its
     anchor: 1, 3 or 8 words); only at these the whole phrases are compared. About 10 MB of text a
-        second for ten thousand phrases.
+    second for ten thousand phrases.
     """
 
     _ANCHORS = (8, 3, 1)
 
     def __init__(self, phrases: Sequence[np.ndarray]):
         """phrases: word hashes of each one; none may be empty."""
-        self._indices_by_hash: dict[tuple[int, int], list[int]] = {}
-        anchors: dict[int, set[int]] = {}
-        lengths: dict[int, set[int]] = {}
+        self._indices_by_hash: dict[tuple[int, int], list[int]] = defaultdict(list)
+        anchor_hashes: dict[int, set[int]] = defaultdict(set)
+        self._lengths: dict[int, set[int]] = defaultdict(set)
         for index, words in enumerate(phrases):
             n = len(words)
+            # The longest that fits: the longer an anchor, the fewer places share it by chance.
             anchor = next(length for length in self._ANCHORS if length <= n)
-            anchors.setdefault(anchor, set()).add(int(run_hashes(words[:anchor], anchor)[0]))
-            lengths.setdefault(anchor, set()).add(n)
-            self._indices_by_hash.setdefault((n, int(run_hashes(words, n)[0])), []).append(index)
-        self._anchors = {
-            anchor: np.array(sorted(hashes), np.uint64) for anchor, hashes in anchors.items()
-        }
-        self._lengths = {anchor: sorted(values) for anchor, values in lengths.items()}
+            anchor_hashes[anchor].add(_single_hash(words[:anchor]))
+            self._lengths[anchor].add(n)
+            self._indices_by_hash[n, _single_hash(words)].append(index)
+        self._anchors: dict[int, np.ndarray] = {}
+        for anchor, hashes in anchor_hashes.items():
+            self._anchors[anchor] = np.array(sorted(hashes), np.uint64)
 
     def found_in(self, words: np.ndarray) -> set[int]:
         """Indices of the phrases that occur at least once in a text, given its word hashes."""
-        found: set[int] = set()
+        indices: set[int] = set()
         sums = _prefix_sums(words)
-        inverse = _powers(len(words))[1]
-        for anchor, wanted in self._anchors.items():
+        for anchor, anchor_hashes in self._anchors.items():
             if len(words) < anchor:
-                continue
+                continue  # `run_hashes` would hash the whole text as one shorter run
             hashes = run_hashes(words, anchor)
-            nearest = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
-            places = np.flatnonzero(wanted[nearest] == hashes)
+            nearest = np.searchsorted(anchor_hashes, hashes)
+            nearest = np.minimum(nearest, len(anchor_hashes) - 1)  # above the largest: no place
+            positions = np.flatnonzero(anchor_hashes[nearest] == hashes)
             for n in self._lengths[anchor]:
-                starts = places[places + n <= len(words)]
-                whole = _mixed((sums[starts + n] - sums[starts]) * inverse[starts])
-                for value in set(whole.tolist()):
-                    found.update(self._indices_by_hash.get((n, value), ()))
-        return found
+                starts = positions[positions + n <= len(words)]
+                phrase_hashes = _hashes(sums, starts, starts + n)
+                for value in set(phrase_hashes.tolist()):
+                    # `get`, because [] would add every hash that is looked up to the defaultdict.
+                    indices.update(self._indices_by_hash.get((n, value), ()))
+        return indices
+
+
+def _single_hash(words: np.ndarray) -> int:
+    return int(run_hashes(words, len(words))[0])

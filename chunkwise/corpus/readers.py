@@ -1,5 +1,5 @@
-"""Sources -> documents. One function a format, each a generator of `Document`, in an order fixed by
-the content.
+"""Files and records -> documents. One function a format, each a generator of `Document`, in an
+order fixed by the content; `sources` says which kind of source each of them reads.
 
 Bounded memory: a file or a JSON line longer than `max_document_bytes` is recognised before it is
 read, and never held. What cannot be read (binary, not UTF-8, too large) is one clear error that
@@ -15,17 +15,23 @@ import json
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from chunkwise.core.errors import InputError, MachineError
 from chunkwise.core.extras import install_line
 from chunkwise.core.io import digest_file
 from chunkwise.corpus.config import DEFAULT_INCLUDE, SourceConfig
 from chunkwise.corpus.split import unit_hash
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+Drops = Counter[str]
+"""How many files and records are left out, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,53 +55,24 @@ class Document:
     group: str
 
 
-class Unreadable(Exception):
+class Unreadable(InputError):
     """A file or record that cannot become text. The reason is the key under which it is counted."""
 
-    def __init__(self, reason: str, error: InputError):
-        super().__init__(str(error))
+    # A default, because an error is made again from message and hint in another process.
+    def __init__(self, message: str, *, reason: str = "", hint: str | None = None):
+        super().__init__(message, hint=hint)
         self.reason = reason
-        self.error = error
 
 
-def read_source(
-    source: SourceConfig, *, max_document_bytes: int, drops: Counter[str]
-) -> Iterator[Document]:
-    """The documents of a source.
-
-    Args:
-        source: checked settings.
-        max_document_bytes: a longer file or record is unreadable.
-        drops: counts what is left out, by reason: binary, not_utf8, too_large, not_parsable.
-
-    Raises:
-        InputError: no file matches; a file or record cannot be read, unless the source skips those;
-            a broken record.
-        MachineError: the optional package that a format needs is not installed.
-    """
-    if source.kind == "python":
-        from chunkwise.corpus.python_source import read_python
-
-        yield from read_python(source, max_document_bytes=max_document_bytes, drops=drops)
-        return
-    reader = _READERS[source.kind]
-    yield from reader(source, max_document_bytes, drops)
-
-
-def digest_source(source: SourceConfig) -> str:
-    """Content digest of what `read_source` would read: 64 hexadecimal digits, no path outside the
-    source in it.
-    """
-    if source.kind == "python":
-        from chunkwise.corpus.python_source import digest_python
-
-        return digest_python(source)
-    if source.kind == "huggingface":
-        return _digest_dataset(source)
-    digest = hashlib.blake2b(digest_size=32)
-    for name, path in matching_files(source):
-        digest.update(f"{name}\0{digest_file(path)}\n".encode())
-    return digest.hexdigest()
+@contextmanager
+def counted(source: SourceConfig, drops: Drops) -> Iterator[None]:
+    """Inside, `Unreadable` becomes a count where the source says so."""
+    try:
+        yield
+    except Unreadable as error:
+        if not source.skips_unreadable:
+            raise
+        drops[error.reason] += 1
 
 
 # Files
@@ -115,19 +92,25 @@ def matching_files(source: SourceConfig) -> list[tuple[str, Path]]:
             f"source of kind {source.kind}: expected a file or folder at {root}, got nothing",
             hint="check `path`; it is taken relative to the folder in which the command runs",
         )
-    names: list[str] = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        below = Path(folder).relative_to(root)
-        names += [(below / name).as_posix() for name in files if not name.startswith(".")]
-    chosen = sorted(name for name in names if selected(name, source))
-    if not chosen:
+    names = _names_below(root)
+    matches = sorted(name for name in names if selected(name, source))
+    if not matches:
         raise InputError(
             f"source of kind {source.kind}: no file under {root} matches {', '.join(source.globs)} "
             f"({len(names)} files looked at)",
             hint="set `include` to the names you mean, or choose another `kind`",
         )
-    return [(name, root / name) for name in chosen]
+    return [(name, root / name) for name in matches]
+
+
+def _names_below(root: Path) -> list[str]:
+    names: list[str] = []
+    # Not rglob: it cannot leave a hidden folder out before it has walked through it.
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        below = Path(folder).relative_to(root)
+        names += [(below / name).as_posix() for name in files if not name.startswith(".")]
+    return names
 
 
 def sources_of(name: str) -> list[SourceConfig]:
@@ -137,122 +120,60 @@ def sources_of(name: str) -> list[SourceConfig]:
     Raises:
         InputError: nothing is there, or no file has a known suffix.
     """
+    # `python` takes no path, and a data set cannot be told from its files.
     kinds = [kind for kind, globs in DEFAULT_INCLUDE.items() if globs and kind != "python"]
     path = Path(name).expanduser()
     if not path.exists():
         raise InputError(f"{name}: expected a file or folder, got nothing", hint="check the path")
-    sources = [SourceConfig(kind=kind, path=name) for kind in kinds]
-    if path.is_file():
-        fitting = [source for source in sources if selected(path.name, source)]
-        return fitting or [
-            SourceConfig(kind="text", path=name)
-        ]  # a named file is meant, whatever its suffix
-    fitting = [source for source in sources if _has_files(source)]
-    if not fitting:
-        known = ", ".join(
-            sorted({glob.lstrip("*") for kind in kinds for glob in DEFAULT_INCLUDE[kind]})
-        )
-        raise InputError(
-            f"empty corpus: no file with a known suffix in {name}",
-            hint=f"known suffixes: {known}; or name the files, or set --kind",
-        )
-    return fitting
-
-
-def _has_files(source: SourceConfig) -> bool:
-    try:
-        return bool(matching_files(source))
-    except InputError:
-        return False
+    file_names = [path.name] if path.is_file() else _names_below(path)
+    sources = []
+    for kind in kinds:
+        source = SourceConfig(kind=kind, path=name)
+        if any(selected(file_name, source) for file_name in file_names):
+            sources.append(source)
+    if sources:
+        return sources
+    if path.is_file():  # a named file is meant, whatever its suffix
+        return [SourceConfig(kind="text", path=name)]
+    suffixes = {glob.lstrip("*") for kind in kinds for glob in DEFAULT_INCLUDE[kind]}
+    raise InputError(
+        f"empty corpus: no file with a known suffix in {name}",
+        hint=f"known suffixes: {', '.join(sorted(suffixes))}; or name the files, or set --kind",
+    )
 
 
 def selected(name: str, source: SourceConfig) -> bool:
     """Whether a name below a source passes its globs (`*` crosses folder borders) and falls into
     its fraction.
     """
-    return (
-        any(fnmatch.fnmatchcase(name, glob) for glob in source.globs)
-        and not any(fnmatch.fnmatchcase(name, glob) for glob in source.excluded_globs)
-        and unit_hash(name, 0, "fraction") < source.fraction
-    )
+    if not _matches_any(name, source.globs) or _matches_any(name, source.excluded_globs):
+        return False
+    # The hash stays below 1, so a fraction of 1 takes every name; a larger one takes all of a
+    # smaller one's.
+    return unit_hash(name, 0, "fraction") < source.fraction
 
 
-def read_text(path: Path, *, max_bytes: int) -> str:
-    """The text of a UTF-8 file, without a byte order mark, with newlines as `\\n`.
-
-    Raises:
-        Unreadable: larger than max_bytes (nothing is read then), binary (it holds a zero byte), or
-            not UTF-8.
-    """
-    try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise Unreadable("too_large", _too_large(str(path), size, max_bytes))
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    return decode(content, str(path))
+def _matches_any(name: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
-def decode(content: bytes, where: str) -> str:
-    """Bytes -> text; Unreadable when they are binary or not UTF-8."""
-    if (offset := content.find(b"\0")) >= 0:
-        raise Unreadable(
-            "binary",
-            InputError(
-                f"{where}: expected text, got a binary file (a zero byte at offset {offset})",
-                hint=(
-                    "leave it out with `exclude`, or set `unreadable: skip` to leave out and count "
-                    "such files"
-                ),
-            ),
-        )
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unreadable(
-            "not_utf8",
-            InputError(
-                f"{where}: expected UTF-8, got byte 0x{content[error.start]:02x} at offset "
-                f"{error.start}",
-                hint=(
-                    "convert it (iconv -f latin1 -t utf-8), or set `unreadable: skip` to leave "
-                    "such files out"
-                ),
-            ),
-        ) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def digest_files(source: SourceConfig) -> str:
+    """Content digest of the files of a source, by their names below it."""
+    digest = hashlib.blake2b(digest_size=32)
+    for name, path in matching_files(source):
+        content = digest_file(path)
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
 
 
-def _too_large(where: str, size_bytes: int | None, max_bytes: int) -> InputError:
-    got = f"one of {size_bytes:,} bytes" if size_bytes is not None else "a longer one"
-    return InputError(
-        f"{where}: expected a document of at most {max_bytes:,} bytes, got {got}",
-        hint="a file (or a JSON line) is one document: split it, write it as JSONL with a document "
-        "a line, "
-        "or raise `max_document_bytes`",
-    )
-
-
-@contextmanager
-def counted(source: SourceConfig, drops: Counter[str]) -> Iterator[None]:
-    """Inside, `Unreadable` becomes a count or the error that it carries, as the source wants."""
-    try:
-        yield
-    except Unreadable as unreadable:
-        if not source.skips_unreadable:
-            raise unreadable.error from None
-        drops[unreadable.reason] += 1
-
-
-def _files_as_documents(
-    source: SourceConfig, max_bytes: int, drops: Counter[str]
-) -> Iterator[Document]:
+def read_files(source: SourceConfig, max_document_bytes: int, drops: Drops) -> Iterator[Document]:
+    """A document a file: text, Markdown, source code."""
+    label = source.source or source.kind
     for name, path in matching_files(source):
         with counted(source, drops):
-            text = read_text(path, max_bytes=max_bytes)
+            text = read_text(path, max_bytes=max_document_bytes)
             title = _markdown_title(text) if source.kind == "markdown" else None
-            yield Document(name, title or Path(name).stem, source.source or source.kind, text, name)
+            yield Document(name, title or Path(name).stem, label, text, name)
 
 
 def _markdown_title(text: str) -> str | None:
@@ -266,58 +187,214 @@ def _markdown_title(text: str) -> str | None:
     return None
 
 
+def read_text(path: Path, *, max_bytes: int) -> str:
+    """The text of a UTF-8 file, without a byte order mark, with newlines as `\\n`.
+
+    Raises:
+        Unreadable: larger than max_bytes (nothing is read then), binary (it holds a zero byte), or
+            not UTF-8.
+    """
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise _too_large(str(path), f"one of {size:,} bytes", max_bytes)
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return decode(content, str(path))
+
+
+def decode(content: bytes, where: str) -> str:
+    """Bytes -> text; Unreadable when they are binary or not UTF-8."""
+    # A zero byte is valid UTF-8; in a text file it is the surest sign of something else.
+    offset = content.find(b"\0")
+    if offset >= 0:
+        raise Unreadable(
+            f"{where}: expected text, got a binary file (a zero byte at offset {offset})",
+            reason="binary",
+            hint=(
+                "leave it out with `exclude`, or set `unreadable: skip` to leave out and count "
+                "such files"
+            ),
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        raise Unreadable(
+            f"{where}: expected UTF-8, got byte 0x{byte:02x} at offset {error.start}",
+            reason="not_utf8",
+            hint=(
+                "convert it (iconv -f latin1 -t utf-8), or set `unreadable: skip` to leave "
+                "such files out"
+            ),
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _too_large(where: str, size: str, max_bytes: int) -> Unreadable:
+    return Unreadable(
+        f"{where}: expected a document of at most {max_bytes:,} bytes, got {size}",
+        reason="too_large",
+        hint="a file (or a JSON line) is one document: split it, write it as JSONL with a document "
+        "a line, or raise `max_document_bytes`",
+    )
+
+
 # Records
+
+
+def _record_documents(
+    source: SourceConfig,
+    records: Iterable[Any],
+    name: str,
+    where: str,
+    max_bytes: int,
+    drops: Drops,
+) -> Iterator[Document]:
+    """Documents of the rows of a table. A row without an id is called by `name` and its number."""
+    for number, record in enumerate(records, start=1):
+        with counted(source, drops):
+            place = f"{where}, row {number}"
+            yield _record_document(source, record, f"{name}:{number}", place, max_bytes)
 
 
 def _record_document(
     source: SourceConfig, record: Any, default_id: str, where: str, max_bytes: int
 ) -> Document:
+    text = _text_field(source, record, where)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        # JSON may escape half of a surrogate pair, which no UTF-8 text can hold.
+        raise Unreadable(
+            f"{where}: expected Unicode text, got a lone surrogate escape (\\ud800 to \\udfff)",
+            reason="not_utf8",
+        ) from None
+    if size > max_bytes:
+        raise _too_large(where, f"one of {size:,} bytes", max_bytes)
+    document_id = _named_field(record, source.id_field, default_id)
+    return Document(
+        document_id=document_id,
+        title=str(record.get(source.title_field) or ""),
+        source=_named_field(record, source.source_field, source.source or source.kind),
+        text=text,
+        group=_named_field(record, source.group_field, document_id),
+    )
+
+
+def _text_field(source: SourceConfig, record: Any, where: str) -> str:
     if not isinstance(record, dict):
         raise InputError(
             f"{where}: expected fields, {source.text_field!r} among them, got "
             f"{type(record).__name__}"
         )
     text = record.get(source.text_field)
-    if not isinstance(text, str):
-        got = (
-            f"the fields {', '.join(map(repr, record))}"
-            if text is None
-            else f"{type(text).__name__} in it"
-        )
-        raise InputError(
-            f"{where}: expected text in the field {source.text_field!r}, got {got}",
-            hint="name the field that holds the text with `text_field`",
-        )
-    try:
-        size = len(text.encode())
-    except (
-        UnicodeEncodeError
-    ):  # JSON may escape half of a surrogate pair, which no UTF-8 text can hold
-        error = InputError(
-            f"{where}: expected Unicode text, got a lone surrogate escape (\\ud800 to \\udfff)"
-        )
-        raise Unreadable("not_utf8", error) from None
-    if size > max_bytes:
-        raise Unreadable("too_large", _too_large(where, size, max_bytes))
-    identifier = record.get(source.id_field)
-    document_id = default_id if identifier is None else str(identifier)
-    label = record.get(source.source_field) if source.source_field else None
-    group = record.get(source.group_field) if source.group_field else None
-    return Document(
-        document_id=document_id,
-        title=str(record.get(source.title_field) or ""),
-        source=str(label) if label is not None else source.source or source.kind,
-        text=text,
-        group=str(group) if group is not None else document_id,
+    if isinstance(text, str):
+        return text
+    got = f"{type(text).__name__} in it"
+    if text is None:
+        got = f"the fields {', '.join(map(repr, record))}"
+    raise InputError(
+        f"{where}: expected text in the field {source.text_field!r}, got {got}",
+        hint="name the field that holds the text with `text_field`",
     )
 
 
-class _ZstdFile(io.RawIOBase):
-    """Decompressed bytes of a zstd file, all frames of it. `zstandard`'s own reader takes a cut for
-    the end; this one raises EOFError. Input is fed in small pieces, because half a kilobyte may
-    stand for ten megabytes."""
+def _named_field(record: dict[str, Any], field: str | None, default: str) -> str:
+    value = record.get(field) if field else None
+    return default if value is None else str(value)
 
-    _PIECE_BYTES = 512
+
+# JSON Lines
+
+
+def read_jsonl(source: SourceConfig, max_document_bytes: int, drops: Drops) -> Iterator[Document]:
+    """A document a line of JSON Lines, plain, .gz or .zst."""
+    for name, path in matching_files(source):
+        with _opened(path) as lines:
+            yield from _json_documents(source, name, lines, max_document_bytes, drops)
+
+
+def _json_documents(
+    source: SourceConfig, name: str, lines: IO[bytes], max_bytes: int, drops: Drops
+) -> Iterator[Document]:
+    # An escaped character takes up to six times the bytes of the text that it stands for.
+    line_bytes = 6 * max_bytes + 65536
+    number = 0
+    # Not `for line in lines`, which would hold a line of any length.
+    while line := lines.readline(line_bytes + 1):
+        number += 1
+        where = f"{name}, line {number}"
+        with counted(source, drops):
+            if len(line) > line_bytes:
+                while line and not line.endswith(b"\n"):  # to the next line, in pieces
+                    line = lines.readline(line_bytes)
+                raise _too_large(where, "a longer one", max_bytes)
+            if line.strip():
+                record = _json_object(line, where)
+                yield _record_document(source, record, f"{name}:{number}", where, max_bytes)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file, plain, .gz or .zst; blank lines are skipped.
+
+    Raises:
+        InputError: the file is missing, cut short, or holds a line that is no JSON object; it names
+            the line.
+    """
+    rows = []
+    with _opened(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                rows.append(_json_object(line, f"{path}, line {number}"))
+    return rows
+
+
+def _json_object(line: bytes, where: str) -> dict[str, Any]:
+    text = decode(line, where)  # json.loads takes bytes as well, and guesses their encoding
+    try:
+        record = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(
+            f"{where}: expected one JSON object a line, got something else: {error}"
+        ) from None
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    return record
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Lines of a file, unpacked by its suffix. What goes wrong inside is an InputError."""
+    import gzip
+
+    import zstandard
+
+    try:
+        with open(path, "rb") as file:
+            if path.suffix == ".gz":
+                with gzip.open(file) as unpacked:
+                    yield io.BufferedReader(unpacked)
+            elif path.suffix == ".zst":
+                yield io.BufferedReader(_ZstdFile(file))
+            else:
+                yield file
+    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise InputError(
+            f"cannot read {path}: {error}",
+            hint="check the path; a compressed file may be cut short",
+        ) from None
+
+
+class _ZstdFile(io.RawIOBase):
+    """Decompressed bytes of a zstd file, all frames of it; EOFError when the last one is cut.
+
+    `zstandard`'s own reader takes a cut for the end, and pyarrow's holds all that a block unpacks
+    to, which may be the whole of a gigabyte.
+    """
+
+    _PIECE_BYTES = 512  # these alone may stand for ten megabytes
 
     def __init__(self, file: IO[bytes]):
         import zstandard
@@ -342,137 +419,79 @@ class _ZstdFile(io.RawIOBase):
             self._frame = self._frame or self._new_frame()
             self._ready = memoryview(self._frame.decompress(piece))
             if self._frame.eof:
-                self._pending, self._frame = self._frame.unused_data, None
+                # What follows the end of a frame belongs to the next one.
+                self._pending = self._frame.unused_data
+                self._frame = None
         size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
         return size
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with open(path, "rb") as file:
-        if path.suffix == ".gz":
-            import gzip
-
-            with gzip.open(file) as lines:
-                yield io.BufferedReader(lines)
-        elif path.suffix == ".zst":
-            yield io.BufferedReader(_ZstdFile(file))
-        else:
-            yield file
+# Parquet
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file, plain, .gz or .zst; blank lines are skipped.
-
-    Raises:
-        InputError: the file is missing, cut short, or holds a line that is no JSON object; it names
-            the line.
-    """
-    rows: list[dict[str, Any]] = []
-    with _jsonl_errors(path), _opened(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                rows.append(_json_object(line, f"{path}, line {number}"))
-    return rows
-
-
-def _json_object(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        text = decode(line, where)
-    except Unreadable as unreadable:
-        raise unreadable.error from None
-    try:
-        record = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(
-            f"{where}: expected one JSON object a line, got something else: {error}"
-        ) from None
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
-    return record
-
-
-@contextmanager
-def _jsonl_errors(path: Path) -> Iterator[None]:
-    import zstandard
-
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise InputError(
-            f"cannot read {path}: {error}",
-            hint="check the path; a compressed file may be cut short",
-        ) from None
-
-
-def _jsonl(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Iterator[Document]:
-    # An escaped character takes up to six times the bytes of the text that it stands for.
-    line_bytes = 6 * max_bytes + 65536
-    for name, path in matching_files(source):
-        with _jsonl_errors(path), _opened(path) as lines:
-            yield from _json_lines(source, name, lines, line_bytes, max_bytes, drops)
-
-
-def _json_lines(
-    source: SourceConfig,
-    name: str,
-    lines: IO[bytes],
-    line_bytes: int,
-    max_bytes: int,
-    drops: Counter[str],
-) -> Iterator[Document]:
-    number = 0
-    while line := lines.readline(line_bytes + 1):
-        number += 1
-        where = f"{name}, line {number}"
-        with counted(source, drops):
-            if len(line) > line_bytes:
-                while line and not line.endswith(b"\n"):  # to the next line, in pieces
-                    line = lines.readline(line_bytes)
-                raise Unreadable("too_large", _too_large(where, None, max_bytes))
-            if not line.strip():
-                continue
-            decode(line, where)  # what is binary or not UTF-8 is counted where the source says so
-            record = _json_object(line, where)
-            yield _record_document(source, record, f"{name}:{number}", where, max_bytes)
-
-
-def _parquet(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Iterator[Document]:
+def read_parquet(source: SourceConfig, max_document_bytes: int, drops: Drops) -> Iterator[Document]:
+    """A document a row."""
     import pyarrow
-    import pyarrow.parquet
+    from pyarrow.parquet import ParquetFile
 
-    wanted = [
+    for name, path in matching_files(source):
+        try:
+            with ParquetFile(path) as file:
+                rows = _parquet_rows(file, source, path)
+                yield from _record_documents(source, rows, name, name, max_document_bytes, drops)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"{path}: expected a Parquet file: {error}") from None
+
+
+def _parquet_rows(
+    file: "ParquetFile", source: SourceConfig, path: Path
+) -> Iterator[dict[str, Any]]:
+    names = file.schema_arrow.names
+    if source.text_field not in names:
+        raise InputError(
+            f"{path}: expected a column {source.text_field!r}, got {', '.join(names)}",
+            hint="name the column that holds the text with `text_field`",
+        )
+    fields = (
         source.text_field,
         source.id_field,
         source.title_field,
         source.source_field,
         source.group_field,
-    ]
-    for name, path in matching_files(source):
-        try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                columns = [field for field in wanted if field in file.schema_arrow.names]
-                if source.text_field not in columns:
-                    raise InputError(
-                        f"{path}: expected a column {source.text_field!r}, got "
-                        f"{', '.join(file.schema_arrow.names)}",
-                        hint="name the column that holds the text with `text_field`",
-                    )
-                number = 0
-                for batch in file.iter_batches(batch_size=256, columns=columns):
-                    for record in batch.to_pylist():
-                        number += 1
-                        where = f"{name}, row {number}"
-                        with counted(source, drops):
-                            yield _record_document(
-                                source, record, f"{name}:{number}", where, max_bytes
-                            )
-        except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{path}: expected a Parquet file: {error}") from None
+    )
+    columns = [field for field in fields if field in names]
+    # Small batches, because a row may hold a whole book.
+    for batch in file.iter_batches(batch_size=256, columns=columns):
+        yield from batch.to_pylist()
 
 
 # Hugging Face data sets
+
+
+def read_dataset(source: SourceConfig, max_document_bytes: int, drops: Drops) -> Iterator[Document]:
+    """A document a row of what `datasets.load_dataset` loads."""
+    # Ids of rows without one carry no path: the last part of the name, and the row.
+    name = Path(source.place).name
+    where = f"data set {source.path}"
+    records = _load_dataset(source)
+    yield from _record_documents(source, records, name, where, max_document_bytes, drops)
+
+
+def digest_dataset(source: SourceConfig) -> str:
+    """Content digest of all rows, as documents."""
+    digest = hashlib.blake2b(digest_size=32)
+    for document in read_dataset(source, 2**62, Counter()):
+        fields = (
+            document.document_id,
+            document.title,
+            document.source,
+            document.group,
+            document.text,
+        )
+        digest.update(json.dumps(fields).encode())
+    return digest.hexdigest()
 
 
 def _load_dataset(source: SourceConfig) -> Any:
@@ -500,36 +519,3 @@ def _load_dataset(source: SourceConfig) -> Any:
                 "local folder"
             ),
         ) from None
-
-
-def _digest_dataset(source: SourceConfig) -> str:
-    digest = hashlib.blake2b(digest_size=32)
-    for document in _huggingface(source, 2**62, Counter()):
-        fields = (
-            document.document_id,
-            document.title,
-            document.source,
-            document.group,
-            document.text,
-        )
-        digest.update(json.dumps(fields).encode())
-    return digest.hexdigest()
-
-
-def _huggingface(source: SourceConfig, max_bytes: int, drops: Counter[str]) -> Iterator[Document]:
-    # Ids of rows without one carry no path: the last part of the name, and the row.
-    stem = Path(source.place).name
-    for number, record in enumerate(_load_dataset(source), start=1):
-        where = f"data set {source.path}, row {number}"
-        with counted(source, drops):
-            yield _record_document(source, record, f"{stem}:{number}", where, max_bytes)
-
-
-_READERS = {
-    "text": _files_as_documents,
-    "markdown": _files_as_documents,
-    "code": _files_as_documents,
-    "jsonl": _jsonl,
-    "parquet": _parquet,
-    "huggingface": _huggingface,
-}

@@ -33,7 +33,7 @@ TEXTS = declare(
         version=1,
         config=TextsConfig,
         inputs={},
-        resolve="chunkwise.corpus.texts:resolve",
+        resolve="chunkwise.corpus.collect:resolve",
         build="chunkwise.corpus.texts:build",
         folder="corpus",
     )
@@ -76,7 +76,7 @@ QUESTIONS = declare(
         version=1,
         config=QuestionsConfig,
         inputs={"corpus": CORPUS_INPUT},
-        build="chunkwise.corpus.questions:build",
+        build="chunkwise.corpus.python_docs.questions:build",
     )
 )
 

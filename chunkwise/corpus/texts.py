@@ -12,17 +12,8 @@ from typing import Any
 from chunkwise.core.errors import InputError
 from chunkwise.corpus.collect import read_documents, write_documents
 from chunkwise.corpus.config import CorpusConfig, TextsConfig
-from chunkwise.corpus.readers import Document, digest_source
-from chunkwise.graph.stage import Resolved, Run
-
-
-def resolve(config: TextsConfig, seed: int) -> Resolved:
-    """The sources count by what they hold, not by where they lie."""
-    inputs = {
-        f"source_{number}": digest_source(source) for number, source in enumerate(config.sources)
-    }
-    params = config.model_dump(mode="json", exclude={"sources": {"__all__": {"path"}}})
-    return Resolved(config, params={"texts": params}, inputs=inputs)
+from chunkwise.corpus.readers import Document, Drops
+from chunkwise.graph.stage import Run
 
 
 def build(config: TextsConfig, run: Run) -> Mapping[str, Any]:
@@ -31,13 +22,15 @@ def build(config: TextsConfig, run: Run) -> Mapping[str, Any]:
     Raises:
         InputError: a source cannot be read, an id occurs twice, or there is no text.
     """
+    # One byte is the least that the config takes: an empty text has nothing to be found by.
     everything = CorpusConfig(sources=config.sources, min_document_bytes=1)
-    drops: Counter[str] = Counter()
-    first: dict[str, Document] = {}
+    drops: Drops = Counter()
+    by_text: dict[str, Document] = {}
     for document in read_documents(everything, drops):
-        first.setdefault(document.text, document)
-    documents = list(first.values())
+        by_text.setdefault(document.text, document)
+    documents = list(by_text.values())
     if not documents:
         raise InputError("expected a text, got none", hint="check the files, or give the texts")
+    # A datastore holds the splits train and held, so either would do.
     write_documents(run.folder, documents, ["train"] * len(documents))
     return {"documents": len(documents), "dropped": dict(drops)}

@@ -85,9 +85,8 @@ def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.model_max_length = (
-        10**12
-    )  # documents are longer than models; nothing here cuts them, so no warning
+    # Documents are longer than models; nothing here cuts them, so no warning.
+    tokenizer.model_max_length = 10**12
     return tokenizer
 
 
@@ -96,7 +95,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[n
     text.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    if backend is None:  # a tokenizer of the slow kind, in Python
         rows = [
             tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
             for text in texts
@@ -122,14 +121,17 @@ def token_bytes(tokenizer: "PreTrainedTokenizerBase") -> np.ndarray | None:
     if backend is None:
         return None
     description: dict[str, Any] = json.loads(backend.to_str())
-    if (
-        "ByteLevel" not in json.dumps(description["decoder"])
-        or description["model"]["type"] != "BPE"
-    ):
+    # A decoder may be one step or a sequence of them: looked for anywhere in it.
+    has_byte_decoder = "ByteLevel" in json.dumps(description["decoder"])
+    if not has_byte_decoder or description["model"]["type"] != "BPE":
         return None
     sizes = np.zeros(len(tokenizer), np.int32)
     for token, index in backend.get_vocab(with_added_tokens=False).items():
         sizes[index] = len(token)
     for added in description["added_tokens"]:
-        sizes[added["id"]] = 0 if added["special"] else len(added["content"].encode())
+        if added["special"]:
+            sizes[added["id"]] = 0  # it stands for an end, not for bytes
+        else:
+            # Kept as text, not as one character a byte like the rest of the vocabulary.
+            sizes[added["id"]] = len(added["content"].encode())
     return sizes

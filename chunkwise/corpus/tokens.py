@@ -8,8 +8,9 @@ All documents become one flat array of ids, each document followed by one end-of
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +30,10 @@ from chunkwise.corpus.config import TokenizerConfig, TokensConfig
 from chunkwise.corpus.split import SPLITS
 from chunkwise.corpus.tokenizer import encode, load_tokenizer, token_bytes, train_byte_bpe
 from chunkwise.graph.stage import Resolved, Run
+
+if TYPE_CHECKING:
+    import pyarrow
+    from transformers import PreTrainedTokenizerBase
 
 _ENCODE_BATCH_DOCUMENTS = 256
 
@@ -61,10 +66,10 @@ def resolve_tokenizer(
             f"the tokenizer {config.pretrained} has no fast form (tokenizer.json)",
             hint="choose one that the `tokenizers` library reads",
         )
-    content = digest_bytes(
-        f"{backend.to_str()}\0{loaded.eos_token_id}\0{loaded.pad_token_id}".encode()
-    )
-    return Resolved(config, params={}, inputs={"tokenizer": content})
+    # tokenizer.json does not say which of its tokens end a text and pad: the config beside it does.
+    content = f"{backend.to_str()}\0{loaded.eos_token_id}\0{loaded.pad_token_id}"
+    digest = digest_bytes(content.encode())
+    return Resolved(config, params={}, inputs={"tokenizer": digest})
 
 
 def build_tokenizer(
@@ -91,14 +96,12 @@ def build_tokenizer(
 def _copy(name: str, run: Run) -> dict[str, Any]:
     loaded = load_tokenizer(name)
     loaded.save_pretrained(run.folder)
-    settings = read_json(run.folder / "tokenizer_config.json")
-    for key in (
-        "is_local",
-        "local_files_only",
-        "name_or_path",
-    ):  # how it was found is no part of what it is
+    path = run.folder / "tokenizer_config.json"
+    settings = read_json(path)
+    # How it was found is no part of what it is: with these, one tokenizer would have two digests.
+    for key in ("is_local", "local_files_only", "name_or_path"):
         settings.pop(key, None)
-    write_json(run.folder / "tokenizer_config.json", settings)
+    write_json(path, settings)
     return {"vocabulary_size": len(loaded)}
 
 
@@ -109,7 +112,8 @@ def _sample(texts: list[str], max_bytes: int | None) -> list[str]:
     if max_bytes is None:
         return texts
     sizes = np.cumsum([len(text.encode()) for text in texts])
-    return texts[: int(np.searchsorted(sizes, max_bytes)) + 1]
+    complete = int(np.searchsorted(sizes, max_bytes))
+    return texts[: complete + 1]  # one more, which reaches the budget
 
 
 # Tokens
@@ -119,58 +123,56 @@ def build_tokens(
     config: TokensConfig, run: Run, corpus: Artefact, tokenizer: Artefact
 ) -> Mapping[str, Any]:
     """Encode all documents."""
+    from pyarrow.compute import binary_length
+
     loaded = load_tokenizer(tokenizer.path)
     table = read_parquet(corpus.file("documents.parquet"))
-    dtype = np.uint16 if len(loaded) < 2**16 else np.uint32
-    parts: list[np.ndarray] = []
-    document_tokens = np.zeros(table.num_rows, np.int64)
-    document_bytes = np.zeros(table.num_rows, np.int64)
-    with track("tokenize", total=table.num_rows, unit="documents") as advance:
-        for start in range(0, table.num_rows, _ENCODE_BATCH_DOCUMENTS):
-            texts = table["text"].slice(start, _ENCODE_BATCH_DOCUMENTS).to_pylist()
-            for number, ids in enumerate(encode(loaded, texts), start=start):
-                parts += [ids.astype(dtype), np.array([loaded.eos_token_id], dtype)]
-                document_tokens[number] = len(ids) + 1
-                document_bytes[number] = len(texts[number - start].encode())
-            advance(len(texts))
-    tokens = np.concatenate(parts)
+    tokens, document_tokens = _encode_all(loaded, table["text"])
+    document_bytes = binary_length(table["text"]).to_numpy().astype(np.int64)
+    first_token = np.cumsum(document_tokens) - document_tokens
     save_npy(run.folder / "tokens.npy", tokens)
     sizes = token_bytes(loaded)
     if sizes is not None:
         # A normaliser may change the text; then the sums differ, and bytes by token would be wrong.
-        measured = np.add.reduceat(
-            sizes[tokens].astype(np.int64), np.cumsum(document_tokens) - document_tokens
-        )
+        measured = np.add.reduceat(sizes[tokens].astype(np.int64), first_token)
         if np.array_equal(measured, document_bytes):
             save_npy(run.folder / "token_bytes.npy", sizes)
-    columns = {
-        name: table[name] for name in ("document", "document_id", "title", "source", "split")
-    }
-    columns |= {
-        "first_token": np.cumsum(document_tokens) - document_tokens,
-        "tokens": document_tokens,
-        "bytes": document_bytes,
-    }
+    names = ("document", "document_id", "title", "source", "split")
+    columns = {name: table[name] for name in names}
+    columns |= {"first_token": first_token, "tokens": document_tokens, "bytes": document_bytes}
     write_parquet(run.folder / "documents.parquet", columns)
-    shutil.copytree(
-        tokenizer.path, run.folder / "tokenizer", ignore=shutil.ignore_patterns("record.json")
-    )
-    write_json(run.folder / "tokens.json", _token_facts(loaded, tokenizer.digest))
-    per_split: dict[str, dict[str, int]] = {name: {} for name in SPLITS}
-    for split, source, size in zip(
-        table["split"].to_pylist(),
-        table["source"].to_pylist(),
-        document_tokens.tolist(),
-        strict=True,
-    ):
-        per_split[split][source] = per_split[split].get(source, 0) + size
-    return {"tokens": len(tokens), "documents": table.num_rows, "splits": per_split}
-
-
-def _token_facts(loaded: Any, tokenizer_digest: str) -> dict[str, Any]:
-    return {
+    # The tokenizer's record would be the record of this artefact, and mark it as complete.
+    ignore_record = shutil.ignore_patterns("record.json")
+    shutil.copytree(tokenizer.path, run.folder / "tokenizer", ignore=ignore_record)
+    facts = {
         "vocabulary_size": len(loaded),
         "eos": loaded.eos_token_id,
         "pad": loaded.pad_token_id,
-        "tokenizer_digest": tokenizer_digest,
+        "tokenizer_digest": tokenizer.digest,
     }
+    write_json(run.folder / "tokens.json", facts)
+    per_split: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
+    splits = table["split"].to_pylist()
+    sources = table["source"].to_pylist()
+    for split, source, size in zip(splits, sources, document_tokens.tolist(), strict=True):
+        per_split[split][source] += size
+    return {"tokens": len(tokens), "documents": table.num_rows, "splits": per_split}
+
+
+def _encode_all(
+    loaded: "PreTrainedTokenizerBase", texts: "pyarrow.ChunkedArray"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flat token ids, each document followed by the end-of-text token; and tokens a document."""
+    # The smallest type that holds all ids: tokens.npy is the largest file of a corpus.
+    dtype = np.uint16 if len(loaded) < 2**16 else np.uint32
+    end_of_text = np.array([loaded.eos_token_id], dtype)
+    parts = []
+    lengths = []
+    with track("tokenize", total=len(texts), unit="documents") as advance:
+        for start in range(0, len(texts), _ENCODE_BATCH_DOCUMENTS):
+            batch = texts.slice(start, _ENCODE_BATCH_DOCUMENTS).to_pylist()
+            for ids in encode(loaded, batch):
+                parts += [ids.astype(dtype), end_of_text]
+                lengths.append(len(ids) + 1)
+            advance(len(batch))
+    return np.concatenate(parts), np.array(lengths, np.int64)

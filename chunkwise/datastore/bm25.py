@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,11 +61,13 @@ class TermSpace:
         """T, the number of term ids."""
         return self.vocabulary + self.bigram_buckets
 
-    def ignored_table(self) -> np.ndarray:
-        """Bool [vocabulary], True for tokens that are no terms."""
-        table = np.zeros(self.vocabulary, bool)
-        table[list(self.ignored)] = True
-        return table
+    def for_kernels(self) -> tuple[np.ndarray, int, int]:
+        """The same, with `ignored` as a table: bool [vocabulary], True for tokens that are no
+        terms.
+        """
+        ignored = np.zeros(self.vocabulary, bool)
+        ignored[list(self.ignored)] = True
+        return ignored, self.vocabulary, self.bigram_buckets
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Bm25Statistics:
         0.
         """
         df = self.frequency_T.astype(np.float64)
-        return np.log1p((self.chunks - df + 0.5) / (df + 0.5))
+        odds = (self.chunks - df + 0.5) / (df + 0.5)
+        return np.log1p(odds)  # the 1 of Lucene: without it, common terms would weigh less than 0
 
 
 @dataclass(frozen=True)
@@ -117,36 +120,41 @@ class Bm25Index:
         """Wrap arrays that `build` or `open` made; `chunks` = N of this index (the statistics may
         know more).
         """
-        self.config, self.space, self.statistics, self.chunks = config, space, statistics, chunks
+        self.config = config
+        self.space = space
+        self.statistics = statistics
+        self.chunks = chunks
         # Mapped or in memory, the kernels see one type of array and are compiled once.
-        self._indptr_T, self._chunk_P, self._impact_P = map(
-            _read_only, (indptr_T, chunk_P, impact_P)
-        )
-        self._ignored = space.ignored_table()
-        self._prepare()
+        self._postings = _read_only(indptr_T), _read_only(chunk_P), _read_only(impact_P)
+        self._derived = self._derive(*self._postings)
+        self._terms = space.for_kernels()
 
     @property
     def postings(self) -> int:
         """P, the number of (term, chunk) pairs."""
-        return len(self._chunk_P)
+        return len(self._postings[1])
 
-    def _prepare(self) -> None:
-        """Derive what is cheap to derive: each term's largest impact, and the dense table of the
-        common terms.
+    def _derive(
+        self, indptr_T: np.ndarray, chunk_P: np.ndarray, impact_P: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is cheaper to derive than to store: each term's largest impact, its row in the dense
+        table of the common terms (-1: rare), and that table.
         """
-        indptr = self._indptr_T
-        counts_T = np.diff(indptr)
-        self._max_impact_T = np.zeros(len(counts_T), np.int32)
+        counts_T = np.diff(indptr_T)
+        max_impact_T = np.zeros(len(counts_T), np.int32)
+        # `reduceat` gives a term without postings the first impact of the next term, so such terms
+        # are left out.
         filled = np.flatnonzero(counts_T)
         if len(filled):
-            self._max_impact_T[filled] = np.maximum.reduceat(self._impact_P, indptr[filled])
+            max_impact_T[filled] = np.maximum.reduceat(impact_P, indptr_T[filled])
         common = np.flatnonzero(counts_T > COMMON_SHARE * self.chunks)
-        self._common_T = np.full(len(counts_T), -1, np.int32)
-        self._common_T[common] = np.arange(len(common), dtype=np.int32)
-        self._common_UN = np.zeros((len(common), self.chunks), np.int32)
-        for row, term in enumerate(common):
-            postings = slice(indptr[term], indptr[term + 1])
-            self._common_UN[row, self._chunk_P[postings]] = self._impact_P[postings]
+        common_T = np.full(len(counts_T), -1, np.int32)
+        common_T[common] = np.arange(len(common))
+        common_UN = np.zeros((len(common), self.chunks), np.int32)
+        for row_N, term in zip(common_UN, common, strict=True):
+            postings = slice(indptr_T[term], indptr_T[term + 1])
+            row_N[chunk_P[postings]] = impact_P[postings]
+        return max_impact_T, common_T, common_UN
 
     @classmethod
     def build(
@@ -170,15 +178,14 @@ class Bm25Index:
         """
         from chunkwise.datastore.bm25_kernels import count_terms, write_postings
 
-        ignored = space.ignored_table()
-        lengths = np.asarray(lengths_N, np.int64)
-        common = (ignored, space.vocabulary, space.bigram_buckets)
-        own_frequency_T, terms_N = count_terms(tokens_NM, lengths, *common, space.terms)
+        terms = space.for_kernels()
+        lengths_N = lengths_N.astype(np.int64)
+        # Two passes over the tokens: the first tells where the postings of each term begin.
+        frequency_T, terms_N = count_terms(tokens_NM, lengths_N, *terms, space.terms)
+        chunks = len(terms_N)
         if statistics is None:
-            mean = float(terms_N.mean()) if len(terms_N) else 0.0
-            statistics = Bm25Statistics(
-                chunks=len(terms_N), mean_length=mean, frequency_T=own_frequency_T
-            )
+            mean_length = float(terms_N.mean()) if chunks else 0.0
+            statistics = Bm25Statistics(chunks, mean_length, frequency_T)
         elif len(statistics.frequency_T) != space.terms:
             raise MismatchError(
                 f"the BM25 statistics are about {len(statistics.frequency_T)} terms, these chunks "
@@ -188,60 +195,50 @@ class Bm25Index:
                     "setting"
                 ),
             )
+        # Not the statistics' frequencies: they may be of more chunks than are indexed here.
         indptr_T = np.zeros(space.terms + 1, np.int64)
-        np.cumsum(own_frequency_T, out=indptr_T[1:])
+        np.cumsum(frequency_T, out=indptr_T[1:])
         chunk_P = np.empty(indptr_T[-1], np.int32)
-        impact_P = np.empty(indptr_T[-1], np.int32)
-        mean = max(
-            statistics.mean_length, 1e-9
-        )  # 0 only when no chunk has a term: then no posting is written
-        norm_N = config.k1 * (1.0 - config.b + config.b * terms_N / mean)
-        write_postings(
-            tokens_NM, lengths, *common, indptr_T, statistics.idf(), norm_N, chunk_P, impact_P
-        )
-        return cls(config, space, statistics, len(lengths), indptr_T, chunk_P, impact_P)
+        impact_P = np.empty_like(chunk_P)
+        # The mean is 0 only when no chunk has a term: then no posting is written.
+        mean_length = max(statistics.mean_length, 1e-9)
+        norm_N = config.k1 * (1.0 - config.b + config.b * terms_N / mean_length)
+        idf_T = statistics.idf()
+        write_postings(tokens_NM, lengths_N, *terms, indptr_T, idf_T, norm_N, chunk_P, impact_P)
+        return cls(config, space, statistics, chunks, indptr_T, chunk_P, impact_P)
 
     def save(self, folder: Path) -> None:
         """Write the index as plain arrays and one JSON."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_npy(folder / "indptr.npy", self._indptr_T)
-        save_npy(folder / "chunk.npy", self._chunk_P)
-        save_npy(folder / "impact.npy", self._impact_P)
-        save_npy(folder / "frequency.npy", self.statistics.frequency_T)
-        write_json(
-            folder / "bm25.json",
-            {
-                "config": self.config.model_dump(mode="json"),
-                "chunks": self.chunks,
-                "terms": {
-                    "vocabulary": self.space.vocabulary,
-                    "bigram_buckets": self.space.bigram_buckets,
-                    "ignored": list(self.space.ignored),
-                },
-                "statistics": {
-                    "chunks": self.statistics.chunks,
-                    "mean_length": self.statistics.mean_length,
-                },
-            },
-        )
+        indptr_T, chunk_P, impact_P = self._postings
+        save_npy(folder / "indptr.npy", indptr_T)
+        save_npy(folder / "chunk.npy", chunk_P)
+        save_npy(folder / "impact.npy", impact_P)
+        statistics = asdict(self.statistics)
+        save_npy(folder / "frequency.npy", statistics.pop("frequency_T"))
+        head = {
+            "config": self.config.model_dump(mode="json"),
+            "chunks": self.chunks,
+            "terms": asdict(self.space),
+            "statistics": statistics,
+        }
+        write_json(folder / "bm25.json", head)
 
     @classmethod
     def open(cls, folder: Path) -> Bm25Index:
         """Read an index that `save` wrote; the large arrays stay memory-mapped."""
         head = read_json(folder / "bm25.json")
         terms = head["terms"]
-        space = TermSpace(terms["vocabulary"], terms["bigram_buckets"], tuple(terms["ignored"]))
-        statistics = Bm25Statistics(
-            head["statistics"]["chunks"],
-            head["statistics"]["mean_length"],
-            load_npy(folder / "frequency.npy", mmap=False),
-        )
-        arrays = (
-            load_npy(folder / f"{name}.npy", mmap=mapped)
-            for name, mapped in (("indptr", False), ("chunk", True), ("impact", True))
-        )
+        terms["ignored"] = tuple(terms["ignored"])  # JSON has no tuples
+        frequency_T = load_npy(folder / "frequency.npy", mmap=False)
         return cls(
-            Bm25Config.model_validate(head["config"]), space, statistics, head["chunks"], *arrays
+            Bm25Config(**head["config"]),
+            TermSpace(**terms),
+            Bm25Statistics(**head["statistics"], frequency_T=frequency_T),
+            head["chunks"],
+            load_npy(folder / "indptr.npy", mmap=False),
+            load_npy(folder / "chunk.npy"),
+            load_npy(folder / "impact.npy"),
         )
 
     def search(
@@ -270,73 +267,88 @@ class Bm25Index:
             InputError: a query so long that its score would not fit 31 bits (some thousand tokens).
             MismatchError: a query holds a token id outside the vocabulary.
         """
-        from chunkwise.datastore.bm25_kernels import SCALE, search_slice
-
-        queries = np.array(queries, np.int64)
-        lengths = np.array(lengths, np.int64)
-        count = len(queries)
         if top < 1:
             raise InputError(
                 f"top is {top}; a search returns at least 1 hit for each query",
                 hint="pass top >= 1",
             )
-        used = np.arange(queries.shape[1]) < lengths[:, None]
-        largest = int(queries.max(where=used, initial=0))
-        smallest = int(queries.min(where=used, initial=0))
-        if largest >= self.space.vocabulary or smallest < 0:
-            raise MismatchError(
-                f"a query holds token id {largest if smallest >= 0 else smallest}; the index knows "
-                "the ids 0 to "
-                f"{self.space.vocabulary - 1}",
-                hint="encode queries with the tokenizer that the datastore was built with",
-            )
-        if exclude is None:
-            exclude = (np.zeros(count, np.int64), np.zeros(count, np.int64))
-        skip_from = np.clip(np.asarray(exclude[0], np.int64), 0, self.chunks)
-        skip_to = np.clip(np.asarray(exclude[1], np.int64), 0, self.chunks)
-        mask = np.ones(1, bool) if allowed is None else np.array(allowed, bool)
+        # Copies of one type and layout: numba compiles a kernel for each that it meets.
+        queries = np.array(queries, np.int64)
+        lengths = np.array(lengths, np.int64)
+        self._require_vocabulary(queries, lengths)
+        nothing = np.zeros(len(queries), np.int64)
+        # Clipped, because the kernel reads the sums of the whole range without checking.
+        skip = np.array(exclude or (nothing, nothing), np.int64).clip(0, self.chunks)
+        mask = np.array([] if allowed is None else allowed, bool)  # empty: all are allowed
+        return self._search(queries, lengths, top, skip, mask, threads, advance)
+
+    def _search(
+        self,
+        queries: np.ndarray,
+        lengths: np.ndarray,
+        top: int,
+        skip: np.ndarray,
+        mask: np.ndarray,
+        threads: int | None,
+        advance: Callable[[int], None] | None,
+    ) -> Hits:
+        """`search` with arguments as the kernel reads them, by threads that take slices."""
+        from chunkwise.datastore.bm25_kernels import SCALE, search_slice
+
+        count = len(queries)
+        skip_from, skip_to = skip
         ids = np.full((count, top), -1, np.int32)
         scores = np.zeros((count, top), np.int32)
         excluded = np.zeros(count, np.int32)
 
-        def run(start: int) -> int:
-            rows = slice(start, min(start + SLICE_QUERIES, count))
-            failed = search_slice(
+        def search_rows(start: int) -> int:
+            rows = slice(start, start + SLICE_QUERIES)
+            # Each slice writes into rows of its own, so threads need no lock.
+            overflowing = search_slice(
                 queries[rows],
                 lengths[rows],
                 skip_from[rows],
                 skip_to[rows],
                 mask,
-                allowed is not None,
                 top,
-                self._ignored,
-                self.space.vocabulary,
-                self.space.bigram_buckets,
-                self._indptr_T,
-                self._chunk_P,
-                self._impact_P,
-                self._max_impact_T,
-                self._common_T,
-                self._common_UN,
+                *self._terms,
+                *self._postings,
+                *self._derived,
                 ids[rows],
                 scores[rows],
                 excluded[rows],
             )
-            if failed >= 0:
-                row = start + failed
+            if overflowing >= 0:
+                row = start + overflowing
                 raise InputError(
                     f"query {row} has {lengths[row]} tokens, too many for one BM25 score",
                     hint="split the text into queries of at most about a thousand tokens",
                 )
-            return rows.stop - start
+            return len(ids[rows])
 
         starts = range(0, count, SLICE_QUERIES)
+        # Python threads run at the same time here, because the kernels release the GIL.
         workers = min(threads or available_cpus(), max(1, len(starts)))
         with ThreadPoolExecutor(workers) as pool:
-            for done in pool.map(run, starts):
+            for queries_done in pool.map(search_rows, starts):
                 if advance is not None:
-                    advance(done)
-        return Hits(ids, (scores / np.float64(SCALE)).astype(np.float32), excluded)
+                    advance(queries_done)
+        bm25_scores = scores / SCALE
+        return Hits(ids, bm25_scores.astype(np.float32), excluded)
+
+    def _require_vocabulary(self, queries: np.ndarray, lengths: np.ndarray) -> None:
+        """Refuse token ids outside the vocabulary: a kernel reads its tables without checking."""
+        width = queries.shape[1]
+        used = np.arange(width) < lengths[:, None]
+        largest = queries.max(where=used, initial=0)
+        smallest = queries.min(where=used, initial=0)
+        last = self.space.vocabulary - 1
+        if largest > last or smallest < 0:
+            unknown = smallest if smallest < 0 else largest
+            raise MismatchError(
+                f"a query holds token id {unknown}; the index knows the ids 0 to {last}",
+                hint="encode queries with the tokenizer that the datastore was built with",
+            )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

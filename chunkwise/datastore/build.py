@@ -15,7 +15,7 @@ short_documents, short_tails, short_tail_tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +24,14 @@ from chunkwise.core.errors import InputError
 from chunkwise.core.io import load_npy, read_json, read_parquet, save_npy, write_json, write_parquet
 from chunkwise.core.progress import track
 from chunkwise.datastore.bm25 import Bm25Index, TermSpace
-from chunkwise.datastore.chunks import copy_chunks, cut_documents
+from chunkwise.datastore.chunks import Cut, copy_chunks, cut_documents
 from chunkwise.datastore.config import DatastoreConfig, DatastoreViewConfig, ViewConfig
 from chunkwise.datastore.reader import Datastore
-from chunkwise.datastore.views import DocumentTable, members, view_facts
+from chunkwise.datastore.views import DocumentTable, members, tokens_by_source
 from chunkwise.graph.stage import Run
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 def build(config: DatastoreConfig, run: Run, tokens: Artefact) -> Mapping[str, Any]:
@@ -65,102 +68,93 @@ def _write(
 ) -> dict[str, Any]:
     head = read_json(tokens.file("tokens.json"))
     flat = load_npy(tokens.file("tokens.npy"))
-    table = read_parquet(tokens.file("documents.parquet")).to_pydict()
-    split = np.asarray(table["split"], object)
-    rows = np.flatnonzero(np.isin(split, config.splits))
-    rows = rows[np.argsort(np.asarray(table["document"], np.int64)[rows], kind="stable")]
-    first_D = np.asarray(table["first_token"], np.int64)[rows]
-    tokens_D = np.asarray(table["tokens"], np.int64)[rows]
-    last_D = np.maximum(first_D + tokens_D - 1, 0)
-    # The end-of-text token that follows a document is no text of it.
-    tokens_D = (
-        tokens_D - ((tokens_D > 0) & (flat[last_D] == head["eos"])) if len(rows) else tokens_D
-    )
-
-    def cut_rows(keep: np.ndarray) -> tuple[Any, DocumentTable]:
-        cut = cut_documents(
-            first_D[keep], tokens_D[keep], config.chunk_tokens, config.min_chunk_tokens
-        )
-        names = {
-            name: [table[name][row] for row in rows[keep]]
-            for name in ("document_id", "source", "split")
-        }
-        return cut, DocumentTable(
-            document=np.asarray(table["document"], np.int64)[rows[keep]],
-            document_id=names["document_id"],
-            source=np.asarray(names["source"], object),
-            split=np.asarray(names["split"], object),
-            first_chunk=cut.first_chunk_D,
-            chunks=cut.chunks_D,
-            tokens=tokens_D[keep],
-        )
-
-    everything = np.arange(len(rows))
-    cut, documents = cut_rows(everything)
-    has_chunks = documents.chunks > 0
-    keep = everything[has_chunks]
-    cut, documents = cut_rows(keep)
+    table = _corpus_documents(tokens, config, flat, head["eos"])
+    # Short documents are left out before the cut, so that `short_tails` counts none of them.
+    long_enough = table["tokens"].to_numpy() >= min(config.chunk_tokens, config.min_chunk_tokens)
+    table = table.filter(long_enough)
+    cut, documents = _cut(table, config)
     if view is not None:
+        # Of the documents with chunks, as a view of the whole datastore sees them: quotas then
+        # count the same tokens.
         inside = members(view, documents, run.seed)
-        cut, documents = cut_rows(keep[inside])
-    if len(cut.start_N) == 0:
+        cut, documents = _cut(table.filter(inside), config)
+    if not len(documents):
         raise InputError(
-            f"no chunk for the datastore: {len(rows)} documents in the splits "
-            f"{', '.join(config.splits)}, none with "
-            f"{config.min_chunk_tokens} tokens or "
-            f"more{' inside the view' if view is not None else ''}",
+            f"no chunk for the datastore: {len(long_enough)} documents in the splits "
+            f"{', '.join(config.splits)}, none with {config.min_chunk_tokens} tokens or more"
+            f"{' inside the view' if view is not None else ''}",
             hint="give more text, other splits, or a smaller min_chunk_tokens",
         )
     with track("cutting chunks", total=len(cut.start_N), unit="chunks") as advance:
         chunks = copy_chunks(flat, cut, config.chunk_tokens, head["pad"])
         advance(len(chunks))
+    chunk_document = documents.document[cut.document_N]
     save_npy(run.folder / "chunks.npy", chunks)
     save_npy(run.folder / "lengths.npy", cut.length_N)
-    save_npy(run.folder / "chunk_document.npy", documents.document[cut.document_N].astype(np.int32))
-    write_parquet(
-        run.folder / "documents.parquet",
-        {
-            "document": documents.document,
-            "document_id": documents.document_id,
-            "source": documents.source.tolist(),
-            "split": documents.split.tolist(),
-            "first_chunk": documents.first_chunk,
-            "chunks": documents.chunks,
-            "tokens": documents.tokens,
-        },
-    )
-    write_json(
-        run.folder / "datastore.json",
-        {
-            "chunk_tokens": config.chunk_tokens,
-            "vocabulary_size": head["vocabulary_size"],
-            "pad": head["pad"],
-            "eos": head["eos"],
-            "tokenizer_digest": head["tokenizer_digest"],
-            "tokens_digest": tokens.digest,
-        },
-    )
-
-    buckets = config.bm25.bigram_buckets if config.bm25.terms == "bigrams" else 0
-    space = TermSpace(head["vocabulary_size"], buckets, tuple(sorted({head["eos"], head["pad"]})))
-    carried = None
-    if statistics is not None:
-        full = Datastore.open(statistics)
-        full.require_tokenizer(head["tokenizer_digest"], "the tokens artefact")
-        carried = full.index.statistics
-    with track("indexing with BM25", total=len(chunks), unit="chunks") as advance:
-        index = Bm25Index.build(config.bm25, space, chunks, cut.length_N, carried)
-        advance(len(chunks))
+    save_npy(run.folder / "chunk_document.npy", chunk_document.astype(np.int32))
+    write_parquet(run.folder / "documents.parquet", vars(documents))
+    facts = {name: head[name] for name in ("vocabulary_size", "pad", "eos", "tokenizer_digest")}
+    facts |= {"chunk_tokens": config.chunk_tokens, "tokens_digest": tokens.digest}
+    write_json(run.folder / "datastore.json", facts)
+    index = _index(config, head, chunks, cut, statistics)
     index.save(run.folder / "bm25")
     return {
         "documents": len(documents),
         "chunks": len(chunks),
         "tokens": int(documents.tokens.sum()),
-        "short_documents": int((~has_chunks).sum()),
+        "short_documents": int((~long_enough).sum()),
         "short_tails": cut.short_tails,
         "short_tail_tokens": cut.short_tail_tokens,
         "postings": index.postings,
-        "by_source": view_facts(
-            ViewConfig(), np.ones(len(documents), bool), documents
-        ).tokens_by_source,
+        "by_source": tokens_by_source(documents),
     }
+
+
+def _corpus_documents(
+    tokens: Artefact, config: DatastoreConfig, flat: np.ndarray, eos: int
+) -> pyarrow.Table:
+    """Documents of the splits, in order of their ordinals; `tokens` without the end of text."""
+    table = read_parquet(tokens.file("documents.parquet")).sort_by("document")
+    table = table.filter(np.isin(table["split"].to_numpy(), config.splits))
+    tokens_D = table["tokens"].to_numpy()
+    last_D = table["first_token"].to_numpy() + tokens_D - 1
+    # An empty document has no last token: at the start of the corpus it would be number -1.
+    ends_D = (tokens_D > 0) & (flat[np.maximum(last_D, 0)] == eos)
+    return table.drop_columns("tokens").append_column("tokens", [tokens_D - ends_D])
+
+
+def _cut(table: pyarrow.Table, config: DatastoreConfig) -> tuple[Cut, DocumentTable]:
+    """Where the chunks of these documents stand, and the documents with their chunks."""
+    cut = cut_documents(
+        table["first_token"].to_numpy(),
+        table["tokens"].to_numpy(),
+        config.chunk_tokens,
+        config.min_chunk_tokens,
+    )
+    columns = {"first_chunk": cut.first_chunk_D, "chunks": cut.chunks_D}
+    return cut, DocumentTable.of(table.to_pydict() | columns)
+
+
+def _index(
+    config: DatastoreConfig,
+    head: Mapping[str, Any],
+    chunks: np.ndarray,
+    cut: Cut,
+    statistics: Artefact | None,
+) -> Bm25Index:
+    """Index the chunks, with the statistics of another datastore where one is given."""
+    bigrams = config.bm25.terms == "bigrams"
+    buckets = config.bm25.bigram_buckets if bigrams else 0
+    # Sorted, because these ids are written into the index, and a set has no order.
+    ignored = tuple(sorted({head["eos"], head["pad"]}))
+    space = TermSpace(head["vocabulary_size"], buckets, ignored)
+    # A foreign tokenizer would give statistics of other terms under the same ids.
+    full_statistics = None
+    if statistics is not None:
+        full = Datastore.open(statistics)
+        full.require_tokenizer(head["tokenizer_digest"], "the tokens artefact")
+        full_statistics = full.index.statistics
+    with track("indexing with BM25", total=len(chunks), unit="chunks") as advance:
+        index = Bm25Index.build(config.bm25, space, chunks, cut.length_N, full_statistics)
+        advance(len(chunks))
+    return index

@@ -44,21 +44,21 @@ def cut_documents(
             end-of-text token.
         min_chunk_tokens: a shorter last piece is left out.
     """
-    first_token_D, tokens_D = np.asarray(first_token_D, np.int64), np.asarray(tokens_D, np.int64)
     full_D, tail_D = np.divmod(tokens_D, chunk_tokens)
     has_tail_D = tail_D >= min_chunk_tokens
     chunks_D = full_D + has_tail_D
+    # A sum of all before: ids of a document's chunks follow each other, document by document.
     first_chunk_D = np.cumsum(chunks_D) - chunks_D
-    document_N = np.repeat(np.arange(len(chunks_D), dtype=np.int32), chunks_D)
-    place_N = (
-        np.arange(len(document_N)) - first_chunk_D[document_N]
-    )  # 0, 1, ... within the document
+    documents = np.arange(len(chunks_D), dtype=np.int32)
+    document_N = np.repeat(documents, chunks_D)
+    ordinal_N = np.arange(len(document_N)) - first_chunk_D[document_N]  # within the document
+    offset_N = ordinal_N * chunk_tokens
+    # A full chunk is cut off at `chunk_tokens`; only a tail ends with its document.
+    length_N = np.minimum(tokens_D[document_N] - offset_N, chunk_tokens)
     left_out = (tail_D > 0) & ~has_tail_D
     return Cut(
-        start_N=first_token_D[document_N] + place_N * chunk_tokens,
-        length_N=np.minimum(tokens_D[document_N] - place_N * chunk_tokens, chunk_tokens).astype(
-            np.uint8
-        ),
+        start_N=first_token_D[document_N] + offset_N,
+        length_N=length_N.astype(np.uint8),  # the config allows chunks of 255 tokens at most
         document_N=document_N,
         first_chunk_D=first_chunk_D,
         chunks_D=chunks_D,
@@ -78,6 +78,7 @@ def copy_chunks(
     for begin in range(0, len(rows), block_chunks):
         block = slice(begin, begin + block_chunks)
         real = offsets < cut.length_N[block, None]
-        position = np.where(real, cut.start_N[block, None] + offsets, 0)
-        rows[block] = np.where(real, tokens[position], np.asarray(pad, tokens.dtype))
+        position = cut.start_N[block, None] + offsets
+        # Only real places are read: past a chunk's end lies the next document, or nothing.
+        rows[block][real] = tokens[position[real]]
     return rows

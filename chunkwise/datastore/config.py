@@ -75,15 +75,27 @@ class ViewConfig(Config):
         return self
 
     @property
+    def has_quota(self) -> bool:
+        """Whether the view holds a number of tokens, in whole documents."""
+        return self.tokens is not None or self.match_sources is not None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the view depends on a seed: a part of the documents, in the order of their
+        hashes.
+        """
+        return self.has_quota or self.fraction not in (None, 1.0)
+
+    @property
     def searched_itself(self) -> bool:
         """True for compositions: rows that a table of K hits leaves short are searched in the view
         itself.
 
         A table's K is sized for random parts of the datastore, which hold their share of every
-        query's hits. The hits of a query on code are mostly code: what of them lies in a part made
-        of prose, no K foretells.
+        query's hits. The hits of a query on code are mostly code, so no K guarantees that enough of
+        them lie in a part made of prose.
         """
-        return self.sources is not None or self.match_sources is not None or self.tokens is not None
+        return self.sources is not None or self.has_quota
 
 
 class DatastoreViewConfig(DatastoreConfig):

@@ -34,15 +34,17 @@ def build_from_text(
     store: Store | Path | str | None,
 ) -> Artefact:
     """See `Datastore.build`."""
-    store = store if isinstance(store, Store) else Store(store)
+    if not isinstance(store, Store):
+        store = Store(store)
     config = DatastoreConfig.parse(
         {"chunk_tokens": chunk_tokens, "min_chunk_tokens": 1}, where="Datastore.build"
     )
+    # Texts and a tokenizer that come as objects lie in temporary folders, which these stages read.
     with contextlib.ExitStack() as stack:
         sources = _sources(texts, stack)
-        learnt_by = TokenizerConfig(pretrained=stack.enter_context(_tokenizer_name(tokenizer)))
+        name = stack.enter_context(_tokenizer_name(tokenizer))
         corpus = store.get_or_build(TEXTS, TextsConfig(sources=sources))
-        words = store.get_or_build(TOKENIZER, learnt_by, {"corpus": corpus})
+        words = store.get_or_build(TOKENIZER, TokenizerConfig(pretrained=name), {"corpus": corpus})
     inputs = {"corpus": corpus, "tokenizer": words}
     tokens = store.get_or_build(TOKENS, TokensConfig(), inputs)
     return store.get_or_build(DATASTORE, config, {"tokens": tokens})
@@ -54,35 +56,37 @@ def find_passages(datastore: Datastore, text: str, k: int, tokenizer: Any) -> li
         raise InputError(f"expected words to look for, got {text!r}")
     if not isinstance(k, int) or k < 1:
         raise InputError(f"expected k, a whole number from 1, got {k!r}")
-    words = load_tokenizer(_own_tokenizer(datastore, tokenizer))
+    folder = tokenizer_folder(datastore) if tokenizer is None else _require(tokenizer, datastore)
+    words = load_tokenizer(folder)
     # As it would stand inside a sentence too: a byte-level token of a word includes the blank
-    # before it. A token of nothing but blanks is no word.
+    # before it.
     try:
-        both = np.unique(np.concatenate(encode(words, [text, f" {text}"])))
+        variants = encode(words, [text, f" {text}"])
     except (UnicodeError, TypeError) as error:
         raise InputError(f"the query is no text that can be encoded: {error}") from None
-    ids = np.array([token for token in both if str(words.decode([int(token)])).strip()], both.dtype)
-    if not len(ids):
+    # Each token once, because both variants hold most of them.
+    tokens = np.unique(np.concatenate(variants))
+    # A token of nothing but blanks is no word.
+    is_word = [bool(str(words.decode([token])).strip()) for token in tokens.tolist()]
+    query = tokens[is_word]
+    if not len(query):
         return []
-    most = min(k, len(datastore))
-    hits = datastore.search(ids[None], np.array([len(ids)]), most, threads=1)
-    return [
-        passage(datastore, int(chunk), words, float(score))
-        for chunk, score in zip(hits.ids[0], hits.scores[0], strict=True)
-        if chunk >= 0
-    ]
+    hits = datastore.search(query[None], np.array([len(query)]), min(k, len(datastore)), threads=1)
+    scored_ids = zip(hits.ids[0].tolist(), hits.scores[0].tolist(), strict=True)
+    return [passage(datastore, chunk, words, score) for chunk, score in scored_ids if chunk >= 0]
 
 
 def passage(
     datastore: Datastore, chunk: int, tokenizer: Any, score: float | None = None
 ) -> Passage:
     """A chunk as evidence."""
-    row = int(datastore.document_row[chunk])
-    ids = datastore.chunks[chunk][: datastore.lengths[chunk]]
+    row = datastore.document_row[chunk]
+    documents = datastore.documents
+    ids = datastore.chunks[chunk, : datastore.lengths[chunk]]
     return Passage(
         chunk=chunk,
-        document=datastore.documents.document_id[row],
-        source=str(datastore.documents.source[row]),
+        document=documents.document_id[row],
+        source=documents.source[row],
         text=str(tokenizer.decode(ids.tolist(), skip_special_tokens=True)),
         score=score,
     )
@@ -95,6 +99,7 @@ def tokenizer_folder(datastore: Datastore) -> Path:
         ArtefactError: neither has it.
     """
     folder = datastore.folder.absolute()
+    # A datastore lies in STORE/datastore/KEY, also where that store is not the default one.
     for store in (Store(folder.parent.parent), Store()):
         stored = store.of_digest(datastore.tokenizer_digest, ("tokenizer",))
         if stored is not None:
@@ -106,13 +111,11 @@ def tokenizer_folder(datastore: Datastore) -> Path:
     )
 
 
-def _own_tokenizer(datastore: Datastore, tokenizer: Any) -> Path:
-    """The datastore's tokenizer; the given one where it is that, else a MismatchError."""
-    if tokenizer is None:
-        return tokenizer_folder(datastore)
+def _require(tokenizer: Any, datastore: Datastore) -> Path:
+    """The folder of a tokenizer; MismatchError unless it is the datastore's."""
     with _tokenizer_name(tokenizer) as name:
-        assert name is not None
-        if (Path(name) / RECORD).exists():
+        assert name is not None  # there is one unless the tokenizer is None
+        if (Path(name) / RECORD).exists():  # a tokenizer artefact, not what a model comes with
             artefact = open_artefact(Path(name))
         else:
             artefact = Store().get_or_build(TOKENIZER, TokenizerConfig(pretrained=name))
@@ -124,6 +127,7 @@ def _sources(
     texts: Iterable[str] | Path | str, stack: contextlib.ExitStack
 ) -> tuple[SourceConfig, ...]:
     """Files as they lie; strings as lines of a file that lives as long as it is read."""
+    # A string is one path, never a text; texts come in a list, also a single one.
     if isinstance(texts, Path | str):
         return tuple(sources_of(str(texts)))
     if not isinstance(texts, Iterable):
@@ -136,29 +140,27 @@ def _sources(
             )
         if not text.strip():
             raise InputError(f"expected a text at place {number}, got nothing but blanks")
-        if not _is_unicode(text):
-            raise InputError(f"the text at place {number} is not valid Unicode")
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which no file can hold
+            raise InputError(f"the text at place {number} is not valid Unicode") from None
         rows.append({"id": str(number), "text": text})
     if not rows:
         raise InputError("expected at least one text, got none")
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chunkwise-texts-")))
-    write_jsonl(folder / "texts.jsonl", rows)
-    return (SourceConfig(kind="jsonl", path=str(folder / "texts.jsonl"), source="texts"),)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
-    return True
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chunkwise-texts-"))
+    path = f"{folder}/texts.jsonl"
+    write_jsonl(path, rows)
+    return (SourceConfig(kind="jsonl", path=path, source="texts"),)
 
 
 @contextlib.contextmanager
 def _tokenizer_name(tokenizer: Any) -> Iterator[str | None]:
     """A folder or hub name; a tokenizer object is saved for as long as it is read."""
-    if tokenizer is None or isinstance(tokenizer, str | Path):
-        yield None if tokenizer is None else str(tokenizer)
+    if tokenizer is None:
+        yield None
+        return
+    if isinstance(tokenizer, str | Path):
+        yield str(tokenizer)
         return
     if not hasattr(tokenizer, "save_pretrained"):
         raise InputError(

@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from chunkwise.core.store import Store
 
 
+MaskedTokens = tuple[np.ndarray, np.ndarray]
+"""Token ids int64, and where there is a token: bool of the same shape."""
+
+
+def as_artefact(reference: Artefact | Path | str) -> Artefact:
+    """An artefact, or the one in a folder."""
+    return reference if isinstance(reference, Artefact) else open_artefact(Path(reference))
+
+
 @dataclass(frozen=True)
 class Passage:
     """A chunk as evidence: its id, whose it is, its text and its BM25 score."""
@@ -56,10 +65,10 @@ class Datastore:
         self.chunk_tokens: int = head["chunk_tokens"]
         self.vocabulary_size: int = head["vocabulary_size"]
         self.pad: int = head["pad"]
-        self.eos: int = head["eos"]
         self.tokenizer_digest: str = head["tokenizer_digest"]
         self.tokens_digest: str = head["tokens_digest"]
         self.chunks = load_npy(folder / "chunks.npy")
+        # Read whole: a byte and four bytes a chunk, looked up for every neighbour.
         self.lengths = load_npy(folder / "lengths.npy", mmap=False)
         self.chunk_document = load_npy(folder / "chunk_document.npy", mmap=False)
 
@@ -70,7 +79,7 @@ class Datastore:
         Raises:
             ArtefactError: not a datastore, or damaged.
         """
-        artefact = reference if isinstance(reference, Artefact) else open_artefact(Path(reference))
+        artefact = as_artefact(reference)
         if artefact.stage != "datastore":
             raise ArtefactError(
                 f"expected a 'datastore' artefact, got one of stage {artefact.stage!r}: "
@@ -130,21 +139,18 @@ class Datastore:
         """N, the number of chunks."""
         return len(self.chunks)
 
+    # Opened when first used: `gather` alone, which training calls, needs none of these.
     @cached_property
     def documents(self) -> DocumentTable:
         """The documents, in order of their ordinals."""
-        table = read_parquet(self.folder / "documents.parquet").to_pydict()
-        numbers = {
-            name: np.asarray(table[name], np.int64)
-            for name in ("document", "first_chunk", "chunks", "tokens")
-        }
-        labels = {name: np.asarray(table[name], object) for name in ("source", "split")}
-        return DocumentTable(document_id=table["document_id"], **numbers, **labels)
+        table = read_parquet(self.folder / "documents.parquet")
+        return DocumentTable.of(table.to_pydict())
 
     @cached_property
     def document_row(self) -> np.ndarray:
         """int32 [N]: row of each chunk's document in `documents`."""
-        return np.repeat(np.arange(len(self.documents), dtype=np.int32), self.documents.chunks)
+        rows = np.arange(len(self.documents), dtype=np.int32)
+        return np.repeat(rows, self.documents.chunks)
 
     @cached_property
     def index(self) -> Bm25Index:
@@ -169,13 +175,14 @@ class Datastore:
                 hint="build both from the same `tokens` artefact, or with the same tokenizer",
             )
 
-    def chunk_allowed(self, members: np.ndarray) -> np.ndarray:
-        """A view over documents as a mask over chunks, bool [N]."""
+    def chunk_allowed(self, members: np.ndarray | None) -> np.ndarray:
+        """A view over documents as a mask over chunks, bool [N]; None is the whole datastore."""
+        if members is None:
+            return np.ones(len(self), bool)
         if members.shape != (len(self.documents),):
             raise ShapeError(
                 f"a view of this datastore has one entry for each of {len(self.documents)} "
-                "documents, "
-                f"got {members.shape}"
+                f"documents, got {members.shape}"
             )
         return np.asarray(members, bool)[self.document_row]
 
@@ -186,9 +193,9 @@ class Datastore:
         not be here.
         """
         start = np.searchsorted(self.chunk_document, first_document, side="left")
-        return start, np.maximum(
-            start, np.searchsorted(self.chunk_document, last_document, side="right")
-        )
+        end = np.searchsorted(self.chunk_document, last_document, side="right")
+        # A first document above the last one excludes nothing: an empty range, not a negative one.
+        return start, np.maximum(start, end)
 
     def search(
         self,
@@ -218,6 +225,7 @@ class Datastore:
         exclude = None
         if exclude_first_document is not None and exclude_last_document is not None:
             exclude = self.chunk_range(exclude_first_document, exclude_last_document)
+        # None stays None: the kernel then skips the look-up of each chunk in a mask.
         mask = None if allowed is None else self.chunk_allowed(allowed)
         return self.index.search(
             queries,
@@ -244,25 +252,27 @@ class Datastore:
             ShapeError: an id that is neither -1 nor a chunk.
         """
         ids = np.asarray(ids, np.int64)
-        if ids.size and (ids.min() < -1 or ids.max() >= len(self)):
+        last = len(self) - 1
+        if ids.size and (ids.min() < -1 or ids.max() > last):
             raise ShapeError(
-                f"chunk ids run from 0 to {len(self) - 1} (-1 = missing), got {ids.min()} to "
-                f"{ids.max()}"
+                f"chunk ids run from 0 to {last} (-1 = missing), got {ids.min()} to {ids.max()}"
             )
         tokens = np.full((*ids.shape, 2, self.chunk_tokens), self.pad, np.int64)
         mask = np.zeros(tokens.shape, bool)
-        following = np.minimum(ids + 1, len(self) - 1)
-        continues = (
-            (ids >= 0)
-            & (ids + 1 < len(self))
-            & (self.chunk_document[ids] == self.chunk_document[following])
-        )
-        places = np.arange(self.chunk_tokens)
-        for half, (chunk, there) in enumerate(((ids, ids >= 0), (following, continues))):
-            tokens[there, half] = self.chunks[chunk[there]]
-            mask[there, half] = places < self.lengths[chunk[there]][:, None]
-        flat = (*ids.shape, self.neighbour_tokens)
-        return tokens.reshape(flat), mask.reshape(flat)
+        exists = ids >= 0
+        # The last chunk of all has nothing after it and is compared with itself; `ids < following`
+        # leaves it out.
+        following = np.minimum(ids + 1, last)
+        same_document = self.chunk_document[ids] == self.chunk_document[following]
+        continues = exists & (ids < following) & same_document
+        # Both halves by the same steps: the chunk itself, then what follows it.
+        offsets = np.arange(self.chunk_tokens)
+        for half, real, chunk in ((0, exists, ids), (1, continues, following)):
+            rows = chunk[real]
+            tokens[real, half] = self.chunks[rows]
+            mask[real, half] = offsets < self.lengths[rows, None]
+        shape = (*ids.shape, self.neighbour_tokens)
+        return tokens.reshape(shape), mask.reshape(shape)
 
     def rebuild(
         self, members: np.ndarray, *, keep_statistics: bool = True
@@ -279,11 +289,9 @@ class Datastore:
             full datastore.
         """
         ids = np.flatnonzero(self.chunk_allowed(members))
+        full = self.index
+        statistics = full.statistics if keep_statistics else None
         index = Bm25Index.build(
-            self.index.config,
-            self.index.space,
-            self.chunks[ids],
-            self.lengths[ids],
-            self.index.statistics if keep_statistics else None,
+            full.config, full.space, self.chunks[ids], self.lengths[ids], statistics
         )
         return index, ids

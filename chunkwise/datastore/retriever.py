@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from chunkwise.core.errors import ShapeError
 from chunkwise.datastore.reader import Datastore
 
 
+@dataclass(eq=False)
 class Bm25Retriever:
     """Finds neighbours in a datastore or in a view of it; implements `core.retriever.Retriever`.
 
@@ -19,18 +22,10 @@ class Bm25Retriever:
         threads: see Datastore.search; 1 is right for a few rows at a time.
     """
 
-    def __init__(
-        self,
-        datastore: Datastore,
-        members: np.ndarray | None = None,
-        exclude_documents: tuple[int, int] | None = None,
-        threads: int | None = None,
-    ) -> None:
-        """See the class."""
-        self.datastore = datastore
-        self._members = members
-        self._exclude = exclude_documents
-        self._threads = threads
+    datastore: Datastore
+    members: np.ndarray | None = None
+    exclude_documents: tuple[int, int] | None = None
+    threads: int | None = None
 
     def search(self, chunk_ids: np.ndarray, k: int) -> np.ndarray:
         """Chunk ids int32 [rows, k] of the nearest neighbours, -1 where missing: the evidence
@@ -39,16 +34,16 @@ class Bm25Retriever:
         queries = np.asarray(chunk_ids)
         if queries.ndim != 2:
             raise ShapeError(f"chunk_ids is [rows, tokens], got shape {queries.shape}")
-        rows = len(queries)
-        first, last = self._exclude or (1, 0)  # first above last: nothing is excluded
+        rows, width = queries.shape
+        first, last = self.exclude_documents or (1, 0)  # first above last: nothing is excluded
         hits = self.datastore.search(
             queries,
-            np.full(rows, queries.shape[1]),
+            np.full(rows, width),
             k,
             exclude_first_document=np.full(rows, first),
             exclude_last_document=np.full(rows, last),
-            allowed=self._members,
-            threads=self._threads,
+            allowed=self.members,
+            threads=self.threads,
         )
         return hits.ids
 

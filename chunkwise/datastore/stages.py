@@ -24,6 +24,6 @@ DATASTORE_VIEW = declare(
         inputs={"tokens": TOKENS_INPUT, "statistics": DATASTORE_INPUT.or_none()},
         build="chunkwise.datastore.build:build_view",
         seeded=True,
-        folder="datastore",
+        folder="datastore",  # to be opened like any other datastore
     )
 )

@@ -15,9 +15,12 @@ Source: the nested construction replaces the per-query coin flips of MassiveDS (
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +60,17 @@ class DocumentTable:
     chunks: np.ndarray
     tokens: np.ndarray
 
+    @classmethod
+    def of(cls, columns: Mapping[str, Any]) -> DocumentTable:
+        """The columns of documents.parquet; further ones are ignored."""
+        numbers = {
+            name: np.asarray(columns[name], np.int64)
+            for name in ("document", "first_chunk", "chunks", "tokens")
+        }
+        # Arrays of objects, so that their items are Python's `str`, which become keys of JSON.
+        labels = {name: np.asarray(columns[name], object) for name in ("source", "split")}
+        return cls(document_id=columns["document_id"], **numbers, **labels)
+
     def __len__(self) -> int:
         return len(self.document)
 
@@ -80,10 +94,10 @@ class ViewFacts:
 
 def hash_fraction(seed: int, document_id: str) -> float:
     """u(document) in [0, 1): the same on every machine, independent of all other documents."""
-    digest = hashlib.blake2b(f"{seed}\0{document_id}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / (
-        1 << 53
-    )  # 53 bits: exact in a float64, never rounded up to 1
+    text = f"{seed}\0{document_id}"  # \0 keeps seed 1 of "2a" apart from seed 12 of "a"
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    # 53 bits are exact in a float64; all 64 could be rounded up to 1.
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 def members(view: ViewConfig, documents: DocumentTable, seed: int) -> np.ndarray:
@@ -101,137 +115,142 @@ def members(view: ViewConfig, documents: DocumentTable, seed: int) -> np.ndarray
         ConfigError: a source that the datastore does not have.
         MismatchError: a quota that the sources cannot fill.
     """
-    inside = np.ones(len(documents), bool)
-    if view.splits is not None:
-        inside &= np.isin(documents.split, view.splits)
-    for label in (*(view.sources or ()), *(view.match_sources or ())):
-        if label not in documents.source:
-            known = ", ".join(sorted(set(documents.source.tolist())))
+    labels = sorted(set(documents.source))
+    for label in (view.sources or ()) + (view.match_sources or ()):
+        if label not in labels:
             raise ConfigError(
                 f"no document of the datastore has the source {label!r}",
-                hint=f"its sources are: {known}",
+                hint=f"its sources are: {', '.join(labels)}",
             )
-    if view.sources is not None:
-        inside &= np.isin(documents.source, view.sources)
-    if view.fraction in (None, 1.0) and view.tokens is None and view.match_sources is None:
-        return inside
-    fraction_D = np.array(
-        [hash_fraction(seed, document_id) for document_id in documents.document_id]
-    )
+    inside = _labelled(documents.split, view.splits)
+    inside &= _labelled(documents.source, view.sources)
+    if not view.is_drawn:
+        return inside  # without a pass of hashing over all documents
+    fraction_D = np.array([hash_fraction(seed, name) for name in documents.document_id])
     if view.fraction is not None:
         inside &= fraction_D < view.fraction
     quota = quota_tokens(view, documents)
     return inside if quota is None else _fill(quota, inside, documents, fraction_D)
 
 
+def _labelled(label_D: np.ndarray, labels: Sequence[str] | None) -> np.ndarray:
+    """Where one of the labels stands; everywhere for None."""
+    if labels is None:
+        return np.ones(len(label_D), bool)
+    return np.isin(label_D, labels)
+
+
 def quota_tokens(view: ViewConfig, documents: DocumentTable) -> int | None:
     """T, the tokens that the view shall hold; None without a quota."""
     if view.match_sources is None:
         return view.tokens
-    usable = (
-        np.ones(len(documents), bool)
-        if view.splits is None
-        else np.isin(documents.split, view.splits)
-    )
-    smallest = min(
-        int(documents.tokens[usable & (documents.source == label)].sum())
-        for label in view.match_sources
-    )
+    # Not reduced by `fraction`: T is the same number for all arms that match these sources.
+    in_splits = _labelled(documents.split, view.splits)
+    by_source = tokens_by_source(documents, in_splits)
+    smallest = min(by_source.get(label, 0) for label in view.match_sources)
     return math.floor(view.match_share * smallest)
+
+
+def tokens_by_source(
+    documents: DocumentTable, inside: np.ndarray | slice = slice(None)
+) -> dict[str, int]:
+    """Tokens of all documents or of those inside, by source, in alphabetical order."""
+    source = documents.source[inside]
+    tokens = documents.tokens[inside]
+    return {label: int(tokens[source == label].sum()) for label in sorted(set(source))}
 
 
 def _fill(
     quota: int, inside: np.ndarray, documents: DocumentTable, fraction_D: np.ndarray
 ) -> np.ndarray:
     """Fill the quota from each source in proportion to its tokens, documents in hash order."""
-    available = int(documents.tokens[inside].sum())
+    by_source = tokens_by_source(documents, inside)
+    available = sum(by_source.values())
     if quota > available:
         raise MismatchError(
             f"the view asks for {quota:,} tokens, the documents that may be in it hold "
             f"{available:,}",
             hint="lower `tokens`, or name more sources",
         )
-    chosen = np.zeros(len(documents), bool)
-    taken = 0
-    seen = 0
-    # Targets are cumulative, so what one source leaves open (a document that did not fit) the next
-    # one may take up.
-    for label in sorted(set(documents.source[inside].tolist())):
+    view = np.zeros(len(documents), bool)
+    cumulative = 0
+    filled = 0
+    # Targets are cumulative, so that the next source fills what one source leaves open (a document
+    # that did not fit).
+    for label, tokens in by_source.items():
+        cumulative += tokens
+        # Whole numbers: the last target is the quota itself, without rounding.
+        room = quota * cumulative // available - filled
         candidates = np.flatnonzero(inside & (documents.source == label))
-        tokens = int(documents.tokens[candidates].sum())
-        seen += tokens
-        room = quota * seen // available - taken
         ordered = candidates[np.argsort(fraction_D[candidates], kind="stable")]
-        if (
-            2 * room > tokens
-        ):  # most of the source: choose what stays out, for which small documents are still there
-            chosen[candidates] = True
-            chosen[_fitting(tokens - room, ordered[::-1], documents)] = False
+        if 2 * room > tokens:
+            # Most of the source is wanted: choose what stays out. Near the end of a source no small
+            # documents are left to fill the room; the complement ends while many are left.
+            outside = _fitting(tokens - room, ordered[::-1], documents)
+            view[candidates] = True
+            view[outside] = False
         else:
-            chosen[_fitting(room, ordered, documents)] = True
-        taken = int(documents.tokens[chosen].sum())
-    return chosen
+            view[_fitting(room, ordered, documents)] = True
+        filled = int(documents.tokens[view].sum())
+    return view
 
 
-def _fitting(tokens: int, ordered: np.ndarray, documents: DocumentTable) -> list[int]:
-    """Documents in this order as long as they fit into `tokens`; one that does not is passed
-    over.
+def _fitting(room: int, ordered: np.ndarray, documents: DocumentTable) -> list[int]:
+    """Documents in this order as long as they fit into a room of tokens; one that does not is
+    passed over.
     """
-    fitting, left = [], tokens
-    for index in ordered:
-        if documents.tokens[index] <= left:
-            fitting.append(int(index))
-            left -= int(documents.tokens[index])
+    # A loop, because whether a document fits depends on which ones before it did.
+    fitting = []
+    for index in ordered.tolist():
+        tokens = int(documents.tokens[index])
+        if tokens <= room:
+            fitting.append(index)
+            room -= tokens
     return fitting
 
 
 def view_facts(view: ViewConfig, inside: np.ndarray, documents: DocumentTable) -> ViewFacts:
     """Count what `members` chose."""
     tokens = int(documents.tokens[inside].sum())
-    by_source = {
-        label: int(documents.tokens[inside & (documents.source == label)].sum())
-        for label in sorted(set(documents.source.tolist()))
-    }
+    full_tokens = int(documents.tokens.sum())
     return ViewFacts(
         documents=int(inside.sum()),
         chunks=int(documents.chunks[inside].sum()),
         tokens=tokens,
-        realised_fraction=tokens / max(1, int(documents.tokens.sum())),
+        realised_fraction=tokens / max(1, full_tokens),
         quota_tokens=quota_tokens(view, documents),
-        tokens_by_source={label: count for label, count in by_source.items() if count},
+        tokens_by_source=tokens_by_source(documents, inside),
     )
 
 
 def shortfall_probability(K: int, fraction: float, k: int) -> float:
     """P(fewer than k of K hits are in a view of this fraction), hits taken as independent."""
+    # The logarithm of a share of 0 outside does not exist.
     if fraction >= 1:
         return 0.0 if k <= K else 1.0
-    log_in, log_out = math.log(fraction), math.log1p(-fraction)
-    terms = (
-        math.lgamma(K + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(K - i + 1)
-        + i * log_in
-        + (K - i) * log_out
-        for i in range(min(k, K + 1))
-    )
-    return min(1.0, sum(math.exp(term) for term in terms))
+    log_in = math.log(fraction)
+    log_out = math.log1p(-fraction)
+    probability = 0.0
+    for i in range(min(k, K + 1)):
+        # In logarithms: for large K and k the coefficient overflows and the powers underflow.
+        log_ways = math.lgamma(K + 1) - math.lgamma(i + 1) - math.lgamma(K - i + 1)
+        probability += math.exp(log_ways + i * log_in + (K - i) * log_out)
+    return min(1.0, probability)
 
 
 def needed_hits(fraction: float, k: int, probability: float = 1e-6) -> int:
     """Smallest K with P(fewer than k of K hits survive) < `probability`; k = 2: 25 at 1/2, 59 at
     1/4, 126 at 1/8.
     """
-    low, high = k - 1, k  # fewer than k hits never do
-    while shortfall_probability(high, fraction, k) >= probability:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if shortfall_probability(middle, fraction, k) < probability:
-            high = middle
-        else:
-            low = middle
-    return high
+
+    def suffice(K: int) -> bool:
+        return shortfall_probability(K, fraction, k) < probability
+
+    enough = k  # fewer than k hits never do
+    while not suffice(enough):
+        enough *= 2
+    # The probability falls with K, so False and True are in order, as a bisection needs them.
+    return k + bisect.bisect_left(range(k, enough), True, key=suffice)
 
 
 def check_view_serves(
@@ -256,30 +275,29 @@ def check_view_serves(
             formula. The message names what would be needed.
     """
     facts = view_facts(view, inside, documents)
-    floor = max(MIN_CHUNKS, MIN_CHUNKS_PER_NEIGHBOUR * k) if min_chunks is None else min_chunks
-    if facts.chunks < max(1, floor):
+    if min_chunks is None:
+        min_chunks = max(MIN_CHUNKS, MIN_CHUNKS_PER_NEIGHBOUR * k)
+    floor = max(1, min_chunks)
+    if facts.chunks < floor:
         raise MismatchError(
             f"the view holds {facts.chunks:,} chunks ({facts.documents:,} documents), k={k} "
-            "neighbours need at least "
-            f"{max(1, floor):,}",
+            f"neighbours need at least {floor:,}",
             hint="infeasible at this scale: choose a larger fraction or a larger corpus",
         )
-    if (
-        facts.quota_tokens is not None
-        and abs(facts.tokens - facts.quota_tokens) > QUOTA_TOLERANCE * facts.quota_tokens
-    ):
+    quota = facts.quota_tokens
+    if quota is not None and abs(facts.tokens - quota) > QUOTA_TOLERANCE * quota:
         raise MismatchError(
-            f"the view should hold {facts.quota_tokens:,} tokens within 1 %, whole documents give "
+            f"the view should hold {quota:,} tokens within 1 %, whole documents give "
             f"{facts.tokens:,}",
             hint="its documents are too large for this quota; choose a larger one",
         )
-    if table_K is not None:
-        share = facts.chunks / int(documents.chunks.sum())
-        if shortfall_probability(table_K, share, k) > SHORT_SHARE:
-            raise MismatchError(
-                f"the neighbour table keeps K={table_K} hits a query; a view of {share:.4g} of the "
-                f"chunks with k={k} "
-                f"needs K={needed_hits(share, k)}",
-                hint=f"find neighbours again with K: {needed_hits(share, k)} or more",
-            )
+    # Of chunks, not of documents: hits are chunks.
+    share = facts.chunks / int(documents.chunks.sum())
+    if table_K is not None and shortfall_probability(table_K, share, k) > SHORT_SHARE:
+        K = needed_hits(share, k)
+        raise MismatchError(
+            f"the neighbour table keeps K={table_K} hits a query; a view of {share:.4g} of the "
+            f"chunks with k={k} needs K={K}",
+            hint=f"find neighbours again with K: {K} or more",
+        )
     return facts

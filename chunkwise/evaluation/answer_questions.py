@@ -17,10 +17,16 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.io import read_json, write_json, write_parquet
 from chunkwise.corpus.questions import read_questions
 from chunkwise.corpus.tokenizer import load_tokenizer
+from chunkwise.datastore.reader import MaskedTokens
 from chunkwise.evaluation import bag_of_words
 from chunkwise.evaluation import questions as answering
 from chunkwise.evaluation.config import BagOfWordsConfig, QuestionsEvalConfig
-from chunkwise.evaluation.evidence import Evidence, find_evidence, own_documents
+from chunkwise.evaluation.evidence import (
+    Evidence,
+    find_evidence,
+    own_documents,
+    random_evidence,
+)
 from chunkwise.evaluation.inference import (
     chunk_tokens_of,
     has_retrieval,
@@ -57,37 +63,26 @@ def build(
             for the cell.
     """
     facts = read_json(tokens.file("tokens.json"))
-    shows = config.cell != "closed"
     loaded = load_model(model, run.device)
     require_vocabulary(loaded, facts["vocabulary_size"])
     tokenizer = load_tokenizer(tokens.file("tokenizer"))
-    everything = read_questions(questions.file("questions.jsonl"))
-    chosen = answering.first_by_hash([record["id"] for record in everything], config.n_questions)
+    records, positions = _questions(questions, config.n_questions)
+    encoder_chunks = config.k if config.in_encoder else 0
+    prompt_chunks = config.passages if config.in_prompt else 0
     evidence = None
-    if shows:
-        wanted = max(
-            config.k if config.in_encoder else 0, config.passages if config.in_prompt else 0
-        )
-        evidence = _open_evidence(config, wanted, question_neighbours, datastore, everything, facts)
+    if config.cell != "closed":
+        # One list serves both, so that they read the same chunks.
+        chunks = max(encoder_chunks, prompt_chunks)
+        evidence = _evidence(config, chunks, question_neighbours, datastore, records, facts)
     prepared = []
-    for position in chosen:
+    for position in positions:
         passages = []
-        if evidence is not None and config.in_prompt:
-            passages = evidence.passages(position, config.passages, config.passage_chunks)
-        prepared.append(
-            answering.prepare(
-                tokenizer, everything[position], passages, prompt_tokens=config.prompt_tokens
-            )
-        )
+        if evidence is not None:
+            passages = evidence.passages(position, prompt_chunks, config.passage_chunks)
+        record = records[position]
+        prepared.append(answering.prepare(tokenizer, record, passages, config.prompt_tokens))
     chunk_tokens = chunk_tokens_of(loaded, datastore if has_retrieval(loaded) else None)
-    neighbours = None
-    if evidence is not None and config.in_encoder:
-        if config.encoder_reads == "own":
-            prompts = [question.prompt for question in prepared]
-            neighbours = answering.own_chunks(prompts, chunk_tokens, config.k, facts["pad"])
-        else:
-            ids = _encoder_ids(config, evidence, question_neighbours, datastore)
-            neighbours = evidence.datastore.gather(ids[chosen])
+    neighbours = _encoder_input(config, evidence, positions, prepared, chunk_tokens, facts["pad"])
     answers = answering.answer(
         loaded,
         tokenizer,
@@ -98,23 +93,13 @@ def build(
         eos=facts["eos"],
         neighbours=neighbours,
     )
-    own_found = np.zeros(len(chosen), bool)
-    if evidence is not None:
-        shown = [
-            max(config.k if config.in_encoder else 0, len(question.shown)) for question in prepared
-        ]
-        own_found = evidence.holds_own(chosen, shown)
+    # What did not fit into a prompt was not shown.
+    shown = [max(encoder_chunks, len(question.shown)) for question in prepared]
+    own_found = _own_found(evidence, positions, shown)
     columns, metrics = answering.records(prepared, answers, config.scoring, own_found)
-    write_parquet(run.folder / "records.parquet", columns, schema=_record_schema())
-    metrics |= {
-        "cell": config.cell,
-        "evidence": config.evidence if evidence else None,
-        "neighbours": evidence.counts if evidence else None,
-        "scoring": config.scoring,
-        "work": {"prompt_tokens": answers.prompt_tokens, "option_tokens": answers.option_tokens},
-    }
-    write_json(run.folder / "metrics.json", metrics)
-    return {name: metrics[name] for name in _COUNTS}
+    work = answering.work(prepared)
+    metrics |= {"cell": config.cell, "scoring": config.scoring, "work": work}
+    return _write(run, columns, metrics, config.evidence, evidence)
 
 
 def build_bag_of_words(
@@ -129,95 +114,110 @@ def build_bag_of_words(
     datastore.
     """
     facts = read_json(tokens.file("tokens.json"))
-    everything = read_questions(questions.file("questions.jsonl"))
-    chosen = answering.first_by_hash([record["id"] for record in everything], config.n_questions)
-    evidence, read = None, [[everything[position]["question"]] for position in chosen]
+    records, positions = _questions(questions, config.n_questions)
+    asked = [records[position] for position in positions]
+    evidence = None
+    texts = [[record["question"]] for record in asked]
     if config.reads == "passages":
-        evidence = _open_evidence(
-            config, config.passages, question_neighbours, datastore, everything, facts
+        evidence = _evidence(
+            config, config.passages, question_neighbours, datastore, records, facts
         )
         tokenizer = load_tokenizer(tokens.file("tokenizer"))
-        read = [
-            [
-                tokenizer.decode(ids)
-                for ids in evidence.passages(position, config.passages, config.passage_chunks)
-            ]
-            for position in chosen
-        ]
-    own_found = np.zeros(len(chosen), bool)
-    if evidence is not None:
-        own_found = evidence.holds_own(chosen, [config.passages] * len(chosen))
-    columns, metrics = bag_of_words.records(
-        [everything[position] for position in chosen], read, own_found
-    )
-    write_parquet(run.folder / "records.parquet", columns, schema=_record_schema())
-    metrics |= {
-        "cell": f"bag of words: {config.reads}",
-        "evidence": config.evidence if evidence else None,
-        "neighbours": evidence.counts if evidence else None,
-        "scoring": "bag of words",
-    }
-    write_json(run.folder / "metrics.json", metrics)
-    return {name: metrics[name] for name in _COUNTS}
+        texts = []
+        for position in positions:
+            passages = evidence.passages(position, config.passages, config.passage_chunks)
+            texts.append([tokenizer.decode(ids) for ids in passages])
+    own_found = _own_found(evidence, positions, [config.passages] * len(positions))
+    columns, metrics = bag_of_words.records(asked, texts, own_found)
+    metrics |= {"cell": f"bag of words: {config.reads}", "scoring": "bag of words"}
+    return _write(run, columns, metrics, config.evidence, evidence)
 
 
-def _open_evidence(
-    config,
-    n: int,
-    table: Artefact | None,
+def _questions(questions: Artefact, count: int | None) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """All questions, and the positions of those that are used."""
+    records = read_questions(questions.file("questions.jsonl"))
+    ids = [record["id"] for record in records]
+    return records, answering.first_by_hash(ids, count)
+
+
+def _evidence(
+    config: QuestionsEvalConfig | BagOfWordsConfig,
+    chunks: int,
+    question_neighbours: Artefact | None,
     datastore: Artefact | None,
-    records: list,
+    records: list[dict[str, Any]],
     facts: Mapping[str, Any],
-):
-    assert table is not None and datastore is not None  # `resolve` refused their absence
-    opened = NeighbourTable.open(table, datastore)
-    opened.datastore.require_tokenizer(facts["tokenizer_digest"], "the tokens artefact")
-    own_Q = own_documents(opened.datastore, [record.get("document_id") for record in records])
+) -> Evidence:
+    """Evidence for all questions, used or not, as the rows of the table are."""
+    assert question_neighbours is not None and datastore is not None  # `resolve` refused it
+    table = NeighbourTable.open(question_neighbours, datastore)
+    table.datastore.require_tokenizer(facts["tokenizer_digest"], "the tokens artefact")
+    document_ids = [record.get("document_id") for record in records]
+    own_Q = own_documents(table.datastore, document_ids)
+    # For all questions: what is drawn for one does not depend on which others are used.
     ids, counts = find_evidence(
         config.evidence,
-        n,
-        table=opened,
+        chunks,
+        table=table,
         view=config.view,
         view_seed=config.view_seed,
         placebo_seed=config.placebo_seed,
         own_Q=own_Q,
     )
-    return Evidence(opened.datastore, ids, own_Q, counts)
+    return Evidence(table.datastore, ids, own_Q, counts)
 
 
-def _encoder_ids(
-    config, evidence, table: Artefact | None, datastore: Artefact | None
-) -> np.ndarray:
-    """Chunk ids [Q, k] that the encoder is given for each question."""
-    assert table is not None and datastore is not None  # `resolve` refused their absence
+def _encoder_input(
+    config: QuestionsEvalConfig,
+    evidence: Evidence | None,
+    positions: np.ndarray,
+    prepared: list[answering.Prepared],
+    chunk_tokens: int,
+    pad: int,
+) -> MaskedTokens | None:
+    """What the neighbour encoder is given for each question; None where the cell leaves it out."""
+    if evidence is None or not config.in_encoder:
+        return None
+    if config.encoder_reads == "own":
+        prompts = [question.prompt for question in prepared]
+        return answering.own_chunks(prompts, chunk_tokens, config.k, pad)
     ids = evidence.ids[:, : config.k]
+    # Controls are made for all questions and cut afterwards, as the evidence is.
     if config.encoder_reads == "shuffled":
-        return shuffled_neighbours(ids, (ids >= 0).any(1), None, config.placebo_seed)
-    if config.encoder_reads == "random":
-        about = {
-            "view": config.view,
-            "view_seed": config.view_seed,
-            "placebo_seed": config.placebo_seed,
-        }
-        opened = NeighbourTable.open(table, datastore)
-        ids, _ = find_evidence("placebo", config.k, table=opened, own_Q=evidence.own_Q, **about)
-    return ids
+        has_evidence = np.any(ids >= 0, axis=1)
+        ids = shuffled_neighbours(ids, has_evidence, None, config.placebo_seed)
+    elif config.encoder_reads == "random":
+        ids = random_evidence(
+            evidence.datastore,
+            evidence.own_Q,
+            config.k,
+            view=config.view,
+            view_seed=config.view_seed,
+            seed=config.placebo_seed,
+        )
+    return evidence.datastore.gather(ids[positions])
 
 
-def _record_schema():
-    """Types of records.parquet, fixed because whole columns may be null."""
-    text, number, real, truth = (
-        pyarrow.string(),
-        pyarrow.int32(),
-        pyarrow.float64(),
-        pyarrow.bool_(),
-    )
-    kinds = dict.fromkeys(("question", "document_id", "source", "kind", "prediction"), text)
-    kinds |= dict.fromkeys(
-        ("answer_index", "choice", "answer_tokens", "prompt_tokens", "passages"), number
-    )
-    kinds |= dict.fromkeys(("margin", "answer_nll", "f1"), real)
-    kinds |= dict.fromkeys(
-        ("correct", "exact_match", "own_document_found", "answer_in_prompt"), truth
-    )
-    return pyarrow.schema([(name, kinds[name]) for name in RECORD_COLUMNS])
+def _own_found(evidence: Evidence | None, positions: np.ndarray, shown: list[int]) -> np.ndarray:
+    """Whether each question is shown a chunk of its own document."""
+    if evidence is None:
+        return np.zeros(len(positions), bool)
+    return evidence.holds_own(positions, shown)
+
+
+def _write(
+    run: Run,
+    columns: Mapping[str, list],
+    metrics: dict[str, Any],
+    kind: str,
+    evidence: Evidence | None,
+) -> Mapping[str, Any]:
+    """Write records and metrics; return the counts."""
+    schema = pyarrow.schema(list(RECORD_COLUMNS.items()))
+    write_parquet(run.folder / "records.parquet", columns, schema=schema)
+    metrics |= {
+        "evidence": kind if evidence else None,
+        "neighbours": evidence.counts if evidence else None,
+    }
+    write_json(run.folder / "metrics.json", metrics)
+    return {name: metrics[name] for name in _COUNTS}

@@ -18,7 +18,9 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def normalise(text: str) -> str:
     """'The  cat, again.' -> 'cat again'."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    # Punctuation first, as in the official scripts: "a-b" becomes "ab", not "b".
+    bare = text.lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> bool:
@@ -30,17 +32,17 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
     """The best harmonic mean of word precision and recall over the answers, 0 to 1; repeated words
     count as often.
     """
-    return max(
-        (_f1(normalise(prediction).split(), normalise(answer).split()) for answer in answers),
-        default=0.0,
-    )
+    predicted = normalise(prediction).split()
+    return max((_f1(predicted, normalise(answer).split()) for answer in answers), default=0.0)
 
 
 def _f1(predicted: list[str], expected: list[str]) -> float:
+    # Version 2's rule: an answer of articles and punctuation only matches nothing but its like.
     if not predicted or not expected:
         return float(predicted == expected)
     shared = (Counter(predicted) & Counter(expected)).total()
     if not shared:
         return 0.0
-    precision, recall = shared / len(predicted), shared / len(expected)
+    precision = shared / len(predicted)
+    recall = shared / len(expected)
     return 2 * precision * recall / (precision + recall)

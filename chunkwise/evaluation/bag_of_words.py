@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from chunkwise.core.errors import InputError
-from chunkwise.evaluation.records import RECORD_COLUMNS, metrics
+from chunkwise.evaluation.records import columns_of, metrics, origin
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -45,7 +45,7 @@ class InverseDocumentFrequency:
         self._df: Counter[str] = Counter()
         for text in texts:
             self._texts += 1
-            self._df.update(set(words(text)))
+            self._df.update(set(words(text)))  # documents that have the word, not occurrences
 
     def __call__(self, word: str) -> float:
         """The weight, always positive."""
@@ -59,13 +59,11 @@ def score_options(
     present = {word for text in read for word in words(text)}
     scores = []
     for option in options:
+        # As a dictionary, so that a word repeated in an option counts once.
         weights = {word: weight(word) for word in words(option)}
+        shared = sum(weights[word] for word in weights if word in present)
         total = sum(weights.values())
-        scores.append(
-            sum(value for word, value in weights.items() if word in present) / total
-            if total
-            else 0.0
-        )
+        scores.append(shared / total if total else 0.0)
     return scores
 
 
@@ -73,9 +71,9 @@ def choose(question_id: str, scores: Sequence[float]) -> int:
     """Index of the largest score, ties broken by hash."""
 
     def rank(index: int) -> tuple[float, bytes]:
-        return scores[index], hashlib.blake2b(
-            f"{question_id}\0{index}".encode(), digest_size=8
-        ).digest()
+        text = f"{question_id}\0{index}"
+        # Not `hash`, which differs from process to process.
+        return scores[index], hashlib.blake2b(text.encode(), digest_size=8).digest()
 
     return max(range(len(scores)), key=rank)
 
@@ -97,33 +95,33 @@ def records(
     Raises:
         InputError: no question has choices.
     """
-    weight = InverseDocumentFrequency(dict.fromkeys(text for texts in read for text in texts))
-    columns: dict[str, list] = {name: [] for name in RECORD_COLUMNS}
+    # A passage that several questions share counts once.
+    passages = {text for texts in read for text in texts}
+    weight = InverseDocumentFrequency(passages)
+    rows = []
     options = []
     for record, texts, own in zip(questions, read, own_found, strict=True):
         if not record.get("choices"):
             continue
         scores = score_options(record["choices"], texts, weight)
         right = int(record["answer_index"])
-        choice = choose(str(record["id"]), scores)
-        row = {
-            "question": str(record["id"]),
-            "document_id": record.get("document_id"),
-            "source": record.get("source"),
-            "kind": record.get("kind"),
+        others = scores[:right] + scores[right + 1 :]
+        row = origin(record)
+        choice = choose(row["question"], scores)
+        row |= {
             "answer_index": right,
             "choice": choice,
             "correct": choice == right,
-            "margin": scores[right] - max(scores[:right] + scores[right + 1 :]),
+            "margin": scores[right] - max(others),
             "passages": len(texts),
             "own_document_found": bool(own),
         }
+        rows.append(row)
         options.append(len(scores))
-        for name, values in columns.items():
-            values.append(row.get(name))
-    if not options:
+    if not rows:
         raise InputError(
             "no question has choices; a bag of words can only choose",
             hint="give multiple-choice questions",
         )
+    columns = columns_of(rows)
     return columns, metrics(columns, options)

@@ -35,19 +35,21 @@ def build(config: Config, run: Run, model: Artefact, sequences: Artefact) -> Map
     from chunkwise.model.retro import RetroForCausalLM
     from chunkwise.model.weights import load
 
+    # Without a device, so on the CPU: the two have to compute alike, not fast.
     retro = load(model.file("model"))
     assert isinstance(retro, RetroForCausalLM)
-    added = {name.removeprefix("decoder.") for name in retro.retrieval_parameter_names()}
-    weights = {
-        name: value for name, value in retro.decoder.state_dict().items() if name not in added
-    }
+    weights = retro.decoder.state_dict()
+    for name in retro.retrieval_parameter_names():
+        weights.pop(name.removeprefix("decoder."), None)
     bare = AutoModelForCausalLM.from_config(retro.config.decoder).eval()
+    # Strict: it fails unless exactly the decoder's own weights are left.
     bare.load_state_dict(weights)
-    rows = torch.from_numpy(np.array(load_npy(sequences.file("sequences.npy"))[:ROWS], np.int64))
+    tokens = load_npy(sequences.file("sequences.npy"))[:ROWS]
+    rows = torch.from_numpy(tokens.astype(np.int64))
     with torch.inference_mode():
-        difference = (
-            (retro(input_ids=rows, gate=0.0).logits - bare(input_ids=rows).logits).abs().max()
-        )
-    facts = {"rows": len(rows), "largest_difference": float(difference)}
+        gated = retro(input_ids=rows, gate=0.0).logits
+        plain = bare(input_ids=rows).logits
+    largest = float((gated - plain).abs().max())
+    facts = {"rows": len(rows), "largest_difference": largest}
     write_json(run.folder / "check.json", facts)
     return facts

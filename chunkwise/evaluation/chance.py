@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
+Label = Literal["signal", "no signal", "below chance"]
+
 
 @dataclass(frozen=True)
 class Signal:
@@ -24,7 +26,7 @@ class Signal:
     low: float
     high: float
     chance: float
-    label: Literal["signal", "no signal", "below chance"]
+    label: Label
 
 
 def signal(successes: int, trials: int, chance: float, *, level: float = 0.95) -> Signal:
@@ -44,15 +46,17 @@ def signal(successes: int, trials: int, chance: float, *, level: float = 0.95) -
         return Signal(0.0, 0.0, 1.0, chance, "no signal")
     z = NormalDist().inv_cdf((1 + level) / 2)
     rate = successes / trials
-    middle = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = (
-        z
-        / (1 + z * z / trials)
-        * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    )
+    # Wilson's interval is centred between the rate and 1/2: few trials pull it towards 1/2.
+    shrinkage = 1 + z * z / trials
+    variance = rate * (1 - rate) / trials + z * z / (4 * trials * trials)
+    middle = (rate + z * z / (2 * trials)) / shrinkage
+    half = z / shrinkage * math.sqrt(variance)
     # At the ends the formula gives 0 and 1 up to rounding; a stray 1e-17 must not look like signal.
     low = 0.0 if successes == 0 else middle - half
     high = 1.0 if successes == trials else middle + half
+    label: Label = "no signal"
     if low > chance:
-        return Signal(rate, low, high, chance, "signal")
-    return Signal(rate, low, high, chance, "below chance" if high < chance else "no signal")
+        label = "signal"
+    elif high < chance:
+        label = "below chance"
+    return Signal(rate, low, high, chance, label)

@@ -68,6 +68,7 @@ class PerplexityConfig(Config):
 
     def used(self) -> Self:
         """The same evaluation with every field that its condition ignores at its default."""
+        # `overlap_neighbours` stays: overlap is given under every condition that has a table.
         ignored = set()
         if not self.reads_the_table:
             ignored |= {"view", "view_seed"}
@@ -94,8 +95,7 @@ class QuestionsEvalConfig(Config):
     encoder_reads:
         evidence  the same as the prompt
         random, shuffled, own   controls, with the prompt as it is: random chunks of the view, the
-                                evidence of another
-                  question, or the prompt's own last chunk
+                                evidence of another question, or the prompt's own last chunk
 
     scoring, how an option is chosen:
         calibrated  the option whose log-likelihood the prompt raises most over an empty prompt
@@ -157,12 +157,12 @@ class QuestionsEvalConfig(Config):
             ignored |= {"k", "encoder_reads"}
         if not self.in_prompt:
             ignored |= {"passages", "passage_chunks"}
-        drawn = self.evidence == "placebo" or (
-            self.in_encoder and self.encoder_reads in ("random", "shuffled")
-        )
-        if self.cell == "closed" or not drawn:
+        draws_evidence = self.evidence == "placebo" and self.cell != "closed"
+        # The seed of the placebo also draws what the encoder reads as a control.
+        draws_control = self.in_encoder and self.encoder_reads in ("random", "shuffled")
+        if not draws_evidence and not draws_control:
             ignored |= {"placebo_seed"}
-        if not self.n_generate:
+        if not self.n_generate:  # nothing is written
             ignored |= {"max_answer_tokens"}
         return _reset(self, ignored)
 
@@ -199,8 +199,8 @@ def _reset(config, fields: set[str]):
     view = config.view or ViewConfig()
     if view == ViewConfig():
         fields |= {"view"}  # the empty view is the whole datastore, which is also what None says
-    if view.fraction in (None, 1.0) and view.tokens is None and view.match_sources is None:
-        fields |= {"view_seed"}  # nothing is drawn
-    return config.model_copy(
-        update={name: type(config).model_fields[name].default for name in fields}
-    )
+    if not view.is_drawn:
+        fields |= {"view_seed"}
+    defaults = {name: type(config).model_fields[name].default for name in fields}
+    # Not validated again: defaults are valid.
+    return config.model_copy(update=defaults)

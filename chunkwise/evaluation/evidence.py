@@ -28,10 +28,10 @@ def own_documents(datastore: Datastore, document_ids: Sequence[str | None]) -> n
     """Row of each question's own document in `datastore.documents`; -1 where it has none or it is
     not there.
     """
-    row = {document_id: index for index, document_id in enumerate(datastore.documents.document_id)}
-    return np.array(
-        [-1 if name is None else row.get(name, -1) for name in document_ids], dtype=np.int64
-    )
+    rows: dict[str | None, int] = {
+        document_id: row for row, document_id in enumerate(datastore.documents.document_id)
+    }
+    return np.array([rows.get(document_id, -1) for document_id in document_ids], dtype=np.int64)
 
 
 def find_evidence(
@@ -66,31 +66,41 @@ def find_evidence(
             "questions",
             hint="find the neighbours of these questions first",
         )
-    inside = None if view is None else members(view, datastore.documents, view_seed)
     if kind == "found":
-        selection = table.select(inside, n, complete=view is not None and view.searched_itself)
+        selection = table.select_view(view, view_seed, n)
         return selection.ids, selection.counts()
     if kind == "placebo":
-        ordinal_Q = datastore.documents.document[own_Q]
-        nothing_Q = own_Q < 0  # a first document above the last one excludes nothing
-        first_Q, last_Q = np.where(nothing_Q, 1, ordinal_Q), np.where(nothing_Q, 0, ordinal_Q)
-        ids = random_neighbours(
-            datastore,
-            len(own_Q),
-            n,
-            placebo_seed,
-            exclude_first_document=first_Q,
-            exclude_last_document=last_Q,
-            members=inside,
+        ids = random_evidence(
+            datastore, own_Q, n, view=view, view_seed=view_seed, seed=placebo_seed
         )
     else:
+        inside = members(view or ViewConfig(), datastore.documents, view_seed)
+        # Dropped before the cut to n, so that the next hits move up.
         hits_QK = np.asarray(table.ids)
-        hits_QK = np.where(datastore.document_row[hits_QK] == own_Q[:, None], -1, hits_QK)
-        allowed = (
-            np.ones(len(datastore), bool) if inside is None else datastore.chunk_allowed(inside)
-        )
-        ids = first_allowed(hits_QK, allowed, n)
-    return ids, {"queries": len(ids), "mean_neighbours": float((ids >= 0).sum() / max(1, len(ids)))}
+        is_own_QK = datastore.document_row[hits_QK] == own_Q[:, None]
+        hits_QK = np.where(is_own_QK, -1, hits_QK)
+        ids = first_allowed(hits_QK, datastore.chunk_allowed(inside), n)
+    neighbours = int((ids >= 0).sum())
+    return ids, {"queries": len(ids), "mean_neighbours": neighbours / max(1, len(ids))}
+
+
+def random_evidence(
+    datastore: Datastore,
+    own_Q: np.ndarray,
+    n: int,
+    *,
+    view: ViewConfig | None,
+    view_seed: int,
+    seed: int,
+) -> np.ndarray:
+    """Random chunks [Q, n] of the view, none of the question's own document."""
+    documents = datastore.documents
+    start_Q = documents.first_chunk[own_Q]
+    # No own document is row -1, the last document: a length of 0 excludes nothing of it.
+    chunks_Q = np.where(own_Q < 0, 0, documents.chunks[own_Q])
+    inside = members(view or ViewConfig(), documents, view_seed)
+    exclude = (start_Q, start_Q + chunks_Q)
+    return random_neighbours(datastore, len(own_Q), n, seed, exclude=exclude, members=inside)
 
 
 def passage_tokens(
@@ -104,21 +114,22 @@ def passage_tokens(
         chunks: 1 for the chunk alone, 2 for the chunk with its continuation.
     """
     shown: set[int] = set()
-    found: list[list[int]] = []
+    rows: list[list[int]] = []
     for chunk in ids.tolist():
-        if chunk < 0 or len(found) == passages:
+        # After the first -1 nothing follows.
+        if chunk < 0 or len(rows) == passages:
             break
-        same = datastore.document_row[chunk : chunk + chunks] == datastore.document_row[chunk]
-        fresh = [piece for piece in range(chunk, chunk + int(same.sum())) if piece not in shown]
-        shown.update(fresh)
-        tokens = [
-            token
-            for piece in fresh
-            for token in datastore.chunks[piece, : datastore.lengths[piece]].tolist()
-        ]
+        tokens: list[int] = []
+        # A chunk may be found itself and as the continuation of the one before: it is shown once.
+        end = min(chunk + chunks, len(datastore))
+        for piece in range(chunk, end):
+            same_document = datastore.document_row[piece] == datastore.document_row[chunk]
+            if same_document and piece not in shown:
+                shown.add(piece)
+                tokens += datastore.chunks[piece, : datastore.lengths[piece]].tolist()
         if tokens:
-            found.append(tokens)
-    return found
+            rows.append(tokens)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -145,5 +156,10 @@ class Evidence:
         [len(questions)].
         """
         ids = self.ids[questions]
-        own = (ids >= 0) & (self.datastore.document_row[ids] == self.own_Q[questions][:, None])
-        return (own & (np.arange(ids.shape[1]) < np.asarray(shown)[:, None])).any(axis=1)
+        own_Q = self.own_Q[questions]
+        same_document = self.datastore.document_row[ids] == own_Q[:, None]
+        # Chunk -1, none, would be looked up as the last chunk of all.
+        own = same_document & (ids >= 0)
+        rank = np.arange(ids.shape[1])
+        is_shown = rank < np.asarray(shown)[:, None]
+        return (own & is_shown).any(axis=1)

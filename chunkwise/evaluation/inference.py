@@ -23,9 +23,9 @@ def load_model(model: Artefact, device: str | None) -> PreTrainedModel:
     Args:
         device: None: a GPU where there is one.
     """
-    return load(
-        model.file("model"), device=device or ("cuda" if torch.cuda.is_available() else "cpu")
-    )
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load(model.file("model"), device=device)
 
 
 @contextlib.contextmanager
@@ -38,12 +38,11 @@ def reading(model: PreTrainedModel, dtype: str) -> Iterator[torch.device]:
     """
     device = next(model.parameters()).device
     was_training = model.training
+    # Weights stay as they are: autocast converts for matrix products, and losses stay in float32.
+    products = torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
     model.eval()
     try:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"),
-        ):
+        with torch.inference_mode(), products:
             yield device
     finally:
         model.train(was_training)
@@ -61,7 +60,10 @@ def gates(model: PreTrainedModel, *, retrieval: bool) -> dict[str, float]:
     """
     if not has_retrieval(model):
         return {}
-    return {"gate": (float(model.config.gate) or 1.0) if retrieval else 0.0}
+    if not retrieval:
+        return {"gate": 0.0}
+    # A gate of 0 is falsy, so `or` turns it into the open gate.
+    return {"gate": float(model.config.gate) or 1.0}
 
 
 def require_numbers(losses: np.ndarray) -> None:
@@ -71,7 +73,7 @@ def require_numbers(losses: np.ndarray) -> None:
     Raises:
         ArtefactError: a loss is NaN or infinite.
     """
-    broken = int((~np.isfinite(losses)).sum())
+    broken = losses.size - int(np.isfinite(losses).sum())
     if broken:
         raise ArtefactError(
             f"expected a finite loss for every token, got {broken} of {losses.size} that are NaN "
@@ -85,18 +87,17 @@ def require_numbers(losses: np.ndarray) -> None:
 
 def chunk_tokens_of(model: PreTrainedModel, datastore: Artefact | None) -> int:
     """m, on which model and datastore must agree; 64 where neither has one."""
-    stored = (
-        None
-        if datastore is None
-        else int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
-    )
-    wanted = int(model.config.chunk_tokens) if has_retrieval(model) else None
-    if stored is not None and wanted is not None and stored != wanted:
+    # A plain decoder has no chunks: it takes those of the datastore.
+    of_model = int(model.config.chunk_tokens) if has_retrieval(model) else None
+    if datastore is None:
+        return of_model or 64
+    stored = int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
+    if of_model not in (None, stored):
         raise MismatchError(
-            f"the model reads chunks of {wanted} tokens, the datastore holds chunks of {stored}",
-            hint=f"build a datastore with chunk_tokens={wanted}",
+            f"the model reads chunks of {of_model} tokens, the datastore holds chunks of {stored}",
+            hint=f"build a datastore with chunk_tokens={of_model}",
         )
-    return stored or wanted or 64
+    return stored
 
 
 def require_vocabulary(model: PreTrainedModel, size: int) -> None:
@@ -104,6 +105,7 @@ def require_vocabulary(model: PreTrainedModel, size: int) -> None:
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     rows = weight.shape[0]
+    # More rows than tokens are usual: embeddings are padded to a multiple that suits the device.
     if rows < size:
         raise MismatchError(
             f"the model knows {rows} tokens, the tokenizer has {size}",

@@ -25,14 +25,16 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import MismatchError
 from chunkwise.core.io import load_npy, read_json, read_parquet, save_npy, write_json, write_parquet
 from chunkwise.datastore.reader import Datastore
-from chunkwise.datastore.views import members
 from chunkwise.evaluation import perplexity
 from chunkwise.evaluation.config import PerplexityConfig
 from chunkwise.evaluation.inference import chunk_tokens_of, load_model, require_vocabulary
 from chunkwise.evaluation.overlap import by_overlap
 from chunkwise.graph.stage import Run
 from chunkwise.neighbours.controls import oracle_neighbours, random_neighbours, shuffled_neighbours
+from chunkwise.neighbours.queries import chunk_lengths
 from chunkwise.neighbours.table import NeighbourTable
+
+_COUNTS = ("nll", "perplexity", "bits_per_byte", "tokens", "documents", "neighbours")
 
 
 def build(
@@ -60,20 +62,15 @@ def build(
     loaded = load_model(model, run.device)
     chunk_tokens = chunk_tokens_of(loaded, datastore)
     require_vocabulary(loaded, facts["vocabulary_size"])
-    rows = perplexity.Rows(
-        tokens_Sn=load_npy(sequences.file("sequences.npy")),
-        lengths_S=load_npy(sequences.file("lengths.npy"), mmap=False).astype(np.int64),
-        bytes_S=load_npy(sequences.file("bytes.npy"), mmap=False),
-        document_S=load_npy(sequences.file("first_document.npy"), mmap=False),
-        pad=facts["pad"],
-    )
-    base = None if datastore is None else Datastore.open(datastore)
-    if base is not None:
+    rows = _rows(sequences, facts["pad"])
+    base = table = None
+    if datastore is not None:
+        base = Datastore.open(datastore)
         base.require_tokenizer(facts["tokenizer_digest"], "the sequences artefact")
-    table = None
-    if neighbours is not None and datastore is not None:
+    if datastore is not None and neighbours is not None:
         table = NeighbourTable.open(neighbours, datastore)
     given = _given_neighbours(config, rows, sequences, base, table, chunk_tokens)
+    # Before the metrics: `tokens_read` counts what the model reads here.
     nll_Sn = perplexity.token_losses(
         loaded,
         rows,
@@ -83,59 +80,11 @@ def build(
         batch_rows=config.batch_rows,
         dtype=config.dtype,
     )
-
-    chunk_Qm, length_Q = perplexity.chunks_of(rows, chunk_tokens)
-    tokens_Q, nats_Q = perplexity.chunk_table(nll_Sn, chunk_tokens=chunk_tokens)
-    overlap_Q = readable_Q = np.full(len(tokens_Q), np.nan)
-    if table is not None and config.overlap_neighbours:
-        nearest = table.select(None, config.overlap_neighbours, allow_short=True).ids
-        overlap_Q = perplexity.overlap_share(
-            chunk_Qm, length_Q, lambda block: table.datastore.gather(nearest[block])
-        )
-    chunks = len(tokens_Q) // len(nll_Sn)
-    if given is not None:
-        readable_Q = perplexity.overlap_share(chunk_Qm, length_Q, given.before)
-        readable_Q[::chunks] = np.nan  # nothing is read before the end of a row's first chunk
-
-    documents = perplexity.document_table(nll_Sn, rows)
-    listed = read_parquet(sequences.file("documents.parquet")).to_pydict()
-    place = {document: index for index, document in enumerate(listed["document"])}
-    positions = [place[document] for document in documents["document"].tolist()]
-    source = np.array([listed["source"][position] for position in positions], dtype=object)
-    write_parquet(
-        run.folder / "records.parquet",
-        {
-            "document": documents["document"],
-            "document_id": [listed["document_id"][position] for position in positions],
-            "source": source.tolist(),
-            **{name: documents[name] for name in ("tokens", "text_tokens", "bytes", "nats", "nll")},
-        },
-    )
-    kept_Q = length_Q > 0
-    write_parquet(
-        run.folder / "chunks.parquet",
-        {
-            "row": np.repeat(np.arange(len(nll_Sn)), chunks)[kept_Q],
-            "chunk": np.tile(np.arange(chunks), len(nll_Sn))[kept_Q],
-            "document": np.repeat(rows.document_S, chunks)[kept_Q],
-            "tokens": tokens_Q[kept_Q],
-            "nats": nats_Q[kept_Q],
-            "overlap": overlap_Q[kept_Q],
-            "readable_overlap": readable_Q[kept_Q],
-        },
-    )
     save_npy(run.folder / "token_nll.npy", nll_Sn)
     metrics = {
-        **perplexity.summary(documents),
-        "by_source": {
-            label: perplexity.summary(documents, source == label)
-            for label in sorted(set(source.tolist()))
-        },
-        "by_overlap": by_overlap(overlap_Q, tokens_Q, nats_Q) if table is not None else None,
-        "by_readable_overlap": by_overlap(readable_Q, tokens_Q, nats_Q)
-        if given is not None
-        else None,
-        "neighbours": None if given is None else given.counts,
+        **_write_documents(run, perplexity.document_table(nll_Sn, rows), sequences),
+        **_write_chunks(config, run, rows, nll_Sn, given, table, chunk_tokens),
+        "neighbours": given.counts if given else None,
         "work": {
             "text_tokens": int(rows.lengths_S.sum()),
             "neighbour_tokens": given.tokens_read if given else 0,
@@ -145,48 +94,146 @@ def build(
         "sequences": sequences.digest,
     }
     write_json(run.folder / "metrics.json", metrics)
+    return {name: metrics[name] for name in _COUNTS}
+
+
+def _rows(sequences: Artefact, pad: int) -> perplexity.Rows:
+    return perplexity.Rows(
+        tokens_Sn=load_npy(sequences.file("sequences.npy")),
+        lengths_S=load_npy(sequences.file("lengths.npy"), mmap=False).astype(np.int64),
+        bytes_S=load_npy(sequences.file("bytes.npy"), mmap=False),
+        # In the layout "documents" a row holds one document, so its first is its only one.
+        document_S=load_npy(sequences.file("first_document.npy"), mmap=False),
+        pad=pad,
+    )
+
+
+def _write_documents(
+    run: Run, documents: dict[str, np.ndarray], sequences: Artefact
+) -> dict[str, Any]:
+    """Write records.parquet; return the metrics over documents."""
+    table = read_parquet(sequences.file("documents.parquet")).to_pylist()
+    # The table lists all documents, also those without a predicted token.
+    origins = {row["document"]: row for row in table}
+    in_order = [origins[document] for document in documents["document"].tolist()]
+    sources = [row["source"] for row in in_order]
+    names = {
+        "document": documents["document"],
+        "document_id": [row["document_id"] for row in in_order],
+        "source": sources,
+    }
+    write_parquet(run.folder / "records.parquet", names | documents)
+    source = np.array(sources, dtype=object)  # a list would compare as a whole
+    by_source = {
+        label: perplexity.summary(documents, source == label) for label in sorted(set(sources))
+    }
+    return perplexity.summary(documents) | {"by_source": by_source}
+
+
+def _write_chunks(
+    config: PerplexityConfig,
+    run: Run,
+    rows: perplexity.Rows,
+    nll_Sn: np.ndarray,
+    given: perplexity.GivenNeighbours | None,
+    table: NeighbourTable | None,
+    chunk_tokens: int,
+) -> dict[str, Any]:
+    """Write chunks.parquet; return the losses by overlap, None for what is not known."""
+    chunk_Qm, length_Q = perplexity.chunks_of(rows, chunk_tokens)
+    tokens_Q, nats_Q = perplexity.chunk_table(nll_Sn, chunk_tokens=chunk_tokens)
+    # One array for both is safe: each name is bound anew before anything is written.
+    overlap_Q = readable_Q = np.full(len(tokens_Q), np.nan)
+    if table is not None and config.overlap_neighbours:
+        # Not in the arm's view, so that the buckets hold the same chunks for every arm.
+        nearest = table.select(None, config.overlap_neighbours, allow_short=True).ids
+        overlap_Q = perplexity.overlap_share(
+            chunk_Qm, length_Q, lambda block: table.datastore.gather(nearest[block])
+        )
+    chunks = len(tokens_Q) // len(nll_Sn)
+    if given is not None:
+        readable_Q = perplexity.overlap_share(chunk_Qm, length_Q, given.before)
+        readable_Q[::chunks] = np.nan  # nothing is read before the end of a row's first chunk
+    # Chunks beyond the end of their row are no rows of the table.
+    filled = np.flatnonzero(length_Q)
+    row, chunk = np.divmod(filled, chunks)
+    columns = {
+        "row": row,
+        "chunk": chunk,
+        "document": rows.document_S[row],
+        "tokens": tokens_Q[filled],
+        "nats": nats_Q[filled],
+        "overlap": overlap_Q[filled],
+        "readable_overlap": readable_Q[filled],
+    }
+    write_parquet(run.folder / "chunks.parquet", columns)
     return {
-        name: metrics[name]
-        for name in ("nll", "perplexity", "bits_per_byte", "tokens", "documents", "neighbours")
+        "by_overlap": None if table is None else by_overlap(overlap_Q, tokens_Q, nats_Q),
+        "by_readable_overlap": None if given is None else by_overlap(readable_Q, tokens_Q, nats_Q),
     }
 
 
-def _given_neighbours(config, rows, sequences: Artefact, base, table, chunk_tokens: int):
+def _given_neighbours(
+    config: PerplexityConfig,
+    rows: perplexity.Rows,
+    sequences: Artefact,
+    base: Datastore | None,
+    table: NeighbourTable | None,
+    chunk_tokens: int,
+) -> perplexity.GivenNeighbours | None:
     """What the chunks may read under the condition; None where nothing is read."""
     if not config.reads_neighbours:
         return None
-    rows_S, width = rows.tokens_Sn.shape
-    if width % chunk_tokens:
+    count, width = rows.tokens_Sn.shape
+    chunks, remainder = divmod(width, chunk_tokens)
+    if remainder:
         raise MismatchError(
             f"rows of {width} tokens are no whole number of chunks of {chunk_tokens} tokens",
-            hint=f"pack sequences of {-(-width // chunk_tokens) * chunk_tokens} tokens",
+            hint=f"pack sequences of {width + chunk_tokens - remainder} tokens",
         )
-    chunks = width // chunk_tokens
     if config.condition in ("oracle", "own"):
-        continued = config.condition == "oracle"
-        given = rows.tokens_Sn, rows.lengths_S, chunk_tokens, config.k, rows.pad
-        return perplexity.GivenNeighbours.of_tokens(
-            *oracle_neighbours(*given, continued=continued), rows.lengths_S, chunk_tokens
+        tokens, mask = oracle_neighbours(
+            rows.tokens_Sn,
+            rows.lengths_S,
+            chunk_tokens,
+            config.k,
+            rows.pad,
+            continued=config.condition == "oracle",
         )
+        return perplexity.GivenNeighbours.of_tokens(tokens, mask, rows.lengths_S, chunk_tokens)
+    # `resolve` refused a table, or random neighbours, without a datastore.
+    assert base is not None
     if config.condition == "random":
-        has_query = (rows.lengths_S[:, None] > np.arange(chunks) * chunk_tokens).reshape(-1)
-        exclude: dict[str, Any] = {}
-        if sequences.record.inputs.get("tokens") == base.tokens_digest:
-            document_Q = np.repeat(rows.document_S, chunks)
-            exclude = {"exclude_first_document": document_Q, "exclude_last_document": document_Q}
-        ids_Qk = random_neighbours(
-            base, rows_S * chunks, config.k, config.random_seed, has_query=has_query, **exclude
-        )
-        counts = {"queries": int(has_query.sum()), "mean_neighbours": float(config.k)}
+        ids_Qk, counts = _random_neighbours(config, rows, sequences, base, chunks)
     else:
-        inside = (
-            None if config.view is None else members(config.view, base.documents, config.view_seed)
-        )
-        complete = config.view is not None and config.view.searched_itself
-        selection = table.select(inside, config.k, complete=complete)
-        ids_Qk, counts = selection.ids, selection.counts()
+        assert table is not None
+        selection = table.select_view(config.view, config.view_seed, config.k)
+        ids_Qk = selection.ids
+        counts = selection.counts()
         if config.condition == "shuffled":
             ids_Qk = shuffled_neighbours(ids_Qk, table.has_query, table.exclude, config.random_seed)
-    return perplexity.GivenNeighbours.of_chunks(
-        ids_Qk.reshape(rows_S, chunks, -1), base, rows.lengths_S, counts
+    ids_SCk = ids_Qk.reshape(count, chunks, -1)
+    return perplexity.GivenNeighbours(
+        lambda batch: base.gather(ids_SCk[batch]), rows.lengths_S, chunk_tokens, chunks, counts
     )
+
+
+def _random_neighbours(
+    config: PerplexityConfig,
+    rows: perplexity.Rows,
+    sequences: Artefact,
+    base: Datastore,
+    chunks: int,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Random chunks for each chunk that holds text, none of its own document."""
+    lengths_SC = chunk_lengths(rows.lengths_S, chunks, base.chunk_tokens)
+    has_query = lengths_SC.reshape(-1) > 0
+    exclude = None
+    # Ordinals of another corpus would exclude unrelated documents.
+    if sequences.record.inputs.get("tokens") == base.tokens_digest:
+        document_Q = np.repeat(rows.document_S, chunks)
+        exclude = base.chunk_range(document_Q, document_Q)
+    ids_Qk = random_neighbours(
+        base, len(has_query), config.k, config.random_seed, exclude=exclude, has_query=has_query
+    )
+    return ids_Qk, {"queries": int(has_query.sum()), "mean_neighbours": float(config.k)}

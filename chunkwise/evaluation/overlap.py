@@ -15,7 +15,6 @@ Source: Borgeaud et al. 2021, arXiv:2112.04426, section 2.6 (10 neighbours, r = 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +35,9 @@ def _longest_common_run(left, right, run):
         diagonal = 0  # run of the places before: its value from the previous token of `left`
         for j in range(len(right)):
             above = run[j + 1]
-            run[j + 1] = diagonal + 1 if left[i] == right[j] else 0
-            longest = max(longest, run[j + 1])
+            length = diagonal + 1 if left[i] == right[j] else 0
+            run[j + 1] = length
+            longest = max(longest, length)
             diagonal = above
     return longest
 
@@ -46,14 +46,14 @@ def _longest_common_run(left, right, run):
 def _longest_common_runs(chunks, lengths, neighbours, neighbour_lengths):
     queries, k, r = neighbours.shape
     longest = np.zeros(queries, dtype=np.int64)
-    run = np.zeros(r + 1, dtype=np.int64)
+    run = np.zeros(r + 1, dtype=np.int64)  # one for all pairs: the kernel clears what it uses
     for q in range(queries):
+        chunk = chunks[q, : lengths[q]]
         for j in range(k):
             length = neighbour_lengths[q, j]
-            found = _longest_common_run(
-                chunks[q, : lengths[q]], neighbours[q, j, :length], run[: length + 1]
-            )
-            longest[q] = max(longest[q], found)
+            neighbour = neighbours[q, j, :length]
+            shared = _longest_common_run(chunk, neighbour, run[: length + 1])
+            longest[q] = max(longest[q], shared)
     return longest
 
 
@@ -86,30 +86,27 @@ def longest_common_runs(
     ):
         raise ShapeError(
             f"expected chunks [Q, m], lengths [Q], neighbours and mask [Q, k, r]; got "
-            f"{chunks_Qm.shape}, "
-            f"{np.shape(lengths_Q)}, {neighbours_Qkr.shape} and {neighbour_mask_Qkr.shape}."
+            f"{chunks_Qm.shape}, {np.shape(lengths_Q)}, {neighbours_Qkr.shape} and "
+            f"{neighbour_mask_Qkr.shape}."
         )
+    # The kernel takes lengths, so with a gap in a mask it would read the wrong tokens.
     neighbour_lengths_Qk = neighbour_mask_Qkr.sum(axis=-1)
-    prefix_Qkr = np.arange(neighbours_Qkr.shape[2]) < neighbour_lengths_Qk[..., None]
+    r = neighbours_Qkr.shape[2]
+    prefix_Qkr = np.arange(r) < neighbour_lengths_Qk[..., None]
     if not np.array_equal(prefix_Qkr, neighbour_mask_Qkr):
         raise ShapeError(
             "a neighbour's mask must be True for its first tokens and False after them; it has a "
             "gap."
         )
-    return _longest_common_runs(
-        np.ascontiguousarray(chunks_Qm, dtype=np.int64),
-        np.ascontiguousarray(lengths_Q, dtype=np.int64),
-        np.ascontiguousarray(neighbours_Qkr, dtype=np.int64),
-        np.ascontiguousarray(neighbour_lengths_Qk, dtype=np.int64),
-    )
+    # One type and layout for all callers: numba compiles a kernel for each that it meets.
+    arrays = (chunks_Qm, lengths_Q, neighbours_Qkr, neighbour_lengths_Qk)
+    return _longest_common_runs(*(np.ascontiguousarray(array, np.int64) for array in arrays))
 
 
 def by_overlap(
     overlap_Q: np.ndarray,
     tokens_Q: np.ndarray,
     nats_Q: np.ndarray,
-    *,
-    buckets: Sequence[float] = BUCKETS,
 ) -> list[dict[str, Any]]:
     """Loss by overlap bucket, both within each bucket and, as RETRO draws it, over all chunks up to
     its upper end.
@@ -118,22 +115,23 @@ def by_overlap(
         overlap_Q: overlap of each chunk as a share of the chunk length; NaN leaves the chunk out.
         tokens_Q: predicted tokens of each chunk.
         nats_Q: their negative log-likelihood, summed, in nats.
-        buckets: upper ends, rising.
 
     Returns:
         For each bucket {above, at_most, chunks, tokens, nll, up_to: {chunks, tokens, nll}}; nll in
         nats per token, None where the bucket holds no predicted token.
     """
 
-    def summary(chosen_Q: np.ndarray) -> dict[str, Any]:
-        tokens = int(tokens_Q[chosen_Q].sum())
-        nll = float(nats_Q[chosen_Q].sum(dtype=np.float64)) / tokens if tokens else None
-        return {"chunks": int(chosen_Q.sum()), "tokens": tokens, "nll": nll}
+    def summary(inside_Q: np.ndarray) -> dict[str, Any]:
+        tokens = int(tokens_Q[inside_Q].sum())
+        nats = float(nats_Q[inside_Q].sum(dtype=np.float64))
+        nll = nats / tokens if tokens else None
+        return {"chunks": int(inside_Q.sum()), "tokens": tokens, "nll": nll}
 
+    # A chunk without a predicted token (a row of one token) has no loss to be counted with.
     counted_Q = ~np.isnan(overlap_Q) & (tokens_Q > 0)
     rows = []
     above = -1.0  # so that an overlap of 0 falls into the first bucket
-    for at_most in buckets:
+    for at_most in BUCKETS:
         up_to_Q = counted_Q & (overlap_Q <= at_most)
         rows.append(
             {

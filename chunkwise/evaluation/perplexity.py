@@ -26,13 +26,13 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from chunkwise.core.progress import track
-from chunkwise.datastore.reader import Datastore
+from chunkwise.datastore.reader import MaskedTokens
 from chunkwise.evaluation.inference import gates, reading, require_numbers
 from chunkwise.evaluation.overlap import longest_common_runs
 from chunkwise.neighbours.in_prompt import IGNORED, lay_out_in_prompt
-from chunkwise.neighbours.queries import without_unread
+from chunkwise.neighbours.queries import chunk_lengths, without_unread
 
-Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Neighbours = Callable[[np.ndarray], MaskedTokens]
 """rows [B] -> token ids and mask of their neighbours, both [B, C, k, r]."""
 
 
@@ -63,6 +63,7 @@ class GivenNeighbours:
         rows_of: row numbers -> token ids and mask, [B, C, k, r].
         lengths_S: real tokens of each row.
         chunk_tokens: m.
+        chunks: C.
         counts: for the record.
         tokens_read: neighbour tokens read so far.
     """
@@ -75,55 +76,41 @@ class GivenNeighbours:
     tokens_read: int = 0
 
     @classmethod
-    def of_chunks(
-        cls,
-        ids_SCk: np.ndarray,
-        datastore: Datastore,
-        lengths_S: np.ndarray,
-        counts: dict[str, Any],
-    ) -> GivenNeighbours:
-        """Chunks of a datastore, -1 for none."""
-        return cls(
-            lambda rows: datastore.gather(ids_SCk[rows]),
-            lengths_S,
-            datastore.chunk_tokens,
-            ids_SCk.shape[1],
-            counts,
-        )
-
-    @classmethod
     def of_tokens(
         cls, ids_SCkr: np.ndarray, mask_SCkr: np.ndarray, lengths_S: np.ndarray, chunk_tokens: int
     ) -> GivenNeighbours:
         """Neighbours given as tokens."""
-        there_SCk = mask_SCkr.any(-1)
-        queries = int(there_SCk.any(-1).sum())
-        counts = {"queries": queries, "mean_neighbours": int(there_SCk.sum()) / max(1, queries)}
+        exists_SCk = mask_SCkr.any(-1)
+        neighbours = int(exists_SCk.sum())
+        queries = int(exists_SCk.any(-1).sum())
         return cls(
             lambda rows: (ids_SCkr[rows], mask_SCkr[rows]),
             lengths_S,
             chunk_tokens,
             ids_SCkr.shape[1],
-            counts,
+            {"queries": queries, "mean_neighbours": neighbours / max(1, queries)},
         )
 
-    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, rows: np.ndarray) -> MaskedTokens:
         """What the model is given for these rows: what a predicted token can read."""
         ids, mask = self.rows_of(rows)
+        # Masked, not left out: the model expects the neighbours of every chunk in one array.
         mask = without_unread(mask, self.lengths_S[rows], self.chunk_tokens)
         self.tokens_read += int(mask.sum())
         return ids, mask
 
-    def before(self, chunks_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def before(self, chunks_Q: np.ndarray) -> MaskedTokens:
         """What chunks (numbered row * C + chunk) can read: the neighbours of the chunk before each,
         [Q, k, r].
 
         Meaningless for the first chunk of a row, which reads nothing.
         """
-        row, chunk = np.divmod(np.maximum(chunks_Q - 1, 0), self.chunks)
-        rows, place = np.unique(row, return_inverse=True)
+        before_Q = np.maximum(chunks_Q - 1, 0)
+        row, chunk = np.divmod(before_Q, self.chunks)
+        # Neighbours come by whole rows, so each row is read once.
+        rows, position = np.unique(row, return_inverse=True)
         ids, mask = self.rows_of(rows)
-        return ids[place, chunk], mask[place, chunk]
+        return ids[position, chunk], mask[position, chunk]
 
 
 def token_losses(
@@ -150,6 +137,7 @@ def token_losses(
     Raises:
         ArtefactError: the model's losses are no numbers.
     """
+    # float32, as they are computed: sums over them are taken in float64.
     nll_Sn = np.full(rows.tokens_Sn.shape, np.nan, dtype=np.float32)
     gate = gates(model, retrieval=neighbours is not None)
     with (
@@ -157,63 +145,76 @@ def token_losses(
         track("perplexity", total=len(nll_Sn), unit="rows") as advance,
     ):
         for batch in _batches(rows.lengths_S, batch_rows):
-            lengths = rows.lengths_S[batch]
-            width = -(-int(lengths.max()) // chunk_tokens) * chunk_tokens
-            input_ids = np.full((len(batch), width), rows.pad, dtype=np.int64)
-            shown = min(width, rows.tokens_Sn.shape[1])
-            input_ids[:, :shown] = rows.tokens_Sn[batch, :shown]
-            labels = np.where(np.arange(width) < lengths[:, None], input_ids, IGNORED)
-            labels[:, 0] = IGNORED
-            retrieved = {}
-            if neighbours is not None:
-                ids, mask = neighbours(batch)
-                if in_prompt:
-                    laid_out = lay_out_in_prompt(
-                        input_ids, lengths, ids, mask, chunk_tokens=chunk_tokens, pad=rows.pad
-                    )
-                    input_ids, labels = laid_out.input_ids, laid_out.labels
-                else:
-                    chunks = width // chunk_tokens
-                    retrieved = {
-                        "neighbour_ids": torch.from_numpy(
-                            np.ascontiguousarray(ids[:, :chunks], np.int64)
-                        ).to(device),
-                        "neighbour_mask": torch.from_numpy(
-                            np.ascontiguousarray(mask[:, :chunks])
-                        ).to(device),
-                    }
+            inputs, labels = _model_inputs(rows, batch, chunk_tokens, neighbours, in_prompt)
+            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
             # Padding stands on the right, where a causal model cannot see it: no mask, hence the
             # fast attention.
-            logits_BTV = model(
-                input_ids=torch.from_numpy(input_ids).to(device),
-                use_cache=False,
-                **retrieved,
-                **gate,
-            ).logits
-            labels_BT = torch.from_numpy(labels).to(device)
+            logits_BTV = model(use_cache=False, **tensors, **gate).logits
+            # Place t predicts token t + 1.
             predicting = logits_BTV[:, :-1].float().flatten(0, 1)
+            targets = labels[:, 1:]
             losses_N = F.cross_entropy(
-                predicting, labels_BT[:, 1:].flatten(), reduction="none", ignore_index=IGNORED
+                predicting,
+                torch.from_numpy(targets).to(device).flatten(),
+                reduction="none",
+                ignore_index=IGNORED,
             )
-            losses, predicted = (
-                losses_N.view(len(batch), -1).cpu().numpy(),
-                labels[:, 1:] != IGNORED,
-            )
+            losses = losses_N.cpu().numpy().reshape(targets.shape)
+            predicted = targets != IGNORED
             require_numbers(losses[predicted])
-            for index, row in enumerate(
-                batch
-            ):  # the predicted places of a row are its tokens 1, 2, ... in order
-                nll_Sn[row, 1 : lengths[index]] = losses[index, predicted[index]]
+            # The predicted places of a row are its tokens 1, 2, ... in order, also where
+            # neighbours stand between them.
+            for row, row_losses, row_predicted in zip(batch, losses, predicted, strict=True):
+                nll_Sn[row, 1 : rows.lengths_S[row]] = row_losses[row_predicted]
             advance(len(batch))
     return nll_Sn
 
 
+def _model_inputs(
+    rows: Rows,
+    batch: np.ndarray,
+    chunk_tokens: int,
+    neighbours: Neighbours | None,
+    in_prompt: bool,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What the model reads of some rows, up to the chunk in which the longest ends, and labels."""
+    lengths = rows.lengths_S[batch]
+    longest = int(lengths.max())
+    tokens = rows.tokens_Sn[batch, :longest].astype(np.int64)
+    input_ids = _whole_chunks(tokens, chunk_tokens, rows.pad)
+    if neighbours is not None and in_prompt:
+        laid_out = lay_out_in_prompt(
+            input_ids, lengths, *neighbours(batch), chunk_tokens=chunk_tokens, pad=rows.pad
+        )
+        return {"input_ids": laid_out.input_ids}, laid_out.labels
+    width = input_ids.shape[1]
+    is_text = np.arange(width) < lengths[:, None]
+    labels = np.where(is_text, input_ids, IGNORED)
+    labels[:, 0] = IGNORED  # nothing stands before the first token
+    inputs = {"input_ids": input_ids}
+    if neighbours is not None:
+        chunks = width // chunk_tokens
+        ids, mask = neighbours(batch)
+        # Neighbours come for all chunks of a row, the batch ends with its longest text.
+        inputs["neighbour_ids"] = np.ascontiguousarray(ids[:, :chunks], np.int64)
+        inputs["neighbour_mask"] = np.ascontiguousarray(mask[:, :chunks])
+    return inputs, labels
+
+
 def _batches(lengths_S: np.ndarray, batch_rows: int) -> Iterator[np.ndarray]:
     """Row numbers, longest rows first; the order depends on the lengths alone."""
+    # Stable, and signed before the minus: lengths may be unsigned.
     order = np.argsort(-lengths_S.astype(np.int64), kind="stable")
     order = order[lengths_S[order] > 1]  # a row of one token predicts nothing
     for start in range(0, len(order), batch_rows):
         yield order[start : start + batch_rows]
+
+
+def _whole_chunks(values_Sn: np.ndarray, chunk_tokens: int, fill: float) -> np.ndarray:
+    """Rows made longer, with `fill`, to a whole number of chunks."""
+    width = values_Sn.shape[1]
+    missing = -width % chunk_tokens
+    return np.pad(values_Sn, ((0, 0), (0, missing)), constant_values=fill)
 
 
 def chunk_table(nll_Sn: np.ndarray, *, chunk_tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -222,24 +223,25 @@ def chunk_table(nll_Sn: np.ndarray, *, chunk_tokens: int) -> tuple[np.ndarray, n
     Returns:
         tokens_Q (int64) and nats_Q (float64), Q = S * C in the order of the rows.
     """
-    rows, width = nll_Sn.shape
-    chunks = -(-width // chunk_tokens)
-    padded = np.full((rows, chunks * chunk_tokens), np.nan, dtype=np.float64)
-    padded[:, :width] = nll_Sn
-    padded_Qm = padded.reshape(rows * chunks, chunk_tokens)
-    return (~np.isnan(padded_Qm)).sum(axis=1), np.nansum(padded_Qm, axis=1)
+    # What is added is not predicted, so it counts in no chunk.
+    whole = _whole_chunks(nll_Sn.astype(np.float64), chunk_tokens, np.nan)
+    nll_Qm = whole.reshape(-1, chunk_tokens)
+    return _predicted(nll_Qm), np.nansum(nll_Qm, axis=1)
+
+
+def _predicted(nll: np.ndarray) -> np.ndarray:
+    """Predicted tokens of each row."""
+    return np.sum(~np.isnan(nll), axis=1)
 
 
 def chunks_of(rows: Rows, chunk_tokens: int) -> tuple[np.ndarray, np.ndarray]:
     """All chunks as rows of their own: token ids [Q, m] and lengths [Q], 0 for a chunk beyond its
     row's end.
     """
-    count, width = rows.tokens_Sn.shape
-    chunks = -(-width // chunk_tokens)
-    padded = np.full((count, chunks * chunk_tokens), rows.pad, dtype=np.int64)
-    padded[:, :width] = rows.tokens_Sn
-    lengths = np.clip(rows.lengths_S[:, None] - np.arange(chunks) * chunk_tokens, 0, chunk_tokens)
-    return padded.reshape(count * chunks, chunk_tokens), lengths.reshape(-1)
+    whole = _whole_chunks(rows.tokens_Sn.astype(np.int64), chunk_tokens, rows.pad)
+    chunks = whole.shape[1] // chunk_tokens
+    lengths_SC = chunk_lengths(rows.lengths_S, chunks, chunk_tokens)
+    return whole.reshape(-1, chunk_tokens), lengths_SC.reshape(-1)
 
 
 def overlap_share(
@@ -251,14 +253,14 @@ def overlap_share(
     Args:
         neighbours: chunk numbers [Q'] -> token ids and mask [Q', k, r].
     """
-    share_Q = np.full(len(chunk_Qm), np.nan)
+    chunks, chunk_tokens = chunk_Qm.shape
+    share_Q = np.full(chunks, np.nan)
     filled = np.flatnonzero(length_Q)
+    # In blocks, since the neighbours of all chunks as token ids would not fit into memory.
     for start in range(0, len(filled), block_chunks):
         block = filled[start : start + block_chunks]
-        share_Q[block] = (
-            longest_common_runs(chunk_Qm[block], length_Q[block], *neighbours(block))
-            / chunk_Qm.shape[1]
-        )
+        longest = longest_common_runs(chunk_Qm[block], length_Q[block], *neighbours(block))
+        share_Q[block] = longest / chunk_tokens
     return share_Q
 
 
@@ -270,43 +272,44 @@ def document_table(nll_Sn: np.ndarray, rows: Rows) -> dict[str, np.ndarray]:
         token).
     """
     documents, row_document = np.unique(rows.document_S, return_inverse=True)
-    predicted_S = (~np.isnan(nll_Sn)).sum(axis=1)
-    nats_S = np.nansum(nll_Sn.astype(np.float64), axis=1)
 
     def total(values_S: np.ndarray) -> np.ndarray:
         return np.bincount(row_document, weights=values_S, minlength=len(documents))
 
-    tokens = total(predicted_S).astype(np.int64)
-    kept = tokens > 0
-    nats = total(nats_S)[kept]
-    return {
-        "document": documents[kept].astype(np.int64),
-        "tokens": tokens[kept],
-        "text_tokens": total(rows.lengths_S).astype(np.int64)[kept],
-        "bytes": total(rows.bytes_S).astype(np.int64)[kept],
+    # `bincount` sums in float64, which holds whole numbers up to 2^53.
+    tokens = total(_predicted(nll_Sn)).astype(np.int64)
+    nats_S = np.nansum(nll_Sn.astype(np.float64), axis=1)
+    nats = total(nats_S)
+    columns = {
+        "document": documents.astype(np.int64),
+        "tokens": tokens,
+        "text_tokens": total(rows.lengths_S).astype(np.int64),
+        "bytes": total(rows.bytes_S).astype(np.int64),
         "nats": nats,
-        "nll": nats / tokens[kept],
+        "nll": nats / np.maximum(tokens, 1),
     }
+    is_read = tokens > 0
+    return {name: column[is_read] for name, column in columns.items()}
 
 
 def summary(
-    table: dict[str, np.ndarray], chosen: np.ndarray | slice = slice(None)
+    table: dict[str, np.ndarray], selection: np.ndarray | slice = slice(None)
 ) -> dict[str, Any]:
     """Pooled loss of some documents: {documents, tokens, bytes, nll, perplexity, bits_per_byte}.
 
     Every token counts once: long documents weigh more. None where there is no token (or no byte) to
     divide by.
     """
-    tokens, size = int(table["tokens"][chosen].sum()), int(table["bytes"][chosen].sum())
-    nll = float(table["nats"][chosen].sum()) / tokens if tokens else None
-    per_byte = int(table["text_tokens"][chosen].sum()) / size if size else None
-    return {
-        "documents": len(table["document"][chosen]),
-        "tokens": tokens,
-        "bytes": size,
-        "nll": nll,
-        "perplexity": None
-        if nll is None
-        else math.exp(min(nll, 700.0)),  # e^709 is the largest double
-        "bits_per_byte": None if nll is None or per_byte is None else nll / math.log(2) * per_byte,
-    }
+    selected = {name: column[selection] for name, column in table.items()}
+    tokens = int(selected["tokens"].sum())
+    text_tokens = int(selected["text_tokens"].sum())
+    size = int(selected["bytes"].sum())
+    facts = {"documents": len(selected["document"]), "tokens": tokens, "bytes": size}
+    # Pooled before the exponential: a mean of perplexities would follow the worst documents.
+    nll = perplexity = bits_per_byte = None
+    if tokens:
+        nll = float(selected["nats"].sum()) / tokens
+        perplexity = math.exp(min(nll, 700.0))  # e^709 is the largest double
+        if size:
+            bits_per_byte = nll / math.log(2) * (text_tokens / size)
+    return facts | {"nll": nll, "perplexity": perplexity, "bits_per_byte": bits_per_byte}

@@ -17,6 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from chunkwise.corpus.chat_format import render_answer, render_question
 from chunkwise.corpus.tokenizer import encode as encode_texts
+from chunkwise.datastore.reader import MaskedTokens
+
+TokenRows = Sequence[Sequence[int]]
 
 MIN_PASSAGE_TOKENS = 8
 """A passage that would have to be cut below this is left out: it says too little to be worth its
@@ -32,7 +35,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def build_prompt(
     tokenizer: PreTrainedTokenizerBase,
     question: str,
-    passages: Sequence[Sequence[int]],
+    passages: TokenRows,
     max_tokens: int,
 ) -> tuple[list[int], list[str]]:
     """The prompt of one question with as much of its passages as fits.
@@ -48,19 +51,21 @@ def build_prompt(
     """
     shown: list[str] = []
     ids = encode(tokenizer, render_question(question))
-    label_tokens = len(encode(tokenizer, render_question(question, ["x"]))) - len(ids)
+    with_passage = encode(tokenizer, render_question(question, ["x"]))
+    label_tokens = len(with_passage) - len(ids) - 1  # without "x" itself
     for passage in passages:
-        keep = min(len(passage), max_tokens - len(ids) - label_tokens + 1)
+        keep = min(len(passage), max_tokens - len(ids) - label_tokens)
         # Text is tokenised anew, so a cut at `keep` tokens may come out a token or two longer: cut
         # until it fits.
         while keep >= MIN_PASSAGE_TOKENS:
             text = str(tokenizer.decode(list(passage[:keep]), skip_special_tokens=True))
             longer = encode(tokenizer, render_question(question, [*shown, text]))
-            if len(longer) <= max_tokens:
+            excess = len(longer) - max_tokens
+            if excess <= 0:
                 shown.append(text)
                 ids = longer
                 break
-            keep -= len(longer) - max_tokens
+            keep -= excess
         if keep < len(passage):
             break  # this one was cut or did not fit: nothing is left for the next
     return ids, shown
@@ -71,30 +76,30 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return encode(tokenizer, render_answer(text))
 
 
-def pad_left(
-    prompts: Sequence[Sequence[int]], *, chunk_tokens: int, pad: int
-) -> tuple[np.ndarray, np.ndarray]:
+def pad_left(prompts: TokenRows, *, chunk_tokens: int, pad: int) -> MaskedTokens:
     """A batch of prompts whose last tokens all stand at the end of a chunk.
 
     Returns:
         (ids int64 [B, L], mask bool [B, L]); L is a multiple of `chunk_tokens`, False on padding.
     """
-    width = -(-max(map(len, prompts)) // chunk_tokens) * chunk_tokens
+    # The same boundaries in every batch: a prompt of n tokens fills the last n places of whole
+    # chunks, however long the others are.
+    longest = max(map(len, prompts))
+    width = -(-longest // chunk_tokens) * chunk_tokens
     return _pad(prompts, width, pad, left=True)
 
 
-def pad_right(rows: Sequence[Sequence[int]], *, pad: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_right(rows: TokenRows, *, pad: int) -> MaskedTokens:
     """Rows as ids [B, A] and mask [B, A], as wide as the longest, at least 1."""
     return _pad(rows, max([1, *map(len, rows)]), pad, left=False)
 
 
-def _pad(
-    rows: Sequence[Sequence[int]], width: int, pad: int, *, left: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _pad(rows: TokenRows, width: int, pad: int, *, left: bool) -> MaskedTokens:
     ids = np.full((len(rows), width), pad, dtype=np.int64)
-    mask = np.zeros((len(rows), width), dtype=bool)
+    mask = np.zeros(ids.shape, dtype=bool)
     for index, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[index, place] = row
-        mask[index, place] = True
+        start = width - len(row) if left else 0
+        end = start + len(row)
+        ids[index, start:end] = row
+        mask[index, start:end] = True
     return ids, mask

@@ -24,11 +24,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chunkwise.core.progress import track
 from chunkwise.corpus.chat_format import render_question
 from chunkwise.corpus.split import unit_hash
+from chunkwise.datastore.reader import MaskedTokens
 from chunkwise.evaluation.answers import exact_match, f1, normalise
 from chunkwise.evaluation.config import QuestionsEvalConfig
 from chunkwise.evaluation.inference import reading
-from chunkwise.evaluation.prompts import build_prompt, encode, encode_answer
-from chunkwise.evaluation.records import RECORD_COLUMNS, metrics
+from chunkwise.evaluation.prompts import (
+    TokenRows,
+    build_prompt,
+    encode,
+    encode_answer,
+    pad_left,
+)
+from chunkwise.evaluation.records import columns_of, metrics, origin
 from chunkwise.evaluation.scoring import read_prompts, score_options, write_answers
 
 
@@ -51,33 +58,39 @@ class Prepared:
     options: list[list[int]]
     right: int
 
+    @property
+    def has_choices(self) -> bool:
+        """Whether there is more than one option."""
+        return len(self.options) > 1
+
 
 def first_by_hash(ids: Sequence[str], count: int | None) -> np.ndarray:
     """Positions of the first `count` ids in the order of their hash, back in their own order; all
     for None.
     """
-    if count is None or count >= len(ids):
-        return np.arange(len(ids))
-    order = sorted(
-        range(len(ids)), key=lambda index: (unit_hash(ids[index], 0, "evaluation"), ids[index])
-    )
+
+    def rank(index: int) -> tuple[float, str]:
+        return unit_hash(ids[index], 0, "evaluation"), ids[index]
+
+    # By hash, so that a larger sample holds every smaller one.
+    order = sorted(range(len(ids)), key=rank)
     return np.array(sorted(order[:count]), dtype=np.int64)
 
 
 def prepare(
     tokenizer: PreTrainedTokenizerBase,
     record: Mapping[str, Any],
-    passages: Sequence[Sequence[int]],
-    *,
+    passages: TokenRows,
     prompt_tokens: int,
 ) -> Prepared:
     """Render and tokenise one question with the passages of its prompt."""
     prompt, shown = build_prompt(tokenizer, record["question"], passages, prompt_tokens)
+    # Without choices the likelihood of one accepted answer stands for all of them.
     choices = record.get("choices")
-    texts, right = (choices, int(record["answer_index"])) if choices else (record["answers"][:1], 0)
-    return Prepared(
-        record, prompt, shown, [encode_answer(tokenizer, text) for text in texts], right
-    )
+    texts = choices or record["answers"][:1]
+    right = int(record["answer_index"]) if choices else 0
+    options = [encode_answer(tokenizer, text) for text in texts]
+    return Prepared(record, prompt, shown, options, right)
 
 
 @dataclass(frozen=True)
@@ -88,14 +101,11 @@ class Answers:
         nats_QO: summed loss of each option, NaN where a question has fewer.
         empty_nats_QO: the same after an empty prompt; None unless the scoring asks for it.
         written: text of the greedy answer, None where none was asked for.
-        prompt_tokens, option_tokens: tokens that went through the model.
     """
 
     nats_QO: np.ndarray
     empty_nats_QO: np.ndarray | None
     written: list[str | None]
-    prompt_tokens: int
-    option_tokens: int
 
 
 def answer(
@@ -107,7 +117,7 @@ def answer(
     chunk_tokens: int,
     pad: int,
     eos: int,
-    neighbours: tuple[np.ndarray, np.ndarray] | None = None,
+    neighbours: MaskedTokens | None = None,
 ) -> Answers:
     """Score the options of all questions and write the answers of `config.n_generate` of them.
 
@@ -117,63 +127,70 @@ def answer(
     """
     most = max(len(question.options) for question in questions)
     nats_QO = np.full((len(questions), most), np.nan)
-    empty_QO = np.full_like(nats_QO, np.nan) if config.scoring == "calibrated" else None
+    empty_QO = np.full_like(nats_QO, np.nan)
     written: list[str | None] = [None] * len(questions)
-    ids = [str(question.record["id"]) for question in questions]
-    generated = set(first_by_hash(ids, config.n_generate).tolist())
+    names = [str(question.record["id"]) for question in questions]
+    generated = set(first_by_hash(names, config.n_generate).tolist())
     batches = _batches(questions, generated, config.batch_questions)
     with (
         reading(model, config.dtype),
         track(f"questions, {config.cell}", len(questions), "questions") as advance,
     ):
+        # Read once for all questions: an empty prompt is the same before the options of each.
         empty = None
-        if empty_QO is not None:
-            empty = read_prompts(
-                model, [encode(tokenizer, render_question(""))], chunk_tokens=chunk_tokens, pad=pad
-            )
+        if config.scoring == "calibrated":
+            empty_prompt = encode(tokenizer, render_question(""))
+            empty = read_prompts(model, [empty_prompt], chunk_tokens=chunk_tokens, pad=pad)
         for batch in batches:
             options = [questions[index].options for index in batch]
-            widest = max(map(len, options))
-            given = None if neighbours is None else (neighbours[0][batch], neighbours[1][batch])
+            prompts = [questions[index].prompt for index in batch]
+            of_batch = None
+            if neighbours is not None:
+                ids, mask = neighbours
+                of_batch = (ids[batch], mask[batch])
             read = read_prompts(
-                model,
-                [questions[index].prompt for index in batch],
-                chunk_tokens=chunk_tokens,
-                pad=pad,
-                neighbours=given,
+                model, prompts, chunk_tokens=chunk_tokens, pad=pad, neighbours=of_batch
             )
+            # Batches have different numbers of options; NaN stays where a question has none.
+            widest = max(map(len, options))
             nats_QO[batch, :widest] = score_options(model, read, options, pad=pad)
-            if empty is not None and empty_QO is not None:
+            if empty is not None:
                 empty_QO[batch, :widest] = score_options(model, empty, options, pad=pad)
+            # All questions of a batch are answered in writing, or none: see `_batches`.
             if batch[0] in generated:
+                # After the scoring, because writing uses up the cache.
                 rows = write_answers(
                     model, read, max_tokens=config.max_answer_tokens, eos=eos, pad=pad
                 )
                 for index, row in zip(batch, rows, strict=True):
-                    # An answer is one line; what a model writes after it is the start of another
-                    # text.
-                    written[index] = str(tokenizer.decode(row)).strip().split("\n")[0].strip()
+                    written[index] = _first_line(str(tokenizer.decode(row)))
             advance(len(batch))
-    return Answers(
-        nats_QO,
-        empty_QO,
-        written,
-        prompt_tokens=sum(len(question.prompt) for question in questions),
-        option_tokens=sum(len(option) for question in questions for option in question.options),
-    )
+    return Answers(nats_QO, None if empty is None else empty_QO, written)
 
 
-def own_chunks(
-    prompts: Sequence[Sequence[int]], chunk_tokens: int, k: int, pad: int
-) -> tuple[np.ndarray, np.ndarray]:
+def work(questions: Sequence[Prepared]) -> dict[str, int]:
+    """Tokens that go through the model; written answers not counted."""
+    return {
+        "prompt_tokens": sum(len(question.prompt) for question in questions),
+        "option_tokens": sum(len(option) for question in questions for option in question.options),
+    }
+
+
+def _first_line(text: str) -> str:
+    """A written answer is one line; what follows it is the start of another text."""
+    return text.strip().split("\n")[0].strip()
+
+
+def own_chunks(prompts: TokenRows, chunk_tokens: int, k: int, pad: int) -> MaskedTokens:
     """Ids and mask [Q, k, 2 m]: each prompt's last chunk as its only neighbour, as the model sees
     it, without a continuation."""
     ids = np.full((len(prompts), k, 2 * chunk_tokens), pad, np.int64)
     mask = np.zeros(ids.shape, bool)
-    for index, prompt in enumerate(prompts):
-        last = prompt[-chunk_tokens:]
-        place = slice(chunk_tokens - len(last), chunk_tokens)
-        ids[index, 0, place], mask[index, 0, place] = last, True
+    # Padded on the left as the prompt itself is, so that token positions agree.
+    last_chunks = [prompt[-chunk_tokens:] for prompt in prompts]
+    own_ids, own_mask = pad_left(last_chunks, chunk_tokens=chunk_tokens, pad=pad)
+    ids[:, 0, :chunk_tokens] = own_ids
+    mask[:, 0, :chunk_tokens] = own_mask
     return ids, mask
 
 
@@ -181,11 +198,18 @@ def _batches(questions: Sequence[Prepared], generated: set[int], size: int) -> l
     """Positions in batches, longest prompts first; a batch writes answers for all of its questions
     or for none.
     """
-    order = sorted(range(len(questions)), key=lambda index: (-len(questions[index].prompt), index))
-    groups = (
-        [index for index in order if (index in generated) == writes] for writes in (True, False)
-    )
-    return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+
+    def prompt_tokens(index: int) -> int:
+        return len(questions[index].prompt)
+
+    # Prompts of like length waste little on padding. `reverse` keeps the order of equal ones.
+    order = sorted(range(len(questions)), key=prompt_tokens, reverse=True)
+    batches = []
+    for writes in (True, False):
+        group = [index for index in order if (index in generated) == writes]
+        for start in range(0, len(group), size):
+            batches.append(group[start : start + size])
+    return batches
 
 
 def choose(
@@ -201,6 +225,7 @@ def choose(
     else:
         assert empty_nats_QO is not None
         score_QO = empty_nats_QO - nats_QO
+    # `argmax` takes NaN for the largest.
     return np.where(np.isnan(score_QO), -np.inf, score_QO)
 
 
@@ -208,7 +233,7 @@ def records(
     questions: Sequence[Prepared],
     answers: Answers,
     scoring: str,
-    own_found: Sequence[bool] | np.ndarray | np.ndarray,
+    own_found: Sequence[bool] | np.ndarray,
 ) -> tuple[dict[str, list], dict[str, Any]]:
     """One row for each question, and the metrics over them.
 
@@ -219,55 +244,71 @@ def records(
         (columns of records.parquet, metrics). The metrics also hold the accuracy under the other
         scorings: to see how much the choice of scoring decides, not to pick the best one.
     """
-    tokens_QO = np.array(
-        [
-            [len(option) for option in q.options]
-            + [0] * (answers.nats_QO.shape[1] - len(q.options))
-            for q in questions
-        ]
-    )
-    score_QO = choose(answers.nats_QO, answers.empty_nats_QO, tokens_QO, scoring)
-    columns: dict[str, list] = {name: [] for name in RECORD_COLUMNS}
+    tokens_QO = np.zeros(answers.nats_QO.shape, np.int64)
+    for row, question in zip(tokens_QO, questions, strict=True):
+        row[: len(question.options)] = [len(option) for option in question.options]
+    names = ["mean", "sum"]
+    if answers.empty_nats_QO is not None:
+        names.append("calibrated")
+    scores = {
+        name: choose(answers.nats_QO, answers.empty_nats_QO, tokens_QO, name) for name in names
+    }
+    rows = []
     for index, question in enumerate(questions):
-        record, right = question.record, question.right
-        score, several = score_QO[index], len(question.options) > 1
-        choice = int(score.argmax()) if several else None
-        prediction = answers.written[index]
-        accepted = list(record.get("answers") or [record["choices"][right]])
-        shown = f" {normalise(' '.join(question.shown))} "
-        row = {
-            "question": str(record["id"]),
-            "document_id": record.get("document_id"),
-            "source": record.get("source"),
-            "kind": record.get("kind"),
-            "answer_index": right if several else None,
-            "choice": choice,
-            "correct": None if choice is None else choice == right,
-            "margin": float(score[right] - np.delete(score, right).max()) if several else None,
-            "answer_tokens": len(question.options[right]),
-            "answer_nll": float(answers.nats_QO[index, right])
-            / max(1, len(question.options[right])),
-            "prediction": prediction,
-            "exact_match": None if prediction is None else exact_match(prediction, accepted),
-            "f1": None if prediction is None else f1(prediction, accepted),
-            "prompt_tokens": len(question.prompt),
-            "passages": len(question.shown),
-            "own_document_found": bool(own_found[index]),
-            "answer_in_prompt": any(
-                f" {normalise(text)} " in shown for text in accepted if normalise(text)
-            ),
-        }
-        for name, value in row.items():
-            columns[name].append(value)
+        nats = answers.nats_QO[index]
+        score = scores[scoring][index]
+        rows.append(_row(question, nats, score, answers.written[index], bool(own_found[index])))
+    columns = columns_of(rows)
     summary = metrics(columns, [len(question.options) for question in questions])
-    asked_Q = np.array([len(question.options) > 1 for question in questions])
+    has_choices_Q = np.array([question.has_choices for question in questions])
     right_Q = np.array([question.right for question in questions])
     accuracies = {}
-    for name in ("calibrated", "mean", "sum"):
-        if asked_Q.any() and (name != "calibrated" or answers.empty_nats_QO is not None):
-            choice_Q = choose(answers.nats_QO, answers.empty_nats_QO, tokens_QO, name).argmax(
-                axis=1
-            )
-            accuracies[name] = float((choice_Q == right_Q)[asked_Q].mean())
+    for name, score_QO in scores.items():
+        is_right_Q = score_QO.argmax(axis=1) == right_Q
+        # A question with one option is always right: it would only dilute the share.
+        if has_choices_Q.any():
+            accuracies[name] = float(is_right_Q[has_choices_Q].mean())
     summary["choice_accuracy_by_scoring"] = accuracies
     return columns, summary
+
+
+def _row(
+    question: Prepared,
+    nats: np.ndarray,
+    score: np.ndarray,
+    prediction: str | None,
+    own_found: bool,
+) -> dict[str, Any]:
+    """The row of one question; what does not apply is left out."""
+    record = question.record
+    right = question.right
+    # A question with choices need not list answers: the right option is one.
+    accepted = list(record.get("answers") or [record["choices"][right]])
+    tokens = len(question.options[right])
+    # Between blanks, so that an answer matches whole words only.
+    passages = f" {normalise(' '.join(question.shown))} "
+    answers = [normalise(text) for text in accepted]
+    row = origin(record) | {
+        "answer_tokens": tokens,
+        "answer_nll": float(nats[right]) / max(1, tokens),
+        "prompt_tokens": len(question.prompt),
+        "passages": len(question.shown),
+        "own_document_found": own_found,
+        "answer_in_prompt": any(f" {answer} " in passages for answer in answers if answer),
+    }
+    # A question of one option has nothing to choose from, and a written answer may not be wanted.
+    if question.has_choices:
+        choice = int(score.argmax())
+        row |= {
+            "answer_index": right,
+            "choice": choice,
+            "correct": choice == right,
+            "margin": float(score[right] - np.delete(score, right).max()),
+        }
+    if prediction is not None:
+        row |= {
+            "prediction": prediction,
+            "exact_match": exact_match(prediction, accepted),
+            "f1": f1(prediction, accepted),
+        }
+    return row

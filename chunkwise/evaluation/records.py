@@ -12,25 +12,42 @@ import numpy as np
 
 from chunkwise.evaluation.chance import signal
 
-RECORD_COLUMNS = (
-    "question",
-    "document_id",
-    "source",
-    "kind",
-    "answer_index",
-    "choice",
-    "correct",
-    "margin",
-    "answer_tokens",
-    "answer_nll",
-    "prediction",
-    "exact_match",
-    "f1",
-    "prompt_tokens",
-    "passages",
-    "own_document_found",
-    "answer_in_prompt",
-)
+RECORD_COLUMNS = {
+    "question": "string",
+    "document_id": "string",
+    "source": "string",
+    "kind": "string",
+    "answer_index": "int32",
+    "choice": "int32",
+    "correct": "bool",
+    "margin": "double",
+    "answer_tokens": "int32",
+    "answer_nll": "double",
+    "prediction": "string",
+    "exact_match": "bool",
+    "f1": "double",
+    "prompt_tokens": "int32",
+    "passages": "int32",
+    "own_document_found": "bool",
+    "answer_in_prompt": "bool",
+}
+"""Columns of records.parquet in their order, and their Arrow types: fixed, because a column that is
+null throughout would get no type from its values."""
+
+
+def origin(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a row that comes from the question alone."""
+    return {
+        "question": str(record["id"]),
+        "document_id": record.get("document_id"),
+        "source": record.get("source"),
+        "kind": record.get("kind"),
+    }
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list]:
+    """Rows as columns of records.parquet, None where a row lacks a value."""
+    return {name: [row.get(name) for row in rows] for name in RECORD_COLUMNS}
 
 
 def metrics(columns: Mapping[str, Sequence], options: Sequence[int]) -> dict[str, Any]:
@@ -47,30 +64,30 @@ def metrics(columns: Mapping[str, Sequence], options: Sequence[int]) -> dict[str
             tested.
     """
 
-    def mean(name: str) -> float | None:
-        values = [value for value in columns[name] if value is not None]
-        return float(np.mean(values)) if values else None
+    def values(name: str) -> list:
+        return [value for value in columns[name] if value is not None]
 
-    chosen = [bool(value) for value in columns["correct"] if value is not None]
-    matched = [bool(value) for value in columns["exact_match"] if value is not None]
-    chances = [1 / count for count in options if count > 1]
+    def mean(name: str) -> float | None:
+        numbers = values(name)
+        return float(np.mean(numbers)) if numbers else None
+
+    # Empty when no question has choices; each metric is over the questions that have the value.
+    correct = values("correct")
+    matches = values("exact_match")
     signals = {}
-    if chosen:
-        signals["choice_accuracy"] = asdict(
-            signal(sum(chosen), len(chosen), float(np.mean(chances)))
-        )
-    if matched:
-        signals["exact_match"] = asdict(signal(sum(matched), len(matched), 0.0))
+    if correct:
+        # Questions may have different numbers of options: the mean rate of a guess.
+        guessing = float(np.mean([1 / count for count in options if count > 1]))
+        signals["choice_accuracy"] = asdict(signal(sum(correct), len(correct), guessing))
+    if matches:
+        signals["exact_match"] = asdict(signal(sum(matches), len(matches), 0.0))
+    same_name = ("answer_nll", "exact_match", "f1", "own_document_found", "answer_in_prompt")
     return {
         "questions": len(columns["question"]),
-        "with_choices": len(chosen),
-        "written": len(matched),
+        "with_choices": len(correct),
+        "written": len(matches),
         "choice_accuracy": mean("correct"),
         "choice_margin": mean("margin"),
-        "answer_nll": mean("answer_nll"),
-        "exact_match": mean("exact_match"),
-        "f1": mean("f1"),
-        "own_document_found": mean("own_document_found"),
-        "answer_in_prompt": mean("answer_in_prompt"),
+        **{name: mean(name) for name in same_name},
         "signal": signals,
     }

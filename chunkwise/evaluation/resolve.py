@@ -29,6 +29,7 @@ def perplexity(
             no such condition.
         ConfigError: the condition needs a table or a datastore, and none is given.
     """
+    # From the model's config.json alone: to resolve a call loads no weights.
     require_condition(model, config)
     layout = read_json(sequences.file("sequences.json"))["layout"]
     if layout != "documents":
@@ -47,7 +48,7 @@ def perplexity(
             "the neighbour table was made for other sequences",
             hint="find the neighbours of these sequences first",
         )
-    return Resolved(config.used().model_copy(update={"dtype": resolve_dtype(config.dtype)}))
+    return Resolved(_settled(config))
 
 
 def questions(
@@ -68,13 +69,8 @@ def questions(
     require_cell(model, config)
     reads = config.cell != "closed"
     inputs = _evidence(questions, question_neighbours, datastore, reads, f"cell {config.cell!r}")
-    inputs |= {
-        "model": model,
-        "tokenizer": read_json(tokens.file("tokens.json"))["tokenizer_digest"],
-    }
-    return Resolved(
-        config.used().model_copy(update={"dtype": resolve_dtype(config.dtype)}), inputs=inputs
-    )
+    inputs |= {"model": model, "tokenizer": _tokenizer_digest(tokens)}
+    return Resolved(_settled(config), inputs=inputs)
 
 
 def bag_of_words(
@@ -89,7 +85,8 @@ def bag_of_words(
     config = config.used()
     reads = config.reads == "passages"
     inputs = _evidence(questions, question_neighbours, datastore, reads, "reading passages")
-    inputs |= {"tokenizer": read_json(tokens.file("tokens.json"))["tokenizer_digest"]}
+    inputs |= {"tokenizer": _tokenizer_digest(tokens)}
+    # The stage shares a folder with `qa`: the params are named, so that no keys can be the same.
     return Resolved(config, params={"bag_of_words": config.model_dump(mode="json")}, inputs=inputs)
 
 
@@ -103,9 +100,22 @@ def gate_off_check(config: Config, seed: int, model: Artefact, sequences: Artefa
     return Resolved(config, params={"rows": ROWS})
 
 
+def _settled(config: PerplexityConfig | QuestionsEvalConfig) -> Config:
+    """The config without ignored fields, and with the type that `auto` stands for on this
+    machine.
+    """
+    return config.used().model_copy(update={"dtype": resolve_dtype(config.dtype)})
+
+
+def _tokenizer_digest(tokens: Artefact) -> str:
+    """Of the tokens only the tokenizer matters: equal ones make equal evaluations."""
+    return read_json(tokens.file("tokens.json"))["tokenizer_digest"]
+
+
 def require_condition(model: Artefact, config: PerplexityConfig) -> None:
     """Refuse a model that the condition is not for, told from its config: MismatchError."""
-    if config.condition != "off":  # a plain decoder is its own gate-off
+    # A plain decoder is its own gate-off.
+    if config.condition != "off":
         retrieval = config.condition not in ("none", "in_prompt")
         _require_kind(model, retrieval=retrieval, what=f"condition {config.condition!r}")
 
@@ -121,23 +131,24 @@ def _require_kind(model: Artefact, *, retrieval: bool, what: str) -> None:
     config = read_json(model.file("model/config.json"))
     if (config.get("model_type") == "retro") == retrieval:
         return
-    kinds = ("a plain decoder", "a Retro model")
-    name = (config.get("architectures") or ["of unknown class"])[0]
-    raise MismatchError(
-        f"{what} needs {kinds[retrieval]}; this model ({name}) is {kinds[not retrieval]}.",
-        hint=(
-            "a plain decoder has the conditions none, off and in_prompt, and the cells closed and "
-            "prompt"
-            if retrieval
-            else "a Retro model has the conditions on, off, random, shuffled, own and oracle"
-        ),
+    needed = "a Retro model"
+    actual = "a plain decoder"
+    hint = (
+        "a plain decoder has the conditions none, off and in_prompt, and the cells closed and "
+        "prompt"
     )
+    if not retrieval:
+        needed, actual = actual, needed
+        hint = "a Retro model has the conditions on, off, random, shuffled, own and oracle"
+    name = (config.get("architectures") or ["of unknown class"])[0]
+    raise MismatchError(f"{what} needs {needed}; this model ({name}) is {actual}.", hint=hint)
 
 
 def _evidence(
     questions: Artefact, table: Artefact | None, datastore: Artefact | None, reads: bool, what: str
 ) -> dict[str, Artefact | str]:
     """The inputs that count, checked to belong together."""
+    # Without passages the table and the datastore change no answer, so they are no part of the key.
     if not reads:
         return {"questions": questions}
     if table is None or datastore is None:

@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from chunkwise.datastore.reader import MaskedTokens
 from chunkwise.evaluation.inference import gates, require_numbers
-from chunkwise.evaluation.prompts import pad_left, pad_right
+from chunkwise.evaluation.prompts import TokenRows, pad_left, pad_right
 from chunkwise.model.cache import expand_cache
 
 
@@ -49,11 +50,11 @@ class ReadPrompts:
 
 def read_prompts(
     model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
+    prompts: TokenRows,
     *,
     chunk_tokens: int,
     pad: int,
-    neighbours: tuple[np.ndarray, np.ndarray] | None = None,
+    neighbours: MaskedTokens | None = None,
 ) -> ReadPrompts:
     """Read prompts, padded on the left to whole chunks.
 
@@ -65,39 +66,40 @@ def read_prompts(
     device = model.device
     retrieved: dict[str, Tensor | int] = {}
     if neighbours is not None:
-        neighbour_ids, neighbour_mask = neighbours
+        # Earlier chunks get none: their neighbours would be read inside the prompt.
+        last_ids, last_mask = neighbours
         chunks = ids.shape[1] // chunk_tokens
-        shape = (len(ids), chunks, *neighbour_ids.shape[1:])
-        every_ids, every_mask = np.full(shape, pad, dtype=np.int64), np.zeros(shape, dtype=bool)
-        every_ids[:, -1], every_mask[:, -1] = neighbour_ids, neighbour_mask
+        neighbour_ids = np.full((len(ids), chunks, *last_ids.shape[1:]), pad, dtype=np.int64)
+        neighbour_mask = np.zeros(neighbour_ids.shape, dtype=bool)
+        neighbour_ids[:, -1] = last_ids
+        neighbour_mask[:, -1] = last_mask
         retrieved = {
-            "neighbour_ids": torch.from_numpy(every_ids).to(device),
-            "neighbour_mask": torch.from_numpy(every_mask).to(device),
-            # the first chunk begins in the padding, so that the prompt ends with one
+            "neighbour_ids": torch.from_numpy(neighbour_ids).to(device),
+            "neighbour_mask": torch.from_numpy(neighbour_mask).to(device),
+            # The first chunk begins in the padding, so that the prompt ends with one.
             "chunk_start": 0,
         }
     mask_BL = torch.from_numpy(mask).to(device)
     gate = gates(model, retrieval=neighbours is not None)
+    # A left-padded prompt still begins at position 0.
+    position_BL = mask_BL.long().cumsum(1) - 1
     output = model(
         input_ids=torch.from_numpy(ids).to(device),
         attention_mask=mask_BL.long(),
-        position_ids=(mask_BL.long().cumsum(1) - 1).clamp(
-            min=0
-        ),  # a left-padded prompt still begins at position 0
+        position_ids=position_BL.clamp(min=0),
         use_cache=True,
         logits_to_keep=1,
         **retrieved,
         **gate,
     )
-    return ReadPrompts(
-        output.past_key_values, mask_BL, mask_BL.sum(1), output.logits[:, -1].float(), gate
-    )
+    next_BV = output.logits[:, -1].float()
+    return ReadPrompts(output.past_key_values, mask_BL, mask_BL.sum(1), next_BV, gate)
 
 
 def score_options(
     model: PreTrainedModel,
     read: ReadPrompts,
-    options: Sequence[Sequence[Sequence[int]]],
+    options: Sequence[TokenRows],
     *,
     pad: int,
 ) -> np.ndarray:
@@ -114,31 +116,39 @@ def score_options(
         ArtefactError: the model's losses are no numbers.
     """
     most = max(map(len, options))
-    spread = len(options) if len(read.logits_BV) == 1 else 1
-    rows = [option for listed in options for option in [*listed, *[[]] * (most - len(listed))]]
+    # Empty rows fill up the questions with fewer options, so that N = B * O.
+    rows: list[Sequence[int]] = []
+    for of_question in options:
+        rows += [*of_question, *[[]] * (most - len(of_question))]
     ids, mask = pad_right(rows, pad=pad)
-    there_NA = torch.from_numpy(mask).to(read.logits_BV.device)
-    ids_NA = torch.from_numpy(ids).to(read.logits_BV.device)
-    repeats = most * spread
+    device = read.logits_BV.device
+    ids_NA = torch.from_numpy(ids).to(device)
+    mask_NA = torch.from_numpy(mask).to(device)
+    # Each prompt stands before its own options; a single prompt stands before all of them.
+    repeats = len(rows) // len(read.logits_BV)
     first_NV = read.logits_BV.repeat_interleave(repeats, dim=0)
-    nats_NA = torch.zeros(ids_NA.shape, dtype=torch.float32, device=ids_NA.device)
+    # The first token of an option is predicted from the prompt, the others from the option.
+    nats_NA = torch.zeros(ids_NA.shape, dtype=torch.float32, device=device)
     nats_NA[:, 0] = F.cross_entropy(first_NV, ids_NA[:, 0], reduction="none")
     if ids_NA.shape[1] > 1:
-        # The last token of an option predicts nothing that is asked for.
+        # The last token of an option is not an input: what follows it is not scored.
+        input_ids = ids_NA[:, :-1]
         past_NL = read.mask_BL.repeat_interleave(repeats, dim=0)
-        places = torch.arange(ids_NA.shape[1] - 1, device=ids_NA.device)
+        length_N = read.length_B.repeat_interleave(repeats)
+        # The cache is repeated, not read again: that is what scoring all options at once saves.
         logits = model(
-            input_ids=ids_NA[:, :-1],
-            attention_mask=torch.cat([past_NL, there_NA[:, :-1]], dim=1).long(),
-            position_ids=read.length_B.repeat_interleave(repeats)[:, None] + places,
+            input_ids=input_ids,
+            attention_mask=torch.cat([past_NL, mask_NA[:, :-1]], dim=1).long(),
+            position_ids=length_N[:, None] + torch.arange(input_ids.shape[1], device=device),
             past_key_values=expand_cache(read.cache, repeats),
             use_cache=True,
             **read.gate,
         ).logits
-        nats_NA[:, 1:] = F.cross_entropy(
-            logits.float().flatten(0, 1), ids_NA[:, 1:].flatten(), reduction="none"
-        ).view(len(ids_NA), -1)
-    nats_N = torch.where(there_NA, nats_NA, 0.0).sum(1).double().cpu().numpy()
+        targets = ids_NA[:, 1:]
+        nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        nats_NA[:, 1:] = nats.view(targets.shape)
+    nats_N = torch.where(mask_NA, nats_NA, 0.0).sum(1).double().cpu().numpy()
+    # Before NaN gets its meaning here, "no such option".
     require_numbers(nats_N)
     nats_N[~mask.any(axis=1)] = np.nan
     return nats_N.reshape(len(options), most)
@@ -153,13 +163,16 @@ def write_answers(
     An answer that outgrows a chunk reads no neighbours from there on: none are looked up for what a
     model wrote.
     """
-    written: list[Tensor] = []
-    mask_BL, next_B = read.mask_BL, read.logits_BV.argmax(-1)
+    columns: list[Tensor] = []
+    mask_BL = read.mask_BL
+    next_B = read.logits_BV.argmax(-1)
     open_B = next_B != eos
     for step in range(max_tokens):
-        written.append(torch.where(open_B, next_B, eos))
+        columns.append(torch.where(open_B, next_B, eos))
+        # The last token is not read: nothing is predicted from it.
         if step == max_tokens - 1 or not open_B.any():
             break
+        # Also for answers that are complete: what they read changes no other row.
         mask_BL = torch.cat([mask_BL, torch.ones_like(mask_BL[:, :1])], dim=1)
         output = model(
             input_ids=torch.where(open_B, next_B, pad)[:, None],
@@ -171,5 +184,5 @@ def write_answers(
         )
         next_B = output.logits[:, -1].float().argmax(-1)
         open_B = open_B & (next_B != eos)
-    columns = torch.stack(written, dim=1).tolist()
-    return [row[: row.index(eos)] if eos in row else row for row in columns]
+    rows = torch.stack(columns, dim=1).tolist()
+    return [row[: row.index(eos)] if eos in row else row for row in rows]

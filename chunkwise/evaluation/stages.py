@@ -9,6 +9,7 @@ from chunkwise.evaluation.config import BagOfWordsConfig, PerplexityConfig, Ques
 from chunkwise.graph.stage import Input, Stage, declare
 from chunkwise.neighbours.stages import NEIGHBOURS_INPUT
 
+# By name, since evaluation stands below training and cannot import its stages.
 MODEL_INPUT = Input(("base", "retrofit", "twin", "in-prompt", "instruct"))
 """What trainings make (`training.stages`)."""
 QUESTION_NEIGHBOURS_INPUT = Input(("question-neighbours",))
@@ -18,6 +19,7 @@ PERPLEXITY = declare(
         name="perplexity",
         version=2,  # 2: neighbours that no predicted token reads are not encoded
         config=PerplexityConfig,
+        # The last two are needed by some conditions only, which `resolve` checks.
         inputs={
             "model": MODEL_INPUT,
             "sequences": SEQUENCES_INPUT,
@@ -61,7 +63,7 @@ BAG_OF_WORDS = declare(
         },
         resolve="chunkwise.evaluation.resolve:bag_of_words",
         build="chunkwise.evaluation.answer_questions:build_bag_of_words",
-        folder="qa",
+        folder="qa",  # the same files as `qa` writes, so that reports read both alike
     )
 )
 

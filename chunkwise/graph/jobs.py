@@ -43,9 +43,7 @@ class Job:
     def title(self) -> str:
         """ "perplexity, retro, oracle, replicate 2"."""
         replicate = "" if self.replicate is None else f"replicate {self.replicate}"
-        return ", ".join(
-            part for part in (self.stage.name, self.arm, self.detail, replicate) if part
-        )
+        return ", ".join(filter(None, (self.stage.name, self.arm, self.detail, replicate)))
 
     @property
     def seed(self) -> int | None:
@@ -101,19 +99,20 @@ class Jobs:
             replicate: for display, of stages that take no seed.
             seed: of seeded stages, and part of the identity.
         """
-        given = {name: job.id for name, job in (inputs or {}).items() if job is not None}
+        input_ids = {name: job.id for name, job in (inputs or {}).items() if job is not None}
         identity = {
             "stage": stage.name,
             "config": config.model_dump(mode="json"),
-            "inputs": given,
+            "inputs": input_ids,
             "seed": seed,
         }
+        # 64 bits are enough for the jobs of a study, and readable in a log
         job_id = digest_bytes(canonical_json(identity).encode())[:16]
         self.asked[stage.name] += 1
-        if job_id not in self.by_id:
-            shown = replicate if seed is None else seed
-            self.by_id[job_id] = Job(job_id, stage, config, given, shown, arm, detail)
-        return self.by_id[job_id]
+        # the first arm that asks names the job: arm, detail and a display replicate are no identity
+        number = replicate if seed is None else seed
+        job = Job(job_id, stage, config, input_ids, number, arm, detail)
+        return self.by_id.setdefault(job_id, job)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self.by_id.values())
@@ -127,6 +126,7 @@ class Jobs:
     @property
     def dependants(self) -> dict[str, list[str]]:
         """Id -> ids of the jobs that need it directly."""
+        # the last jobs of a study have none, and are keys all the same
         dependants: dict[str, list[str]] = {job_id: [] for job_id in self.by_id}
         for job in self:
             for needed in job.inputs.values():
@@ -137,7 +137,8 @@ class Jobs:
         """Job id -> artefact, of all jobs whose result is in the store. Nothing is built."""
         artefacts: dict[str, Artefact] = {}
         for job in self:
-            if all(needed in artefacts for needed in job.inputs.values()):
+            # without all its inputs a job has no key that could be looked up
+            if artefacts.keys() >= set(job.inputs.values()):
                 artefact = job.find(artefacts, store)
                 if artefact is not None:
                     artefacts[job.id] = artefact

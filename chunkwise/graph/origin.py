@@ -16,18 +16,17 @@ def origin(store: Store, artefact: Artefact, name: str) -> Artefact:
     Raises:
         ArtefactError: it is not in the store.
     """
-    kinds = {
-        kind
-        for stage in stages().values()
-        if stage.kind == artefact.stage and name in stage.inputs
-        for kind in stage.inputs[name].kinds
-    }
+    # stages of one kind may take an input from different kinds: a datastore and a view of one
+    kinds: set[str] = set()
+    for stage in stages().values():
+        if stage.kind == artefact.stage and name in stage.inputs:
+            kinds.update(stage.inputs[name].kinds)
+    # content, not a key: what an artefact was built from is known by what it held
     source = store.of_digest(artefact.record.inputs.get(name, ""), kinds)
     if source is None:
         raise ArtefactError(
             f"the {name} of the {artefact.stage} {artefact.key[:12]}, from which it was built, is "
-            "not in the store "
-            f"{store.root}",
+            f"not in the store {store.root}",
             hint="name the store that it was built in: --store DIR, or CHUNKWISE_STORE",
         )
     return source

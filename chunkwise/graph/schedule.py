@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from chunkwise.core.artefact import Artefact
@@ -32,23 +32,18 @@ class Costs(Protocol):
     @property
     def measured(self) -> bool:
         """Whether what is expected rests on a measurement of this machine."""
-        ...
 
     def expected_seconds(self, job: Job) -> float:
         """How long the job will take on one worker."""
-        ...
 
     def learn(self, job: Job, seconds: float) -> None:
         """Take a finished job into account."""
-        ...
 
     def watch(self, job: Job, share: float, seconds: float) -> None:
         """Take into account how long a running job took for a share of its work."""
-        ...
 
     def learn_sizes(self, job: Job, artefact: Artefact) -> None:
         """Take from a finished job what the work of later ones depends on."""
-        ...
 
 
 class JobRow(Config):
@@ -92,110 +87,114 @@ class Schedule:
         Raises:
             MachineError: the machine cannot go on (disk full).
         """
+        # `wanted` may hold jobs of an earlier call, which are not run again
         open_jobs = {job.id: job for job in wanted if not self._settled(job.id)}
         mirror = Mirror()
         while open_jobs:
             self._skip_hopeless(open_jobs)
             self._give(pool, open_jobs)
             self.running = pool.busy
+            # returns without answers too, so that paces are learned while long jobs run
             for answer in pool.answers(mirror, timeout_seconds=0.5):
                 self._take(answer, open_jobs)
+            # again, because a job that has answered is not running any more
             self.running = pool.busy
             for job_id, pace in pool.paces(mirror).items():
                 self.costs.watch(self.jobs[job_id], *pace.measured)
 
+    def _failed(self, job_id: str) -> bool:
+        """Whether a job, or one that it needs, failed."""
+        return job_id in self.failures or job_id in self.skipped
+
     def _settled(self, job_id: str) -> bool:
-        return job_id in self.artefacts or job_id in self.failures or job_id in self.skipped
+        return job_id in self.artefacts or self._failed(job_id)
 
     def _skip_hopeless(self, open_jobs: dict[str, Job]) -> None:
         for job in self.jobs:  # inputs come first, so one pass reaches all dependants
-            lost = [
-                needed
-                for needed in job.inputs.values()
-                if needed in self.failures or needed in self.skipped
-            ]
-            if lost and job.id in open_jobs:
+            if job.id in open_jobs and any(map(self._failed, job.inputs.values())):
                 self.skipped.add(job.id)
-                self.rows[job.id] = self._row(job, "skipped")
+                self._record(job, "skipped")
                 del open_jobs[job.id]
 
     def _give(self, pool: Workers, open_jobs: dict[str, Job]) -> None:
-        busy = pool.busy
+        waiting = open_jobs.keys() - pool.busy.keys()
         ready = [
             job
             for job in open_jobs.values()
-            if job.id not in busy
-            and all(needed in self.artefacts for needed in job.inputs.values())
+            if job.id in waiting and self.artefacts.keys() >= set(job.inputs.values())
         ]
         if not ready or not pool.free:
             return
-        first = longest_chains(self.jobs, self.seconds_to_do())
-        ready.sort(key=lambda job: -first[job.id])
+        # anew each time: what jobs cost is learned while they run
+        chains = longest_chains(self.jobs, self.seconds_to_do())
+        ready.sort(key=lambda job: -chains[job.id])
         for job in ready[: pool.free]:
             self.attempts[job.id] += 1
-            pool.give(job, {name: self.artefacts[needed] for name, needed in job.inputs.items()})
+            inputs = {name: self.artefacts[job_id] for name, job_id in job.inputs.items()}
+            pool.give(job, inputs)
 
     def _take(self, answer: Answer, open_jobs: dict[str, Job]) -> None:
-        job = answer.job
+        job, artefact, error = answer.job, answer.artefact, answer.error
         if answer.died and self.attempts[job.id] < ATTEMPTS:
-            note(f"{answer.error}; it is tried once more")
+            note(f"{error}; it is tried once more")
             return
         del open_jobs[job.id]
-        if answer.artefact is not None:
-            self.artefacts[job.id] = answer.artefact
-            self.costs.learn_sizes(job, answer.artefact)
-            if not answer.artefact.reused:
+        facts: dict[str, Any] = {
+            "seconds": round(answer.seconds, 2),
+            "peak_memory_bytes": answer.peak_memory_bytes,
+        }
+        if artefact is not None:
+            self.artefacts[job.id] = artefact
+            self.costs.learn_sizes(job, artefact)
+            # the seconds of a reused one are those of a look-up
+            if not artefact.reused:
                 self.costs.learn(job, answer.seconds)
-            self.rows[job.id] = self._row(job, "done", answer)
+            self._record(job, "done", artefact.key, cached=artefact.reused, **facts)
         else:
-            assert answer.error is not None
-            if isinstance(answer.error, MachineError):
-                raise answer.error
-            self.failures[job.id] = answer.error
-            self.rows[job.id] = self._row(job, "failed", answer)
+            assert error is not None
+            # a full disk would fail every other job too, each after its work
+            if isinstance(error, MachineError):
+                raise error
+            self.failures[job.id] = error
+            self._record(job, "failed", **facts)
             if answer.trace:
                 note(answer.trace.rstrip())
         self._say(job, answer)
 
-    def _row(self, job: Job, status: str, answer: Answer | None = None) -> JobRow:
-        artefact = answer.artefact if answer else None
-        return JobRow(
+    def _record(self, job: Job, status: str, key: str = "", **facts: Any) -> None:
+        self.rows[job.id] = JobRow(
             stage=job.stage.name,
-            key=artefact.key if artefact else "",
+            key=key,
             arm=job.arm,
             replicate=job.replicate,
             status=status,
-            cached=bool(artefact and artefact.reused),
+            # a skipped job was never given out, and a row counts from 1
             attempts=max(1, self.attempts[job.id]),
-            seconds=round(answer.seconds, 2) if answer else 0.0,
-            peak_memory_bytes=answer.peak_memory_bytes if answer else None,
+            **facts,
         )
-
-    # --- what is shown ----------------------------------------------------------------------------
 
     def _say(self, job: Job, answer: Answer) -> None:
         if self.quiet and answer.error is None:
             return
-        done = len(self.artefacts) + len(self.failures) + len(self.skipped)
+        settled = len(self.artefacts) + len(self.failures) + len(self.skipped)
         if answer.artefact is None:
-            what = f"failed: {answer.error}"
+            result = f"failed: {answer.error}"
         elif answer.artefact.reused:
-            what = "from the store"
+            result = "from the store"
         else:
-            what = f"{answer.seconds:.1f} s"
-        note(f"[{done}/{len(self.jobs)}] {job.title}: {what}{self.words_left('; ', ' left')}")
+            result = f"{answer.seconds:.1f} s"
+        remaining = self.words_left("; ", " left")
+        note(f"[{settled}/{len(self.jobs)}] {job.title}: {result}{remaining}")
 
     def seconds_to_do(self) -> dict[str, float]:
         """Expected seconds of each job that is not done; of running ones what is left."""
-        to_do = {
-            job.id: self.costs.expected_seconds(job)
-            for job in self.jobs
-            if not self._settled(job.id)
-        }
-        return {
-            job_id: max(0.05 * seconds, seconds - self.running.get(job_id, 0.0))
-            for job_id, seconds in to_do.items()
-        }
+        to_do = {}
+        for job in self.jobs:
+            if not self._settled(job.id):
+                seconds = self.costs.expected_seconds(job)
+                # one that takes longer than expected is never as good as done
+                to_do[job.id] = max(0.05 * seconds, seconds - self.running.get(job.id, 0.0))
+        return to_do
 
     def seconds_left(self) -> float:
         return time_needed(self.jobs, self.seconds_to_do(), self.workers)
@@ -211,22 +210,25 @@ class Schedule:
         arms.
         """
         elapsed = duration_words(time.monotonic() - started)
-        left = self.words_left(", ", " left") or ", measuring how long it takes"
-        table = Table(box=None, pad_edge=False)
-        for name, justify in (
-            ("stage", "left"),
-            ("done", "right"),
-            ("running", "left"),
-            ("failed", "right"),
-        ):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        remaining = self.words_left(", ", " left") or ", measuring how long it takes"
+        table = Table(
+            "stage",
+            Column("done", justify="right"),
+            "running",
+            Column("failed", justify="right"),
+            box=None,
+            pad_edge=False,
+        )
         running = dict(self.running)  # another thread draws
         for stage, jobs in by_stage(self.jobs).items():
-            done = sum(job.id in self.artefacts for job in jobs)
-            failed = sum(job.id in self.failures or job.id in self.skipped for job in jobs)
-            now = ", ".join(job.arm or job.detail or "yes" for job in jobs if job.id in running)
-            table.add_row(stage, f"{done}/{len(jobs)}", Text(now), str(failed) if failed else "")
-        return Group(Text(f"{title}: {elapsed} gone{left}"), table)
+            ids = [job.id for job in jobs]
+            finished = f"{len(self.artefacts.keys() & ids)}/{len(jobs)}"
+            arms = [job.arm or job.detail or "yes" for job in jobs if job.id in running]
+            # as Text, because a plan may name an arm with brackets, which are markup in a string
+            names = Text(", ".join(arms))
+            failures = sum(map(self._failed, ids))
+            table.add_row(stage, finished, names, str(failures or ""))
+        return Group(Text(f"{title}: {elapsed} gone{remaining}"), table)
 
 
 def time_needed(jobs: Jobs, seconds: Mapping[str, float], workers: int) -> float:
@@ -235,26 +237,28 @@ def time_needed(jobs: Jobs, seconds: Mapping[str, float], workers: int) -> float
 
     Neither less than the longest chain, nor than all work spread evenly.
     """
-    chain: dict[str, float] = {}
+    chains: dict[str, float] = {}  # that end with a job
     for job in jobs:  # inputs come first
-        before = max((chain[needed] for needed in job.inputs.values()), default=0.0)
-        chain[job.id] = before + seconds.get(job.id, 0.0)
-    return max(max(chain.values(), default=0.0), sum(seconds.values()) / max(1, workers))
+        before = max((chains[job_id] for job_id in job.inputs.values()), default=0.0)
+        chains[job.id] = before + seconds.get(job.id, 0.0)
+    longest = max(chains.values(), default=0.0)
+    evenly = sum(seconds.values()) / max(1, workers)
+    return max(longest, evenly)
 
 
 def longest_chains(jobs: Jobs, seconds: Mapping[str, float]) -> dict[str, float]:
     """Id -> seconds of the longest chain that begins with the job: what to start first."""
     dependants = jobs.dependants
     chains: dict[str, float] = {}
-    for job in reversed(list(jobs)):
-        chains[job.id] = seconds.get(job.id, 0.0) + max(
-            (chains[after] for after in dependants[job.id]), default=0.0
-        )
+    for job in reversed(list(jobs)):  # inputs come first, so from the end dependants do
+        after = max((chains[job_id] for job_id in dependants[job.id]), default=0.0)
+        chains[job.id] = seconds.get(job.id, 0.0) + after
     return chains
 
 
 def duration_words(seconds: float) -> str:
     """ "40 s", "about 7 min", "about 3.5 h"."""
+    # a unit is used up to one and a half of the next, so that "about" stays within a third
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -144,8 +144,8 @@ class Stage:
     def describe(self) -> dict[str, Any]:
         """The declaration as plain values, for lists and pages."""
         inputs = {
-            name: {"from": list(wanted.kinds), "optional": wanted.optional}
-            for name, wanted in self.inputs.items()
+            name: {"from": list(source.kinds), "optional": source.optional}
+            for name, source in self.inputs.items()
         }
         return {
             "stage": self.name,
@@ -167,6 +167,7 @@ class Stage:
             be its source. Whatever the hook `resolve` refuses.
         """
         artefacts = self._checked(inputs or {})
+        # TypeErrors: what a caller's code has wrong, not a user's settings
         if not isinstance(config, self.config):
             raise TypeError(
                 f"stage {self.name} takes a {self.config.__name__}, got a {type(config).__name__}"
@@ -181,7 +182,7 @@ class Stage:
                 resolved = function(self.resolve)(config, seed or 0, **artefacts)
         if isinstance(resolved, Artefact):
             return resolved
-        seeds = resolved.seeds
+        params, key_inputs, seeds = resolved.params, resolved.inputs, resolved.seeds
         if seeds is None:
             seeds = {"replicate": seed or 0} if self.seeded else {}
         return Call(
@@ -189,8 +190,9 @@ class Stage:
             config=resolved.config,
             arguments=artefacts,
             seed=seed or 0,
-            params=resolved.config if resolved.params is None else resolved.params,
-            inputs=artefacts if resolved.inputs is None else resolved.inputs,
+            # `is None`: no inputs, or no parameters, may be what the hook wants in the key
+            params=resolved.config if params is None else params,
+            inputs=artefacts if key_inputs is None else key_inputs,
             seeds=seeds,
         )
 
@@ -203,21 +205,18 @@ class Stage:
                 f"{', '.join(self.inputs)}"
             )
         artefacts: dict[str, Artefact] = {}
-        for name, wanted in self.inputs.items():
-            artefact = inputs.get(name)
+        for name, source in self.inputs.items():
+            artefact, kinds = inputs.get(name), " or ".join(source.kinds)
             if artefact is None:
-                if not wanted.optional:
-                    raise ConfigError(
-                        f"stage {self.name} needs its input {name!r}, a {' or '.join(wanted.kinds)}"
-                    )
-                continue
-            if artefact.stage not in wanted.kinds:
+                if not source.optional:
+                    raise ConfigError(f"stage {self.name} needs its input {name!r}, a {kinds}")
+            elif artefact.stage not in source.kinds:
                 raise ArtefactError(
-                    f"stage {self.name}: expected {' or '.join(wanted.kinds)} as {name!r}, got a "
-                    f"{artefact.stage}: "
+                    f"stage {self.name}: expected {kinds} as {name!r}, got a {artefact.stage}: "
                     f"{artefact.path}"
                 )
-            artefacts[name] = artefact
+            else:
+                artefacts[name] = artefact
         return artefacts
 
 
@@ -257,11 +256,9 @@ class Call:
 
     def team(self) -> Team | None:
         """The processes that build it together; None for one alone."""
-        return (
-            function(self.stage.team)()
-            if self.stage.team is not None and world_size() > 1
-            else None
-        )
+        if self.stage.team is None or world_size() <= 1:
+            return None
+        return function(self.stage.team)()
 
 
 def function(path: str) -> Callable[..., Any]:
@@ -271,11 +268,10 @@ def function(path: str) -> Callable[..., Any]:
         MachineError: it needs a package that is not installed.
     """
     module, _, name = path.partition(":")
+    # a stage that is only declared needs none of its packages; one that runs names what is missing
     with extras_named():
         return getattr(importlib.import_module(module), name)
 
-
-# --- all of them ----------------------------------------------------------------------------------
 
 FOLDERS = ("corpus", "datastore", "neighbours", "training", "evaluation")
 """The folders of this package that declare stages, each in its `stages.py`, in the order of the
@@ -291,8 +287,8 @@ def declare(stage: Stage) -> Stage:
     Raises:
         ValueError: another one has the name.
     """
-    known = _DECLARED.setdefault(stage.name, stage)
-    if known != stage:
+    # the same again is no error: a module that is imported under two names declares twice
+    if _DECLARED.setdefault(stage.name, stage) != stage:
         raise ValueError(f"two stages are called {stage.name!r}")
     return stage
 
@@ -303,13 +299,15 @@ def stages() -> dict[str, Stage]:
     Another package declares its stages in a module, and names that as an entry point of the group
     `chunkwise.stages`.
     """
+    # here, not at the top: those modules import this one
     for folder in FOLDERS:
         importlib.import_module(f"chunkwise.{folder}.stages")
     for entry_point in importlib.metadata.entry_points(group="chunkwise.stages"):
         entry_point.load()
 
-    def place(stage: Stage) -> int:
+    def order(stage: Stage) -> int:
         package, folder = stage.build.split(".")[:2]
         return FOLDERS.index(folder) if package == "chunkwise" else len(FOLDERS)
 
-    return {stage.name: stage for stage in sorted(_DECLARED.values(), key=place)}
+    # sorted, because the modules import each other and so declare in an order of their own
+    return {stage.name: stage for stage in sorted(_DECLARED.values(), key=order)}

@@ -8,8 +8,8 @@ Workers never outlive the study: they watch their parent and leave when it is go
 Ctrl-C is the parent's to handle. A worker that dies (out of memory, as a rule) is replaced, and its
 job is tried once more.
 
-Messages are tuples. To a worker: (job, inputs, threads). From it: ("event", ...) for progress, then
-("done", artefact, facts) or ("failed", error, traceback or None).
+Messages are tuples. To a worker: (job, inputs, threads). From it: ("event", event) for progress,
+then ("answer", artefact, error, traceback, peak memory in bytes), None for what does not apply.
 """
 
 from __future__ import annotations
@@ -63,14 +63,10 @@ def accelerators() -> int:
     """NVIDIA GPUs, counted without importing torch, which takes seconds."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
-    return len(
-        [
-            path
-            for path in Path("/dev").glob("nvidia[0-9]*")
-            if path.name.removeprefix("nvidia").isdigit()
-        ]
-    )
+        # -1 is how people write "none" here
+        return sum(name.strip() not in ("", "-1") for name in visible.split(","))
+    devices = Path("/dev").glob("nvidia[0-9]*")
+    return sum(device.name.removeprefix("nvidia").isdigit() for device in devices)
 
 
 def default_workers() -> int:
@@ -112,9 +108,8 @@ class Workers:
 
     def __init__(self, count: int, store: Store, *, threads: int) -> None:
         self.count, self.store, self.threads = count, store, threads
-        self._spawn = multiprocessing.get_context(
-            "spawn"
-        )  # a fork would carry along threads and locks
+        # a fork would carry along threads and locks
+        self._spawn = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> Workers:
@@ -126,6 +121,7 @@ class Workers:
         """End all workers at once. What they were building is swept from the store when it is next
         used.
         """
+        # all are killed before the first is waited for, so that they end at the same time
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -143,6 +139,7 @@ class Workers:
         )
         with _environment(worker_environment()), _uninterrupted():
             process.start()
+        # while this process holds the worker's end too, a dead worker's pipe never reports its end
         theirs.close()
         return _Worker(process, ours)
 
@@ -163,12 +160,12 @@ class Workers:
 
     def paces(self, mirror: progress.Mirror) -> dict[str, progress.Pace]:
         """Id of each running job -> how fast it goes, where it has said so."""
-        running = {
-            worker.job.id: mirror.pace(number)
-            for number, worker in enumerate(self._workers)
-            if worker.job is not None
-        }
-        return {job_id: pace for job_id, pace in running.items() if pace is not None}
+        paces = {}
+        for number, worker in enumerate(self._workers):
+            pace = mirror.pace(number)
+            if worker.job is not None and pace is not None:
+                paces[worker.job.id] = pace
+        return paces
 
     def give(self, job: Job, inputs: Mapping[str, Artefact]) -> None:
         """Hand a job to a free worker."""
@@ -179,28 +176,26 @@ class Workers:
 
     def answers(self, mirror: progress.Mirror, timeout_seconds: float) -> list[Answer]:
         """What came in, waiting at most so long; progress goes to `mirror`."""
-        found = []
+        answers = []
         ready = wait([worker.pipe for worker in self._workers], timeout_seconds)
         for number, worker in enumerate(self._workers):
             if worker.pipe not in ready:
                 continue
             try:
-                message = worker.pipe.recv()
+                kind, *facts = worker.pipe.recv()
             except (EOFError, OSError):
-                found += self._replace(number, worker)
+                answers += self._replace(number, worker)
                 continue
-            if message[0] == "event":
-                mirror.show(number, message[1])
+            if kind == "event":
+                mirror.show(number, *facts)
                 continue
             mirror.close(number)
             job, worker.job = worker.job, None
             assert job is not None
+            artefact, error, trace, peak_memory_bytes = facts
             seconds = time.monotonic() - worker.started
-            if message[0] == "done":
-                found.append(Answer(job, message[1], None, None, seconds, message[2]))
-            else:
-                found.append(Answer(job, None, message[1], message[2], seconds, message[3]))
-        return found
+            answers.append(Answer(job, artefact, error, trace, seconds, peak_memory_bytes))
+        return answers
 
     def _replace(self, number: int, worker: _Worker) -> list[Answer]:
         """A worker is gone: start another, and report its job as failed."""
@@ -209,18 +204,12 @@ class Workers:
         self._workers[number] = self._start(number)
         if worker.job is None:
             return []
-        how = worker.process.exitcode
-        cause = (
-            "it was killed; the machine may be out of memory"
-            if how == -signal.SIGKILL
-            else f"exit code {how}"
-        )
+        cause = f"exit code {worker.process.exitcode}"
+        if worker.process.exitcode == -signal.SIGKILL:  # as a kernel without memory sends it
+            cause = "it was killed; the machine may be out of memory"
         error = ChunkwiseError(f"the worker process of {worker.job.title} died: {cause}")
-        return [
-            Answer(
-                worker.job, None, error, None, time.monotonic() - worker.started, None, died=True
-            )
-        ]
+        seconds = time.monotonic() - worker.started
+        return [Answer(worker.job, None, error, None, seconds, None, died=True)]
 
 
 @contextlib.contextmanager
@@ -228,6 +217,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Environment of the processes that are started inside; libraries read theirs when they are
     loaded.
     """
+    # a process is started with the variables of this one; multiprocessing takes no others
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -250,18 +240,13 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# --- in the worker --------------------------------------------------------------------------------
-
-
 def _work(pipe: Connection, root: str, number: int) -> None:
-    """The life of a worker."""
+    """The life of a worker; this runs in its process."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    gpus = accelerators()
-    if gpus:
-        names = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))).split(
-            ","
-        )
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[number % gpus]
+    if gpus := accelerators():
+        # before CUDA starts in this process, which reads the variable once
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number % gpus]
     lock = threading.Lock()  # progress may come from several threads
 
     def send(*message: Any) -> None:
@@ -279,21 +264,23 @@ def _work(pipe: Connection, root: str, number: int) -> None:
             return
         try:
             artefact = job.perform(inputs, store, threads=threads)
-            send("done", artefact, _peak_memory_bytes())
+            send("answer", artefact, None, None, _peak_memory_bytes())
         except ChunkwiseError as error:
-            send("failed", error, None, _peak_memory_bytes())
+            send("answer", None, error, None, _peak_memory_bytes())
         except Exception as error:  # a fault of ours, or of a library: the other arms go on
-            first = str(error).splitlines()[0] if str(error) else ""
-            known = ChunkwiseError(f"{type(error).__name__}: {first}".rstrip(": "))
-            send("failed", known, traceback.format_exc(), _peak_memory_bytes())
+            # as text: an exception of a library may not survive the pipe
+            first_line = next(iter(str(error).splitlines()), "")
+            failure = ChunkwiseError(f"{type(error).__name__}: {first_line}".rstrip(": "))
+            send("answer", None, failure, traceback.format_exc(), _peak_memory_bytes())
 
 
 def _without_bars() -> None:
     """No progress bars of libraries. Their lock would be a named semaphore, which a killed process
     leaves behind.
     """
+    # before the import, which reads it, and before any library imports tqdm
     os.environ["TQDM_DISABLE"] = "1"
-    import tqdm  # reads the variable
+    import tqdm
 
     tqdm.tqdm.set_lock(threading.RLock())
 
@@ -308,6 +295,7 @@ def _leave_with_parent() -> None:
 def _peak_memory_bytes() -> int:
     """Largest resident size of this worker so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes here, Linux kilobytes
     return peak if sys.platform == "darwin" else 1024 * peak
 
 

@@ -16,7 +16,7 @@ What settings and tensors mean is `megatron`'s business; here they are names and
 import argparse
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from chunkwise.core.io import digest_file
 from chunkwise.core.progress import track
 
 FILE_NAMES = ("model_optim_rng.pt", "model_rng.pt")
+# the second one where the optimizer has files of its own
 LATEST = "latest_checkpointed_iteration.txt"
+WHICH_FOLDER = f"give the folder that holds {LATEST}, or the iteration's own"
 DEEPEST = 8
 """Dictionaries inside dictionaries that are followed; Megatron's are 4 deep, and a pickle may hold
 itself.
@@ -41,6 +43,7 @@ class _Inert:
     does nothing.
     """
 
+    # unpickling calls these three with whatever stands in the file
     def __new__(cls, *args: Any) -> "_Inert":
         return super().__new__(cls)
 
@@ -51,6 +54,7 @@ class _Inert:
         pass
 
 
+# the enums have moved with Megatron's versions
 ENUMS = tuple(
     f"megatron.{module}.{name}"
     for module in (
@@ -105,7 +109,7 @@ class Weight:
     def shape_on(self, ranks: int) -> tuple[int, ...]:
         """The shape of one rank's piece."""
         return tuple(
-            size // ranks if place == self.split else size for place, size in enumerate(self.shape)
+            size // ranks if dim == self.split else size for dim, size in enumerate(self.shape)
         )
 
     def merge(self, pieces: list[Tensor]) -> Tensor:
@@ -114,6 +118,7 @@ class Weight:
             return pieces[0]
         if self.parts == 1:
             return torch.cat(pieces, dim=self.split)
+        # each rank holds its piece of gate over its piece of up: all of gate comes first
         halves = [piece.chunk(self.parts, dim=self.split) for piece in pieces]
         return torch.cat(
             [half[part] for part in range(self.parts) for half in halves], dim=self.split
@@ -155,57 +160,59 @@ class Checkpoint:
         for name, weight in expected.items():
             pieces = [tensors[name] for tensors in self.ranks]
             if weight.split is None:
-                for rank, piece in enumerate(pieces[1:], start=1):
-                    if not torch.equal(piece, pieces[0]):
-                        raise MismatchError(
-                            f"{name}: expected the same values on all ranks, rank {rank} has "
-                            "others than rank 0 (they "
-                            f"differ by up to "
-                            f"{(piece.float() - pieces[0].float()).abs().max():.3g})",
-                            hint=(
-                                "the shards are of different checkpoints, or one was changed; "
-                                "fetch them again"
-                            ),
-                        )
+                _require_equal(name, pieces)
             yield name, weight.merge(pieces)
+
+    def _by_rank(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        """(what a message says of the rank, its tensors)."""
+        for rank, tensors in enumerate(self.ranks):
+            yield f" on rank {rank}" if len(self.ranks) > 1 else "", tensors
 
     def _check_names(self, expected: Mapping[str, Weight]) -> None:
         problems = []
-        for rank, tensors in enumerate(self.ranks):
-            where = f" on rank {rank}" if len(self.ranks) > 1 else ""
-            missing, unknown = (
-                sorted(expected.keys() - tensors.keys()),
-                sorted(tensors.keys() - expected.keys()),
-            )
-            if missing:
-                problems.append(f"missing{where}: {', '.join(missing)}")
-            if unknown:
-                problems.append(f"not expected{where}: {', '.join(unknown)}")
+        for on_rank, tensors in self._by_rank():
+            if missing := sorted(expected.keys() - tensors.keys()):
+                problems.append(f"missing{on_rank}: {', '.join(missing)}")
+            if unknown := sorted(tensors.keys() - expected.keys()):
+                problems.append(f"not expected{on_rank}: {', '.join(unknown)}")
         if problems:
             raise InputError(
                 "the checkpoint's weights are not those that its settings ask for; "
                 + "; ".join(problems),
-                hint=(
-                    "an unknown weight would be left out of what the model computes, so nothing "
-                    "was imported"
-                ),
+                hint="an unknown weight would be left out of what the model computes, so nothing "
+                "was imported",
             )
 
     def _check_shapes(self, expected: Mapping[str, Weight]) -> None:
-        ranks = len(self.ranks)
-        wrong = [
-            f"{name}{f' on rank {rank}' if ranks > 1 else ''}: expected "
-            f"{list(weight.shape_on(ranks))}, "
-            f"got {list(tensors[name].shape)}"
-            for rank, tensors in enumerate(self.ranks)
-            for name, weight in expected.items()
-            if tensors[name].shape != weight.shape_on(ranks)
-        ]
-        if wrong:
+        problems = []
+        for on_rank, tensors in self._by_rank():
+            for name, weight in expected.items():
+                wanted_shape, shape = weight.shape_on(len(self.ranks)), tensors[name].shape
+                if shape != wanted_shape:
+                    problems.append(
+                        f"{name}{on_rank}: expected {list(wanted_shape)}, got {list(shape)}"
+                    )
+        if problems:
             raise ShapeError(
-                f"the checkpoint's weights do not have the sizes of its settings; "
-                f"{'; '.join(wrong)}",
+                "the checkpoint's weights do not have the sizes of its settings; "
+                + "; ".join(problems),
                 hint="settings and weights are of different checkpoints; fetch them again",
+            )
+
+
+def _require_equal(name: str, pieces: list[Tensor]) -> None:
+    """Refuse a weight that each rank holds whole, and not the same."""
+    first, *others = pieces
+    # without rank 0: NaN does not equal itself, and is another error than this one
+    for rank, piece in enumerate(others, start=1):
+        if not torch.equal(piece, first):
+            # in float32, because a small difference of two float16 is rounded away
+            difference = (piece.float() - first.float()).abs().max()
+            raise MismatchError(
+                f"{name}: expected the same values on all ranks, rank {rank} has others than rank "
+                f"0 (they differ by up to {difference:.3g})",
+                hint="the shards are of different checkpoints, or one was changed; fetch them "
+                "again",
             )
 
 
@@ -229,32 +236,28 @@ def read_checkpoint(path: Path | str, decisive: tuple[str, ...]) -> Checkpoint:
     with track("read checkpoint", total=len(files), unit="files") as advance:
         for file in files:
             content = _contents(file)
+            # before the digest, which reads all of the file
             _check_ranks(content, file, files, path)
             contents.append(content)
-            sources.append(
-                SourceFile(
-                    file.relative_to(root).as_posix(), file.stat().st_size, digest_file(file)
-                )
-            )
+            name = file.relative_to(root).as_posix()
+            sources.append(SourceFile(name, file.stat().st_size, digest_file(file)))
             advance()
     _check_agreement(contents, decisive)
     first = contents[0]
-    tensors = tuple(
+    ranks = [
         _tensors(content["model"], file) for content, file in zip(contents, files, strict=True)
-    )
+    ]
     version, iteration = first.get("checkpoint_version"), first.get("iteration")
+    # without a version it is older than 2, which `derive` refuses; True is no version
+    if type(version) not in (int, float):
+        version = 0.0
     return Checkpoint(
-        vars(first["args"]),
-        iteration if type(iteration) is int else None,
-        float(version)
-        if isinstance(version, int | float) and not isinstance(version, bool)
-        else 0.0,
-        tuple(sources),
-        tensors,
+        settings=vars(first["args"]),
+        iteration=iteration if type(iteration) is int else None,
+        version=float(version or 0.0),
+        files=tuple(sources),
+        ranks=tuple(ranks),
     )
-
-
-# ---- which files ----
 
 
 def find_files(path: Path) -> list[Path]:
@@ -269,6 +272,7 @@ def find_files(path: Path) -> list[Path]:
         raise InputError(
             f"{path}: expected a Megatron checkpoint, got nothing", hint="check the path"
         )
+    # an iteration's own folder, or else the one above, which names the iteration
     folder = path
     ranks = _rank_folders(folder)
     if not ranks:
@@ -278,25 +282,22 @@ def find_files(path: Path) -> list[Path]:
         raise InputError(
             f"{folder}: expected folders mp_rank_00, mp_rank_01, ... of a Megatron checkpoint, got "
             "none",
-            hint=(
-                "give the folder that holds latest_checkpointed_iteration.txt, or the iteration's "
-                "own"
-            ),
+            hint=WHICH_FOLDER,
         )
-    missing = [rank for rank in range(max(ranks) + 1) if rank not in ranks]
-    files = {}
-    for rank, below in sorted(ranks.items()):
-        found = [below / name for name in FILE_NAMES if (below / name).is_file()]
-        if found:
-            files[rank] = found[0]
-        else:
+    files, missing = [], []
+    for rank in range(max(ranks) + 1):
+        candidates = [ranks[rank] / name for name in FILE_NAMES if rank in ranks]
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if file is None:
             missing.append(rank)
+        else:
+            files.append(file)
     if missing:
-        raise InputError(_missing_ranks(sorted(missing), folder), hint="fetch them too")
-    return list(files.values())
+        raise InputError(_missing_ranks(missing, folder), hint="fetch them too")
+    return files
 
 
-def _missing_ranks(ranks: list[int], folder: Path) -> str:
+def _missing_ranks(ranks: Iterable[int], folder: Path) -> str:
     names = ", ".join(f"mp_rank_{rank:02d}/{FILE_NAMES[0]}" for rank in ranks)
     return f"{folder}: expected a file for each tensor-parallel rank, missing are {names}"
 
@@ -308,10 +309,7 @@ def _latest(path: Path) -> Path:
         raise InputError(
             f"{path}: expected a Megatron checkpoint ({LATEST}, or folders mp_rank_00, ...), got "
             "neither",
-            hint=(
-                "give the folder that holds latest_checkpointed_iteration.txt, or the iteration's "
-                "own"
-            ),
+            hint=WHICH_FOLDER,
         )
     content = latest.read_bytes()[:100].decode("utf-8", "replace").strip()
     if content == "release":
@@ -324,26 +322,23 @@ def _latest(path: Path) -> Path:
 def _rank_folders(folder: Path) -> dict[int, Path]:
     """Tensor-parallel rank -> its folder."""
     ranks: dict[int, Path] = {}
-    later = []
+    stages = []  # of a pipeline, but for the first one
     for below in sorted(folder.glob("mp_rank_*")):
-        found = re.fullmatch(r"mp_rank_([0-9]{2,4})(?:_([0-9]{3,4}))?", below.name)
-        if found is None or not below.is_dir():
+        match = re.fullmatch(r"mp_rank_([0-9]{2,4})(?:_([0-9]{3,4}))?", below.name)
+        if match is None or not below.is_dir():
             continue
-        if int(found[2] or 0):
-            later.append(below.name)
+        if int(match[2] or 0):
+            stages.append(below.name)
         else:
-            ranks[int(found[1])] = below
-    if later:
+            ranks[int(match[1])] = below
+    if stages:
+        names = ", ".join(stages[:3] + ["..."] * (len(stages) > 3))
         raise InputError(
             f"{folder}: expected the whole model on each tensor-parallel rank, got pipeline stages "
-            f"({', '.join(later[:3])}{', ...' if len(later) > 3 else ''}); Megatron's Retro has no "
-            "pipeline",
+            f"({names}); Megatron's Retro has no pipeline",
             hint="this is another model's checkpoint",
         )
     return ranks
-
-
-# ---- what a file holds ----
 
 
 def _contents(file: Path) -> dict[str, Any]:
@@ -353,18 +348,15 @@ def _contents(file: Path) -> dict[str, Any]:
     if not isinstance(model, dict):
         raise InputError(
             f"{file}: expected a Megatron checkpoint with 'args' and 'model', got {_kind(content)}",
-            hint=(
-                "a virtual pipeline's 'model0', an optimizer's file or another library's "
-                "checkpoint is none"
-            ),
+            hint="a virtual pipeline's 'model0', an optimizer's file or another library's "
+            "checkpoint is none",
         )
-    if not isinstance(content.get("args"), argparse.Namespace):
+    args = content.get("args")
+    if not isinstance(args, argparse.Namespace):
         raise InputError(
-            f"{file}: expected Megatron's settings under 'args', got {_kind(content.get('args'))}",
-            hint=(
-                "without them nobody knows what the weights mean; Megatron has saved them since "
-                "2019"
-            ),
+            f"{file}: expected Megatron's settings under 'args', got {_kind(args)}",
+            hint="without them nobody knows what the weights mean; Megatron has saved them since "
+            "2019",
         )
     return content
 
@@ -382,38 +374,32 @@ def _unpickled(file: Path) -> Any:
         raise InputError(
             f"{file}: expected a zip file as torch.save writes it, got other bytes; a bare pickle "
             "is not read",
-            hint=(
-                "the file is damaged, or of torch before 1.6: load and save it there if you trust "
-                "it"
-            ),
+            hint="the file is damaged, or of torch before 1.6: load and save it there if you trust "
+            "it",
         )
     try:
         with torch.serialization.safe_globals(ALLOWED):
+            # torch.load refuses such names too, but one at a time, and after reading up to it
             refused = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(file)))
             if refused:
                 raise InputError(
                     f"{file}: refused, nothing of it was executed: beside tensors, plain data and "
-                    "Megatron's enums its "
-                    f"pickle names {', '.join(refused)}",
-                    hint=(
-                        "do not load it anywhere if you did not expect this; else keep only 'args' "
-                        "and 'model' in it"
-                    ),
+                    f"Megatron's enums its pickle names {', '.join(refused)}",
+                    hint="do not load it anywhere if you did not expect this; else keep only "
+                    "'args' and 'model' in it",
                 )
             return torch.load(str(file), map_location="cpu", weights_only=True, mmap=True)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever bytes that were made to mislead a parser lead it to
         reason = " ".join(str(error).split())[:200]
-        whole = zipfile.is_zipfile(file)
-        what = (
-            "its pickle cannot be read as tensors and plain data"
-            if whole
-            else "truncated or damaged"
-        )
+        problem, hint = "truncated or damaged", "fetch it again"
+        # the list of a zip file is at its end: where it is there, the file is not cut short
+        if zipfile.is_zipfile(file):
+            problem = "its pickle cannot be read as tensors and plain data"
+            hint = "refused, nothing of it was executed"
         raise InputError(
-            f"{file}: {what} ({type(error).__name__}: {reason})",
-            hint="refused, nothing of it was executed" if whole else "fetch it again",
+            f"{file}: {problem} ({type(error).__name__}: {reason})", hint=hint
         ) from None
 
 
@@ -426,16 +412,15 @@ def _check_ranks(content: dict[str, Any], file: Path, files: list[Path], path: P
         )
     if ranks == len(files):
         return
+    # one rank's matrices are pieces, of which no model can be made
     if path.is_file():
         raise InputError(
             f"{path} is one of {ranks} tensor-parallel shards",
             hint="give the folder above, with all mp_rank_ folders",
         )
     if ranks > len(files):
-        raise InputError(
-            _missing_ranks(list(range(len(files), ranks)), file.parent.parent),
-            hint="fetch them too",
-        )
+        missing = _missing_ranks(range(len(files), ranks), file.parent.parent)
+        raise InputError(missing, hint="fetch them too")
     raise MismatchError(
         f"{file}: its tensor_model_parallel_size is {ranks}, and there are {len(files)} mp_rank_ "
         "folders",
@@ -445,22 +430,23 @@ def _check_ranks(content: dict[str, Any], file: Path, files: list[Path], path: P
 
 def _check_agreement(contents: list[dict[str, Any]], decisive: tuple[str, ...]) -> None:
     """That all ranks are of one checkpoint."""
-    first, differing = contents[0], []
-    for rank, other in enumerate(contents[1:], start=1):
-        pairs = [("iteration", first.get("iteration"), other.get("iteration"))]
-        pairs += [
-            ("checkpoint_version", first.get("checkpoint_version"), other.get("checkpoint_version"))
-        ]
-        mine, theirs = vars(first["args"]), vars(other["args"])
-        pairs += [(name, mine.get(name), theirs.get(name)) for name in decisive]
-        differing += [
-            f"{name} is {_kind(mine)} on rank 0 and {_kind(theirs)} on rank {rank}"
-            for name, mine, theirs in pairs
-            if type(mine) is not type(theirs) or (is_plain(mine) and mine != theirs)
-        ]
-    if differing:
+    facts = [
+        {name: content.get(name) for name in ("iteration", "checkpoint_version")}
+        | {name: getattr(content["args"], name, None) for name in decisive}
+        for content in contents
+    ]
+    differences = []
+    for rank, others in enumerate(facts[1:], start=1):
+        for name, value in facts[0].items():
+            other = others[name]
+            # values that are not plain are stand-ins, and no two of these are equal
+            if type(value) is not type(other) or (is_plain(value) and value != other):
+                differences.append(
+                    f"{name} is {_kind(value)} on rank 0 and {_kind(other)} on rank {rank}"
+                )
+    if differences:
         raise MismatchError(
-            f"the shards are not of one checkpoint: {'; '.join(differing)}",
+            f"the shards are not of one checkpoint: {'; '.join(differences)}",
             hint="fetch all ranks of one iteration",
         )
 
@@ -471,56 +457,55 @@ def _tensors(model: dict[str, Any], file: Path) -> dict[str, Tensor]:
 
     Older versions spelt `layernorm` for `norm` and `.attention.` for `.self_attention.`.
     """
-    found: dict[str, Tensor] = {}
-    wrong = []
+    tensors: dict[str, Tensor] = {}
+    problems = []
     for name, value in _leaves(model):
-        if name.rpartition(".")[2] == "_extra_state" and (
-            value is None or isinstance(value, _Inert)
-        ):
+        if name.rpartition(".")[2] == "_extra_state" and isinstance(value, _Inert | None):
             continue
         name = re.sub(
             r"\b(input|post_attention|post_inter_attention|final)_layernorm\.", r"\1_norm.", name
         )
         name = name.replace(".attention.", ".self_attention.")
-        if name in found:
-            wrong.append(f"{name} stands twice, in an old and a new spelling")
-        elif (
-            type(value) is not Tensor
-            or value.layout != torch.strided
-            or not value.is_floating_point()
-        ):
-            wrong.append(f"{name} is {_kind(value)}")
+        if name in tensors:
+            problems.append(f"{name} stands twice, in an old and a new spelling")
+        # by type: a subclass may compute something else when it is read
+        elif type(value) is Tensor and value.layout == torch.strided and value.is_floating_point():
+            tensors[name] = value
         else:
-            found[name] = value
-    if wrong:
+            problems.append(f"{name} is {_kind(value)}")
+    if problems:
         raise InputError(
-            f"{file}: expected floating-point tensors under 'model'; {'; '.join(wrong)}"
+            f"{file}: expected floating-point tensors under 'model'; {'; '.join(problems)}"
         )
-    return found
+    return tensors
 
 
 def _leaves(
-    tree: dict[Any, Any], above: str = "", seen: frozenset[int] = frozenset()
+    tree: dict[Any, Any], above: str = "", ancestors: frozenset[int] = frozenset()
 ) -> Iterator[tuple[str, Any]]:
     """(name, value) of what nested dictionaries end in; one that holds itself, or is too deep, is
     such an end.
     """
-    seen = seen | {id(tree)}
+    # only those above: the same dictionary in two places is no cycle
+    ancestors = ancestors | {id(tree)}
     for key, value in tree.items():
         name = f"{above}{key}"
-        if isinstance(value, dict) and id(value) not in seen and len(seen) < DEEPEST:
-            yield from _leaves(value, f"{name}.", seen)
+        nested = isinstance(value, dict) and id(value) not in ancestors
+        if nested and len(ancestors) < DEEPEST:
+            yield from _leaves(value, f"{name}.", ancestors)
         else:
             yield name, value
 
 
 def is_plain(value: Any) -> bool:
     """True for None, numbers and text."""
+    # by type: a member of an IntEnum is an int too
     return value is None or type(value) in (bool, int, float, str)
 
 
 def _kind(value: Any) -> str:
     """A value in a message: itself where that is short."""
+    # cut, because a file may hold anything: a text of megabytes, a thousand keys
     if isinstance(value, dict):
         return "a dictionary of " + (", ".join(sorted(map(str, value))[:12]) or "nothing")
     if isinstance(value, Tensor):

@@ -12,6 +12,7 @@ few fields changed, path -> value, and nothing else.
 import copy
 from collections.abc import Iterable, Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -65,9 +66,9 @@ class LeftOut(Config):
 
     def means(self, value: Any) -> bool:
         """Whether an arm with this value of the setting is left out."""
-        return self.values is None or any(
-            type(one) is type(value) and one == value for one in self.values
-        )
+        # With the type, because in Python 1 == True == 1.0.
+        options = [(type(option), option) for option in self.values or ()]
+        return self.values is None or (type(value), value) in options
 
 
 class Profile(Config):
@@ -143,32 +144,31 @@ class Profile(Config):
                 "give `base` (a decoder to train) or `pretrained` (one to start from), one of them"
             )
         chunk_tokens = self.retrofit.retro.chunk_tokens
+        row_tokens = self.training_text.sequence_tokens
         if chunk_tokens != self.datastore.chunk_tokens:
             raise ValueError(
                 f"retrofit.retro.chunk_tokens {chunk_tokens} differs from datastore.chunk_tokens "
                 f"{self.datastore.chunk_tokens}; neighbours would not be whole chunks"
             )
-        if self.training_text.sequence_tokens % chunk_tokens:
+        if row_tokens % chunk_tokens:
             raise ValueError(
-                f"training_text.sequence_tokens {self.training_text.sequence_tokens} is not a "
-                "multiple of "
+                f"training_text.sequence_tokens {row_tokens} is not a multiple of "
                 f"datastore.chunk_tokens {chunk_tokens}"
             )
-        # A training that is given in tokens has a number of steps only with the rows: say it now,
-        # not in the run.
-        steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
-        self.retrofit.made_neighbours.require_within(steps)
-        self.retrofit.require_reading(self.training_text.sequence_tokens)
+        # The retrofit's own validation cannot check this: a budget in tokens becomes a number of
+        # steps only with the rows.
+        self.retrofit.made_neighbours.require_within(self.retrofit.train.steps_for(row_tokens))
+        self.retrofit.require_reading(row_tokens)
         for metric in (*self.metrics, *self.thresholds):
             if metric not in METRICS:
                 raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
         for path in DECIDED_PER_CALL:
             section, field = path.split(".")
+            # Against the default, not against being set: a dumped profile sets every field.
             config = getattr(self, section)
-            if (
-                config is not None
-                and getattr(config, field) != type(config).model_fields[field].default
-            ):
+            if config is None:
+                continue
+            if getattr(config, field) != type(config).model_fields[field].default:
                 raise ValueError(
                     f"{path} is set by arm and replicate, not by a profile; leave it out"
                 )
@@ -180,12 +180,12 @@ class Profile(Config):
         Raises:
             ConfigError: there is no such field.
         """
-        here: Any = self.model_dump(mode="json")
+        value: Any = self.model_dump(mode="json")
         for part in path.split("."):
-            if not isinstance(here, Mapping) or part not in here:
+            if not isinstance(value, Mapping) or part not in value:
                 raise ConfigError(f"profile {self.name} has no field {path!r}")
-            here = here[part]
-        return here
+            value = value[part]
+        return value
 
     def changed(self, changes: Mapping[str, Any], where: str | None = None) -> "Profile":
         """The profile with some fields changed, checked as a whole.
@@ -195,11 +195,13 @@ class Profile(Config):
         """
         values = self.model_dump(mode="json")
         for path, value in changes.items():
-            self.value(path)
-            here, parts = values, path.split(".")
-            for part in parts[:-1]:
-                here = here[part]
-            here[parts[-1]] = copy.deepcopy(value)
+            self.value(path)  # refuses a field that does not exist
+            *parents, name = path.split(".")
+            section = values
+            for parent in parents:
+                section = section[parent]
+            # A copy: a later path may lie inside this value, which belongs to the caller.
+            section[name] = copy.deepcopy(value)
         return Profile.parse(values, where=where or f"profile {self.name}, changed")
 
     @property
@@ -209,16 +211,17 @@ class Profile(Config):
         for source in self.corpus.sources:
             if source.kind != "python":
                 labels.append(source.source or source.kind)
+            elif source.label == "kind":
+                labels += source.python_kinds
             else:
-                labels += source.python_kinds if source.label == "kind" else source.packages
+                labels += source.packages
         return tuple(dict.fromkeys(labels))
 
     def metric(self, metric_id: str) -> Metric:
         """The metric with this profile's threshold."""
         metric = METRICS[metric_id]
-        return metric.model_copy(
-            update={"threshold": self.thresholds.get(metric_id, metric.threshold)}
-        )
+        threshold = self.thresholds.get(metric_id, metric.threshold)
+        return metric.model_copy(update={"threshold": threshold})
 
     # What each stage is given. `view` is the arm's in training only where the experiment is
     # `retrain`.
@@ -230,9 +233,6 @@ class Profile(Config):
         """
         return self.training_text.model_copy(update={"split": "valid", "max_tokens": None})
 
-    def retrofit_config(self, view: ViewConfig | None = None) -> RetrofitConfig:
-        return self.retrofit.model_copy(update={"view": view or self.whole_view})
-
     @property
     def used(self) -> "Profile":
         """The profile without the settings of the retrofit that its training does not use: equal
@@ -241,21 +241,16 @@ class Profile(Config):
         steps = self.retrofit.train.steps_for(self.training_text.sequence_tokens)
         return self.model_copy(update={"retrofit": self.retrofit.used(steps)})
 
+    def retrofit_config(self, view: ViewConfig | None = None) -> RetrofitConfig:
+        return self.retrofit.model_copy(update={"view": view or self.whole_view})
+
     def twin_config(self) -> TwinConfig:
         retrofit = self.retrofit
-        if self.mechanism == "wider":  # its own weights are what is wider
+        if self.mechanism == "wider":
+            # What is wider are its own weights: neither frozen nor updated at low rank.
             return TwinConfig(as_large_as=retrofit.retro, train=retrofit.train)
         return TwinConfig(
             freeze_backbone=retrofit.freeze_backbone, lora=retrofit.lora, train=retrofit.train
-        )
-
-    @property
-    def neighbours_read(self) -> int:
-        """k at evaluation."""
-        return (
-            self.retrofit.retro.neighbours
-            if self.evaluation_neighbours is None
-            else self.evaluation_neighbours
         )
 
     def in_prompt_config(self, view: ViewConfig | None = None) -> InPromptConfig:
@@ -268,17 +263,27 @@ class Profile(Config):
         )
 
     def instruct_config(self, view: ViewConfig | None = None) -> InstructConfig | None:
+        if self.instruct is None:
+            return None
         retro = self.retrofit.retro
-        given = {
+        changes = {
             "view": view or self.whole_view,
             "chunk_tokens": retro.chunk_tokens,
             "neighbours": retro.neighbours,
         }
-        return None if self.instruct is None else self.instruct.model_copy(update=given)
+        return self.instruct.model_copy(update=changes)
+
+    @property
+    def neighbours_read(self) -> int:
+        """k at evaluation."""
+        if self.evaluation_neighbours is not None:  # 0 is a number too
+            return self.evaluation_neighbours
+        return self.retrofit.retro.neighbours
 
     @property
     def whole_view(self) -> ViewConfig | None:
         """The baseline's view, None where that is the whole datastore."""
+        # Not the empty view: it means the same, and would be another job.
         return None if self.view == ViewConfig() else self.view
 
 
@@ -297,12 +302,19 @@ def load_named(folder: str, name: Path | str, kind: str) -> dict[str, Any]:
     """The YAML mapping of a file, or of the packaged one of this name."""
     if Path(name).suffix in (".yaml", ".yml"):
         return load_yaml(name)
+    files = packaged_files(folder, ".yaml")
+    if str(name) not in files:
+        raise ConfigError(
+            f"no {kind} {str(name)!r}; packaged: {', '.join(files)}",
+            hint=f"or give a file: my_{kind}.yaml",
+        )
+    return parse_yaml(files[str(name)].read_text(encoding="utf-8"), f"{kind} {name}")
+
+
+def packaged_files(folder: str, suffix: str) -> dict[str, Traversable]:
+    """The packaged files of a folder by their names without the suffix, in order."""
     packaged = resources.files("chunkwise") / folder
     files = packaged.iterdir() if packaged.is_dir() else ()
-    known = sorted(
-        entry.name.removesuffix(".yaml") for entry in files if entry.name.endswith(".yaml")
-    )
-    if str(name) not in known:
-        hint = f"or give a file: my_{kind}.yaml"
-        raise ConfigError(f"no {kind} {str(name)!r}; packaged: {', '.join(known)}", hint=hint)
-    return parse_yaml((packaged / f"{name}.yaml").read_text(encoding="utf-8"), f"{kind} {name}")
+    # Resources may come in any order, and messages list these names.
+    names = {file.name.removesuffix(suffix): file for file in files if file.name.endswith(suffix)}
+    return dict(sorted(names.items()))

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 
 import yaml
@@ -35,7 +34,6 @@ from chunkwise.core.io import machine_errors, read_json, write_json
 from chunkwise.core.progress import display, note
 from chunkwise.core.provenance import code_facts
 from chunkwise.core.store import Artefact, Store
-from chunkwise.graph.jobs import Jobs
 from chunkwise.graph.schedule import Schedule, duration_words
 from chunkwise.graph.workers import Workers, accelerators, available_cores, default_workers
 from chunkwise.lab.measure.collect import Outcome, baseline_is_there, collect
@@ -43,7 +41,7 @@ from chunkwise.lab.measure.results import RunLog
 from chunkwise.lab.measure.table import CSV, PARQUET
 from chunkwise.lab.plan import read as plans
 from chunkwise.lab.plan.document import PlanDocument
-from chunkwise.lab.profile import Profile, load_profile
+from chunkwise.lab.profile import Profile, load_profile, packaged_files
 from chunkwise.lab.report.write import Report, load_report, write_report
 from chunkwise.lab.resolve.arms import load_overrides, mark_infeasible, resolve
 from chunkwise.lab.resolve.resolution import Resolution
@@ -52,6 +50,7 @@ from chunkwise.lab.study.dry_run import print_dry_run
 from chunkwise.lab.study.study import RETRO, Study, plan_study, retro_neighbours
 from chunkwise.lab.terms import FULL
 
+# What a run may write over; a folder with anything else is refused.
 OURS = (
     "report.html",
     "report.md",
@@ -86,7 +85,7 @@ def ablate(
         out: gets report.html, report.md, report.json, figures/, measurements.parquet and .csv,
             resolution.json and study.json (jobs and keys).
         overrides: answers to what the resolver cannot know (YAML).
-        strict: refuse a plan of which something is not resolved.
+        strict: refuse a plan that is not resolved in full.
         dry_run: print what would be done and how long it would take to stdout; train nothing, write
             nothing to `out`.
         workers: processes; default one a core, or one a GPU. No result depends on it.
@@ -94,7 +93,7 @@ def ablate(
         command: what a reader types to run this again; default: the plan and the profile by name.
 
     Returns:
-        0 done; 3 a report exists, and something of the plan was not resolved or some job failed.
+        0 done; 3 a report exists, but a part of the plan was not resolved, or a job failed.
 
     Raises:
         ChunkwiseError: no report could be made; the message says why.
@@ -107,65 +106,19 @@ def ablate(
     document, plan_text = open_plan(plan)
     answers = load_overrides(overrides) if overrides else None
     resolution = resolve(document, profile, overrides=answers)
-    unread = [
-        f"line {remark.line}: {remark.message}"
-        for remark in document.diagnostics
-        if remark.severity == "error"
-    ]
-    if strict and unread:
-        raise PlanError(
-            f"part of the plan could not be parsed: {'; '.join(unread)}",
-            hint="fix it, or drop --strict",
-        )
-    for remark in unread:
-        note(f"not read: {plan}, {remark}")
+    _report_unread(document, plan, strict)
     _require_some(resolution, strict)
     study = plan_study(profile, resolution)
     count = workers or default_workers()
     if dry_run:
         print_dry_run(study, store, count)
         return PARTLY if resolution.exit_code or document.exit_code else DONE
-
+    # Only now: a dry run and a plan that is refused leave `out` as it was.
     _claim(out, resolution)
-    schedule = Schedule(study.jobs, costs_of(profile), count, quiet=sys.stderr.isatty())
     title = f"{document.title or Path(plan).stem}, profile {profile.name}"
-    with (
-        display(header=lambda: schedule.header(title, started)),
-        Workers(min(count, len(study.jobs)), store, threads=available_cores()) as pool,
-    ):
-        schedule.run(pool, study.data_jobs())
-        resolution = check_views(study, schedule.artefacts, schedule.failures)
-        _require_some(resolution, strict)
-        if resolution != study.resolution:
-            study = plan_study(profile, resolution)
-            schedule.jobs = study.jobs
-        with machine_errors():
-            write_json(out / "resolution.json", resolution.model_dump(mode="json"))
-        schedule.run(pool, study.jobs)
-
-    outcome = Outcome(study, schedule.artefacts, schedule.failures, frozenset(schedule.skipped))
-    results = collect(
-        outcome,
-        document,
-        plan_text=plan_text,
-        profile_text=yaml.safe_dump(
-            profile.model_dump(mode="json", exclude_defaults=True), sort_keys=False
-        ),
-        command=command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT",
-    )
-    if not baseline_is_there(results.cells):
-        raise next(iter(schedule.failures.values()))
-    failed = schedule.failures or any(not check.passed for check in results.checks)
-    status = PARTLY if resolution.exit_code or document.exit_code or failed else DONE
-    log = _run_log(schedule, started, date, status)
-    with machine_errors():
-        write_json(out / "study.json", _study_record(study, schedule))
-        write_report(results, log, out, functools.lru_cache(maxsize=None)(outcome.examples))
-    note(f"report: {out / 'report.html'}, after {duration_words(log.seconds)}")
-    return status
-
-
-# --- before anything runs -------------------------------------------------------------------------
+    study, schedule = _run_jobs(study, store, count, title, started, out, strict)
+    command = command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT"
+    return _report(study, schedule, document, plan_text, command, started, date, out)
 
 
 def run_plan(
@@ -192,14 +145,94 @@ def run_plan(
     Raises:
         ChunkwiseError: no report could be made; the message says why.
     """
+    # A string is an iterable of letters, and `settings="a.b=1"` is what one writes first.
     settings = (settings,) if isinstance(settings, str) else tuple(settings)
-    baseline = load_profile(profile, settings) if not isinstance(profile, Profile) else profile
-    if isinstance(profile, Profile) and settings:
+    if not isinstance(profile, Profile):
+        profile = load_profile(profile, settings)
+    elif settings:
         raise ConfigError(
             "settings change a profile that is named", hint="give the changed profile itself"
         )
-    ablate(plan, baseline, Path(out), store=store, workers=workers)
+    ablate(
+        plan,
+        profile,
+        Path(out),
+        store=store,
+        workers=workers,
+    )
     return load_report(out)
+
+
+def _run_jobs(
+    study: Study,
+    store: Store,
+    workers: int,
+    title: str,
+    started: float,
+    out: Path,
+    strict: bool,
+) -> tuple[Study, Schedule]:
+    """Build the data, leave out the arms that it cannot serve, then run everything.
+
+    Returns:
+        The study as it was run, and how its jobs went.
+    """
+    # On a terminal the display shows each job, so that a line for each would say it twice.
+    schedule = Schedule(study.jobs, costs_of(study.profile), workers, quiet=sys.stderr.isatty())
+    with (
+        display(header=lambda: schedule.header(title, started)),
+        # A worker costs some seconds and its memory even where it has nothing to do.
+        Workers(min(workers, len(study.jobs)), store, threads=available_cores()) as pool,
+    ):
+        schedule.run(pool, study.data_jobs())
+        resolution = check_views(study, schedule.artefacts, schedule.failures)
+        _require_some(resolution, strict)
+        # Planned anew, not filtered: what only the lost arms needed must not run. Equal jobs keep
+        # their ids, so the data is not built again.
+        if resolution != study.resolution:
+            study = plan_study(study.profile, resolution)
+            schedule.jobs = study.jobs
+        with machine_errors():
+            write_json(out / "resolution.json", resolution.model_dump(mode="json"))
+        schedule.run(pool, study.jobs)
+    return study, schedule
+
+
+def _report(
+    study: Study,
+    schedule: Schedule,
+    document: PlanDocument,
+    plan_text: str,
+    command: str,
+    started: float,
+    date: str | None,
+    out: Path,
+) -> int:
+    """Collect what was measured and write it; the exit status."""
+    outcome = Outcome(study, schedule.artefacts, schedule.failures, frozenset(schedule.skipped))
+    profile_values = study.profile.model_dump(mode="json", exclude_defaults=True)
+    results = collect(
+        outcome,
+        document,
+        plan_text=plan_text,
+        profile_text=yaml.safe_dump(profile_values, sort_keys=False),
+        command=command,
+    )
+    if not baseline_is_there(results.cells):
+        raise next(iter(schedule.failures.values()))
+    failed = schedule.failures or any(not check.passed for check in results.checks)
+    partly = study.resolution.exit_code or document.exit_code or failed
+    log = _run_log(schedule, started, date, PARTLY if partly else DONE)
+    with machine_errors():
+        # Before the report: it names what was built, also where rendering fails.
+        write_json(out / "study.json", _study_record(study, schedule))
+        # Cached, because several contrasts read the examples of one measurement.
+        write_report(results, log, out, functools.cache(outcome.examples))
+    note(f"report: {out / 'report.html'}, after {duration_words(log.seconds)}")
+    return log.exit_status
+
+
+# --- before anything runs -------------------------------------------------------------------------
 
 
 def read_plan(plan: Path | str) -> PlanDocument:
@@ -223,30 +256,38 @@ def open_plan(plan: Path | str) -> tuple[PlanDocument, str]:
     if Path(plan).is_file():
         data = Path(plan).read_bytes()[: plans.MAX_BYTES + 1]
         return plans.check(plan), data.decode("utf-8", "replace")
-    packaged = resources.files("chunkwise") / "plans"
-    known = sorted(
-        entry.name.removesuffix(".md") for entry in packaged.iterdir() if entry.name.endswith(".md")
-    )
-    if str(plan) not in known:
+    packaged = packaged_files("plans", ".md")
+    if str(plan) not in packaged:
         raise PlanError(
             f"no plan {str(plan)!r}: neither a file nor one of the packaged plans "
-            f"({', '.join(known)})"
+            f"({', '.join(packaged)})"
         )
-    text = (packaged / f"{plan}.md").read_text(encoding="utf-8")
+    text = packaged[str(plan)].read_text(encoding="utf-8")
     return plans.parse(text), text
 
 
+def _report_unread(document: PlanDocument, plan: Path | str, strict: bool) -> None:
+    """Tell what of the plan could not be parsed, or refuse it with `strict`."""
+    errors = [remark for remark in document.diagnostics if remark.severity == "error"]
+    unread = [f"line {remark.line}: {remark.message}" for remark in errors]
+    if strict and unread:
+        raise PlanError(
+            f"part of the plan could not be parsed: {'; '.join(unread)}",
+            hint="fix it, or drop --strict",
+        )
+    for remark in unread:
+        note(f"not read: {plan}, {remark}")
+
+
 def _require_some(resolution: Resolution, strict: bool) -> None:
-    """Refuse a plan of which nothing can be run, or with `strict` not everything."""
+    """Refuse a plan that has nothing to run, with `strict` also one that is not run in full."""
     if strict:
         resolution.require_all()
     if resolution.exit_code == 2:
-        reasons = "; ".join(
-            (*resolution.problems, *resolution.left_out, *resolution.without_effect)
-        )
-        reasons = reasons or "every value is the baseline's"
+        reasons = (*resolution.problems, *resolution.left_out, *resolution.without_effect)
+        why = "; ".join(reasons) or "every value is the baseline's"
         raise PlanError(
-            f"nothing of the plan can be run: {reasons}",
+            f"nothing of the plan can be run: {why}",
             hint="`chunkwise plan check FILE` shows how the plan is read",
         )
 
@@ -255,24 +296,21 @@ def _claim(out: Path, resolution: Resolution) -> None:
     """Take `out` for this study, or refuse it where it holds anything else."""
     mine = out / "resolution.json"
     if out.exists():
-        foreign = (
-            [path.name for path in out.iterdir() if path.name not in OURS]
-            if out.is_dir()
-            else [out.name]
-        )
+        foreign = [out.name]
+        if out.is_dir():
+            foreign = sorted(path.name for path in out.iterdir() if path.name not in OURS)
         if foreign:
             raise ArtefactError(
-                f"{out} holds other files ({', '.join(sorted(foreign)[:3])}); nothing was written",
+                f"{out} holds other files ({', '.join(foreign[:3])}); nothing was written",
                 hint="choose a new or empty folder",
             )
+        # An empty folder is as good as a new one.
         before = read_json(mine) if mine.is_file() else {}
-        what = ("plan_sha256", "profile", "profile_digest")
-        same = all(before.get(name) == getattr(resolution, name) for name in what)
-        if before and not same:
+        identity = resolution.model_dump(include={"plan_sha256", "profile", "profile_digest"})
+        if before and not identity.items() <= before.items():
             raise ArtefactError(
                 f"{out} holds the study of another plan, profile or setting (profile "
-                f"{before.get('profile')}); "
-                "nothing was written",
+                f"{before.get('profile')}); nothing was written",
                 hint="choose a new or empty folder",
             )
     with machine_errors():
@@ -281,9 +319,7 @@ def _claim(out: Path, resolution: Resolution) -> None:
 
 
 def check_views(
-    study: Study,
-    artefacts: Mapping[str, Artefact],
-    failures: Mapping[str, ChunkwiseError] | None = None,
+    study: Study, artefacts: Mapping[str, Artefact], failures: Mapping[str, ChunkwiseError]
 ) -> Resolution:
     """The resolution without the views that the datastore or the neighbour tables cannot serve.
 
@@ -297,35 +333,30 @@ def check_views(
     from chunkwise.datastore.views import check_view_serves, members
     from chunkwise.neighbours.table import NeighbourTable
 
-    data = study.trained[RETRO].data
-    needed = [
-        data.datastore,
-        data.text_neighbours,
-        data.evaluation_neighbours,
-        data.question_neighbours,
-    ]
-    for job in needed:
-        if job is not None and job.id not in artefacts:
-            raise next(iter((failures or {}).values()))
+    profile, data = study.profile, study.trained[RETRO].data
+    k = retro_neighbours(profile)
+    neighbours = [(data.evaluation_neighbours, k)]
+    if data.question_neighbours is not None:
+        neighbours.append((data.question_neighbours, max(k, profile.qa.passages)))
+    neighbours.append((data.text_neighbours, k))
+    # The training's table is needed in any case: without it there is no baseline.
+    if not {data.datastore.id, *(job.id for job, _ in neighbours)} <= artefacts.keys():
+        raise next(iter(failures.values()))
+    if profile.size_experiment != "retrain":
+        neighbours.pop()  # no training reads any other view than the baseline's
     datastore = artefacts[data.datastore.id]
     documents = Datastore.open(datastore).documents
-    k = retro_neighbours(study.profile)
-    tables = [(artefacts[data.evaluation_neighbours.id], k)]
-    if data.question_neighbours is not None:
-        tables.append((artefacts[data.question_neighbours.id], max(k, study.profile.qa.passages)))
-    if study.profile.size_experiment == "retrain":
-        tables.append((artefacts[data.text_neighbours.id], k))
-    opened = [(NeighbourTable.open(table, datastore), wanted) for table, wanted in tables]
+    tables = [(NeighbourTable.open(artefacts[job.id], datastore), n) for job, n in neighbours]
     problems: dict[str, str] = {}
     for view_id, view in study.views.items():
         try:
             for replicate in study.replicates:
                 inside = members(view, documents, replicate)
                 check_view_serves(view, inside, documents, k)
-                for table, wanted in opened:
-                    table.select(inside, wanted, complete=view.searched_itself)
+                for table, n in tables:
+                    table.select(inside, n, complete=view.searched_itself)
         except (ConfigError, MismatchError) as error:
-            if view_id == FULL:
+            if view_id == FULL:  # without the baseline nothing can be compared
                 raise
             problems[view_id] = f"{error}. {error.hint or ''}".rstrip(" .")
     return mark_infeasible(study.resolution, problems) if problems else study.resolution
@@ -339,7 +370,9 @@ def _study_record(study: Study, schedule: Schedule) -> dict:
     jobs = []
     for job in study.jobs:
         artefact = schedule.artefacts.get(job.id)
-        status = "done" if artefact else "failed" if job.id in schedule.failures else "skipped"
+        status = "failed" if job.id in schedule.failures else "skipped"
+        if artefact is not None:
+            status = "done"
         jobs.append(
             {
                 "id": job.id,
@@ -357,28 +390,29 @@ def _study_record(study: Study, schedule: Schedule) -> dict:
 
 
 def _run_log(schedule: Schedule, started: float, date: str | None, status: int) -> RunLog:
-    jobs: Jobs = schedule.jobs
     gpus = accelerators()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    accelerator = f"{gpus} GPUs" if gpus else "no accelerator"
+    version = __version__
     commit = code_facts(ablate)["commit"]
+    if commit:  # none outside a checkout
+        dirty = "-dirty" if commit.endswith("-dirty") else ""
+        version += f" ({commit[:12]}{dirty})"
+    rows = [schedule.rows[job.id] for job in schedule.jobs if job.id in schedule.rows]
     return RunLog(
         date=date or datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         seconds=round(time.monotonic() - started, 1),
-        machine=(
-            f"{available_cores()} cores, {memory:.0f} GiB, "
-            f"{f'{gpus} GPUs' if gpus else 'no accelerator'}"
-        ),
-        version=__version__
-        + (f" ({commit[:12]}{'-dirty' if commit.endswith('-dirty') else ''})" if commit else ""),
+        machine=f"{available_cores()} cores, {memory:.0f} GiB, {accelerator}",
+        version=version,
         lock_digest=_installed_digest(),
         exit_status=status,
-        jobs=tuple(schedule.rows[job.id] for job in jobs if job.id in schedule.rows),
+        jobs=tuple(rows),
     )
 
 
 def _installed_digest() -> str:
     """Identity of the installed set of packages."""
-    names = sorted(
-        {f"{found.name.lower()}=={found.version}" for found in importlib.metadata.distributions()}
-    )
-    return hashlib.blake2b("\n".join(names).encode(), digest_size=16).hexdigest()
+    packages = importlib.metadata.distributions()
+    # A set: a package that is on the path twice is listed twice.
+    lines = sorted({f"{package.name.lower()}=={package.version}" for package in packages})
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

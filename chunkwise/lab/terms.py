@@ -1,4 +1,4 @@
-"""The words that all rooms of the lab share: a metric, an arm, a place in the results, a
+"""The words that all rooms of the lab share: a metric, an arm, the place of a measurement, a
 comparison.
 
 Metric        how a number is analysed and shown
@@ -31,9 +31,8 @@ class Metric(Config):
     title: str
     unit: str  # of the shown difference: "nats per token", "points"
     better: Literal["lower", "higher"]
-    threshold: (
-        float  # smallest difference that counts, in the unit of the values; set before running
-    )
+    #: smallest difference that counts, in the unit of the values; set before running
+    threshold: float
     chance: float | None = None  # score of guessing; None: the metric has no chance level
     factor: float = 1.0  # shown = value * factor (100 for points)
     exponential: bool = False  # exp(value) is what readers know: perplexity
@@ -133,28 +132,30 @@ class Selector(Config):
     """
 
     arm: str
-    # perplexity: on, off, random, oracle, none; questions: closed, prompt, encoder, both ...
+    # perplexity: on, off, random, shuffled, own, oracle, in_prompt, none;
+    # questions: closed, prompt, encoder, both
     condition: str = "on"
     view: str = FULL
 
 
 class Comparison(Config):
-    """One question, fixed before anything runs: this cell against that cell."""
+    """One question, fixed before anything runs: the measurements of `arm` against those of
+    `baseline`.
+    """
 
     entry: str
     label: str  # the plan's words for the arm, "600B tokens"
-    done: str  # what was done here, "nested half of the datastore"
+    done: str  # what is done here, "nested half of the datastore"
     arm: Selector
     baseline: Selector
     metrics: tuple[str, ...]  # the first is the primary one
-    #: selector per metric other than `arm` and `baseline`: questions are asked under another
+    #: (arm, baseline) of the metrics that are measured elsewhere: questions are asked under another
     #: condition than text
     at: dict[str, tuple[Selector, Selector]] = {}
     experiment: Literal["swap", "retrain", "arm"] = "arm"
     role: Literal["primary", "extra", "control"] = "primary"
-    series: str | None = (
-        None  # levels of one ordered knob share a series; its slope is then the headline
-    )
+    #: levels of one ordered quantity share a series; its slope is then the headline
+    series: str | None = None
     fraction: float | None = None  # target fraction of the datastore
     invalid: str | None = None  # a failed parity or leak check, in words: no verdict is given
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from chunkwise.model.retro_config import RetroConfig
     from chunkwise.model.weights import load, save
 
+# Read when a name is first used; type checkers read the imports above instead.
 _HOMES = {
     "RetroConfig": "retro_config",
     "RetroOptions": "config",

@@ -1,5 +1,4 @@
-"""Cross-attention into a decoder that does not know of it: insertion. `probe` checks what came of
-it.
+"""Cross-attention into a decoder that does not know of it: insertion. `probe` checks the result.
 
 Each decoder layer's class is exchanged for a subclass of the same name whose forward takes one more
 keyword argument, `retrieval`, and a hook adds what retrieval reads to the attention's share of the
@@ -7,15 +6,16 @@ residual stream, just before the layer's own residual sum. That sum then yields 
 CCA, ahead of the feed-forward: RETRO's order. Weights keep their names (`retro_cca` is only added),
 and recomputation under gradient checkpointing passes the same argument again.
 
-Where the attention's share is ready depends on the norms of the layer. `RULES` tells it by the
-names of the layer's parts, never by the family; what a layer multiplies its share by stands in
-`SCALES`. Neither is trusted: the probe runs the decoder and refuses what does not do as it should.
+Where the attention's share is complete depends on the norms of the layer. `RULES` finds the place
+by the names of the layer's parts, never by the family; `SCALES` names the attributes by which a
+layer multiplies its share. Neither is trusted: the probe runs the decoder and refuses it if it does
+not work.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -47,9 +47,8 @@ RULES = (  # the first that fits
     Rule("post_norm1"),  # hyperclovax
     Rule("post_operator_norm"),  # lfm3
     Rule("attn_sconv"),  # inkling: a short convolution behind the attention
-    Rule(
-        "post_attention_layernorm", beside=("pre_feedforward_layernorm",)
-    ),  # sandwich norms: gemma2, gemma3, gemma4
+    # Sandwich norms: gemma2, gemma3, gemma4.
+    Rule("post_attention_layernorm", beside=("pre_feedforward_layernorm",)),
     Rule("post_attention_layernorm", beside=("pre_mlp_layernorm",)),  # the same, afmoe
     # norms behind each part only: olmo2, olmo3, exaone4, flex_olmo
     Rule(
@@ -62,44 +61,32 @@ RULES = (  # the first that fits
 SCALES = ("residual_multiplier", "residual_scale")  # granite and its kin; minicpm3
 
 
-class Retrieval(Protocol):
-    """What travels under the keyword."""
-
-    def cross_attend(self, layer: nn.Module, index: int, states_BTD: Tensor) -> Tensor | None:
-        """What CCA layer number `index` adds after self-attention; None for nothing."""
-        ...
-
-
 class _RetroLayer(nn.Module if TYPE_CHECKING else object):  # type: ignore[misc]
-    """Mixed into a decoder layer's class: takes the keyword, and lays it ready for the hook during
-    the call.
+    """Mixed into a decoder layer's class: takes the keyword, and holds it for the hook during the
+    call.
+
+    What travels under the keyword has a method `cross_attend(layer, index, states_BTD)`: what CCA
+    layer number `index` adds after self-attention, or None for nothing.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         retrieval = kwargs.pop(KEYWORD, None)
-        index = getattr(self, "retro_index", None)
-        if retrieval is None or index is None:
+        if retrieval is None or getattr(self, "retro_index", None) is None:
             return super().forward(*args, **kwargs)
         hidden_states = args[0] if args else kwargs["hidden_states"]
-        part = getattr(self, self.retro_part)
         # On the hooked module and not in a closure of the hook: a deep copy of the model then reads
         # its own.
-        part.__dict__["retro_call"] = (
-            retrieval,
-            self.retro_cca,
-            index,
-            hidden_states,
-            self.retro_scale,
-        )
+        hooked = getattr(self, self.retro_part).__dict__
+        hooked["retro_call"] = (retrieval, self, hidden_states)
         try:
             return super().forward(*args, **kwargs)
         finally:
-            part.__dict__.pop("retro_call", None)
+            hooked.pop("retro_call", None)
 
 
 def _add_reading(part: nn.Module, args: tuple, output: Any) -> Any:
-    """Hook where the attention's share is ready: the share plus what retrieval reads from hidden +
-    share.
+    """Hook where the attention's share is complete: the share plus what retrieval reads from hidden
+    + share.
 
     A layer that multiplies its share by s before the sum gets reading / s, and hidden + s * share
     is read from.
@@ -107,22 +94,25 @@ def _add_reading(part: nn.Module, args: tuple, output: Any) -> Any:
     call = part.__dict__.get("retro_call")
     if call is None:
         return output
-    retrieval, layer, index, hidden_states, scale = call
-    attended = output[0] if isinstance(output, tuple) else output
-    if attended.shape != hidden_states.shape:
+    retrieval, layer, hidden_states = call
+    share = output[0] if isinstance(output, tuple) else output
+    if share.shape != hidden_states.shape:
         raise AttachError(
             "its residual stream is not the sum of what enters a layer and its attention's output "
-            "(several streams are "
-            f"mixed; shapes {list(hidden_states.shape)} and {list(attended.shape)})",
+            f"(several streams are mixed; shapes {list(hidden_states.shape)} and "
+            f"{list(share.shape)})",
             hint=HINT,
         )
-    read = retrieval.cross_attend(
-        layer, index, hidden_states + (attended if scale == 1 else attended * scale)
-    )
-    if read is None:
+    scale = layer.retro_scale
+    # Without a factor not even times 1: the product would be one more tensor in memory.
+    scaled = share if scale == 1 else share * scale
+    reading = retrieval.cross_attend(layer.retro_cca, layer.retro_index, hidden_states + scaled)
+    if reading is None:
         return output
-    attended = attended + (read if scale == 1 else read / scale).to(attended.dtype)
-    return (attended, *output[1:]) if isinstance(output, tuple) else attended
+    if scale != 1:
+        reading = reading / scale
+    share = share + reading.to(share.dtype)
+    return (share, *output[1:]) if isinstance(output, tuple) else share
 
 
 _CLASSES: dict[type, type] = {}
@@ -135,81 +125,73 @@ def decoder_layers(decoder: PreTrainedModel) -> nn.ModuleList:
         AttachError: no list of as many modules as the config says, or none with a self-attention.
     """
     count = getattr(decoder.config.get_text_config(), "num_hidden_layers", None)
-    lists = [
-        module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)
-    ]
+    lists = []
+    for module in decoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module):
+            lists.append(module)
     for layers in lists:
         if len(layers) == count and attention_layers(layers):
             return layers
+    expected = "layers" if count is None else f"{count} layers"
+    got = "no list of layers"
     longest = max(lists, key=len, default=None)
-    there = "no list of layers"
     if longest is not None:
-        parts = ", ".join(name for name, _ in longest[0].named_children())
-        there = f"{len(longest)} {type(longest[0]).__name__} with {parts}"
-    recurrent = not any(
-        name.rpartition(".")[2] in ATTENTION_NAMES or "attention" in type(module).__name__.lower()
-        for name, module in decoder.named_modules()
-    )
-    why = (
-        "it has no self-attention"
-        if recurrent
-        else "its self-attention is not a part of each layer by a known name"
-    )
-    raise AttachError(
-        f"{name_of(decoder)}: {why} (expected {'layers' if count is None else f'{count} layers'} "
-        "with one named "
-        f"{', '.join(ATTENTION_NAMES)}; got {there})",
-        hint=HINT,
+        layer = longest[0]
+        parts = ", ".join(name for name, _ in layer.named_children())
+        got = f"{len(longest)} {type(layer).__name__} with {parts}"
+    reason = "it has no self-attention"
+    for name, module in decoder.named_modules():
+        own_name = name.rpartition(".")[2]
+        kind = type(module).__name__.lower()
+        if own_name in ATTENTION_NAMES or "attention" in kind:
+            reason = "its self-attention is not a part of each layer by a known name"
+            break
+    raise refusal(
+        decoder,
+        f"{reason} (expected {expected} with one named {', '.join(ATTENTION_NAMES)}; got {got})",
     )
 
 
 def attention_layers(layers: nn.ModuleList) -> tuple[int, ...]:
     """Numbers from 1 of the layers that have self-attention: all, but for hybrids."""
-    return tuple(
-        number for number, layer in enumerate(layers, 1) if attention_name(layer) is not None
-    )
+    return tuple(number for number, layer in enumerate(layers, 1) if attention_name(layer))
 
 
 def check_structure(decoder: PreTrainedModel) -> nn.ModuleList:
-    """The layers of a decoder that retrieval can be put into, as far as that can be told without
-    running it.
+    """The layers of a decoder that can carry retrieval, as far as its structure tells; `probe` runs
+    it.
 
     Raises:
         AttachError: with the reason.
     """
-    name, config = name_of(decoder), decoder.config
+    config = decoder.config
     if is_composite(config):
-        raise AttachError(
-            f"{name}: several models in one, each with a config of its own "
+        raise refusal(
+            decoder,
+            "several models in one, each with a config of its own "
             f"({', '.join(config.sub_configs)})",
             hint=COMPOSITE_HINT,
         )
-    require_readable(name, config)
+    require_readable(name_of(decoder), config)
     for part in decoder.modules():
-        names = {child for child, _ in part.named_children()}
-        crossing = sorted(names & set(CROSS_ATTENTION_NAMES))
-        if crossing and names & set(ATTENTION_NAMES):
-            raise AttachError(
-                f"{name}: the decoder half of an encoder-decoder ({type(part).__name__} has "
-                f"{', '.join(crossing)})",
-                hint=(
-                    "use a model that was trained as a decoder; docs/families.md lists those that "
-                    "work"
-                ),
+        names = {name for name, _ in part.named_children()}
+        crossing = ", ".join(sorted(names.intersection(CROSS_ATTENTION_NAMES)))
+        if crossing and names.intersection(ATTENTION_NAMES):
+            raise refusal(
+                decoder,
+                f"the decoder half of an encoder-decoder ({type(part).__name__} has {crossing})",
+                hint="use a model that was trained as a decoder; docs/families.md lists those that "
+                "work",
             )
     layers = decoder_layers(decoder)
-    for wanted in ("hidden_size", "num_attention_heads"):
+    for size in ("hidden_size", "num_attention_heads"):
         try:
-            getattr(config, wanted)
+            getattr(config, size)
         except Exception as error:  # transformers has a class of its own for what differs by layer
-            why = (
-                "is not in its config"
-                if isinstance(error, AttributeError)
-                else "differs between its layers"
-            )
-            raise AttachError(
-                f"{name}: {wanted}, by which cross-attention is sized, {why}", hint=HINT
-            ) from error
+            missing = isinstance(error, AttributeError)
+            problem = "is not in its config" if missing else "differs between its layers"
+            reason = f"{size}, by which cross-attention is sized, {problem}"
+            raise refusal(decoder, reason) from error
     return layers
 
 
@@ -218,8 +200,7 @@ def require_readable(name: str, config: PreTrainedConfig) -> None:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise AttachError(
             f"{name}: AutoModelForCausalLM cannot make it from its config, so a checkpoint could "
-            "not be read again "
-            f"({type(config).__name__})",
+            f"not be read again ({type(config).__name__})",
             hint="AutoModelForCausalLM.register makes a class of your own known",
         )
 
@@ -248,29 +229,7 @@ def attach(decoder: PreTrainedModel, modules: Mapping[int, nn.Module]) -> None:
         raise AttachError(
             f"{name_of(decoder)} already carries retrieval", hint="start from a fresh copy of it"
         )
-    possible = attention_layers(layers)
-    without = [number for number in modules if number not in possible]
-    if without:
-        raise AttachError(
-            f"{name_of(decoder)}: not all of cca_layers have a self-attention for cross-attention "
-            "to follow (a hybrid: "
-            f"layers {', '.join(map(str, without))} have none)",
-            hint=f"choose cca_layers among those that have it: {', '.join(map(str, possible))}",
-        )
-    for number in modules:
-        # They may still stand at 1, where the probe cannot see them.
-        names = [
-            name
-            for name, _ in layers[number - 1].named_parameters()
-            if "." not in name or "residual" in name
-        ]
-        factors = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-        if factors:
-            raise AttachError(
-                f"{name_of(decoder)}: it multiplies its residual stream by learned factors "
-                f"({type(layers[number - 1]).__name__} has {factors})",
-                hint=HINT,
-            )
+    _require_attachable(decoder, layers, modules)
     for layer in layers:
         kind = type(layer)
         if kind not in _CLASSES:
@@ -279,10 +238,38 @@ def attach(decoder: PreTrainedModel, modules: Mapping[int, nn.Module]) -> None:
         layer.__class__ = _CLASSES[kind]
     for index, (number, module) in enumerate(modules.items()):
         layer = layers[number - 1]
-        layer.retro_cca = module
+        layer.retro_cca = module  # by attribute, which registers its weights
         part = hook_name(layer)
         vars(layer).update(retro_index=index, retro_part=part, retro_scale=residual_scale(layer))
         getattr(layer, part).register_forward_hook(_add_reading)
+
+
+def _require_attachable(
+    decoder: PreTrainedModel, layers: nn.ModuleList, numbers: Collection[int]
+) -> None:
+    """Refuse what the probe cannot name or cannot see."""
+    possible = attention_layers(layers)
+    without = ", ".join(str(number) for number in numbers if number not in possible)
+    if without:
+        raise refusal(
+            decoder,
+            "not all of cca_layers have a self-attention for cross-attention to follow (a hybrid: "
+            f"layers {without} have none)",
+            hint=f"choose cca_layers among those that have it: {', '.join(map(str, possible))}",
+        )
+    for number in numbers:
+        layer = layers[number - 1]
+        # Learned factors may still be 1, where the probe cannot see them.
+        factors: dict[str, None] = {}
+        for name, _ in layer.named_parameters():
+            if "." not in name or "residual" in name:
+                factors[name.partition(".")[0]] = None
+        if factors:
+            raise refusal(
+                decoder,
+                f"it multiplies its residual stream by learned factors ({type(layer).__name__} has "
+                f"{', '.join(factors)})",
+            )
 
 
 def detach(decoder: PreTrainedModel) -> None:
@@ -290,44 +277,48 @@ def detach(decoder: PreTrainedModel) -> None:
     for layer in decoder_layers(decoder):
         if not isinstance(layer, _RetroLayer):
             continue
-        if "retro_index" in layer.__dict__:
+        if "retro_index" in vars(layer):
             hooks = getattr(layer, layer.retro_part)._forward_hooks
-            for key in [key for key, hook in hooks.items() if hook is _add_reading]:
-                del hooks[key]
+            for key, hook in list(hooks.items()):
+                if hook is _add_reading:
+                    del hooks[key]
             del layer.retro_cca, layer.retro_index, layer.retro_part, layer.retro_scale
-        layer.__class__ = type(layer).__mro__[
-            2
-        ]  # retro subclass, _RetroLayer, the class that it was
+        # In the order of the bases: the retro subclass, _RetroLayer, the class that it was.
+        layer.__class__ = type(layer).__mro__[2]
 
 
 def attention_name(layer: nn.Module) -> str | None:
     """What the layer calls its self-attention; None if it has none."""
-    return next(
-        (
-            name
-            for name in ATTENTION_NAMES
-            if isinstance(getattr(layer, name, None), nn.Module)
-            and not isinstance(getattr(layer, name), nn.ModuleList | nn.ModuleDict)
-        ),
-        None,
-    )
+    for name in ATTENTION_NAMES:
+        part = getattr(layer, name, None)
+        if isinstance(part, nn.Module) and not isinstance(part, nn.ModuleList | nn.ModuleDict):
+            return name
+    return None
 
 
 def hook_name(layer: nn.Module) -> str:
-    """Which part of a layer with self-attention the hook stands on."""
+    """The part of a layer with self-attention whose output the hook changes."""
     parts = {name for name, _ in layer.named_children()}
     for rule in RULES:
-        wanted = {*rule.beside, *([rule.part] if rule.part else [])}
-        if wanted <= parts and rule.without not in parts:
-            return rule.part or str(attention_name(layer))
+        part = rule.part or str(attention_name(layer))
+        if parts.issuperset((part, *rule.beside)) and rule.without not in parts:
+            return part
     raise AssertionError("the last rule fits every layer")
 
 
 def residual_scale(layer: nn.Module) -> float:
     """What the layer multiplies its attention's share by before the residual sum."""
-    return next((float(getattr(layer, name)) for name in SCALES if hasattr(layer, name)), 1.0)
+    for name in SCALES:
+        if hasattr(layer, name):
+            return float(getattr(layer, name))
+    return 1.0
 
 
 def name_of(decoder: PreTrainedModel) -> str:
     """The decoder as errors call it."""
     return f"{type(decoder).__name__} ({decoder.config.model_type})"
+
+
+def refusal(decoder: PreTrainedModel, reason: str, hint: str | None = HINT) -> AttachError:
+    """The error that says why this decoder cannot carry retrieval."""
+    return AttachError(f"{name_of(decoder)}: {reason}", hint=hint)

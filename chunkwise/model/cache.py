@@ -1,11 +1,11 @@
-"""What retrieval must remember between two calls of a cached generation, riding on the decoder's
-own cache.
+"""What retrieval must remember between two calls of a cached generation, kept in the decoder's own
+cache.
 
-One decoding step then costs one decoder step plus cross-attention over keys and values that are
-already there: the neighbours of the window that the token reads (k * r tokens per CCA layer).
-Encoder and projections run only in the call in which a window completes. Only the current row of
-each text is kept, so memory does not grow with the text; the price is that a cache cannot be
-cropped back across a window's end.
+One decoding step then costs one decoder step plus cross-attention over stored keys and values: the
+neighbours of the window that the token reads (k * r tokens per CCA layer). Encoder and projections
+run only in the call in which a window completes. Only the current row of each text is kept, so
+memory does not grow with the text; the price is that a cache cannot be cropped back across a
+window's end.
 
 The decoder's cache gets a subclass of its own class, so whatever reorders, repeats or selects its
 rows (beam search, candidates that share a prefix) does the same to ours.
@@ -16,33 +16,52 @@ Dimensions: B batch, H heads, h head width, s slots of a row, S = k * r neighbou
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
-from chunkwise.core.errors import ChunkwiseError
+from chunkwise.core.errors import ChunkwiseError, MismatchError
 from chunkwise.model.grid import complete_windows
 
 
-@dataclass
-class Row:
-    """The neighbours that each text of the batch reads at present, as the CCA layers read them.
+class KeysValues(NamedTuple):
+    """What a CCA layer reads; "..." is nothing, or the rows of a text.
 
     Attributes:
-        keys, values: per CCA layer, [B, H, S, h].
-        mask_BS: True where there is a neighbour token; None if everywhere.
+        key, value: [B, ..., H, S, h].
+        mask: [B, ..., S], True where there is a neighbour token; None if everywhere.
+    """
+
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "KeysValues":
+        """The same change of the leading axes for all three."""
+        mask = None if self.mask is None else change(self.mask)
+        return KeysValues(change(self.key), change(self.value), mask)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The neighbours that each text of the batch reads at present.
+
+    Attributes:
+        layers: per CCA layer, [B, H, S, h].
         biases: per CCA layer, [1, H, s, S]; None without positions.
         neighbour_tokens: r.
     """
 
-    keys: list[Tensor]
-    values: list[Tensor]
-    mask_BS: Tensor | None
+    layers: list[KeysValues]
     biases: list[Tensor | None]
     neighbour_tokens: int
+
+    def map(self, change: Callable[[KeysValues], KeysValues]) -> "Row":
+        """The same change of the keys and values of all layers."""
+        return replace(self, layers=[change(layer) for layer in self.layers])
 
 
 @dataclass
@@ -52,7 +71,7 @@ class RetroState:
     Attributes:
         chunk_tokens, stride: m and s.
         starts: place of each text's first window.
-        first_tokens: place of each text's first token (what stands before is padding).
+        first_tokens: place of each text's first token; padding lies before it.
         tokens: tokens seen, equal to the length of the decoder's cache.
         row: None if no text has neighbours at present.
         pending: the last decoder states at the first CCA layer, pieces [B, P, D], for windows that
@@ -67,37 +86,42 @@ class RetroState:
     row: Row | None = None
     pending: list[Tensor] = field(default_factory=list)
 
+    def require_length(self, tokens: int) -> None:
+        """Refuse a cache of another length than `tokens`: it was advanced without retrieval."""
+        if self.tokens != tokens:
+            raise MismatchError(
+                f"the cache holds {tokens} tokens, of which retrieval saw {self.tokens}",
+                hint="use retrieval from the first call on (neighbour_ids of shape [batch, 0, k, "
+                "r] before a chunk is complete), and do not switch the gate to 0 between two calls",
+            )
+
     def apply(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put everything through `change`, a function of a tensor whose first axis is the batch."""
-        self.starts, self.first_tokens = (
-            tuple(change(torch.tensor(values)).tolist())
-            for values in (self.starts, self.first_tokens)
-        )
+        # As tensors, because `change` selects or repeats rows of tensors.
+        self.starts = tuple(change(torch.tensor(self.starts)).tolist())
+        self.first_tokens = tuple(change(torch.tensor(self.first_tokens)).tolist())
         if self.row is not None:
-            row = self.row
-            keys, values = ([change(part) for part in parts] for parts in (row.keys, row.values))
-            mask_BS = None if row.mask_BS is None else change(row.mask_BS)
-            self.row = Row(keys, values, mask_BS, row.biases, row.neighbour_tokens)
+            self.row = self.row.map(lambda layer: layer.map(change))
         if self.pending:
             self.pending = [change(torch.cat(self.pending, 1))]
 
     def truncate(self, tokens: int) -> None:
         """Forget what came after the first `tokens` tokens."""
-        sizes = (self.chunk_tokens, self.stride)
-        for start in set(self.starts):
-            if complete_windows(tokens, start, *sizes) != complete_windows(
-                self.tokens, start, *sizes
-            ):
+        m = self.chunk_tokens
+        s = self.stride
+        for start in self.starts:
+            complete = complete_windows(self.tokens, start, m, s)
+            if complete != complete_windows(tokens, start, m, s):
                 raise ChunkwiseError(
                     f"cannot crop a cache of {self.tokens} tokens to {tokens}: only the neighbours "
-                    "of the last "
-                    f"complete chunk of {self.chunk_tokens} are kept, and that chunk would become "
+                    f"of the last complete chunk of {m} are kept, and that chunk would become "
                     "incomplete",
                     hint="crop within the current chunk, or prefill again",
                 )
         if self.pending:
-            kept = torch.cat(self.pending, 1)
-            self.pending = [kept[:, : kept.shape[1] - (self.tokens - tokens)]]
+            states_BPD = torch.cat(self.pending, 1)
+            dropped = self.tokens - tokens
+            self.pending = [states_BPD[:, : states_BPD.shape[1] - dropped]]
         self.tokens = tokens
 
 
@@ -124,6 +148,7 @@ class _Riding(Cache if TYPE_CHECKING else object):  # type: ignore[misc]
 
     def reset(self) -> None:
         super().reset()
+        # An empty cache starts with retrieval or without it; the next forward decides.
         del self.retro_state
 
 
@@ -159,5 +184,5 @@ def expand_cache(past: Cache, times: int) -> Cache:
     Call it without gradients.
     """
     copied = copy.deepcopy(past)
-    copied.batch_repeat_interleave(times)
+    copied.batch_repeat_interleave(times)  # in place
     return copied

@@ -1,18 +1,16 @@
-"""Can this model carry retrieval? What there is to know before anything is trained, from a folder
-or a hub name.
+"""Can this model carry retrieval? A check before anything is trained, from a folder or a hub name.
 
 The whole model is built once without weights, on torch's meta device, which costs no memory at any
 size: it gives the layers, those that get cross-attention, and what a retrofit adds. Then the probe
-runs: on the model's own weights, or on random ones in the first few layers (as many as show one of
-each kind), so that a model that does not fit into memory can be checked too. Nothing is trained,
-nothing is written, no code from the folder is run and no pickle is read.
+runs: on the model's own weights, or on random ones in the first few layers (enough for one of each
+kind), so that a model that does not fit into memory can be checked too. Nothing is trained, nothing
+is written, no code from the folder is run and no pickle is read.
 """
 
-import copy
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,23 +48,24 @@ from chunkwise.model.retro import RetroForCausalLM
 from chunkwise.model.retro_config import RetroConfig
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-FEWEST_LAYERS = 2  # so that the order of CCA layers is seen
+FEWEST_LAYERS = 2  # so that the probe sees the order of CCA layers
 AGAIN = "save or download it again, and see that it is complete"
 
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """What was found; a refused model has the facts that were found before the refusal.
+    """The result of a check; a refused model has the facts that were known before the refusal.
 
     Attributes:
-        model: as it was asked for. family: the config's model_type.
-        layers, attention_layers, cca_layers: how many; numbers from 1 with self-attention, with
-            cross-attention.
+        model: folder or name, as the caller wrote it.
+        family: the config's model_type.
+        layers: how many.
+        attention_layers, cca_layers: numbers from 1 of the layers with self-attention, and of those
+            that get cross-attention.
         parameters, retrieval_parameters: of the model, and what a retrofit adds.
-        random_layers: layers with random weights that were probed; None where the model's own
-            weights were.
-        report: what the probe found. refusal: why the model cannot carry retrieval. One of them is
-            there.
+        random_layers: how many layers were probed with random weights; None for the model's own.
+        report: the probe's report, or None if the model is refused.
+        refusal: why the model cannot carry retrieval.
     """
 
     model: str
@@ -93,43 +92,37 @@ def check(
         config_only: do not read weights.
 
     Raises:
-        InputError, ArtefactError: nothing there that could be checked. MachineError: too large for
-        this machine. A model that cannot carry retrieval raises nothing: see `refusal`.
+        InputError, ArtefactError: there is no model to check.
+        MachineError: it is too large for this machine.
+
+    A model that cannot carry retrieval raises nothing: see `refusal`.
     """
     folder = _folder(model)
-    source: str | Path = model if folder is None else folder
-    config = _read_config(model, source, local=folder is not None)
+    config = _read_config(model, folder)
     facts: dict[str, Any] = {"model": model, "family": config.model_type}
     own_weights = not config_only and (folder is None or _has_weights(folder))
     try:
         config = decoder_config(config)
         whole = _on_meta(config)
         layers = check_structure(whole)
-        facts.update(
-            layers=len(layers), attention_layers=attention_layers(layers), parameters=_size(whole)
-        )
+        facts["layers"] = len(layers)
+        facts["attention_layers"] = attention_layers(layers)
+        facts["parameters"] = _size(whole)
+        # Before the retrofit, which puts modules into the layers.
         kinds = _kinds(config, layers)
         retro = _retrofit_on_meta(config, whole, options or RetroOptions())
         cca_layers = tuple(retro.config.cca_layers)
-        added = set(retro.retrieval_parameter_names())
-        facts.update(
-            cca_layers=cca_layers,
-            retrieval_parameters=sum(
-                value.numel() for name, value in retro.named_parameters() if name in added
-            ),
-        )
+        facts["cca_layers"] = cca_layers
+        facts["retrieval_parameters"] = _size(retro) - facts["parameters"]
         if own_weights:
-            _require_memory(
-                whole,
-                _dtype(config),
-                "its weights",
-                "check its architecture alone with --config-only",
-            )
-            decoder = _with_weights(model, source, config, local=folder is not None)
+            remedy = "check its architecture alone with --config-only"
+            _require_memory(whole, _dtype(config), "its weights", remedy)
+            decoder = _with_weights(model, folder, config)
         else:
             decoder = with_random_weights(config, kinds)
-            facts["random_layers"] = len(check_structure(decoder))
-            cca_layers = attention_layers(check_structure(decoder))
+            probed = check_structure(decoder)
+            facts["random_layers"] = len(probed)
+            cca_layers = attention_layers(probed)  # those of the whole may lie above the cut
         return ModelCheck(**facts, report=probe_decoder(decoder, cca_layers))
     except AttachError as refusal:
         return ModelCheck(**facts, refusal=refusal)
@@ -141,31 +134,31 @@ def decoder_config(config: PreTrainedConfig) -> PreTrainedConfig:
     Raises:
         AttachError: no causal language model, one of several parts, or one that carries retrieval.
     """
-    family, kind = config.model_type, type(config)
+    family = config.model_type
+    kind = type(config)
     if isinstance(config, RetroConfig):
         raise AttachError(
             "a Retro model, which carries retrieval already",
             hint="`chunkwise generate` reads it; check the decoder that it was made from",
         )
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        what = (
-            "an encoder-decoder"
-            if getattr(config, "is_encoder_decoder", False)
-            else "no causal language model"
-        )
+        encoder_decoder = getattr(config, "is_encoder_decoder", False)
+        description = "an encoder-decoder" if encoder_decoder else "no causal language model"
         raise AttachError(
-            f"{family}: {what} (transformers has no ForCausalLM class for its config)", hint=HINT
+            f"{family}: {description} (transformers has no ForCausalLM class for its config)",
+            hint=HINT,
         )
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
+    name = f"{model_class.__name__} ({family})"
     part = config.sub_configs.get("text_config")
+    # For some multimodal models AutoModelForCausalLM builds the text decoder alone.
     if part is not None and model_class.config_class is part:
         text: PreTrainedConfig = config.get_text_config()
-        require_readable(f"{model_class.__name__} ({family})", text)
+        require_readable(name, text)
         return text
     if is_composite(config) or not hasattr(config, "num_hidden_layers"):
         raise AttachError(
-            f"{model_class.__name__} ({family}): several models in one, each with a config of its "
-            "own "
+            f"{name}: several models in one, each with a config of its own "
             f"({', '.join(config.sub_configs)})",
             hint=COMPOSITE_HINT,
         )
@@ -182,17 +175,21 @@ def with_random_weights(config: PreTrainedConfig, kinds: list[Any]) -> PreTraine
         MachineError: not even that fits into memory.
     """
     few = max(FEWEST_LAYERS, 1 + max(kinds.index(kind) for kind in kinds))
+    bare = None
     if few < len(kinds):
         try:
-            config = _cut(config, few)
-            bare = _on_meta(config)
+            cut = _cut(config, few)
+            bare = _on_meta(cut)
+            config = cut
         except ArtefactError:  # its config does not say by layer what differs by layer
             few = len(kinds)
-    if few >= len(kinds):
+    if bare is None:
         bare = _on_meta(config)
     dtype = _dtype(config)
-    what = f"{few} of its {len(kinds)} layers with their embeddings"
-    _require_memory(bare, dtype, what, "check it on a larger machine")
+    part = f"{few} of its {len(kinds)} layers with their embeddings"
+    _require_memory(bare, dtype, part, "check it on a larger machine")
+    # `_fill` writes every weight. Skipping initialisation also skips tying, and a weight that is
+    # tied later would be filled twice.
     with _building(config), no_init_weights():
         decoder = AutoModelForCausalLM.from_config(config, dtype=dtype)
     decoder.tie_weights()
@@ -202,21 +199,23 @@ def with_random_weights(config: PreTrainedConfig, kinds: list[Any]) -> PreTraine
 
 @torch.no_grad()
 def _fill(decoder: PreTrainedModel) -> None:
-    """Random weights, norms and factors near 1 among them: at 1 they would hide what stands behind
-    them.
+    """Random weights, norms and factors near 1 among them: at exactly 1 they would hide an error
+    behind them from the probe.
 
-    One draw is laid out again and again, since drawing billions of numbers takes minutes. Its
-    length is no multiple of a width, so no two rows of a matrix are alike.
+    One draw is used again and again, since drawing billions of numbers takes minutes. Its length is
+    no multiple of a width, so no two rows of a matrix are alike.
     """
-    drawn = torch.randn(2**20 + 7, generator=torch.Generator().manual_seed(0))
+    draw = torch.randn(2**20 + 7, generator=torch.Generator().manual_seed(0))
     for name, parameter in decoder.named_parameters():
         if parameter.dim() == 1:
-            values = drawn[torch.arange(len(parameter)) % len(drawn)] * 0.2
+            values = draw[torch.arange(len(parameter)) % len(draw)] * 0.2
             parameter.copy_(values if name.endswith("bias") else 1 + values)
             continue
-        flat, values = parameter.view(-1), (drawn * parameter.shape[-1] ** -0.5).to(parameter.dtype)
-        for start in range(0, len(flat), len(values)):
-            flat[start : start + len(values)] = values[: len(flat) - start]
+        # By the root of the fan-in, so that states keep their size through many layers.
+        flat = parameter.view(-1)
+        values = (draw * parameter.shape[-1] ** -0.5).to(parameter.dtype)
+        for part in flat.split(len(values)):
+            part.copy_(values[: len(part)])
 
 
 def probe_decoder(decoder: PreTrainedModel, cca_layers: tuple[int, ...]) -> AttachReport:
@@ -232,11 +231,8 @@ def probe_decoder(decoder: PreTrainedModel, cca_layers: tuple[int, ...]) -> Atta
         detach(decoder)
 
 
-# ---- what is there ----
-
-
 def _folder(model: str) -> Path | None:
-    """The folder that is meant; None for a name on the hub."""
+    """The folder that the user means; None for a name on the hub."""
     folder = Path(model)
     if not folder.exists():
         if HUB_NAME.fullmatch(model) and not model.startswith("."):
@@ -251,36 +247,36 @@ def _folder(model: str) -> Path | None:
             hint="give the folder it is in",
         )
     if not (folder / "config.json").is_file():
-        raise ArtefactError(
-            f"{model} holds no config.json: {_what_is_there(folder)}", hint=_remedy(folder)
-        )
+        raise _not_a_model(model, folder)
     return folder
 
 
-def _what_is_there(folder: Path) -> str:
+def _not_a_model(model: str, folder: Path) -> ArtefactError:
+    """Says what a folder without config.json is, and where the model may be."""
     names = {path.name for path in folder.iterdir()}
-    if "adapter_config.json" in names:
-        return "it is an adapter, which is not a model by itself"
+    description = "it is not a model" if names else "it is empty"
+    hint = "give the folder of a Hugging Face model"
+    inside = sorted(path.parent for path in folder.glob("*/config.json"))
+    if inside:
+        hint = f"the model is in {inside[0]}"
     if any(name.startswith("tokenizer") for name in names):
-        return "it is a tokenizer"
-    return "it is not a model" if names else "it is empty"
-
-
-def _remedy(folder: Path) -> str | None:
-    if (folder / "adapter_config.json").is_file():
+        description = "it is a tokenizer"
+    if "adapter_config.json" in names:
+        description = "it is an adapter, which is not a model by itself"
         about = read_json(folder / "adapter_config.json")
         base = about.get("base_model_name_or_path") if isinstance(about, dict) else None
-        return f"check the model that it was trained on{f': {base}' if base else ''}"
-    inside = sorted(path.parent for path in folder.glob("*/config.json"))
-    return f"the model is in {inside[0]}" if inside else "give the folder of a Hugging Face model"
+        hint = "check the model that it was trained on"
+        if base:
+            hint += f": {base}"
+    return ArtefactError(f"{model} holds no config.json: {description}", hint=hint)
 
 
 def _has_weights(folder: Path) -> bool:
+    # First, because a folder may hold both kinds.
     if any(folder.glob("*.safetensors")):
         return True
-    pickled = sorted(
-        path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)
-    )
+    patterns = ("*.bin", "*.pt", "*.pth")
+    pickled = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
     if pickled:
         raise ArtefactError(
             f"expected safetensors in {folder}, got {pickled[0]}: pickled weights are not read",
@@ -289,45 +285,46 @@ def _has_weights(folder: Path) -> bool:
     return False
 
 
-def _read_config(model: str, source: str | Path, *, local: bool) -> PreTrainedConfig:
-    if local:
-        written = read_json(Path(source) / "config.json")
-        if not isinstance(written, dict) or not isinstance(written.get("model_type"), str):
-            raise ArtefactError(
-                f"config.json in {model} names no model_type",
-                hint="it is not the config of a Hugging Face model",
-            )
-        if written["model_type"] not in CONFIG_MAPPING:
-            own = (
-                " (it comes with code of its own, which is not run)"
-                if "auto_map" in written
-                else ""
-            )
-            raise ArtefactError(
-                f"{model} is a model of type {written['model_type']!r}, which transformers "
-                f"{transformers.__version__} "
-                f"does not know{own}",
-                hint="a newer transformers may know it",
-            )
-    else:
+def _read_config(model: str, folder: Path | None) -> PreTrainedConfig:
+    if folder is None:
         note(f"reading {model} from the Hugging Face hub")
-    with _reading(model, local):
+    else:
+        _require_known_type(model, read_json(folder / "config.json"))
+    with _reading(model, folder):
+        # False and not the default, which asks on the terminal whether to run the model's code.
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            source, local_files_only=local, trust_remote_code=False
+            folder or model, local_files_only=folder is not None, trust_remote_code=False
         )
         return config
 
 
-def _with_weights(
-    model: str, source: str | Path, config: PreTrainedConfig, *, local: bool
-) -> PreTrainedModel:
+def _require_known_type(model: str, written: Any) -> None:
+    """Before transformers reads the config, whose own errors for this are long."""
+    family = written.get("model_type") if isinstance(written, dict) else None
+    if not isinstance(family, str):
+        raise ArtefactError(
+            f"config.json in {model} names no model_type",
+            hint="it is not the config of a Hugging Face model",
+        )
+    if family not in CONFIG_MAPPING:
+        code = ""
+        if "auto_map" in written:
+            code = " (it comes with code of its own, which is not run)"
+        raise ArtefactError(
+            f"{model} is a model of type {family!r}, which transformers "
+            f"{transformers.__version__} does not know{code}",
+            hint="a newer transformers may know it",
+        )
+
+
+def _with_weights(model: str, folder: Path | None, config: PreTrainedConfig) -> PreTrainedModel:
     """The model with its weights, in memory once."""
-    with _reading(model, local):
+    with _reading(model, folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
+            folder or model,
             config=config,
             dtype=_dtype(config) if getattr(config, "dtype", None) is not None else "auto",
-            local_files_only=local,
+            local_files_only=folder is not None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -337,57 +334,51 @@ def _with_weights(
     if wrong:
         raise ArtefactError(
             f"the weights of {model} do not fit its config.json: {len(wrong)} are missing or of "
-            "another shape, first "
-            f"{wrong[0]}",
+            f"another shape, first {wrong[0]}",
             hint=AGAIN,
         )
     return decoder.eval()
 
 
 @contextmanager
-def _reading(model: str, local: bool) -> Iterator[None]:
-    """transformers' own errors as ours: one line, and what to do."""
+def _reading(model: str, folder: Path | None) -> Iterator[None]:
+    problem = f"cannot read the model in {model}"
+    hint = AGAIN
+    if folder is None:
+        problem = f"there is no folder {model}, and the Hugging Face hub did not give it"
+        hint = (
+            "check the name; without a network, download it where there is one (hf download) "
+            "and give the folder"
+        )
     verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()  # it reports each try
+    hub_logging.set_verbosity_error()  # it warns at each attempt; one error is enough
     try:
-        yield
-    except ChunkwiseError:
-        raise
-    except Exception as error:
-        text = _one_line(error)
-        if local:
-            raise ArtefactError(f"cannot read the model in {model}: {text}", hint=AGAIN) from error
-        raise ArtefactError(
-            f"there is no folder {model}, and the Hugging Face hub did not give it: {text}",
-            hint=(
-                "check the name; without a network, download it where there is one (hf download) "
-                "and give the folder"
-            ),
-        ) from error
+        with _explained(problem, hint):
+            yield
     finally:
         hub_logging.set_verbosity(verbosity)
 
 
+def _building(config: PreTrainedConfig) -> AbstractContextManager[None]:
+    problem = f"{config.model_type}: its config does not make a model"
+    return _explained(problem, hint="repair config.json, or install what it asks for")
+
+
 @contextmanager
-def _building(config: PreTrainedConfig) -> Iterator[None]:
+def _explained(problem: str, hint: str) -> Iterator[None]:
+    """transformers' own errors as ours: one line, and what to do."""
     try:
         yield
     except ChunkwiseError:
         raise
     except Exception as error:
-        raise ArtefactError(
-            f"{config.model_type}: its config does not make a model: {_one_line(error)}",
-            hint="repair config.json, or install what it asks for",
-        ) from error
+        raise ArtefactError(f"{problem}: {_one_line(error)}", hint=hint) from error
 
 
 def _one_line(error: Exception) -> str:
     """The first sentence."""
     text = re.split(r"[.:]\s", " ".join(str(error).split()))[0]
     return f"{type(error).__name__}: {text[:200]}"
-
-
-# ---- the whole model without weights ----
 
 
 def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:
@@ -407,39 +398,39 @@ def _size(model: PreTrainedModel) -> int:
 
 
 def _kinds(config: PreTrainedConfig, layers: torch.nn.ModuleList) -> list[Any]:
-    """By layer what tells it from others: its modules, their shapes, and what the config lists by
+    """For each layer what distinguishes it: its modules, their shapes, and what the config lists by
     layer.
     """
-    lists = [
-        value
-        for value in vars(config).values()
-        if isinstance(value, list) and len(value) == len(layers)
-    ]
-    return [
-        (
-            type(layer),
-            tuple((name, type(module)) for name, module in layer.named_modules()),
-            tuple(parameter.shape for parameter in layer.parameters()),
-            tuple(str(values[index]) for values in lists),
-        )
-        for index, layer in enumerate(layers)
-    ]
+    lists = []
+    for value in vars(config).values():
+        if isinstance(value, list) and len(value) == len(layers):
+            lists.append(value)
+    kinds = []
+    for index, layer in enumerate(layers):
+        modules = tuple((name, type(module)) for name, module in layer.named_modules())
+        shapes = tuple(parameter.shape for parameter in layer.parameters())
+        settings = tuple(str(values[index]) for values in lists)
+        kinds.append((modules, shapes, settings))
+    return kinds
 
 
 def _cut(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
     """The same config with its first layers."""
     count = config.num_hidden_layers
-    written = copy.deepcopy(config).to_dict()
+    written = config.to_dict()
+    # What a config lists by layer: attention types, sizes, which layers are sparse.
     for name, value in written.items():
         if isinstance(value, list) and len(value) == count:
             written[name] = value[:layers]
-    written[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = layers
+    # Some families write the count under a name of their own (gpt2: n_layer).
+    own_name = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    written[own_name] = layers
     with _building(config):
         return type(config).from_dict(written)
 
 
 def _dtype(config: PreTrainedConfig) -> torch.dtype:
-    """The checkpoint's own, but for float16, for which processors have no fast kernels."""
+    """The checkpoint's own, but for float16, for which CPUs have no fast kernels."""
     dtype = getattr(config, "dtype", None)
     dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -448,12 +439,10 @@ def _dtype(config: PreTrainedConfig) -> torch.dtype:
 
 
 def _require_memory(model: PreTrainedModel, dtype: torch.dtype, what: str, remedy: str) -> None:
-    needed, there = (
-        _size(model) * dtype.itemsize,
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    )
-    if needed > there:
+    needed = _size(model) * dtype.itemsize
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
         raise MachineError(
-            f"{what} take {needed / 1e9:.1f} GB of memory; this machine has {there / 1e9:.1f} GB",
+            f"{what} take {needed / 1e9:.1f} GB of memory; this machine has {memory / 1e9:.1f} GB",
             hint=remedy,
         )

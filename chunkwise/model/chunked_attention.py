@@ -1,5 +1,5 @@
-"""Chunk-wise cross-attention (CCA): what decoder states read from the neighbours of their row
-(`grid` says which).
+"""Chunk-wise cross-attention (CCA): what decoder states read from the neighbours of their row (see
+`grid`).
 
 Dimensions: N rows of the grid, L tokens of a row, m tokens per chunk, X neighbours, k neighbours of
 a row, r tokens of a neighbour, S = k * r, D decoder width, E encoder columns, H heads, h head
@@ -20,10 +20,10 @@ from chunkwise.model.config import RetroOptions
 from chunkwise.model.encoder import fan_in_normal, new_norm, normed_linear
 
 SIMILARITY_SCALE = 2.0
-"""Queries of `similarity_init` start twice as long as normed states: of 1, 2 and 4 with a small
-trained decoder and no training of the cross-attention at all, longer was better (docs/log.md);
-training goes on from there. A null logit is measured in it too, so a change changes what saved
-models compute: raise the version of the training stages with it."""
+"""Queries of `similarity_init` start twice as long as normed states. Of 1, 2 and 4, tried with a
+small trained decoder and untrained cross-attention, longer was better (docs/log.md). A null logit
+is measured in this unit too, so another value changes what saved models compute: raise the version
+of the training stages with it."""
 
 NULL_SHARE = 0.6
 """Where a null key starts, as a share of the logit of two equal states under `similarity_init`."""
@@ -58,27 +58,28 @@ class ChunkedCrossAttention(nn.Module):
             raise ConfigError(
                 f"cca_heads: expected a divisor of the decoder's width {width}, got {heads}"
             )
-        self.heads, self.head_width, self.token_columns = heads, width // heads, token_columns
+        self.heads = heads
+        self.head_width = width // heads
+        self.token_columns = token_columns
         self.chunk_tokens = options.chunk_tokens
-        self.previous_tokens, self.similarity_init = (
-            options.previous_token_keys,
-            options.similarity_init,
-        )
+        self.previous_tokens = options.previous_token_keys
+        self.similarity_init = options.similarity_init
         self.query_norm = new_norm(options, width)
         self.query = nn.Linear(width, width, bias=False)
         # One product for all that is read from a neighbour token: its value, its key, and its part
-        # in the keys of the next tokens. Block order along the output: value, key, key of j - 1,
-        # key of j - 2, ...
+        # in the keys of the next tokens. Blocks along the output: value, key, key of j - 1, key of
+        # j - 2, ...
         self.value_key = nn.Linear(columns, (2 + self.previous_tokens) * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.distances = options.chunk_tokens + options.neighbour_tokens - 1
         sizes = {"none": 0, "table": self.distances, "retro": width}
         size = sizes[options.relative_positions]
-        self.sinusoids = size if options.relative_positions == "retro" else 0
+        self.sinusoids = width if options.relative_positions == "retro" else 0
         self.position_bias = nn.Parameter(torch.zeros(heads, size)) if size else None
         self.null_logit = nn.Parameter(torch.zeros(heads)) if options.null_key else None
         self.gate_kind = options.learned_gate
-        self.gate = nn.Parameter(torch.zeros(1)) if options.learned_gate != "none" else None
+        gated = options.learned_gate != "none"
+        self.gate = nn.Parameter(torch.zeros(1)) if gated else None
 
     def initialise(self) -> None:
         """Fan-in scale, or equal query and key projections; output projection or gate at zero."""
@@ -93,44 +94,40 @@ class ChunkedCrossAttention(nn.Module):
             init.zeros_(self.position_bias)
         if self.null_logit is not None:
             init.constant_(self.null_logit, NULL_SHARE)
-        if (
-            self.similarity_init and not self.query.weight.is_meta
-        ):  # meta: a checkpoint is about to fill them
+        # On the meta device a checkpoint is about to fill the weights.
+        if self.similarity_init and not self.query.weight.is_meta:
             self._start_as_similarity()
 
     def _start_as_similarity(self) -> None:
-        width, columns = self.query.in_features, self.value_key.in_features
-        state_columns = columns - self.token_columns
+        query_weight = self.query.weight
+        weight = self.value_key.weight
+        width = len(query_weight)
+        state_columns = weight.shape[1] - self.token_columns
         shared = torch.empty(width, max(width, state_columns), dtype=torch.float32)
         nn.init.orthogonal_(shared)
-        value, key, *earlier = self.value_key.weight.detach().float().cpu().split(width)
-        matched = F.pad(shared[:, :state_columns], (0, self.token_columns))
-        if self.token_columns:  # what is handed on is the token, not the state that stood there
+        value, *keys = weight.detach().float().cpu().split(width)
+        if self.token_columns:  # the value is the token itself, not the state at its place
             value = F.pad(shared[:, : self.token_columns], (state_columns, 0))
-        if (
-            earlier
-        ):  # the current token is to be found at j - 1; what stands at j itself must not decide
-            key, earlier[0] = torch.zeros_like(key), matched
-            earlier[1:] = [torch.zeros_like(block) for block in earlier[1:]]
-        else:
-            key = matched
+        # With previous tokens the current token is matched at j - 1, and the state at j itself must
+        # not decide.
+        keys = [torch.zeros_like(key) for key in keys]
+        nearest = 1 if self.previous_tokens else 0
+        keys[nearest] = F.pad(shared[:, :state_columns], (0, self.token_columns))
         with torch.no_grad():
-            init.copy_(
-                self.query.weight, SIMILARITY_SCALE * shared[:, :width].to(self.query.weight)
-            )
-            init.copy_(
-                self.value_key.weight, torch.cat([value, key, *earlier]).to(self.value_key.weight)
-            )
+            query = shared[:, :width].to(query_weight)
+            init.copy_(query_weight, SIMILARITY_SCALE * query)
+            init.copy_(weight, torch.cat([value, *keys]).to(weight))
 
     def keys_values(self, encoded_XrE: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of all neighbour tokens, each [X, r, H, h]."""
         X, r, _ = encoded_XrE.shape
-        assert r > self.previous_tokens, "RetroOptions and RetrievalContext see to it"
-        value, key, *earlier = self.value_key(encoded_XrE).chunk(2 + self.previous_tokens, dim=-1)
+        assert r > self.previous_tokens, "RetroOptions and select_neighbours ensure it"
+        blocks = self.value_key(encoded_XrE)
+        value, key, *earlier = blocks.chunk(2 + self.previous_tokens, dim=-1)
         for back, block in enumerate(earlier, start=1):
-            key = key + F.pad(
-                block[:, :-back], (0, 0, back, 0)
-            )  # a neighbour's first tokens have none before them
+            # Zeros for a neighbour's first tokens, which have none before them.
+            previous = F.pad(block[:, :-back], (0, 0, back, 0))
+            key = key + previous
         shape = (X, r, self.heads, self.head_width)
         return key.reshape(shape), value.reshape(shape)
 
@@ -143,16 +140,17 @@ class ChunkedCrossAttention(nn.Module):
         """
         if self.position_bias is None:
             return None
-        m, device = self.chunk_tokens, self.position_bias.device
+        m = self.chunk_tokens
+        device = self.position_bias.device
         table: Tensor = self.position_bias
         if self.sinusoids:
             lowest = 2 * m - 1 - self.distances
             table = table @ _sinusoids(lowest, self.distances, self.sinusoids, device, table.dtype)
         attending = torch.arange(m, device=device)[slots]
         attended = torch.arange(first_token, first_token + r, device=device)
-        # Entry 0 of the table is the least distance: slot 0, the last token of a neighbour with its
-        # continuation.
-        index = attending[:, None] - attended[None, :] + self.distances - m
+        # Entry 0 of the table is the lowest distance: slot 0, the last token of a neighbour with
+        # its continuation.
+        index = attending[:, None] - attended + self.distances - m
         return table[:, index].repeat(1, 1, k)
 
     def forward(
@@ -174,30 +172,34 @@ class ChunkedCrossAttention(nn.Module):
         N, L, D = states_NLD.shape
         query = normed_linear(self.query_norm, self.query, states_NLD)
         query = query.view(N, L, self.heads, self.head_width).transpose(1, 2)
-        key, value = key_NHSh.to(query.dtype), value_NHSh.to(query.dtype)
-        bias, mask, empty_N11 = bias_XHLS, None, None
+        key = key_NHSh.to(query.dtype)
+        value = value_NHSh.to(query.dtype)
+        mask = None
+        bias = bias_XHLS
         if mask_NS is not None:
             # Finite instead of -inf: a row of -inf would be NaN. Such rows become zero below.
             floor = torch.finfo(query.dtype).min / 2
-            mask = torch.zeros(mask_NS.shape, dtype=query.dtype, device=query.device).masked_fill_(
-                ~mask_NS, floor
-            )
-            mask, empty_N11 = mask[:, None, None, :], ~mask_NS.any(-1)[:, None, None]
-        if self.null_logit is not None:  # measured in what a token that is like the state gets
+            mask = (~mask_NS)[:, None, None].to(query.dtype) * floor
+        null_H = None
+        if self.null_logit is not None:  # in units of the logit of a token that is like the state
             null_H = self.null_logit * SIMILARITY_SCALE * self.head_width**0.5
+        # torch's kernels know no null logit and give a bias no gradient.
+        if null_H is not None or (bias is not None and bias.requires_grad):
             mixed = biased_attention(query, key, value, bias, mask, null_H)
-        elif bias is not None and bias.requires_grad:
-            mixed = biased_attention(query, key, value, bias, mask, None)
         else:
-            bias = None if bias is None else bias.to(query.dtype)
-            both = mask if bias is None else bias if mask is None else bias + mask
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=both)
-        read = self.output(mixed.transpose(1, 2).reshape(N, L, D))
+            if bias is not None:
+                bias = bias.to(query.dtype)
+                mask = bias if mask is None else bias + mask
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed_NLD = mixed.transpose(1, 2).reshape(N, L, D)
+        added = self.output(mixed_NLD)
         if self.gate is not None:
-            read = read * (self.gate.tanh() if self.gate_kind == "tanh" else self.gate).to(
-                read.dtype
-            )
-        return read if empty_N11 is None else read.masked_fill(empty_N11, 0.0)
+            gate = self.gate.tanh() if self.gate_kind == "tanh" else self.gate
+            added = added * gate.to(added.dtype)
+        if mask_NS is None:
+            return added
+        empty_N = ~mask_NS.any(-1)
+        return added.masked_fill(empty_N[:, None, None], 0.0)
 
 
 @functools.lru_cache(maxsize=32)
@@ -210,6 +212,7 @@ def _sinusoids(
     with torch.inference_mode(False), torch.no_grad():
         distance = torch.arange(lowest, lowest + count, device=device, dtype=torch.float64)
         half = (width + 1) // 2
-        speed = 10_000.0 ** (-torch.arange(half, device=device, dtype=torch.float64) / half)
-        angles = speed[:, None] * distance
-        return torch.cat([angles.cos(), angles.sin()])[:width].to(dtype)
+        exponents = -torch.arange(half, device=device, dtype=torch.float64) / half
+        angles = (10_000.0**exponents)[:, None] * distance
+        waves = torch.cat([angles.cos(), angles.sin()])
+        return waves[:width].to(dtype)

@@ -58,10 +58,8 @@ class RetroOptions(Config):
         default="new",
         description=(
             "new: RETRO's bidirectional encoder with fresh weights. decoder (departure from the "
-            "papers): a causal copy "
-            "of the decoder's first encoder_layers layers, which hands out each token's embedding "
-            "beside its state; "
-            "see model.decoder_encoder."
+            "papers): a causal copy of the decoder's first encoder_layers layers, which hands out "
+            "each token's embedding beside its state; see model.decoder_encoder."
         ),
     )
     encoder_layers: int = pydantic.Field(
@@ -89,18 +87,15 @@ class RetroOptions(Config):
         default="shared",
         description=(
             "shared: the decoder's (InstructRetro; RETRO's 'shared embeddings', within 0.001 bits "
-            "per byte of its "
-            "default). own: a table of the encoder's width (RETRO's default), which starts from "
-            "the decoder's where "
-            "the widths agree."
+            "per byte of its default). own: a table of the encoder's width (RETRO's default), "
+            "which starts from the decoder's where the widths agree."
         ),
     )
     encoder_positions: Literal["rotary", "none"] = pydantic.Field(
         default="rotary",
         description=(
             "rotary: positions inside a neighbour (RETRO has relative ones, of another form). none "
-            "(Megatron with "
-            "rotary decoders): to the encoder a neighbour is a bag of tokens."
+            "(Megatron with rotary decoders): to the encoder a neighbour is a bag of tokens."
         ),
     )
     encoder_dropout: float = pydantic.Field(
@@ -113,8 +108,7 @@ class RetroOptions(Config):
         default=True,
         description=(
             "Embeddings are normed on entry (a trained decoder's have whatever scale its training "
-            "left) and states on "
-            "exit. False: neither (Megatron)."
+            "left) and states on exit. False: neither (Megatron)."
         ),
     )
     norm: Literal["rms", "layer"] = pydantic.Field(
@@ -134,29 +128,24 @@ class RetroOptions(Config):
         default="retro",
         description=(
             "What is added to the logit of head and distance. retro: a learned linear map of the "
-            "distance's sines and "
-            "cosines (RETRO, appendix on positions). table: a learned number for each distance. "
-            "none (Megatron)."
+            "distance's sines and cosines (RETRO, appendix on positions). table: a learned number "
+            "for each distance. none (Megatron)."
         ),
     )
     chunk_alignment: Literal["left", "right"] = pydantic.Field(
         default="left",
         description=(
             "left: chunk 0 starts with the text, a shorter last one has no neighbours. right "
-            "(Megatron): chunks end "
-            "with the text and the first one is the short one; for scoring, generate() refuses it, "
-            "because the chunks "
-            "of a text would move with every token."
+            "(Megatron): chunks end with the text and the first one is the short one; for scoring, "
+            "generate() refuses it, because the chunks of a text would move with every token."
         ),
     )
     missing_tokens: Literal["masked", "read"] = pydantic.Field(
         default="masked",
         description=(
             "masked: tokens that a neighbour lacks, and places that a short query chunk lacks, are "
-            "not read. read "
-            "(Megatron): a neighbour is read as it is given, padding and all, and the short "
-            "chunk's places as zeros. A "
-            "neighbour without any token is never read."
+            "not read. read (Megatron): a neighbour is read as it is given, padding and all, and "
+            "the short chunk's places as zeros. A neighbour without any token is never read."
         ),
     )
     gate: float = pydantic.Field(
@@ -166,9 +155,8 @@ class RetroOptions(Config):
         default="none",
         description=(
             "A learned factor for each CCA layer, from 0: the number itself, or its tanh "
-            "(Flamingo, arXiv:2204.14198). "
-            "The output projection then starts like any other, else at 0: with both at 0 neither "
-            "would get a gradient."
+            "(Flamingo, arXiv:2204.14198). The output projection then starts like any other, else "
+            "at 0: with both at 0 neither would get a gradient."
         ),
     )
     previous_token_keys: int = pydantic.Field(
@@ -177,21 +165,18 @@ class RetroOptions(Config):
         le=3,
         description=(
             "Departure from the papers. With n > 0 the key at neighbour position j also carries "
-            "the encoder states at "
-            "j - 1 ... j - n, each by a projection of its own, while the value stays that of j: "
-            "one layer can then do "
-            "what takes two otherwise (an induction head: find where the current token stood, copy "
-            "what came next)."
+            "the encoder states at j - 1 ... j - n, each by a projection of its own, while the "
+            "value stays that of j: one layer can then do what takes two otherwise (an induction "
+            "head: find where the current token stood, copy what came next)."
         ),
     )
     similarity_init: bool = pydantic.Field(
         default=False,
         description=(
             "Departure from the papers. The query projection and the key projection (of j - 1 "
-            "where "
-            "previous_token_keys > 0, else of j) start as the same matrix with orthonormal rows, "
-            "so that attention "
-            "starts as similarity of decoder state and neighbour state instead of near uniform."
+            "where previous_token_keys > 0, else of j) start as the same matrix with orthonormal "
+            "rows, so that attention starts as similarity of decoder state and neighbour state "
+            "instead of near uniform."
         ),
     )
 
@@ -204,14 +189,14 @@ class RetroOptions(Config):
         default=False,
         description=(
             "Departure from the papers. A learned logit per head stands beside the neighbours' in "
-            "the softmax and adds "
-            "nothing: without it a softmax over neighbours must read something, also where nothing "
-            "fits."
+            "the softmax and adds nothing: without it a softmax over neighbours must read "
+            "something, also where nothing fits."
         ),
     )
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> "RetroOptions":
+        # ValueError, as pydantic expects; `Config.parse` turns it into a ConfigError.
         if self.query_conditioning and not self.encoder_layers:
             raise ValueError(
                 "query_conditioning happens in encoder layer 1, and encoder_layers is 0; set it to "
@@ -226,22 +211,19 @@ class RetroOptions(Config):
                     f"query_conditioning={self.query_conditioning}, "
                     f"encoder_width={self.encoder_width}"
                 )
-            shaped = [
-                name
-                for name in ENCODER_SHAPE
-                if getattr(self, name) != type(self).model_fields[name].default
-            ]
+            shaped = []
+            for name in ENCODER_SHAPE:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    shaped.append(name)
             if shaped:
                 raise ValueError(
                     f"encoder: decoder is built like the decoder, so it takes no "
                     f"{', '.join(shaped)}"
                 )
-        if not isinstance(self.cca_layers, str) and list(self.cca_layers) != sorted(
-            set(self.cca_layers)
-        ):
-            raise ValueError(
-                f"cca_layers must be rising layer numbers from 1, got {list(self.cca_layers)}"
-            )
+        if not isinstance(self.cca_layers, str):
+            numbers = list(self.cca_layers)
+            if numbers != sorted(set(numbers)):
+                raise ValueError(f"cca_layers must be rising layer numbers from 1, got {numbers}")
         if self.previous_token_keys >= self.chunk_tokens:
             raise ValueError(
                 f"previous_token_keys must be below chunk_tokens = {self.chunk_tokens}"
@@ -272,10 +254,9 @@ published commands).
 
 def tokens_read(continuation: str, chunk_tokens: int) -> slice:
     """Which tokens of [neighbour, continuation] a model reads, by `RetroOptions.continuation`."""
-    m = chunk_tokens
-    return {"both": slice(0, 2 * m), "neighbour": slice(0, m), "continuation": slice(m, 2 * m)}[
-        continuation
-    ]
+    start = chunk_tokens if continuation == "continuation" else 0
+    stop = chunk_tokens if continuation == "neighbour" else 2 * chunk_tokens
+    return slice(start, stop)
 
 
 def cca_layer_numbers(rule: str | tuple[int, ...] | list[int], layers: int) -> tuple[int, ...]:
@@ -288,10 +269,17 @@ def cca_layer_numbers(rule: str | tuple[int, ...] | list[int], layers: int) -> t
         ConfigError: a number outside 1..layers, or none at all.
     """
     middle = (layers + 1) // 2
-    if rule == "retro":
-        return tuple(range(middle if layers < 6 else 6 if layers <= 15 else 9, layers + 1, 3))
+    first = 6 if layers <= 15 else 9
+    if layers < 6:
+        first = middle
+    rules = {
+        "retro": range(first, layers + 1, 3),
+        "middle": (middle,),
+        "last": (layers,),
+        "all": range(1, layers + 1),
+    }
     if isinstance(rule, str):
-        return {"middle": (middle,), "last": (layers,), "all": tuple(range(1, layers + 1))}[rule]
+        return tuple(rules[rule])
     wrong = [number for number in rule if not 1 <= number <= layers]
     if wrong or not rule:
         raise ConfigError(

@@ -1,14 +1,14 @@
-"""A neighbour encoder that starts as the decoder's own first layers, and hands out tokens beside
+"""A neighbour encoder that starts as the decoder's own first layers, and returns embeddings beside
 states.
 
-A fresh bidirectional encoder (`encoder`) speaks a language of its own, and cross-attention has to
-learn it before a single neighbour is of use: at a few hundred thousand tokens of training it learns
-the topic and never learns to copy (docs/log.md has the figures). A decoder's state after "def
-forward(self," in a neighbour, on the other hand, is already close to its state after the same words
-in the text: that is what makes the nearest-neighbour language model work (Khandelwal et al. 2020,
-arXiv:1911.00172: key = state after a context, value = the token that came next). So this encoder is
-a copy of the decoder's first layers, reads causally as they do, and gives for each token its state
-and, beside it, its normed embedding, which is what a value needs that names the token.
+The states of a fresh bidirectional encoder (`encoder`) have no relation to the decoder's, and
+cross-attention has to learn it before a single neighbour is of use: in a few hundred thousand
+tokens of training it learns the topic and never learns to copy (docs/log.md has the figures). A
+decoder's state after "def forward(self," in a neighbour, on the other hand, is already close to its
+state after the same words in the text: that is what makes the nearest-neighbour language model work
+(Khandelwal et al. 2020, arXiv:1911.00172: key = state after a context, value = the next token). So
+this encoder is a copy of the decoder's first layers, reads causally as they do, and returns for
+each token its state and, beside it, its normed embedding: a value needs that to name the token.
 
 Departures from RETRO (arXiv:2112.04426): causal instead of bidirectional, weights from the decoder
 instead of fresh ones, no query conditioning. The copy is trained on like any encoder.
@@ -35,44 +35,47 @@ class DecoderEncoder(nn.Module):
     """Token embeddings of neighbours -> [state, embedding] side by side, both normed.
 
     Args:
-        decoder: whose first layers are copied; it may carry cross-attention already, which is not.
+        decoder: its first layers are copied, without cross-attention that it carries already.
         options: encoder_layers says how many.
 
     Raises:
-        AttachError: the decoder is built in a way that its first layers cannot be taken alone.
+        ConfigError: the decoder has fewer layers.
+        AttachError: its first layers alone are another architecture than within the decoder.
     """
 
     def __init__(self, decoder: PreTrainedModel, options: RetroOptions) -> None:
         super().__init__()
-        config = decoder.config.get_text_config()
-        if options.encoder_layers > config.num_hidden_layers:
+        config, layers = decoder.config.get_text_config(), options.encoder_layers
+        if layers > config.num_hidden_layers:
             raise ConfigError(
-                f"encoder: decoder with encoder_layers={options.encoder_layers}, and the decoder "
-                "has "
+                f"encoder: decoder with encoder_layers={layers}, and the decoder has "
                 f"{config.num_hidden_layers}"
             )
         self.columns = 2 * config.hidden_size
-        self.body: Any = _first_layers(config, options.encoder_layers)
+        self.body: Any = _first_layers(config, layers)
         self.state_norm = new_norm(options, config.hidden_size)
         self.token_norm = new_norm(options, config.hidden_size)
         self._decoder = (decoder,)  # in a tuple: it is not a part of this module
-        source = {name: value.shape for name, value in decoder.get_decoder().named_parameters()}
-        other = [
-            name for name, value in self.body.named_parameters() if source.get(name) != value.shape
-        ]
-        if other:
+        source = self._source()
+        different = []
+        for name, parameter in self.body.named_parameters():
+            if name not in source or source[name].shape != parameter.shape:
+                different.append(name)
+        if different:
             raise AttachError(
-                f"{type(decoder).__name__}: its first {options.encoder_layers} layers alone are "
-                "built otherwise than "
-                f"in the whole: {', '.join(other[:3])}",
+                f"{type(decoder).__name__}: its first {layers} layers alone are built otherwise "
+                f"than in the whole: {', '.join(different[:3])}",
                 hint="use encoder: new with this decoder",
             )
 
+    def _source(self) -> dict[str, Tensor]:
+        return dict(self._decoder[0].get_decoder().named_parameters())
+
     def initialise(self) -> None:
         """Take over the decoder's weights."""
-        source = dict(self._decoder[0].get_decoder().named_parameters())
-        for name, parameter in self.body.named_parameters():
-            with torch.no_grad():
+        source = self._source()
+        with torch.no_grad():
+            for name, parameter in self.body.named_parameters():
                 init.copy_(parameter, source[name].detach().to(parameter))
 
     def forward(
@@ -85,39 +88,40 @@ class DecoderEncoder(nn.Module):
             mask_Xr: True where there is a token; None if everywhere.
 
         Returns:
-            [X, r, 2D]; places that are False in the mask hold finite values without meaning.
+            [X, r, 2D]; places that are False in the mask hold arbitrary finite values.
         """
         tokens_XrD = embed(ids_Xr)
-        # Missing tokens stand behind the present ones as a rule, where causal attention cannot see
-        # them: no mask, and the fast path. A row without any token is left to itself for the same
-        # reason.
+        # Missing tokens usually follow the present ones, where causal attention cannot see them:
+        # then no mask is needed, and attention takes its fast path. A row without any token is let
+        # through whole, because softmax over nothing may be NaN.
         attended = None
-        if mask_Xr is not None and not bool((mask_Xr[:, 1:] <= mask_Xr[:, :-1]).all()):
-            attended = (mask_Xr | ~mask_Xr.any(-1, keepdim=True)).long()
-        states = self.body(
-            inputs_embeds=tokens_XrD, attention_mask=attended, use_cache=False
-        ).last_hidden_state
-        return torch.cat([self.state_norm(states), self.token_norm(tokens_XrD)], dim=-1)
+        if mask_Xr is not None:
+            behind_missing = mask_Xr[:, 1:] > mask_Xr[:, :-1]
+            if behind_missing.any():
+                empty_X1 = ~mask_Xr.any(-1, keepdim=True)
+                attended = (mask_Xr | empty_X1).long()
+        output = self.body(inputs_embeds=tokens_XrD, attention_mask=attended, use_cache=False)
+        states_XrD = self.state_norm(output.last_hidden_state)
+        return torch.cat([states_XrD, self.token_norm(tokens_XrD)], dim=-1)
 
 
 def _first_layers(config: PreTrainedConfig, layers: int) -> nn.Module:
-    """The decoder's architecture cut behind some layers, with neither token embedding nor final
+    """The decoder's architecture cut after some layers, with neither token embedding nor final
     norm.
     """
     config = copy.deepcopy(config)
-    implementation = config._attn_implementation
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None) is not None:
         config.layer_types = list(config.layer_types)[:layers]
-    config._attn_implementation = implementation
     body = AutoModel.from_config(config)
-    named = [name for name in FINAL_NORM_NAMES if isinstance(getattr(body, name, None), nn.Module)]
-    if len(named) != 1:
+    norms = [name for name in FINAL_NORM_NAMES if isinstance(getattr(body, name, None), nn.Module)]
+    if len(norms) != 1:
         raise AttachError(
             f"{type(body).__name__}: expected one final norm named {', '.join(FINAL_NORM_NAMES)}, "
-            f"found {named}",
+            f"found {norms}",
             hint="use encoder: new with this decoder",
         )
-    setattr(body, named[0], nn.Identity())
+    # States leave without the final norm: `DecoderEncoder` has one of its own for them.
+    setattr(body, norms[0], nn.Identity())
     body.set_input_embeddings(nn.Identity())
     return body

@@ -5,10 +5,10 @@ light of the window that retrieved it: layer 1 cross-attends to the decoder's st
 query chunk. That is causal, because the encoder's output is first read at that chunk's last token
 (`grid`).
 
-It is the dearest part of a small Retro model: with k = 2 neighbours of 2m tokens it sees 2 k = 4
+It is the slowest part of a small Retro model: with k = 2 neighbours of 2m tokens it sees 2 k = 4
 tokens for each token of the decoder. Hence attention without a materialised mask where nothing is
-missing, one fused product for queries, keys and values, and no work for neighbours that are not
-there or stand twice in a batch (`context` leaves those out).
+missing, one fused product for queries, keys and values, and no work for neighbours that are missing
+or repeated in a batch (`select` leaves those out).
 
 Dimensions: X neighbours, r tokens of a neighbour, N query chunks, m tokens of a chunk, E encoder
 width, D decoder width, F feed-forward width, H heads, h head width.
@@ -38,13 +38,13 @@ class QueryChunks:
 
     Attributes:
         states_NmD: decoder states of the chunks at the first CCA layer.
-        there_Nm: True where a chunk has a token; None if everywhere.
+        present_Nm: True where a chunk has a token; None if everywhere.
         of_X: the chunk that each neighbour was retrieved for; None if N chunks have X / N
             consecutive neighbours each.
     """
 
     states_NmD: Tensor
-    there_Nm: Tensor | None
+    present_Nm: Tensor | None
     of_X: Tensor | None
 
 
@@ -63,27 +63,27 @@ class NeighbourEncoder(nn.Module):
         super().__init__()
         E = self.columns = options.encoder_width or decoder_width
         weight = decoder_embedding.weight
-        assert isinstance(weight, torch.Tensor)
-        vocabulary, given = weight.shape
-        own = options.encoder_embeddings == "own"
-        self.embedding = nn.Embedding(vocabulary, E) if own else None
-        self.projection = nn.Linear(given, E, bias=False) if given != E and not own else None
+        assert isinstance(weight, Tensor)
+        vocabulary, embedding_width = weight.shape
+        self.embedding: nn.Embedding | None = None
+        self.projection: nn.Linear | None = None
+        if options.encoder_embeddings == "own":
+            self.embedding = nn.Embedding(vocabulary, E)
+        elif embedding_width != E:
+            self.projection = nn.Linear(embedding_width, E, bias=False)
         outer = options.encoder_outer_norms
         self.input_norm = new_norm(options, E) if outer else nn.Identity()
         heads = options.encoder_heads or _heads(E)
-        if E % heads or (options.encoder_positions == "rotary" and (E // heads) % 2):
+        rotary = options.encoder_positions == "rotary"  # which turns pairs of columns
+        if E % heads or (rotary and (E // heads) % 2):
             raise ConfigError(
                 f"encoder_heads: expected a divisor of {E} that leaves an even width, got {heads}"
             )
-        self.layers = nn.ModuleList(
-            EncoderLayer(
-                options,
-                E,
-                heads,
-                decoder_width if options.query_conditioning and index == 0 else None,
-            )
-            for index in range(options.encoder_layers)
-        )
+        self.layers = nn.ModuleList()
+        for index in range(options.encoder_layers):
+            conditioned = options.query_conditioning and index == 0
+            conditioning_width = decoder_width if conditioned else None
+            self.layers.append(EncoderLayer(options, E, heads, conditioning_width))
         self.output_norm = new_norm(options, E) if outer else nn.Identity()
         self._source = (decoder_embedding,)  # in a tuple: it is no part of this module
 
@@ -114,18 +114,18 @@ class NeighbourEncoder(nn.Module):
         """Fan-in scale; the branches' last projections smaller, so that a fresh encoder keeps the
         tokens' identity.
         """
+        # As in GPT-2: one over the root of the number of residual branches, here two in a layer.
         shrink = (2 * max(1, len(self.layers))) ** -0.5
         if self.projection is not None:
             fan_in_normal(self.projection)
         if self.embedding is not None:
             source = self._source[0].weight
-            assert isinstance(source, torch.Tensor)
-            init.normal_(
-                self.embedding.weight, mean=0.0, std=1.0
-            )  # the norm on entry sees to the scale
-            if source.shape == self.embedding.weight.shape and not source.is_meta:
+            weight = self.embedding.weight
+            assert isinstance(source, Tensor)
+            init.normal_(weight, mean=0.0, std=1.0)  # the norm on entry sets the scale
+            if source.shape == weight.shape and not source.is_meta:
                 with torch.no_grad():
-                    init.copy_(self.embedding.weight, source.detach().to(self.embedding.weight))
+                    init.copy_(weight, source.detach().to(weight))
         for layer in self.layers:
             assert isinstance(layer, EncoderLayer)
             layer.initialise(shrink)
@@ -140,11 +140,10 @@ class EncoderLayer(nn.Module):
         self, options: RetroOptions, width: int, heads: int, conditioning_width: int | None
     ) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, options.encoder_dropout
-        self.rotary, self.masked = (
-            options.encoder_positions == "rotary",
-            options.missing_tokens == "masked",
-        )
+        self.heads = heads
+        self.dropout = options.encoder_dropout
+        self.rotary = options.encoder_positions == "rotary"
+        self.masked = options.missing_tokens == "masked"
         self.gated = options.encoder_feed_forward == "swiglu"
         self.attention_norm = new_norm(options, width)
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
@@ -158,9 +157,8 @@ class EncoderLayer(nn.Module):
             self.condition_output = nn.Linear(width, width, bias=False)
         inner = encoder_feed_forward_width(options, width)
         self.feed_forward_norm = new_norm(options, width)
-        self.feed_forward_up = nn.Linear(
-            width, (2 if self.gated else 1) * inner, bias=False
-        )  # gated: [gate, up]
+        columns = 2 * inner if self.gated else inner  # gated: [gate, up]
+        self.feed_forward_up = nn.Linear(width, columns, bias=False)
         self.feed_forward_down = nn.Linear(inner, width, bias=False)
 
     def initialise(self, shrink: float) -> None:
@@ -180,8 +178,8 @@ class EncoderLayer(nn.Module):
             states_XrE = states_XrE + self._dropped(self._read_chunk(states_XrE, chunks))
         hidden = normed_linear(self.feed_forward_norm, self.feed_forward_up, states_XrE)
         if self.training and torch.is_grad_enabled():
-            # The activation is made anew in the backward pass: a few milliseconds for a third of
-            # the encoder's memory.
+            # The activation is computed again in the backward pass: a few milliseconds for a third
+            # of the encoder's memory. Nothing in it is random, so no random state has to be saved.
             fed = checkpoint(self._activate, hidden, use_reentrant=False, preserve_rng_state=False)
         else:
             fed = self._activate(hidden)
@@ -194,60 +192,69 @@ class EncoderLayer(nn.Module):
         return self.feed_forward_down(F.gelu(hidden_XrF))
 
     def _read_neighbour(self, states_XrE: Tensor, mask: Tensor | None) -> Tensor:
-        X, r, E = states_XrE.shape
         fused = normed_linear(self.attention_norm, self.query_key_value, states_XrE)
-        query, key, value = fused.view(X, r, 3, self.heads, E // self.heads).unbind(2)
+        query, key, value = fused.unflatten(-1, (3, self.heads, -1)).unbind(2)
         if self.rotary:
-            query, key = rotate(query), rotate(key)
-            value = (
-                value.contiguous()
-            )  # as a view it would keep queries and keys before their rotation in memory
-        dropped = self.dropout if self.training else 0.0
-        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
-        return self.attention_output(mixed.transpose(1, 2).reshape(X, r, E))
+            query = rotate(query)
+            key = rotate(key)
+            # As a view it would keep queries and keys before their rotation in memory.
+            value = value.contiguous()
+        dropout = self.dropout if self.training else 0.0
+        mixed = _mixed_values(query, key, value, mask, dropout)
+        return self.attention_output(mixed)
 
     def _read_chunk(self, states_XrE: Tensor, chunks: QueryChunks) -> Tensor:
-        X, r, E = states_XrE.shape
-        N, m, _ = chunks.states_NmD.shape
-        heads, width, there = self.heads, E // self.heads, chunks.there_Nm
+        present = chunks.present_Nm
+        of_X = chunks.of_X
         query = normed_linear(self.condition_norm, self.condition_query, states_XrE)
         normed = self.chunk_norm(chunks.states_NmD)
-        if (
-            there is not None and not self.masked
-        ):  # Megatron: what a short chunk lacks is read as zeros
-            normed, there = normed.masked_fill(~there[..., None], 0.0), None
+        if present is not None and not self.masked:
+            # Megatron: what a short chunk lacks is read as zeros.
+            normed = normed.masked_fill(~present[..., None], 0.0)
+            present = None
         key_value = self.condition_key_value(normed)
-        if (
-            chunks.of_X is None
-        ):  # all neighbours of a chunk ask the same m states: their queries form one sequence
-            query = query.view(N, X // N * r, heads, width)
-        else:
-            query, key_value = (
-                query.view(X, r, heads, width),
-                key_value.index_select(0, chunks.of_X),
-            )
-            there = None if there is None else there.index_select(0, chunks.of_X)
-        key, value = key_value.view(len(key_value), m, 2, heads, width).unbind(2)
-        mask = None if there is None else attention_mask(there)
-        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.condition_output(mixed.transpose(1, 2).reshape(X, r, E))
+        if of_X is not None:
+            key_value = key_value.index_select(0, of_X)
+            present = None if present is None else present.index_select(0, of_X)
+        # Without of_X all neighbours of a chunk read the same m states: their queries form one
+        # sequence.
+        query = query.view(len(key_value), -1, query.shape[-1])
+        query = query.unflatten(-1, (self.heads, -1))
+        key, value = key_value.unflatten(-1, (2, self.heads, -1)).unbind(2)
+        mask = None if present is None else attention_mask(present)
+        mixed = _mixed_values(query, key, value, mask)
+        return self.condition_output(mixed.view(states_XrE.shape))
 
     def _dropped(self, branch: Tensor) -> Tensor:
         # Not an nn.Dropout: those are the decoder's, which training sets as its own options say.
         return F.dropout(branch, self.dropout, self.training) if self.dropout else branch
 
 
+def _mixed_values(
+    query_NLHh: Tensor,
+    key_NSHh: Tensor,
+    value_NSHh: Tensor,
+    mask: Tensor | None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Softmax attention, [N, L, H * h]."""
+    query = query_NLHh.transpose(1, 2)
+    key = key_NSHh.transpose(1, 2)
+    value = value_NSHh.transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    return mixed.transpose(1, 2).flatten(2)
+
+
 def encoder_feed_forward_width(options: RetroOptions, width: int) -> int:
-    """F: as asked for, or 4 widths; gated 8/3 widths (as many weights), down to a multiple of 64
-    where that is more.
+    """F: the option, else 4 widths; gated 8/3 widths (as many weights), rounded down to a multiple
+    of 64 unless that is 0.
     """
     if options.encoder_feed_forward_width is not None:
         return options.encoder_feed_forward_width
     if options.encoder_feed_forward == "gelu":
         return 4 * width
-    return 8 * width // 3 // 64 * 64 or 8 * width // 3
+    inner = 8 * width // 3
+    return inner // 64 * 64 or inner
 
 
 def _heads(width: int) -> int:
@@ -261,10 +268,11 @@ def _heads(width: int) -> int:
 
 
 class RmsNorm(nn.RMSNorm):
-    """RMSNorm in the input's own type (under autocast the product stays as it came)."""
+    """RMSNorm in the input's own type, also under autocast."""
 
     def forward(self, states: Tensor) -> Tensor:
         weight = self.weight.to(states.dtype)
+        # Without gradients one fused kernel does both.
         if torch.is_grad_enabled():
             return self.scaled(states) * weight
         return F.rms_norm(states, self.normalized_shape, weight, self.eps)
@@ -278,8 +286,8 @@ class RmsNorm(nn.RMSNorm):
 
 def normed_linear(norm: "RmsNorm | LayerNorm", linear: nn.Linear, states: Tensor) -> Tensor:
     """linear(norm(states)). In training an RMSNorm's weight is multiplied into the matrix instead
-    of the states: the same product, two passes over the states less, and one copy of them less to
-    keep."""
+    of the states: the same product with two passes over the states and one copy of them less.
+    """
     if isinstance(norm, RmsNorm) and torch.is_grad_enabled():
         return F.linear(norm.scaled(states), linear.weight * norm.weight, linear.bias)
     return linear(norm(states))
@@ -294,7 +302,8 @@ class _ScaleOnCpu(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, eps: float) -> Tensor:
         exact = torch.promote_types(states.dtype, torch.float32)
         squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=exact).square_()
-        scale = squares.mul_(1 / states.shape[-1]).add_(eps).rsqrt_().to(states.dtype)
+        variance = squares.mul_(1 / states.shape[-1])
+        scale = variance.add_(eps).rsqrt_().to(states.dtype)
         scaled = states * scale
         ctx.save_for_backward(scaled, scale)
         return scaled
@@ -302,6 +311,7 @@ class _ScaleOnCpu(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        # y = x / rms(x), so dx = (dy - y * mean(dy * y)) / rms(x).
         scaled, scale = ctx.saved_tensors
         along = (grad * scaled).mean(-1, keepdim=True).neg_()
         return torch.addcmul(grad, scaled, along).mul_(scale), None
@@ -311,7 +321,8 @@ class LayerNorm(nn.LayerNorm):
     """LayerNorm in the input's own type."""
 
     def forward(self, states: Tensor) -> Tensor:
-        weight, bias = self.weight.to(states.dtype), self.bias.to(states.dtype)
+        weight = self.weight.to(states.dtype)
+        bias = self.bias.to(states.dtype)
         return F.layer_norm(states, self.normalized_shape, weight, bias, self.eps)
 
 
@@ -333,21 +344,23 @@ def rotate(states_XrHh: Tensor) -> Tensor:
     """Rotary positions over dimension 1, pairs (2i, 2i + 1), base 10,000 (Su et al. 2021,
     arXiv:2104.09864).
     """
-    *outer, width = states_XrHh.shape
-    real = torch.float64 if states_XrHh.dtype == torch.float64 else torch.float32
-    turns = _turns(outer[1], width, states_XrHh.device, real)[None, :, None, :]
-    pairs = torch.view_as_complex(states_XrHh.to(real).reshape(*outer, width // 2, 2))
-    return torch.view_as_real(pairs * turns).reshape(states_XrHh.shape).to(states_XrHh.dtype)
+    X, r, H, h = states_XrHh.shape
+    real = torch.promote_types(states_XrHh.dtype, torch.float32)
+    turns_rh = _turns(r, h, states_XrHh.device, real)
+    pairs = states_XrHh.to(real).reshape(X, r, H, h // 2, 2)
+    turned = torch.view_as_complex(pairs) * turns_rh[:, None]
+    return torch.view_as_real(turned).flatten(3).to(states_XrHh.dtype)
 
 
 @functools.lru_cache(maxsize=32)
 def _turns(length: int, width: int, device: torch.device, real: torch.dtype) -> Tensor:
-    """[length, width / 2] complex; made on demand rather than kept as a buffer, which loading would
+    """[length, width / 2] complex; computed on demand and not kept as a buffer, which loading would
     leave empty.
     """
     with torch.inference_mode(False), torch.no_grad():  # cached tensors must serve training too
-        speed = 10_000.0 ** (-torch.arange(0, width, 2, device=device, dtype=real) / width)
-        angles = torch.outer(torch.arange(length, device=device, dtype=real), speed)
+        exponents = -torch.arange(0, width, 2, device=device, dtype=real) / width
+        places = torch.arange(length, device=device, dtype=real)
+        angles = torch.outer(places, 10_000.0**exponents)
         return torch.polar(torch.ones_like(angles), angles)
 
 

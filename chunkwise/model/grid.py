@@ -2,27 +2,28 @@
 place.
 
 Neighbours are looked up with a *window* of m tokens. Windows start at a text's `start` and follow
-each other every s tokens; with s = m, the rule, they are the text's chunks, with a smaller
+each other every s tokens; with s = m, the default, they are the text's chunks, with a smaller
 `retrieval_stride` s they overlap. A window's neighbours may influence the logit at its last token
-and what follows, never an earlier one: position t reads the last window that is complete when t is
-there. That lag of m - 1 tokens is the whole care of this module. Worked for s = m = 4, start 0 and
-12 tokens (counted from 0):
+and what follows, never an earlier one: position t reads the last window that is complete when token
+t is known. That lag of m - 1 tokens is the whole care of this module. An example with s = m = 4,
+start 0 and 12 tokens (counted from 0):
 
     position   0  1  2  3  4  5  6  7  8  9 10 11
     chunk      0  0  0  0  1  1  1  1  2  2  2  2
     window     -  -  -  0  0  0  0  1  1  1  1  2     (read)
     slot       -  -  -  0  1  2  3  0  1  2  3  0
 
-A text's start is its first token, or where its padding ends: windows then do not depend on what a
-text shares a batch with. It may be set elsewhere: inside left padding, so that a prompt ends with a
-window, or before the first token, so that the first window is a short one (Megatron's right
+A text's start is its first token, behind any padding: its windows then do not depend on the other
+texts of its batch. The start may be set elsewhere: inside left padding, so that a prompt ends with
+a window, or before the first token, so that the first window is a short one (Megatron's right
 alignment).
 
 A call sees T tokens after `past` earlier ones. Its *rows* are the windows that its tokens read: the
-one that was complete before the call, where a token still reads it, then those that complete in the
-call.
+last one that was complete before the call, where a token still reads it, then those that complete
+in the call.
 
-Dimensions: B texts, T tokens of the call, R rows, s slots of a row, D any width.
+Dimensions: B texts, T tokens of the call, R rows, s slots of a row, L tokens of a row that are
+computed, D any width.
 """
 
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from torch import Tensor
 
 def complete_windows(tokens: int, start: int, chunk_tokens: int, stride: int) -> int:
     """How many windows of a text that starts at `start` lie wholly in the first `tokens` places."""
+    # Before the first window ends, the quotient is negative: division rounds down.
     return max(0, (tokens - start - chunk_tokens) // stride + 1)
 
 
@@ -61,63 +63,83 @@ class Grid:
     def of(
         cls, past: int, tokens: int, chunk_tokens: int, stride: int, starts: Sequence[int]
     ) -> "Grid":
-        same = len(set(starts)) == 1
-        return cls(chunk_tokens, stride, past, tokens, (starts[0],) if same else tuple(starts))
+        # Texts of one grid are grouped by slices, others by gathering, which is slower.
+        distinct = set(starts)
+        if len(distinct) == 1:
+            starts = list(distinct)
+        return cls(chunk_tokens, stride, past, tokens, tuple(starts))
 
     @property
     def uniform(self) -> bool:
         """True when all texts have their windows at the same places."""
         return len(self.starts) == 1
 
+    def _complete(self, tokens: int) -> tuple[int, ...]:
+        m = self.chunk_tokens
+        s = self.stride
+        return tuple(complete_windows(tokens, start, m, s) for start in self.starts)
+
     @cached_property
     def before(self) -> tuple[int, ...]:
         """Windows that were complete before this call, for each text."""
-        return tuple(
-            complete_windows(self.past, start, self.chunk_tokens, self.stride)
-            for start in self.starts
-        )
+        return self._complete(self.past)
+
+    @cached_property
+    def after(self) -> tuple[int, ...]:
+        """Windows that are complete after this call, for each text."""
+        return self._complete(self.past + self.tokens)
 
     @cached_property
     def new(self) -> tuple[int, ...]:
         """Windows that complete in this call, for each text."""
-        end, sizes = self.past + self.tokens, (self.chunk_tokens, self.stride)
-        return tuple(
-            complete_windows(end, start, *sizes) - before
-            for start, before in zip(self.starts, self.before, strict=True)
-        )
+        return tuple(after - before for after, before in zip(self.after, self.before, strict=True))
+
+    @cached_property
+    def windows(self) -> int:
+        """W, the windows that complete in this call, of the text that has most."""
+        return max(self.new)
 
     @cached_property
     def carries(self) -> bool:
         """True when some token of this call reads a window that was complete before it: row 0 is
         then that window.
         """
-        sizes = (self.chunk_tokens, self.stride)
-        return any(
-            before and complete_windows(self.past + 1, start, *sizes) == before
-            for start, before in zip(self.starts, self.before, strict=True)
-        )
+        # The first token decides: if it completes no window, it reads the last one before the call.
+        with_first = self._complete(self.past + 1)
+        pairs = zip(self.before, with_first, strict=True)
+        return any(before and before == complete for before, complete in pairs)
 
     @cached_property
     def rows(self) -> int:
         """R, of the text that has most."""
-        return max(self.new) + self.carries
+        return self.windows + self.carries
 
     @cached_property
     def shifts(self) -> tuple[int, ...]:
-        """Where the call's first token stands in its text's rows laid end to end; below 0 it is so
-        far from reading.
+        """The index of the call's first token in its text's rows laid end to end; negative while
+        the text's first window is not complete.
         """
-        return tuple(
-            self.past - start - (self.chunk_tokens - 1) - (before - self.carries) * self.stride
-            for start, before in zip(self.starts, self.before, strict=True)
-        )
+        shifts = []
+        for start, before in zip(self.starts, self.before, strict=True):
+            first_window = start + (before - self.carries) * self.stride
+            # The row begins at the window's last token, the first that may read its neighbours.
+            shifts.append(self.past - first_window - (self.chunk_tokens - 1))
+        return tuple(shifts)
+
+    @property
+    def _uniform_edges(self) -> tuple[int, int]:
+        """For texts of the same grid: tokens that read nothing, and slots of row 0 that lie before
+        the call. One of them is 0.
+        """
+        shift = self.shifts[0]
+        return max(0, -shift), max(0, shift)
 
     @property
     def slots(self) -> slice:
-        """The slots that the L places of `group` are."""
+        """The slots of a row that `group` returns."""
         if self.uniform and self.rows == 1:
-            offset = max(0, self.shifts[0])
-            return slice(offset, offset + self.tokens - max(0, -self.shifts[0]))
+            silent, offset = self._uniform_edges
+            return slice(offset, offset + self.tokens - silent)
         return slice(0, self.stride)
 
     def slot_of_one_token(self) -> tuple[int, ...]:
@@ -128,42 +150,47 @@ class Grid:
         return tuple(max(0, shift) % self.stride for shift in self.shifts)
 
     def group(self, states_BTD: Tensor) -> Tensor:
-        """[B, R, L, D]: each row's tokens, L = s; with one row for texts of the same grid L is just
-        its tokens.
+        """[B, R, L, D]: each row's tokens, L = s; one row for texts of the same grid holds the
+        tokens of the call alone.
 
-        Places of a row that are not in this call hold anything finite: `ungroup` does not look at
-        them.
+        Places of a row outside this call hold arbitrary finite values, which `ungroup` drops.
         """
         B, T, D = states_BTD.shape
-        if self.uniform:
-            reading, offset = states_BTD[:, max(0, -self.shifts[0]) :], max(0, self.shifts[0])
-            if self.rows == 1:
-                return reading[:, None]
-            missing = self.rows * self.stride - offset - reading.shape[1]
-            if offset or missing:
-                reading = F.pad(reading, (0, 0, offset, missing))
-            return reading.reshape(B, self.rows, self.stride, D)
-        places = torch.arange(self.rows * self.stride, device=states_BTD.device) - self._shifts_B1(
-            states_BTD.device
-        )
-        return take(states_BTD, places.clamp(0, T - 1)).reshape(B, self.rows, self.stride, D)
+        R = self.rows
+        s = self.stride
+        if not self.uniform:
+            places_BP = torch.arange(R * s, device=states_BTD.device)
+            places_BP = places_BP - self._shifts_like(states_BTD)
+            rows_BPD = take(states_BTD, places_BP.clamp(0, T - 1))
+            return rows_BPD.reshape(B, R, s, D)
+        silent, offset = self._uniform_edges
+        reading_BLD = states_BTD[:, silent:]
+        # One row needs no padding to whole slots: a decoding step then costs one token.
+        if R == 1:
+            return reading_BLD[:, None]
+        missing = R * s - offset - reading_BLD.shape[1]
+        if offset or missing:
+            reading_BLD = F.pad(reading_BLD, (0, 0, offset, missing))
+        return reading_BLD.reshape(B, R, s, D)
 
     def ungroup(self, rows_BRLD: Tensor) -> Tensor:
         """Back to [B, T, D], with zeros for the tokens that read nothing."""
-        B, R, L, D = rows_BRLD.shape
-        flat = rows_BRLD.reshape(B, R * L, D)
-        if self.uniform:
-            skipped = max(0, -self.shifts[0])
-            start = 0 if R == 1 else max(0, self.shifts[0])
-            flat = flat[:, start : start + self.tokens - skipped]
-            return F.pad(flat, (0, 0, skipped, 0)) if skipped else flat
-        places = torch.arange(self.tokens, device=flat.device) + self._shifts_B1(flat.device)
-        return take(flat, places.clamp(min=0)).masked_fill((places < 0)[..., None], 0.0)
+        flat_BPD = rows_BRLD.flatten(1, 2)
+        if not self.uniform:
+            places_BT = torch.arange(self.tokens, device=flat_BPD.device)
+            places_BT = places_BT + self._shifts_like(flat_BPD)
+            read_BTD = take(flat_BPD, places_BT.clamp(min=0))
+            return read_BTD.masked_fill(places_BT[..., None] < 0, 0.0)
+        silent, offset = self._uniform_edges
+        # `group` pads no single row, so that its first place is the call's first reading token.
+        start = 0 if rows_BRLD.shape[1] == 1 else offset
+        read_BTD = flat_BPD[:, start : start + self.tokens - silent]
+        return F.pad(read_BTD, (0, 0, silent, 0)) if silent else read_BTD
 
-    def _shifts_B1(self, device: torch.device) -> Tensor:
-        return torch.tensor(self.shifts, device=device)[:, None]
+    def _shifts_like(self, states: Tensor) -> Tensor:
+        return torch.tensor(self.shifts, device=states.device)[:, None]
 
 
-def take(values_BLD: Tensor, places_BP: Tensor) -> Tensor:
-    """values[b, places[b]], [B, P, D]."""
-    return values_BLD.gather(1, places_BP[..., None].expand(-1, -1, values_BLD.shape[2]))
+def take(values_BLD: Tensor, places: Tensor) -> Tensor:
+    """values[b, places[b]], [B, P, D], for places [B, P], or [1, P] for all texts."""
+    return torch.take_along_dim(values_BLD, places[..., None], dim=1)

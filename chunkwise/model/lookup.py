@@ -1,8 +1,10 @@
-"""A retriever during one `generate`: tensors in and out, each window looked up once, when it
+"""A retriever during one `generate`: tensors in and out; each window is looked up once, when it
 completes.
 
 Dimensions: B texts, L tokens so far, m tokens of a window, k neighbours, r tokens of a neighbour.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ class Lookup:
 
     Args:
         k: neighbours per window.
-        neighbour_tokens: r, for the shape of what is not found.
+        neighbour_tokens: r, for the shape of missing neighbours.
         chunk_tokens, stride: m and s, as in `grid`.
     """
 
@@ -28,8 +30,12 @@ class Lookup:
     ) -> None:
         if k < 0:
             raise ConfigError(f"neighbours: expected 0 or more, got {k}")
-        self.retriever, self.k, self.neighbour_tokens = retriever, k, neighbour_tokens
-        self.chunk_tokens, self.stride = chunk_tokens, stride
+        self.retriever = retriever
+        self.k = k
+        self.neighbour_tokens = neighbour_tokens
+        self.chunk_tokens = chunk_tokens
+        self.stride = stride
+        # By their tokens, not by text and window: beams share windows.
         self.known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(
@@ -44,44 +50,53 @@ class Lookup:
             input_ids: [B, L], all tokens so far.
             state: where texts and windows begin.
         """
-        m, s, L = self.chunk_tokens, self.stride, input_ids.shape[1]
-        spans = [
-            (complete_windows(past, o, m, s), complete_windows(L, o, m, s)) for o in state.starts
-        ]
-        C = max(end for _, end in spans)
-        if not C or all(before == end for before, end in spans):
+        batch, L = input_ids.shape
+        before = self._complete(past, state)
+        complete = self._complete(L, state)
+        C = max(complete)
+        if not C or before == complete:
             # Without a cache every pass needs the shape, or it would be a pass without retrieval.
-            return None if past else self._empty(len(input_ids), C, input_ids.device)
-        ids, mask = self._empty(len(input_ids), C, "cpu")
+            return None if past else self._empty(batch, C, input_ids.device)
+        ids, mask = self._empty(batch, C, "cpu")
         if self.k:
-            text = input_ids.cpu().numpy()
-            windows = {
-                (b, u): text[b, max(0, start + u * s) : start + u * s + m]
-                for b, (start, (before, end)) in enumerate(zip(state.starts, spans, strict=True))
-                for u in range(before, end)
-                if start + u * s + m
-                > state.first_tokens[b]  # a window of padding alone is not looked up
-            }
-            self._look_up({window.tobytes(): window for window in windows.values()})
-            for (b, u), window in windows.items():
-                found_ids, found_mask = self.known[window.tobytes()]
-                ids[b, u], mask[b, u] = torch.from_numpy(found_ids), torch.from_numpy(found_mask)
+            texts = input_ids.cpu().numpy()
+            windows: dict[tuple[int, int], np.ndarray] = {}
+            for b, start in enumerate(state.starts):
+                for u in range(before[b], complete[b]):
+                    first = start + u * self.stride
+                    end = first + self.chunk_tokens
+                    if end > state.first_tokens[b]:  # a window of padding alone is not looked up
+                        windows[b, u] = texts[b, max(0, first) : end]
+            self._look_up(windows.values())
+            for place, window in windows.items():
+                known_ids, known_mask = self.known[window.tobytes()]
+                ids[place] = torch.from_numpy(known_ids)
+                mask[place] = torch.from_numpy(known_mask)
         return ids.to(input_ids.device), mask.to(input_ids.device)
 
+    def _complete(self, tokens: int, state: RetroState) -> list[int]:
+        m, s = self.chunk_tokens, self.stride
+        return [complete_windows(tokens, start, m, s) for start in state.starts]
+
     def _empty(self, batch: int, windows: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        ids = torch.zeros(
-            batch, windows, self.k, self.neighbour_tokens, dtype=torch.int64, device=device
-        )
+        shape = (batch, windows, self.k, self.neighbour_tokens)
+        ids = torch.zeros(shape, dtype=torch.int64, device=device)
         return ids, torch.zeros_like(ids, dtype=torch.bool)
 
-    def _look_up(self, wanted: dict[bytes, np.ndarray]) -> None:
-        new = [key for key in wanted if key not in self.known]
-        if new:
-            ids, mask = self.retriever.neighbours(np.stack([wanted[key] for key in new]), self.k)
-            expected = (len(new), self.k, self.neighbour_tokens)
-            if ids.shape != expected or mask.shape != expected:
-                raise ShapeError(
-                    f"the retriever gave tokens {ids.shape} and mask {mask.shape}, expected both "
-                    f"as {expected}"
-                )
-            self.known.update(zip(new, zip(ids, mask, strict=True), strict=True))
+    def _look_up(self, windows: Iterable[np.ndarray]) -> None:
+        """Ask for each window that is not known yet, in one call."""
+        new = {}
+        for window in windows:
+            if window.tobytes() not in self.known:
+                new[window.tobytes()] = window
+        if not new:
+            return
+        chunks = np.stack(list(new.values()))
+        ids, mask = self.retriever.neighbours(chunks, self.k)
+        expected = (len(new), self.k, self.neighbour_tokens)
+        if ids.shape != expected or mask.shape != expected:
+            raise ShapeError(
+                f"the retriever gave tokens {ids.shape} and mask {mask.shape}, expected both "
+                f"as {expected}"
+            )
+        self.known.update(zip(new, zip(ids, mask, strict=True), strict=True))

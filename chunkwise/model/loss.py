@@ -1,16 +1,16 @@
-"""Cross-entropy of the next token without the logits: they are made a block of places at a time and
-thrown away.
+"""Cross-entropy of the next token without the whole logits: they are computed and dropped a block
+of places at a time.
 
-Of a small model they are most of the memory: 1024 places of 32,000 tokens take 131 MB, three times
-over with their softmax and gradient, where all weights take 110 MB. Here a block is 16 MiB, or half
-of what the matrix takes if that is more, and at most 128 MiB. The gradients are made with the loss,
-in the same block, so nothing is computed twice; the products are those of the plain way, in the
-same types, but for the softmax's divisor, which is applied to the D numbers of a place instead of
-its V logits.
+In a small model they are most of the memory: 1024 places of 32,000 tokens take 131 MB, three times
+that with their softmax and gradient, where all weights take 110 MB. Here a block is 16 MiB, or half
+the size of the matrix if that is more, and at most 128 MiB. The gradients are computed with the
+loss, in the same block, so nothing is computed twice; the products are those of the plain way, in
+the same types, but for the softmax's divisor, which is applied to the D numbers of a place instead
+of its V logits.
 
-It needs the states that the logits are made of, and logits that are a linear map of them. Decoders
-that scale or cap their logits (Granite, Cohere, Gemma 2) are found out by `plain_head` and keep the
-whole logits.
+It needs the states from which the logits are computed, and logits that are a linear map of them.
+`plain_head` recognises decoders that scale or cap their logits (Granite, Cohere, Gemma 2); they
+keep the whole logits.
 
 Dimensions: N places, D width, V vocabulary, B rows, T tokens.
 Source of the idea: gradients inside the forward pass as in Liger Kernel (arXiv:2410.10989); the
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 BLOCK_BYTES = 16 * 2**20
-"""Of the logits of a block, at least where there are as many."""
+"""Of the logits of a block, unless the matrix asks for more."""
 LARGEST_BLOCK_BYTES = 128 * 2**20
 WHOLE_PLACES = 64
-"""A block is a multiple of as many places: products of other shapes take up to a tenth longer on a
+"""A block is a multiple of so many places: products of other shapes take up to a tenth longer on a
 CPU.
 """
 
@@ -48,41 +48,32 @@ class _SummedCrossEntropy(torch.autograd.Function):
         with_gradients: bool,
     ) -> Tensor:
         device = states_ND.device.type
-        in_type = (
-            torch.get_autocast_dtype(device)
-            if torch.is_autocast_enabled(device)
-            else states_ND.dtype
-        )
-        states, weight = states_ND.to(in_type), weight_VD.to(in_type)
+        in_type = states_ND.dtype
+        if torch.is_autocast_enabled(device):
+            in_type = torch.get_autocast_dtype(device)
+        states = states_ND.to(in_type)
+        weight = weight_VD.to(in_type)
         sums = torch.promote_types(in_type, torch.float32)
-        grad_states = (
-            torch.empty_like(states) if with_gradients and ctx.needs_input_grad[0] else None
-        )
-        grad_weight = None
-        if (
-            with_gradients and ctx.needs_input_grad[1]
-        ):  # of its own type the first block writes it whole
-            grad_weight = (
-                torch.empty_like if in_type == weight_VD.dtype and len(states) else torch.zeros_like
-            )(weight_VD)
+        needed = ctx.needs_input_grad if with_gradients else (False, False, False)
+        grad_states = torch.empty_like(states) if needed[0] else None
+        grad_weight = _empty_gradient(weight_VD, states) if needed[1] else None
         grad_bias = None
-        if bias_V is not None and with_gradients and ctx.needs_input_grad[2]:
+        if bias_V is not None and needed[2]:
             grad_bias = torch.zeros_like(bias_V)
         loss = torch.zeros((), dtype=sums, device=states.device)
         logit_bytes = sums.itemsize + (in_type.itemsize if in_type != sums else 0)
-        block = places_of_a_block(
-            len(weight), logit_bytes, 0 if grad_weight is None else grad_weight.nbytes
-        )
+        gradient_bytes = 0 if grad_weight is None else grad_weight.nbytes
+        block = places_of_a_block(len(weight), logit_bytes, gradient_bytes)
         # One buffer for all blocks: malloc finds no room for a new one where the last one of the
         # same size was.
-        buffer = torch.empty(
-            min(block, len(states)), len(weight), dtype=in_type, device=states.device
-        )
+        buffer = states.new_empty(min(block, len(states)), len(weight))
         with torch.autocast(device, enabled=False):
             for start in range(0, len(states), block):
                 place = slice(start, start + block)
-                made = torch.mm(states[place], weight.t(), out=buffer[: len(states[place])])
-                logits = made.to(sums)
+                block_states = states[place]
+                products = torch.mm(block_states, weight.t(), out=buffer[: len(block_states)])
+                logits = products.to(sums)
+                # From here on in place: this block is the largest tensor.
                 if bias_V is not None:
                     logits += bias_V.to(sums)
                 target = targets_N[place, None]
@@ -93,47 +84,55 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 loss += total.log().sum()
                 if not with_gradients:
                     continue
-                grad = weights.scatter_add_(1, target, -total)  # times total
+                grad = weights.scatter_add_(1, target, -total)  # softmax - target, times total
                 if grad_bias is not None:
                     grad_bias += (grad / total).sum(0)
-                grad = made.copy_(grad)  # the same tensor where the types are equal
+                # Into the buffer, where the products are of no more use; a no-op for equal types.
+                grad = products.copy_(grad)
                 if grad_states is not None:
                     grad_states[place] = torch.mm(grad, weight).to(sums) / total
                 if grad_weight is not None:
-                    scaled = (states[place].to(sums) / total).to(in_type)
+                    scaled = (block_states.to(sums) / total).to(in_type)
                     if grad_weight.dtype == in_type:
                         grad_weight.addmm_(grad.t(), scaled, beta=int(start > 0))
                     else:
                         grad_weight += grad.t() @ scaled
-        ctx.gradients = (
-            None if grad_states is None else grad_states.to(states_ND.dtype),
-            grad_weight,
-            grad_bias,
-        )
+        if grad_states is not None:
+            grad_states = grad_states.to(states_ND.dtype)
+        ctx.gradients = [grad_states, grad_weight, grad_bias]
         return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        gradients, ctx.gradients = ctx.gradients, None
-        return (
-            *(None if part is None else part.mul_(grad_loss.to(part.dtype)) for part in gradients),
-            None,
-            None,
-        )
+        gradients = ctx.gradients
+        ctx.gradients = None  # scaled in place, so they serve once
+        for gradient in gradients:
+            if gradient is not None:
+                gradient.mul_(grad_loss.to(gradient.dtype))
+        return (*gradients, None, None)
+
+
+def _empty_gradient(weight_VD: Tensor, states_ND: Tensor) -> Tensor:
+    # Of its own type the first block writes the whole gradient; without states there is no block.
+    if states_ND.dtype == weight_VD.dtype and len(states_ND):
+        return torch.empty_like(weight_VD)
+    return torch.zeros_like(weight_VD)
 
 
 def places_of_a_block(vocabulary: int, logit_bytes: int, gradient_bytes: int) -> int:
-    """How many places' logits are made at a time.
+    """How many places' logits are computed at a time.
 
     Args:
         logit_bytes: of one logit, all its copies.
-        gradient_bytes: of the matrix's gradient, which every block goes over: a larger one gets
-            larger blocks.
+        gradient_bytes: of the matrix's gradient. Every block reads and writes all of it, so a
+            larger one gets larger blocks.
     """
     room = min(max(BLOCK_BYTES, gradient_bytes // 2), LARGEST_BLOCK_BYTES)
     places = room // (vocabulary * logit_bytes)
-    return max(1, places - places % WHOLE_PLACES if places > WHOLE_PLACES else places)
+    if places > WHOLE_PLACES:
+        places -= places % WHOLE_PLACES
+    return max(1, places)
 
 
 def summed_cross_entropy(
@@ -142,7 +141,8 @@ def summed_cross_entropy(
     """Sum of the places' losses in nats, float32 (float64 for float64).
 
     Args:
-        states_ND: what the logits are made of. weight_VD, bias_V: how.
+        states_ND: the decoder's last states.
+        weight_VD, bias_V: the linear map from states to logits.
         targets_N: token ids, all of them predicted.
 
     Its gradient can be taken once, like any graph's that is not retained.
@@ -153,59 +153,61 @@ def summed_cross_entropy(
 
 
 def states_of(model: PreTrainedModel, **inputs: Any) -> Tensor:
-    """[B, T, D]: the states that the decoder of `model` makes its logits of, which it is spared
-    making.
+    """[B, T, D]: the states from which the decoder of `model` computes its logits, without the
+    logits.
 
     Args:
         inputs: as for the model's forward.
     """
-    caught: list[Tensor] = []
-    nowhere = torch.empty(0, dtype=torch.long, device=model.device)
+    states: list[Tensor] = []
+    no_places = torch.empty(0, dtype=torch.long, device=model.device)
     hook = model.get_decoder().register_forward_hook(
-        lambda module, args, output: caught.append(output[0])
+        lambda module, args, output: states.append(output[0])
     )
     try:
-        model(**inputs, logits_to_keep=nowhere)
+        model(**inputs, logits_to_keep=no_places)
     finally:
         hook.remove()
-    return caught[0]
+    return states[0]
 
 
 @torch.no_grad()
 def plain_head(model: PreTrainedModel) -> bool:
-    """True where logits are just output embedding times states, found by running the model on a few
-    tokens.
+    """True where logits are just output embedding times states, measured by running the model on a
+    few tokens.
 
-    The head's output is made large on its way, so that a cap shows whatever the weights are.
+    The head's output is multiplied by 1000 on its way, so that a cap shows whatever the weights
+    are.
 
     Args:
         model: a decoder, or a Retro model.
     """
     decoder = getattr(model, "decoder", model)
-    body, head = decoder.get_decoder(), model.get_output_embeddings()
-    if "logits_to_keep" not in inspect.signature(decoder.forward).parameters or not isinstance(
-        head, nn.Linear
-    ):
+    body = decoder.get_decoder()
+    head = model.get_output_embeddings()
+    parameters = inspect.signature(decoder.forward).parameters
+    if "logits_to_keep" not in parameters or not isinstance(head, nn.Linear):
         return False
     seen: dict[str, Tensor] = {}
 
     def enlarge(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        seen["given"], seen["made"] = args[0], 1000.0 * output
-        return seen["made"]
+        seen["input"] = args[0]
+        seen["output"] = 1000.0 * output
+        return seen["output"]
 
     hooks = [
         body.register_forward_hook(lambda module, args, output: seen.update(states=output[0])),
         head.register_forward_hook(enlarge),
     ]
+    # Dropout between the two would make the states differ.
     was_training = model.training
     model.eval()
     try:
-        tokens = (torch.arange(1, 9, device=model.device) * 7919 % head.weight.shape[0])[None]
-        logits = decoder(tokens, use_cache=False).logits
+        tokens = torch.arange(1, 9, device=model.device) * 7919 % len(head.weight)
+        logits = decoder(tokens[None], use_cache=False).logits
     finally:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    return torch.equal(seen["states"], seen["given"]) and torch.equal(
-        seen["made"].to(logits.dtype), logits
-    )
+    same_states = torch.equal(seen["states"], seen["input"])
+    return same_states and torch.equal(seen["output"].to(logits.dtype), logits)

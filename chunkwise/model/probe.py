@@ -1,23 +1,22 @@
-"""The probe: does an attached decoder do with retrieval what it should? It is run, on eight tokens,
-and asked.
+"""The probe: does an attached decoder treat retrieval as it should? It is run on eight tokens.
 
-Decoders differ, and some accept a keyword that they then drop, or add the attention's output
-elsewhere than it looks. Nothing is assumed; eight short passes find out, and a decoder that fails
-is refused with the reason.
+Decoders differ: some accept a keyword and drop it, some add the attention's output to the stream in
+another place than their code suggests. So nothing is assumed: eight short passes measure it, and a
+decoder that fails is refused with the reason.
 
     causal                 changing the last token moves no earlier logit, and moves the last
-    context arrives        every CCA layer is asked for its reading, once and in order
-    hook point             with the feed-forward silenced, what retrieval was given to read is the
+    context arrives        every CCA layer asks retrieval for its share, once and in order
+    hook point             with the feed-forward silenced, the states that retrieval got are the
                            layer's output, and adding v at the hook moves that output by just v
     block                  sequential: the feed-forward sees attention and v, RETRO's order;
                            parallel: it sees neither
-    cache                  going on from a cache gives the logits of one pass
+    cache                  a pass that continues a cache gives the logits of one whole pass
 
-A factor on the whole output of a layer (gemma4) is let through: stream, attention and v keep their
+A factor on the whole output of a layer (gemma4) is accepted: stream, attention and v keep their
 proportions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,10 +32,10 @@ from chunkwise.model.attach import (
     attention_layers,
     attention_name,
     decoder_layers,
-    name_of,
+    refusal,
 )
 
-# Everything that a layer adds to its residual stream behind self-attention.
+# Everything that a layer adds to its residual stream after self-attention.
 FEED_FORWARD_NAMES = (
     "mlp",
     "feed_forward",
@@ -49,7 +48,10 @@ FEED_FORWARD_NAMES = (
     "experts",
     "per_layer_projection",
 )
+# The last three tokens go on from a cache in one call, as in a chunked prefill.
 TOKENS, CACHED = 8, 5
+
+Block = Literal["sequential", "parallel"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class AttachReport:
     attention_layers: tuple[int, ...]
     cca_layers: tuple[int, ...]
     hook: str
-    block: Literal["sequential", "parallel"]
+    block: Block
     residual_scale: float
     attention: str
 
@@ -86,31 +88,35 @@ def probe(decoder: PreTrainedModel) -> AttachReport:
     as they are.
 
     Raises:
-        AttachError: with the reason why retrieval would not do here what it should.
+        AttachError: with the reason why retrieval would not work here.
     """
     layers = decoder_layers(decoder)
-    carrying = [layer for layer in layers if getattr(layer, "retro_index", None) is not None]
+    carriers: dict[int, Any] = {}
+    for number, layer in enumerate(layers, 1):
+        if getattr(layer, "retro_index", None) is not None:
+            carriers[number] = layer
+    cca_layers = list(carriers.values())
     with _evaluating(decoder):
         whole = _probe_causality(decoder)
-        _probe_context(decoder, len(carrying))
-        blocks = _probe_hook_points(decoder, carrying)
+        _probe_context(decoder, len(cca_layers))
+        blocks = _probe_hook_points(decoder, cca_layers)
         _probe_cache(decoder, whole)
-    numbers = tuple(number for number, layer in enumerate(layers, 1) if layer in carrying)
     if len(set(blocks)) > 1:
-        raise AttachError(
-            f"{name_of(decoder)}: layers {', '.join(map(str, numbers))} are {', '.join(blocks)}; "
-            "expected one kind",
+        numbers = ", ".join(map(str, carriers))
+        raise refusal(
+            decoder,
+            f"layers {numbers} are {', '.join(blocks)}; expected one kind",
             hint="choose cca_layers of one kind",
         )
-    first: Any = carrying[0]
+    first = cca_layers[0]
     return AttachReport(
         family=decoder.config.model_type,
         decoder=type(decoder).__name__,
         layer=type(first).__name__,
         layers=len(layers),
         attention_layers=attention_layers(layers),
-        cca_layers=numbers,
-        hook=" and ".join(dict.fromkeys(layer.retro_part for layer in carrying)),  # type: ignore[misc]
+        cca_layers=tuple(carriers),
+        hook=" and ".join(dict.fromkeys(layer.retro_part for layer in cca_layers)),
         block=blocks[0],
         residual_scale=first.retro_scale,
         attention=str(decoder.config._attn_implementation),
@@ -118,27 +124,26 @@ def probe(decoder: PreTrainedModel) -> AttachReport:
 
 
 class _Planted:
-    """A retrieval that adds a vector of the layer's own in each layer (None: nothing) and keeps
-    what it was given.
+    """A retrieval that adds a vector of its own in each layer (None: nothing) and records the
+    states that it got.
     """
 
     def __init__(self, vectors_D: list[Tensor] | None = None) -> None:
         self.vectors_D = vectors_D
-        self.asked: list[int] = []
+        self.calls: list[int] = []
         self.states: dict[int, Tensor] = {}
 
     def cross_attend(self, layer: nn.Module, index: int, states_BTD: Tensor) -> Tensor | None:
-        self.asked.append(index)
+        self.calls.append(index)
         self.states[index] = states_BTD
-        return (
-            None
-            if self.vectors_D is None
-            else self.vectors_D[index].to(states_BTD).expand_as(states_BTD)
-        )
+        if self.vectors_D is None:
+            return None
+        return self.vectors_D[index].to(states_BTD).expand_as(states_BTD)
 
 
 @contextmanager
 def _evaluating(decoder: PreTrainedModel) -> Iterator[None]:
+    # Module by module: a decoder may be partly in training mode.
     modes = [(module, module.training) for module in decoder.modules()]
     decoder.eval()
     try:
@@ -149,22 +154,22 @@ def _evaluating(decoder: PreTrainedModel) -> Iterator[None]:
 
 
 def _tokens(decoder: PreTrainedModel) -> Tensor:
+    # A large prime spreads the tokens over the vocabulary, so that they differ.
     vocabulary = decoder.config.get_text_config().vocab_size
     return (torch.arange(1, TOKENS + 1, device=decoder.device) * 7919 % vocabulary)[None]
 
 
 def _run(decoder: PreTrainedModel, ids: Tensor, what: str, **kwargs: Any) -> Any:
-    """A pass of the decoder; whatever it raises becomes the reason to refuse it."""
+    """A pass of the decoder; any error in it becomes the reason to refuse the decoder."""
     try:
         return decoder(ids, **{"use_cache": False, **kwargs})
     except AttachError as error:
-        raise AttachError(f"{name_of(decoder)}: {error}", hint=error.hint) from error
+        # The hook in `attach` does not know the decoder's name.
+        raise refusal(decoder, str(error), hint=error.hint) from error
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise AttachError(
-            f"{name_of(decoder)}: it does not run {what} ({type(error).__name__}: {text[:200]})",
-            hint=HINT,
-        ) from error
+        text = " ".join(str(error).split())[:200]
+        reason = f"it does not run {what} ({type(error).__name__}: {text})"
+        raise refusal(decoder, reason) from error
 
 
 def _logits(output: Any) -> Tensor:
@@ -176,9 +181,9 @@ def _rounding(decoder: PreTrainedModel) -> float:
 
 
 def _noise(decoder: PreTrainedModel) -> float:
-    """What rounding may do to logits, by their size: experts see tokens in other company, layer
-    after layer.
-    """
+    """What rounding may change, as a share of the largest logit."""
+    # Experts compute their tokens together, so one changed token changes the rounding of the others
+    # in each layer.
     return max(1e-3, _rounding(decoder))
 
 
@@ -186,204 +191,221 @@ def _probe_causality(decoder: PreTrainedModel) -> Tensor:
     """Returns the logits of the plain decoder."""
     tokens = _tokens(decoder)
     changed = tokens.clone()
-    changed[0, -1] = (changed[0, -1] + 1) % decoder.config.get_text_config().vocab_size
-    first, second = (_logits(_run(decoder, ids, "on token ids alone")) for ids in (tokens, changed))
-    if not bool(torch.isfinite(first).all()):
-        raise AttachError(
-            f"{name_of(decoder)}: its logits are not finite", hint="its weights are damaged"
-        )
-    moved = (first - second).abs().amax(-1)
-    early = moved[:-1] > _noise(decoder) * first.abs().max()
-    if bool(early.any()):
+    changed[0, -1] += 1
+    changed %= decoder.config.get_text_config().vocab_size
+    logits = _logits(_run(decoder, tokens, "on token ids alone"))
+    after_change = _logits(_run(decoder, changed, "on token ids alone"))
+    if not torch.isfinite(logits).all():
+        raise refusal(decoder, "its logits are not finite", hint="its weights are damaged")
+    moved = (logits - after_change).abs().amax(-1)
+    tolerance = _noise(decoder) * logits.abs().max()
+    early = moved[:-1] > tolerance
+    if early.any():
         implementation = decoder.config._attn_implementation
-        raise AttachError(
-            f"{name_of(decoder)}: it is not causal (changing token {len(moved) - 1} moves the "
-            "logit at token "
-            f"{int(early.nonzero()[0])})",
-            hint=(
+        hint = f"load it with attn_implementation 'sdpa' or 'eager' (it has {implementation!r})"
+        if getattr(decoder.config, "is_decoder", None) is False:
+            hint = (
                 "an encoder, or a decoder that was told to be one (is_decoder); use a causal "
                 "language model"
             )
-            if getattr(decoder.config, "is_decoder", None) is False
-            else f"load it with attn_implementation 'sdpa' or 'eager' (it has {implementation!r})",
+        raise refusal(
+            decoder,
+            f"it is not causal (changing token {len(moved) - 1} moves the logit at token "
+            f"{int(early.nonzero()[0])})",
+            hint=hint,
         )
     if moved[-1] == 0:
-        raise AttachError(
-            f"{name_of(decoder)}: changing the last token does not move its own logit", hint=HINT
-        )
-    return first
+        raise refusal(decoder, "changing the last token does not move its own logit")
+    return logits
 
 
 def _probe_context(decoder: PreTrainedModel, count: int) -> None:
-    planted, expected = _Planted(), list(range(count))
+    planted = _Planted()
+    expected = list(range(count))
     _run(decoder, _tokens(decoder), "with a keyword argument for its layers", **{KEYWORD: planted})
-    if planted.asked == expected:
+    calls = planted.calls
+    if calls == expected:
         return
-    if not planted.asked:
-        why = (
+    if not calls:
+        reason = (
             "it drops keyword arguments on the way to its layers, so retrieval would silently do "
             "nothing"
         )
-    elif sorted(planted.asked) == sorted(expected * (len(planted.asked) // count)):
-        why = "it runs its layers several times in one pass"
+    # In any order, because a decoder that repeats its layers may repeat each one or all of them.
+    elif sorted(calls) == sorted(expected * (len(calls) // count)):
+        reason = "it runs its layers several times in one pass"
     else:
-        why = "it drops keyword arguments on the way to some layers, or does not run them"
-    raise AttachError(
-        f"{name_of(decoder)}: {why} (CCA layers {expected} should be asked once each and in order, "
-        "asked were "
-        f"{planted.asked})",
+        reason = "it drops keyword arguments on the way to some layers, or does not run them"
+    raise refusal(
+        decoder,
+        f"{reason} (CCA layers {expected} should be asked once each and in order, asked were "
+        f"{calls})",
         hint=f"use a decoder of another family, or a newer transformers: {HINT}",
     )
 
 
-def _probe_hook_points(
-    decoder: PreTrainedModel, carrying: list[nn.Module]
-) -> list[Literal["sequential", "parallel"]]:
-    """All CCA layers at once; from the second pass on each is given what entered it in the
-    first.
+def _probe_hook_points(decoder: PreTrainedModel, cca_layers: list[Any]) -> list[Block]:
+    """All CCA layers at once; from the second pass on each gets the states that entered it in the
+    first, since what the layers below add would reach it otherwise.
     """
-    for layer in carrying:
+    for layer in cca_layers:
         if not _feed_forward(layer):
-            raise AttachError(
-                f"{name_of(decoder)}: its layers have no feed-forward that could be found "
-                "(expected one named "
-                f"{', '.join(FEED_FORWARD_NAMES)}; got "
-                f"{', '.join(name for name, _ in layer.named_children())})",
-                hint=HINT,
+            parts = ", ".join(name for name, _ in layer.named_children())
+            raise refusal(
+                decoder,
+                "its layers have no feed-forward that could be found (expected one named "
+                f"{', '.join(FEED_FORWARD_NAMES)}; got {parts})",
             )
     nothing = _Planted()
-    plain = [_Seen() for _ in carrying]
-    _run_silenced(decoder, carrying, plain, nothing)
-    width = plain[0].entered.shape[-1]
+    plain = _run_silenced(decoder, cca_layers, nothing)
+    entered = [passage.entered for passage in plain]
+    width = entered[0].shape[-1]
     ramp_D = torch.linspace(-1.0, 1.0, width, device=decoder.device)
     # As large as the stream, which is what rounding is measured by.
-    vectors_D = [ramp_D * seen.left.float().abs().mean().clamp(min=1e-3) for seen in plain]
-    moved, deaf = ([_Seen(seen.entered) for seen in plain] for _ in range(2))
-    _run_silenced(decoder, carrying, moved, _Planted(vectors_D))
-    _run_silenced(decoder, carrying, deaf, _Planted(), without_attention=True)
-    return [
-        _judge(decoder, layer, nothing.states[index].float(), vectors_D[index], *seen)
-        for index, (layer, *seen) in enumerate(zip(carrying, plain, moved, deaf, strict=True))
-    ]
+    vectors_D = [ramp_D * _size(passage.left) for passage in plain]
+    moved = _run_silenced(decoder, cca_layers, _Planted(vectors_D), entered)
+    deaf = _run_silenced(decoder, cca_layers, _Planted(), entered, without_attention=True)
+    blocks = []
+    for index, layer in enumerate(cca_layers):
+        place = f"{type(layer).__name__}, after {layer.retro_part}"
+        read_BTD = nothing.states[index].float()
+        _require_hook_point(decoder, place, read_BTD, vectors_D[index], plain[index], moved[index])
+        blocks.append(_block(decoder, place, plain[index], moved[index], deaf[index]))
+    return blocks
 
 
-def _judge(
+def _size(states: Tensor) -> Tensor:
+    return states.float().abs().mean().clamp(min=1e-3)
+
+
+def _require_hook_point(
     decoder: PreTrainedModel,
-    layer: nn.Module,
+    place: str,
     read_BTD: Tensor,
     vector_D: Tensor,
-    plain: "_Seen",
-    moved: "_Seen",
-    deaf: "_Seen",
-) -> Literal["sequential", "parallel"]:
-    place = f"{type(layer).__name__}, after {layer.retro_part}"
-    before, after = plain.left.float(), moved.left.float()
+    plain: "_Passage",
+    moved: "_Passage",
+) -> None:
+    """The layer's output is what retrieval read, and moves by what retrieval adds, but for one
+    factor.
+    """
+    before = plain.left.float()
+    after = moved.left.float()
     # Elementwise: a few channels of a trained decoder are thousands of times larger than the rest.
-    # By what is added up, and not by the sum alone, which may be next to nothing.
-    sizes = before.abs() + read_BTD.abs() + plain.entered.float().abs() + vector_D.abs()
+    # By the sizes of the summands, since their sum may be close to zero.
+    entered = plain.entered.float()
+    sizes = before.abs() + read_BTD.abs() + entered.abs() + vector_D.abs()
     tolerance = 1e-4 * vector_D.abs().max() + _rounding(decoder) * sizes
-    factor = float(((after - before) @ vector_D).mean() / (vector_D @ vector_D))
+    moved_by = after - before
+    factor = float((moved_by @ vector_D).mean() / (vector_D @ vector_D))
+    # So close to 1 it is rounding; a real factor on the layer's output is tolerated.
     if abs(factor - 1) < 1e-2:
         factor = 1.0
-    off = (after - before - factor * vector_D).abs() - tolerance
-    if not bool((off <= 0).all()) or abs(factor) < 1e-3:
-        raise AttachError(
-            f"{name_of(decoder)}: wrong place for retrieval: what is added there does not arrive "
-            "in the residual "
+    off = (moved_by - factor * vector_D).abs() - tolerance
+    if not (off <= 0).all() or abs(factor) < 1e-3:
+        raise refusal(
+            decoder,
+            "wrong place for retrieval: what is added there does not arrive in the residual "
             f"stream as it is, norms or scales stand between ({place}; with the feed-forward "
-            "silenced, a vector added "
-            f"there should move the layer's output by that vector, it is off by "
-            f"{float(off.max()):.3g})",
-            hint=HINT,
+            "silenced, a vector added there should move the layer's output by that vector, it is "
+            f"off by {float(off.max()):.3g})",
         )
     off = (before - factor * read_BTD).abs() - tolerance
-    if not bool((off <= 0).all()):
-        raise AttachError(
-            f"{name_of(decoder)}: wrong place for retrieval: what is read there is not the "
-            "residual stream, which is "
+    if not (off <= 0).all():
+        raise refusal(
+            decoder,
+            "wrong place for retrieval: what is read there is not the residual stream, which is "
             f"scaled or which more than self-attention goes into ({place}; with the feed-forward "
-            "silenced, it should "
-            f"be the layer's output, it is off by {float(off.max()):.3g})",
-            hint=HINT,
+            "silenced, it should be the layer's output, it is off by "
+            f"{float(off.max()):.3g})",
         )
-    hears_attention = not torch.equal(plain.fed, deaf.fed)
-    hears_retrieval = not torch.equal(plain.fed, moved.fed)
-    if hears_attention != hears_retrieval:
-        sees = ("self-attention", "what retrieval adds")
-        one, other = sees if hears_attention else reversed(sees)
-        raise AttachError(
-            f"{name_of(decoder)}: wrong place for retrieval: the feed-forward sees {one} and not "
-            f"{other} ({place})",
-            hint=HINT,
-        )
-    return "sequential" if hears_attention else "parallel"
 
 
-class _Seen:
-    """What passes through a layer.
+def _block(
+    decoder: PreTrainedModel, place: str, plain: "_Passage", moved: "_Passage", deaf: "_Passage"
+) -> Block:
+    """What the feed-forward sees: both self-attention and retrieval, or neither."""
+    sees_attention = not torch.equal(plain.fed, deaf.fed)
+    sees_retrieval = not torch.equal(plain.fed, moved.fed)
+    if sees_attention and sees_retrieval:
+        return "sequential"
+    if not sees_attention and not sees_retrieval:
+        return "parallel"
+    seen = "what retrieval adds"
+    hidden = "self-attention"
+    if sees_attention:
+        seen, hidden = hidden, seen
+    raise refusal(
+        decoder,
+        f"wrong place for retrieval: the feed-forward sees {seen} and not {hidden} ({place})",
+    )
+
+
+class _Passage:
+    """What passes through a layer in one pass; its methods are hooks.
+
+    Args:
+        replay: the hidden states that shall enter the layer; None for its own.
 
     Attributes:
-        entered: the hidden states; where given, what it shall be.
-        fed: what its feed-forward was given. left: its output.
+        entered: the hidden states.
+        fed: the input of its feed-forward.
+        left: its output.
     """
 
-    def __init__(self, entered: Tensor | None = None) -> None:
-        self.given = entered is not None
-        self.entered: Any = entered
+    def __init__(self, replay: Tensor | None) -> None:
+        self.replay = replay
+        self.entered: Any = replay
         self.fed: Any = None
         self.left: Any = None
+
+    def enter(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if self.replay is None:
+            self.entered = _first_tensor(args, kwargs).clone()
+            return None
+        # A copy, since a layer may change its input in place, and this one is read again.
+        if args:
+            return (self.replay.clone(), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self.replay.clone()}
+
+    def feed(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.fed = _first_tensor(args, kwargs).clone()
+
+    def leave(self, module: nn.Module, args: tuple, output: Any) -> None:
+        self.left = (output[0] if isinstance(output, tuple) else output).clone()
 
 
 def _run_silenced(
     decoder: PreTrainedModel,
-    carrying: list[nn.Module],
-    seen: list[_Seen],
+    cca_layers: list[Any],
     planted: _Planted,
+    entered: list[Tensor] | None = None,
+    *,
     without_attention: bool = False,
-) -> None:
-    """One pass with silent feed-forwards in the CCA layers."""
+) -> list[_Passage]:
+    """One pass with silent feed-forwards in the CCA layers.
+
+    Args:
+        entered: hidden states that shall enter each of them.
+    """
+    passages = []
     with ExitStack() as stack:
-        for layer, kept in zip(carrying, seen, strict=True):
-            parts = _feed_forward(layer)
+        for index, layer in enumerate(cca_layers):
+            passage = _Passage(None if entered is None else entered[index])
+            passages.append(passage)
+            silent = _feed_forward(layer)
             hooks = [
-                layer.register_forward_pre_hook(_enter(kept), with_kwargs=True),
-                layer.register_forward_hook(_leave(kept)),
-                parts[0].register_forward_pre_hook(_feed(kept), with_kwargs=True),
-                *(part.register_forward_hook(_silence) for part in parts),
+                layer.register_forward_pre_hook(passage.enter, with_kwargs=True),
+                layer.register_forward_hook(passage.leave),
+                silent[0].register_forward_pre_hook(passage.feed, with_kwargs=True),
             ]
             if without_attention:
-                hooks.append(
-                    getattr(layer, str(attention_name(layer))).register_forward_hook(_silence)
-                )
+                silent.append(getattr(layer, str(attention_name(layer))))
+            hooks += [part.register_forward_hook(_silence) for part in silent]
             for hook in hooks:
                 stack.callback(hook.remove)
         _run(decoder, _tokens(decoder), "with a silenced feed-forward", **{KEYWORD: planted})
-
-
-def _enter(kept: _Seen) -> Callable:
-    def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        if not kept.given:
-            kept.entered = _first_tensor(args, kwargs).clone()
-            return None
-        if args:
-            return (kept.entered.clone(), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": kept.entered.clone()}
-
-    return hook
-
-
-def _feed(kept: _Seen) -> Callable:
-    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        kept.fed = _first_tensor(args, kwargs).clone()
-
-    return hook
-
-
-def _leave(kept: _Seen) -> Callable:
-    def hook(module: nn.Module, args: tuple, output: Any) -> None:
-        kept.left = (output[0] if isinstance(output, tuple) else output).clone()
-
-    return hook
+    return passages
 
 
 def _silence(module: nn.Module, args: tuple, output: Any) -> Any:
@@ -397,30 +419,28 @@ def _first_tensor(args: tuple, kwargs: dict) -> Tensor:
 
 
 def _feed_forward(layer: nn.Module) -> list[nn.Module]:
-    found = (getattr(layer, name, None) for name in FEED_FORWARD_NAMES)
-    return [part for part in found if isinstance(part, nn.Module)]
+    parts = (getattr(layer, name, None) for name in FEED_FORWARD_NAMES)
+    return [part for part in parts if isinstance(part, nn.Module)]
 
 
 def _probe_cache(decoder: PreTrainedModel, whole: Tensor) -> None:
-    tokens, past = _tokens(decoder), DynamicCache(config=decoder.config.get_text_config())
-    _run(decoder, tokens[:, :CACHED], "with a cache", past_key_values=past, use_cache=True)
+    tokens = _tokens(decoder)
+    past = DynamicCache(config=decoder.config.get_text_config())
+    cached = {"past_key_values": past, "use_cache": True}
+    _run(decoder, tokens[:, :CACHED], "with a cache", **cached)
     try:
         length = int(past.get_seq_length())
     except Exception as error:
-        raise AttachError(
-            f"{name_of(decoder)}: its cache cannot tell how many tokens it holds "
-            f"({type(error).__name__}: {error})",
-            hint=HINT,
-        ) from error
-    rest = _logits(
-        _run(decoder, tokens[:, CACHED:], "with a cache", past_key_values=past, use_cache=True)
-    )
-    difference = (rest - whole[CACHED:]).abs().mean() / whole.abs().mean()
+        reason = f"its cache cannot tell how many tokens it holds ({type(error).__name__}: {error})"
+        raise refusal(decoder, reason) from error
+    rest = _logits(_run(decoder, tokens[:, CACHED:], "with a cache", **cached))
+    off = (rest - whole[CACHED:]).abs().mean()
+    difference = float(off / whole.abs().mean())
+    # `not <=` instead of `>`: a difference that is not a number fails too.
     if length != CACHED or not difference <= 4 * _noise(decoder):
-        raise AttachError(
-            f"{name_of(decoder)}: several tokens that go on from a cache get other logits than in "
-            "one pass (the cache "
-            f"says it holds {length} of {CACHED} tokens; logits are off by {float(difference):.3g} "
-            "of their size)",
-            hint=HINT,
+        raise refusal(
+            decoder,
+            "several tokens that go on from a cache get other logits than in one pass (the cache "
+            f"says it holds {length} of {CACHED} tokens; logits are off by {difference:.3g} of "
+            "their size)",
         )

@@ -33,13 +33,14 @@ from chunkwise.model.attach import KEYWORD, attach, check_structure, detach
 from chunkwise.model.cache import RetroState, board, state_of
 from chunkwise.model.chunked_attention import ChunkedCrossAttention
 from chunkwise.model.config import RetroOptions
-from chunkwise.model.context import RetrievalContext
 from chunkwise.model.decoder_encoder import DecoderEncoder
 from chunkwise.model.encoder import NeighbourEncoder
 from chunkwise.model.grid import Grid, complete_windows
 from chunkwise.model.lookup import Lookup
 from chunkwise.model.probe import probe
+from chunkwise.model.read import RetrievalContext
 from chunkwise.model.retro_config import RetroConfig
+from chunkwise.model.select import select_neighbours
 
 
 class RetroForCausalLM(PreTrainedModel, GenerationMixin):
@@ -52,6 +53,8 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = ""
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
+    # The decoder decides; but unless the wrapper declares them too, transformers refuses
+    # attn_implementation before the decoder sees it.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -60,25 +63,29 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: RetroConfig, decoder: PreTrainedModel | None = None) -> None:
         """Use `from_decoder` or `from_pretrained`; `decoder` is taken over, not copied."""
         super().__init__(config)
-        self.decoder: Any = (
-            AutoModelForCausalLM.from_config(config.decoder) if decoder is None else decoder
-        )
-        config.decoder = (
-            self.decoder.config
-        )  # one object: see RetroConfig on why the copy may not live on
+        if decoder is None:
+            decoder = AutoModelForCausalLM.from_config(config.decoder)
+        self.decoder: Any = decoder
+        # One object: see RetroConfig on why the copy may not live on.
+        config.decoder = self.decoder.config
+        # A device_map keeps these modules on one device.
         self._no_split_modules = list(self.decoder._no_split_modules or [])
-        options, sizes = config.options, self.decoder.config.get_text_config()
-        width, heads = sizes.hidden_size, sizes.num_attention_heads
-        copied = options.encoder == "decoder"
-        if copied:
+        options = config.options
+        sizes = self.decoder.config.get_text_config()
+        width = sizes.hidden_size
+        token_columns = 0
+        if options.encoder == "decoder":
             self.encoder: Any = DecoderEncoder(self.decoder, options)
+            token_columns = width
         else:
             self.encoder = NeighbourEncoder(options, self.get_input_embeddings(), width)
-        sizes = (width, options.cca_heads or heads, self.encoder.columns, width if copied else 0)
-        attach(
-            self.decoder,
-            {number: ChunkedCrossAttention(options, *sizes) for number in config.cca_layers},
-        )
+        heads = options.cca_heads or sizes.num_attention_heads
+        modules: dict[int, torch.nn.Module] = {}
+        for number in config.cca_layers:
+            modules[number] = ChunkedCrossAttention(
+                options, width, heads, self.encoder.columns, token_columns
+            )
+        attach(self.decoder, modules)
         # Ourselves, before post_init: it would hand CCA modules to the decoder's own rules, which
         # know no zero start.
         for module in self.retrieval_modules():
@@ -108,6 +115,8 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         config = RetroConfig(decoder=decoder.config, **(options or RetroOptions()).model_dump())
         config.dtype = decoder.dtype
         decoder.apply(_mark_initialised)
+        # The caller's random state stays as it is. New weights are drawn on the CPU in float32, so
+        # they are the same on every device and for every type.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(config, decoder)
@@ -133,9 +142,9 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         model, report = loaded
         if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
             raise ArtefactError(
-                f"the checkpoint lacks weights that its config.json asks for: "
-                f"{sorted(report['missing_keys'])}"
+                f"the checkpoint lacks weights that its config.json asks for: {missing}"
             )
         probe(model.decoder)
         return (model, report) if wants_report else model
@@ -189,50 +198,53 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
                 without retrieval.
             ConfigError: chunk_alignment right with a cache, padding, chunk_start or stride.
         """
-        gate = self.config.gate if gate is None else gate
+        gate = self._gate(gate)
         if use_cache is None:
             use_cache = labels is None and not self.training and self.decoder.config.use_cache
-        context, state = None, state_of(past_key_values)
+        context = None
+        state = state_of(past_key_values)
         if gate != 0 and (neighbour_ids is not None or state is not None):
-            given_tokens = input_ids if input_ids is not None else inputs_embeds
-            if given_tokens is None:
+            tokens = inputs_embeds if input_ids is None else input_ids
+            if tokens is None:
                 raise ShapeError("expected input_ids or inputs_embeds, got neither")
-            batch, length = given_tokens.shape[:2]
-            past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+            batch, length = tokens.shape[:2]
+            past = _length(past_key_values)
+            m = self.config.chunk_tokens
             if self.config.chunk_alignment == "right":
-                use_cache = self._right_aligned(
-                    use_cache, past, attention_mask, chunk_start, retrieval_stride
-                )
-                chunk_start = (
-                    length - -(-length // self.config.chunk_tokens) * self.config.chunk_tokens
-                )
+                _require_right_alignable(past, attention_mask, chunk_start, retrieval_stride)
+                use_cache = False
+                # The text ends with a chunk, and the first chunk begins before the text.
+                chunk_start = -(-length % m)
+            # Here and not in the decoder, since the retrieval state goes onto the cache.
             if use_cache and past_key_values is None:
                 past_key_values = DynamicCache(config=self.config.decoder)
             if state is None:
-                if (
-                    padding_mask is None
-                    and attention_mask is not None
-                    and attention_mask.dim() == 2
-                ):
-                    padding_mask = attention_mask
+                if padding_mask is None:
+                    padding_mask = _padding_in(attention_mask)
                 state = self._new_state(batch, padding_mask, chunk_start, retrieval_stride)
                 if past_key_values is not None:
                     board(past_key_values, state)
-            context = RetrievalContext(
-                self.config,
-                self.encoder,
-                self.decoder.get_input_embeddings(),
-                neighbour_ids,
-                neighbour_mask,
-                grid=Grid.of(past, length, self.config.chunk_tokens, state.stride, state.starts),
+            state.require_length(past)
+            grid = Grid.of(past, length, m, state.stride, state.starts)
+            cached = past_key_values is not None
+            neighbours = None
+            if neighbour_ids is not None:
+                neighbours = select_neighbours(
+                    self.config, grid, neighbour_ids, neighbour_mask, batch=batch, cached=cached
+                )
+            context = kwargs[KEYWORD] = RetrievalContext(
+                config=self.config,
+                encoder=self.encoder,
+                embed=self.decoder.get_input_embeddings(),
+                neighbours=neighbours,
+                grid=grid,
                 first_tokens=state.first_tokens,
-                state=None if past_key_values is None else state,
+                state=state if cached else None,
                 gate=gate,
-                batch=batch,
             )
-            kwargs[KEYWORD] = context
-        given = {"labels": labels, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
-        kwargs.update({name: value for name, value in given.items() if value is not None})
+        # Only if present: not every decoder's forward names them.
+        extra = {"labels": labels, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
+        kwargs.update({name: value for name, value in extra.items() if value is not None})
         output = self.decoder(
             input_ids,
             attention_mask=attention_mask,
@@ -243,6 +255,9 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         if context is not None:
             context.finish()
         return output
+
+    def _gate(self, gate: float | None) -> float:
+        return self.config.gate if gate is None else gate
 
     def _new_state(
         self,
@@ -261,29 +276,6 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         if stride is not None and not 1 <= stride <= m:
             raise ConfigError(f"retrieval_stride: expected 1 to chunk_tokens = {m}, got {stride}")
         return m if stride is None else stride
-
-    @staticmethod
-    def _right_aligned(
-        use_cache: bool,
-        past: int,
-        mask: Tensor | None,
-        chunk_start: Tensor | int | None,
-        stride: int | None,
-    ) -> bool:
-        """Refuse what right alignment cannot mean; returns use_cache, False unless it was asked
-        for.
-        """
-        padded = mask is not None and (mask.dim() != 2 or not bool(mask.bool().all()))
-        if past or padded or chunk_start is not None or stride is not None:
-            raise ConfigError(
-                "chunk_alignment: right counts chunks from the end of a whole text, so it goes "
-                "with no cached tokens, "
-                "padding, chunk_start or retrieval_stride",
-                hint="score texts of one length at a time, or set chunk_alignment to left",
-            )
-        return False
-
-    # ---- generation ----
 
     def generate(
         self,
@@ -311,20 +303,18 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         """
         if retriever is not None and kwargs.get("neighbour_ids") is not None:
             raise ConfigError("generate() got a retriever and neighbour_ids; pass one of them")
-        gate = kwargs["gate"] if kwargs.get("gate") is not None else self.config.gate
-        if gate != 0 and (retriever is not None or kwargs.get("neighbour_ids") is not None):
+        by_ids = kwargs.get("neighbour_ids") is not None
+        if self._gate(kwargs.get("gate")) != 0 and (retriever is not None or by_ids):
             if self.config.chunk_alignment == "right":
                 raise ConfigError(
                     "generate() got neighbours and this model's chunk_alignment is right: chunks "
-                    "that end with the "
-                    "text would move with every new token",
-                    hint=(
-                        "set model.config.chunk_alignment = 'left'; for one text of whole chunks "
-                        "the two are the same"
-                    ),
+                    "that end with the text would move with every new token",
+                    hint="set model.config.chunk_alignment = 'left'; for one text of whole chunks "
+                    "the two are the same",
                 )
-            stride, start = self._stride(kwargs.get("retrieval_stride")), kwargs.get("chunk_start")
-            if start is not None and bool((torch.as_tensor(start) < 0).any()):
+            stride = self._stride(kwargs.get("retrieval_stride"))
+            start = kwargs.get("chunk_start")
+            if start is not None and (torch.as_tensor(start) < 0).any():
                 raise ConfigError(
                     f"generate() got chunk_start {start}: expected places in the row, from 0 on"
                 )
@@ -344,7 +334,7 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         neighbour_ids: Tensor | None = None,
         neighbour_mask: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: Any,  # so named, or generate() would refuse attention_mask
     ) -> dict[str, Any]:
         """As in transformers; also looks up the neighbours of chunks that the next forward
         completes.
@@ -357,63 +347,55 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         )
         past = inputs.get("past_key_values")
         state = state_of(past)
-        if state is None and attention_mask is not None and attention_mask.dim() == 2:
-            inputs["padding_mask"] = attention_mask
+        padding_mask = _padding_in(attention_mask)
+        if state is None and padding_mask is not None:
+            inputs["padding_mask"] = padding_mask
         if retriever is None and neighbour_ids is None:
             return inputs
         if state is None:
-            batch = len(input_ids)
             state = self._new_state(
-                batch,
+                len(input_ids),
                 inputs.get("padding_mask"),
                 kwargs.get("chunk_start"),
                 kwargs.get("retrieval_stride"),
             )
         if retriever is not None:
-            found = retriever(input_ids, state, 0 if past is None else int(past.get_seq_length()))
-            if found is None:
-                return inputs  # no chunk completes: nothing to hand over
-            neighbour_ids, neighbour_mask = found
+            neighbours = retriever(input_ids, state, _length(past))
+            if neighbours is None:
+                return inputs  # no chunk completes, so there is nothing to pass on
+            neighbour_ids, neighbour_mask = neighbours
         else:
-            assert neighbour_ids is not None  # one of the two ways was asked for
-            sizes = (state.chunk_tokens, state.stride)
-            complete = max(
-                complete_windows(input_ids.shape[1], start, *sizes) for start in set(state.starts)
-            )
+            assert neighbour_ids is not None
+            m = state.chunk_tokens
+            s = state.stride
+            length = input_ids.shape[1]
+            complete = max(complete_windows(length, start, m, s) for start in state.starts)
             missing = complete - neighbour_ids.shape[1]
             if missing > 0:
-                mask = (
-                    torch.ones_like(neighbour_ids, dtype=torch.bool)
-                    if neighbour_mask is None
-                    else neighbour_mask
-                )
+                if neighbour_mask is None:
+                    neighbour_mask = torch.ones_like(neighbour_ids, dtype=torch.bool)
                 pad = (0, 0, 0, 0, 0, missing)
-                neighbour_ids, neighbour_mask = F.pad(neighbour_ids, pad), F.pad(mask, pad)
-        inputs["neighbour_ids"], inputs["neighbour_mask"] = neighbour_ids, neighbour_mask
+                neighbour_ids = F.pad(neighbour_ids, pad)
+                neighbour_mask = F.pad(neighbour_mask, pad)
+        inputs["neighbour_ids"] = neighbour_ids
+        inputs["neighbour_mask"] = neighbour_mask
         return inputs
-
-    # ---- parts ----
 
     def retrieval_modules(self) -> list[NeighbourEncoder | ChunkedCrossAttention]:
         """The neighbour encoder and the CCA modules."""
+        modules = self.decoder.modules()
         return [
             self.encoder,
-            *(
-                module
-                for module in self.decoder.modules()
-                if isinstance(module, ChunkedCrossAttention)
-            ),
+            *(part for part in modules if isinstance(part, ChunkedCrossAttention)),
         ]
 
     def retrieval_parameter_names(self) -> list[str]:
         """Names, as in `named_parameters`, of the weights that retrieval adds; all others are the
         backbone's.
         """
-        owned = {
-            id(parameter)
-            for module in self.retrieval_modules()
-            for parameter in module.parameters()
-        }
+        owned: set[int] = set()
+        for module in self.retrieval_modules():
+            owned.update(id(parameter) for parameter in module.parameters())
         return [name for name, parameter in self.named_parameters() if id(parameter) in owned]
 
     def freeze_backbone(self, frozen: bool = True) -> None:
@@ -451,9 +433,39 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
 
+def _require_right_alignable(
+    past: int,
+    attention_mask: Tensor | None,
+    chunk_start: Tensor | int | None,
+    stride: int | None,
+) -> None:
+    padded = attention_mask is not None
+    if attention_mask is not None and attention_mask.dim() == 2:
+        padded = not attention_mask.all()
+    if past or padded or chunk_start is not None or stride is not None:
+        raise ConfigError(
+            "chunk_alignment: right counts chunks from the end of a whole text, so it goes "
+            "with no cached tokens, padding, chunk_start or retrieval_stride",
+            hint="score texts of one length at a time, or set chunk_alignment to left",
+        )
+
+
+def _length(past: Cache | None) -> int:
+    return 0 if past is None else int(past.get_seq_length())
+
+
+def _padding_in(attention_mask: Tensor | None) -> Tensor | None:
+    """The mask, where it says which tokens are padding; one of other dimensions (static caches)
+    says which token attends to which.
+    """
+    if attention_mask is None or attention_mask.dim() != 2:
+        return None
+    return attention_mask
+
+
 def first_token_places(padding_mask: Tensor | None, batch: int) -> tuple[int, ...]:
     """Where each text begins behind its left padding."""
-    if padding_mask is None or bool(padding_mask[:, 0].all()):
+    if padding_mask is None or padding_mask[:, 0].all():
         return (0,) * batch
     return tuple(padding_mask.bool().int().argmax(1).tolist())
 
@@ -474,7 +486,7 @@ def _mark_initialised(module: torch.nn.Module) -> None:
     weights.
 
     Not marked: modules with buffers that checkpoints leave out (rotary tables), which loading has
-    to make anew.
+    to compute again.
     """
     if not module._non_persistent_buffers_set:
         module.__dict__["_is_hf_initialized"] = True

@@ -25,8 +25,9 @@ class RetroConfig(PreTrainedConfig):
     def __init__(
         self, decoder: PreTrainedConfig | dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        given = {name: kwargs.pop(name) for name in RetroOptions.model_fields if name in kwargs}
-        options = RetroOptions.parse(given, where="RetroConfig")
+        fields = [name for name in RetroOptions.model_fields if name in kwargs]
+        settings = {name: kwargs.pop(name) for name in fields}
+        options = RetroOptions.parse(settings, where="RetroConfig")
         if isinstance(decoder, dict):
             decoder = AutoConfig.for_model(**decoder)
         # Set before super().__init__(), which asks for the text config; copied, because it then
@@ -37,6 +38,7 @@ class RetroConfig(PreTrainedConfig):
             setattr(self, name, value)
         if decoder is not None:
             self.cca_layers = list(cca_layer_numbers(options.cca_layers, decoder.num_hidden_layers))
+            # transformers reads them from the outer config.
             for name in ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"):
                 kwargs.setdefault(name, getattr(decoder, name, None))
         super().__init__(**kwargs)

@@ -36,9 +36,10 @@ def load(
     if not (path / "config.json").is_file():
         raise ArtefactError(f"expected a model folder with config.json, got {path}")
     config = AutoConfig.from_pretrained(path, local_files_only=True)
-    kind = RetroForCausalLM if isinstance(config, RetroConfig) else AutoModelForCausalLM
+    is_retro = isinstance(config, RetroConfig)
+    model_class = RetroForCausalLM if is_retro else AutoModelForCausalLM
     try:
-        loaded: Any = kind.from_pretrained(
+        loaded: Any = model_class.from_pretrained(
             path,
             local_files_only=True,
             use_safetensors=True,
@@ -48,11 +49,11 @@ def load(
         model, report = loaded
     except (OSError, RuntimeError) as error:
         raise ArtefactError(f"cannot load the weights in {path}: {error}") from error
-    wrong = {
-        name: sorted(map(str, report[name]))
-        for name in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if report[name]
-    }
+    # transformers only warns of these, and leaves missing weights as they happen to be.
+    wrong = {}
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind]:
+            wrong[kind] = sorted(map(str, report[kind]))
     if wrong:
         raise ArtefactError(f"the weights in {path} do not fit its config.json: {wrong}")
     return (model if device is None else model.to(device)).eval()

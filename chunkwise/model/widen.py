@@ -1,10 +1,9 @@
 """A decoder with a wider feed-forward that computes the same: the control for parameters without
 retrieval.
 
-Of each widened layer, units are added whose output weights are zero, so nothing changes until they
-are trained (the function-preserving growth of Net2Net, arXiv:1511.05641, with fresh instead of
-copied units). The result is an ordinary decoder of the same family with another width in its
-config.
+Each widened layer gets units whose output weights are zero, so nothing changes until they are
+trained (the function-preserving growth of Net2Net, arXiv:1511.05641, with fresh instead of copied
+units). The result is an ordinary decoder of the same family with another width in its config.
 """
 
 import copy
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -40,21 +39,19 @@ def width_as_large_as(decoder: PreTrainedModel, options: RetroOptions) -> int:
     """The width at which the decoder has about as many weights as its retrofit with `options`."""
     width = feed_forward_width(decoder)
     with torch.device("meta"):
-        plain, wider = (
-            AutoModelForCausalLM.from_config(_with_width(decoder, w)) for w in (width, width + 64)
-        )
-        retrofit = RetroForCausalLM(
-            RetroConfig(decoder=copy.deepcopy(decoder.config), **options.model_dump())
-        )
-    size, more, wanted = (
-        sum(p.numel() for p in model.parameters()) for model in (plain, wider, retrofit)
-    )
-    if more == size:
+        plain = AutoModelForCausalLM.from_config(_with_width(decoder, width))
+        wider = AutoModelForCausalLM.from_config(_with_width(decoder, width + 64))
+        config = RetroConfig(decoder=copy.deepcopy(decoder.config), **options.model_dump())
+        retrofit = RetroForCausalLM(config)
+    # Measured, because families have two or three matrices in a feed-forward, and biases or none.
+    size = plain.num_parameters()
+    unit = (wider.num_parameters() - size) / 64
+    if not unit:
         raise AttachError(
             f"{type(decoder).__name__}: {_width_name(decoder)} does not change the number of "
             "weights"
         )
-    return width + round((wanted - size) / ((more - size) / 64))
+    return width + round((retrofit.num_parameters() - size) / unit)
 
 
 def widen(
@@ -67,8 +64,8 @@ def widen(
         draw: fills the new model at random; what the decoder has is written over it.
 
     Raises:
-        AttachError: weights that depend on the width are no matrices of linear maps (experts), or
-            it would shrink.
+        AttachError: weights that depend on the width are not matrices of linear maps (experts), or
+            the decoder would shrink.
     """
     before = feed_forward_width(decoder)
     if width < before:
@@ -77,12 +74,12 @@ def widen(
             "for"
         )
     wide: Any = AutoModelForCausalLM.from_config(_with_width(decoder, width), dtype=decoder.dtype)
-    draw(wide)
-    inputs = {
-        id(module.weight): 1 if isinstance(module, nn.Linear) else 0
-        for module in wide.modules()
-        if isinstance(module, nn.Linear | Conv1D)
-    }
+    draw(wide)  # first, because the old weights are written over it
+    # Which axis of a matrix its inputs lie along; transformers' Conv1D has them first.
+    input_axes: dict[int, int] = {}
+    for module in wide.modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            input_axes[id(module.weight)] = 1 if isinstance(module, nn.Linear) else 0
     source = dict(decoder.named_parameters())
     with torch.no_grad():
         for name, parameter in wide.named_parameters():
@@ -90,40 +87,49 @@ def widen(
             if old.shape == parameter.shape:
                 parameter.copy_(old)
                 continue
-            axis = next(
-                (axis for axis in range(old.dim()) if old.shape[axis] != parameter.shape[axis]), -1
-            )
-            if old.dim() > 2 or (old.dim() == 2 and id(parameter) not in inputs):
+            if old.dim() > 1 and id(parameter) not in input_axes:
                 raise AttachError(
                     f"{type(decoder).__name__}: {name} is no matrix of a linear map, so it cannot "
                     "be widened",
                     hint="the wider-feed-forward control needs a decoder without experts",
                 )
-            reads = old.dim() == 2 and axis == inputs[id(parameter)]
-            if reads or old.dim() == 1:  # what new units give, and their biases: nothing
-                parameter.zero_()
-            blocks = (
-                old.shape[axis] // before
-            )  # gate and up may stand in one matrix, one after the other
-            kept = parameter.unflatten(axis, (blocks, width)).narrow(axis + 1, 0, before)
-            kept.copy_(old.unflatten(axis, (blocks, before)))
+            _copy_into(parameter, old, before, width, input_axes.get(id(parameter)))
     wide.generation_config = decoder.generation_config
     return wide.to(decoder.device).train(decoder.training)
+
+
+def _copy_into(
+    parameter: Tensor, old: Tensor, before: int, width: int, input_axis: int | None
+) -> None:
+    """The old weights where the old units are.
+
+    Args:
+        input_axis: of a matrix; None for a bias.
+    """
+    # New units lengthen one axis only.
+    axis = 0 if old.shape[0] != parameter.shape[0] else 1
+    # Zero where new units are read, and for their biases.
+    if input_axis is None or axis == input_axis:
+        parameter.zero_()
+    blocks = old.shape[axis] // before  # gate and up may lie in one matrix, one after the other
+    old_units = parameter.unflatten(axis, (blocks, width)).narrow(axis + 1, 0, before)
+    old_units.copy_(old.unflatten(axis, (blocks, before)))
 
 
 def _with_width(decoder: PreTrainedModel, width: int) -> Any:
     config = copy.deepcopy(decoder.config)
     setattr(config.get_text_config(), _width_name(decoder), width)
-    config._attn_implementation = decoder.config._attn_implementation  # a copy does not keep it
+    # Not every version of transformers keeps this in a copy.
+    config._attn_implementation = decoder.config._attn_implementation
     return config
 
 
 def _width_name(decoder: PreTrainedModel) -> str:
     config = decoder.config.get_text_config()
-    name = next((name for name in WIDTH_NAMES if hasattr(config, name)), None)
-    if name is None:
-        raise AttachError(
-            f"{type(decoder).__name__}: its config names no width of the feed-forward "
-            f"({', '.join(WIDTH_NAMES)})"
-        )
-    return name
+    for name in WIDTH_NAMES:
+        if hasattr(config, name):
+            return name
+    raise AttachError(
+        f"{type(decoder).__name__}: its config names no width of the feed-forward "
+        f"({', '.join(WIDTH_NAMES)})"
+    )

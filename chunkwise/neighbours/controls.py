@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from chunkwise.core.errors import MismatchError, ShapeError
-from chunkwise.datastore.reader import Datastore
+from chunkwise.datastore.reader import Datastore, MaskedTokens
 from chunkwise.neighbours.table import NeighbourTable
 
 MAX_ROUNDS = 64
@@ -28,16 +28,15 @@ def random_neighbours(
     k: int,
     seed: int,
     *,
-    exclude_first_document: np.ndarray | None = None,
-    exclude_last_document: np.ndarray | None = None,
+    exclude: tuple[np.ndarray, np.ndarray] | None = None,
     members: np.ndarray | None = None,
     has_query: np.ndarray | None = None,
 ) -> np.ndarray:
     """Chunks drawn uniformly, without repeats within a row and outside the row's own documents.
 
     Args:
-        exclude_first_document, exclude_last_document: ordinals [rows], both included; as in
-            Datastore.search.
+        exclude: (from, to), each [rows]: chunks from <= id < to are not drawn for that row; as
+            `Datastore.chunk_range` gives them.
         members: draw from this view only.
         has_query: bool [rows]; rows without a query get no neighbour.
 
@@ -48,37 +47,26 @@ def random_neighbours(
     Raises:
         MismatchError: a row has fewer than k chunks to draw from.
     """
-    pool = (
-        np.arange(len(datastore))
-        if members is None
-        else np.flatnonzero(datastore.chunk_allowed(members))
-    )
-    skip_from = skip_to = np.zeros(rows, np.int64)
-    if exclude_first_document is not None and exclude_last_document is not None:
-        start, end = datastore.chunk_range(
-            np.asarray(exclude_first_document), np.asarray(exclude_last_document)
-        )
-        skip_from, skip_to = np.searchsorted(pool, start), np.searchsorted(pool, end)
-    open_chunks = len(pool) - (skip_to - skip_from)
-    if rows and int(open_chunks.min()) < k:
+    pool = np.flatnonzero(datastore.chunk_allowed(members))
+    nothing = np.zeros(rows, np.int64)
+    start, end = exclude or (nothing, nothing)
+    skip_from = np.searchsorted(pool, start)
+    skipped = np.searchsorted(pool, end) - skip_from
+    open_chunks = len(pool) - skipped
+    fewest = open_chunks.min(initial=len(pool))
+    # With fewer chunks than k the search for a free place would never end.
+    if rows and fewest < k:
         raise MismatchError(
-            f"random neighbours: a row has {int(open_chunks.min())} chunks to draw from, k={k} are "
-            "wanted",
+            f"random neighbours: a row has {fewest} chunks to draw from, k={k} are wanted",
             hint="use a larger view or a smaller k",
         )
     # Draw among the open chunks, then step over the excluded range: uniform without rejection.
-    drawn = _draw(seed, 0, open_chunks, k)
-    for again in range(1, MAX_ROUNDS):
-        repeated = _repeats(drawn)
-        if not repeated.any():
-            break
-        drawn = np.where(repeated, _draw(seed, again, open_chunks, k), drawn)
-    else:
-        drawn = _without_repeats(drawn, open_chunks)
-    place = drawn + (drawn >= skip_from[:, None]) * (skip_to - skip_from)[:, None]
-    ids = pool[place].astype(np.int32)
+    position = _draw_distinct(seed, open_chunks, k)
+    position += np.where(position >= skip_from[:, None], skipped[:, None], 0)
+    ids = pool[position].astype(np.int32)
+    # Drawn for all the same, so that rows without a query do not shift what other rows get.
     if has_query is not None:
-        ids[~np.asarray(has_query, bool)] = -1
+        ids[~has_query] = -1
     return ids
 
 
@@ -102,51 +90,52 @@ def partly_random(
         share: probability that a query is given random neighbours.
     """
     generator = np.random.default_rng(seed)
-    chosen = np.flatnonzero((generator.random(len(ids_Qk)) < share) & table.has_query)
-    start, end = table.exclude[chosen].T.astype(np.int64)
-    document = table.datastore.chunk_document
-    none = start >= end  # a first document above the last one excludes nothing
-    ids_Qk = np.array(ids_Qk)
-    ids_Qk[chosen] = random_neighbours(
-        table.datastore,
-        len(chosen),
-        ids_Qk.shape[1],
-        int(generator.integers(2**31)),
-        exclude_first_document=np.where(none, 1, document[np.minimum(start, len(document) - 1)]),
-        exclude_last_document=np.where(none, 0, document[np.maximum(end, 1) - 1]),
-        members=members,
+    queries, k = ids_Qk.shape
+    # A number for each row, with or without a query, before the seed is drawn: the order of draws
+    # decides which rows are random.
+    is_random = generator.random(queries) < share
+    rows = np.flatnonzero(is_random & table.has_query)
+    random_seed = int(generator.integers(2**31))
+    start, end = table.exclude[rows].T
+    mixed_Qk = np.array(ids_Qk)
+    mixed_Qk[rows] = random_neighbours(
+        table.datastore, len(rows), k, random_seed, exclude=(start, end), members=members
     )
-    return ids_Qk
+    return mixed_Qk
 
 
-def _draw(seed: int, again: int, open_chunks: np.ndarray, k: int) -> np.ndarray:
-    """Uniform places int64 [rows, k], each below its row's `open_chunks`; drawn row by row: more
-    rows extend fewer.
-    """
-    uniform = np.random.default_rng((seed, again)).random((len(open_chunks), k))
-    return np.floor(uniform * open_chunks[:, None]).astype(np.int64)
+def _draw_distinct(seed: int, open_chunks: np.ndarray, k: int) -> np.ndarray:
+    """Uniform places int64 [rows, k], each below its row's `open_chunks`, no two equal in a row."""
+    shape = (len(open_chunks), k)
+    drawn = np.full(shape, -1)
+    repeated = np.ones(shape, bool)
+    for round_number in range(MAX_ROUNDS):
+        # Each round has its own generator, which fills row by row: the first rows are the same
+        # for any number of rows.
+        generator = np.random.default_rng((seed, round_number))
+        position = np.floor(generator.random(shape) * open_chunks[:, None])
+        drawn[repeated] = position[repeated]
+        repeated = _repeats(drawn)
+        if not repeated.any():
+            return drawn
+    # Last resort for pools hardly larger than k: a repeat takes the next free place.
+    for row, column in np.argwhere(repeated):
+        value = drawn[row, column]
+        others = np.delete(drawn[row], column)
+        while value in others:
+            value = (value + 1) % open_chunks[row]
+        drawn[row, column] = value
+    return drawn
 
 
 def _repeats(drawn: np.ndarray) -> np.ndarray:
     """True where a value stands further left in its row."""
-    order = np.argsort(drawn, axis=1, kind="stable")
-    ordered = np.take_along_axis(drawn, order, axis=1)
-    same = np.zeros(drawn.shape, bool)
-    same[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    result = np.zeros(drawn.shape, bool)
-    np.put_along_axis(result, order, same, axis=1)
-    return result
-
-
-def _without_repeats(drawn: np.ndarray, open_chunks: np.ndarray) -> np.ndarray:
-    """Last resort for pools hardly larger than k: a repeat takes the next free place."""
-    for row, repeated in enumerate(_repeats(drawn)):
-        for column in np.flatnonzero(repeated):
-            value = drawn[row, column]
-            while value in np.delete(drawn[row], column):
-                value = (value + 1) % open_chunks[row]
-            drawn[row, column] = value
-    return drawn
+    repeated = np.zeros(drawn.shape, bool)
+    # Column by column, since k is small: all pairs at once would take k times the memory.
+    for column in range(1, drawn.shape[1]):
+        earlier = drawn[:, :column] == drawn[:, column, None]
+        repeated[:, column] = earlier.any(axis=1)
+    return repeated
 
 
 def shuffled_neighbours(
@@ -160,12 +149,18 @@ def shuffled_neighbours(
         exclude_Q2: chunks from <= id < to of the query's own documents, which are no neighbours of
             it: -1 instead. None: none are excluded.
     """
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(has_query_Q))
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(np.flatnonzero(has_query_Q))
     shuffled = np.array(ids_Qk)
-    shuffled[order] = ids_Qk[np.roll(order, 1)] if len(order) > 1 else -1
+    # One cycle through all queries: in a plain permutation some would get their own list.
+    shuffled[order] = ids_Qk[np.roll(order, 1)]
+    if len(order) == 1:
+        shuffled[order] = -1
     if exclude_Q2 is not None:
-        start, end = np.asarray(exclude_Q2).T[:, :, None]
-        shuffled[(shuffled >= start) & (shuffled < end)] = -1
+        start, end = exclude_Q2.T[:, :, None]
+        # Another query's neighbours may well be chunks of this query's document.
+        own = (shuffled >= start) & (shuffled < end)
+        shuffled[own] = -1
     return shuffled
 
 
@@ -177,7 +172,7 @@ def oracle_neighbours(
     pad: int,
     *,
     continued: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> MaskedTokens:
     """For each chunk u the neighbour that a perfect copy of the text would give: chunk u, continued
     by chunk u + 1.
 
@@ -196,31 +191,33 @@ def oracle_neighbours(
     Raises:
         ShapeError: n is no whole number of chunks.
     """
-    rows_Sn = np.asarray(rows_Sn)
     S, n = rows_Sn.shape
-    if n % chunk_tokens:
+    m = chunk_tokens
+    remainder = n % m
+    if remainder:
         raise ShapeError(
-            f"rows of {n} tokens are no whole number of chunks of {chunk_tokens}; "
-            f"pad them to {-(-n // chunk_tokens) * chunk_tokens}"
+            f"rows of {n} tokens are no whole number of chunks of {m}; "
+            f"pad them to {n + m - remainder}"
         )
-    C = n // chunk_tokens
-    real = np.arange(n) < np.asarray(lengths_S, np.int64)[:, None]
-    chunk = np.where(real, rows_Sn.astype(np.int64), pad).reshape(S, C, chunk_tokens)
-    there = real.reshape(S, C, chunk_tokens)
-    tokens = np.full((S, C, k, 2 * chunk_tokens), pad, np.int64)
+    shape = (S, n // m, m)
+    lengths_S1 = np.asarray(lengths_S)[:, None]
+    real_Sn = np.arange(n) < lengths_S1
+    real_SCm = real_Sn.reshape(shape)
+    chunk_SCm = np.where(real_SCm, rows_Sn.reshape(shape), pad)
+    tokens = np.full((S, n // m, k, 2 * m), pad, np.int64)
     mask = np.zeros(tokens.shape, bool)
-    tokens[:, :, 0, :chunk_tokens], mask[:, :, 0, :chunk_tokens] = chunk, there
+    # One neighbour says it all; the others stay masked, so that a model of any k reads the same.
+    tokens[:, :, 0, :m] = chunk_SCm
+    mask[:, :, 0, :m] = real_SCm
     if continued:
-        tokens[:, :-1, 0, chunk_tokens:], mask[:, :-1, 0, chunk_tokens:] = (
-            chunk[:, 1:],
-            there[:, 1:],
-        )
+        tokens[:, :-1, 0, m:] = chunk_SCm[:, 1:]
+        mask[:, :-1, 0, m:] = real_SCm[:, 1:]
     return tokens, mask
 
 
 def next_chunk_windows(
     rows_Sn: np.ndarray, lengths_S: np.ndarray, offset_SC: np.ndarray, chunk_tokens: int, pad: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> MaskedTokens:
     """For each chunk u a window of 2 m tokens of the row's own text that holds chunk u + 1, which
     is predicted next.
 
@@ -237,12 +234,14 @@ def next_chunk_windows(
         without a next one.
     """
     S, n = rows_Sn.shape
-    C, m = n // chunk_tokens, chunk_tokens
-    next_C = np.arange(1, C + 1) * m
-    place_SCr = (next_C - offset_SC)[..., None] + np.arange(2 * m)
+    m = chunk_tokens
+    next_C = np.arange(m, n + 1, m)  # where chunk u + 1 begins
+    start_SC = next_C - offset_SC
+    position_SCr = start_SC[:, :, None] + np.arange(2 * m)
     lengths_S11 = np.asarray(lengths_S, np.int64)[:, None, None]
-    mask = (place_SCr >= 0) & (place_SCr < lengths_S11) & (next_C[:, None] < lengths_S11)
-    tokens = np.asarray(rows_Sn)[np.arange(S)[:, None, None], np.clip(place_SCr, 0, n - 1)].astype(
-        np.int64
-    )
-    return np.where(mask, tokens, pad), mask
+    has_next = next_C[:, None] < lengths_S11
+    mask_SCr = has_next & (position_SCr >= 0) & (position_SCr < lengths_S11)
+    row_S11 = np.arange(S)[:, None, None]
+    # Clipped, because windows may reach over both ends of a row; the mask covers those places.
+    tokens_SCr = np.asarray(rows_Sn, np.int64)[row_S11, position_SCr.clip(0, n - 1)]
+    return np.where(mask_SCr, tokens_SCr, pad), mask_SCr

@@ -45,20 +45,21 @@ def search_exactly(
         query.
     """
     index, full_ids = rebuilt or (datastore.index, np.arange(len(datastore)))
-    of_hit = np.append(full_ids, -1).astype(np.int32)  # hit -1 -> id -1
-    start, end = np.searchsorted(full_ids, exclude[:, 0]), np.searchsorted(full_ids, exclude[:, 1])
-    found = np.full((len(queries), k), -1, np.int32)
-    left = np.arange(len(queries))
+    of_hit = np.append(full_ids, -1).astype(np.int32)  # hit -1 looks up the last entry
+    # Excluded ranges are ids of the full datastore; the index counts its own chunks.
+    skip = np.searchsorted(full_ids, exclude)
+    neighbours = np.full((len(queries), k), -1, np.int32)
+    open_rows = np.arange(len(queries))
     top = max(2 * k, FIRST_HITS)
-    while len(left):
-        top = min(
-            top, index.chunks + k
-        )  # more than there are: every row ends with -1, so none is left
-        rows, row_lengths = np.asarray(queries[left]), lengths[left]
-        hits = index.search(
-            rows, row_lengths, top, exclude=(start[left], end[left]), allowed=allowed
-        )
-        all_there = (hits.ids < 0).any(axis=1)
+    while len(open_rows):
+        # With more hits than there are chunks every row ends with -1, so none stays open.
+        top = min(top, index.chunks + k)
+        rows = np.asarray(queries[open_rows])  # of a mapped array, a plain one
+        row_lengths = lengths[open_rows]
+        start, end = skip[open_rows].T
+        hits = index.search(rows, row_lengths, top, exclude=(start, end), allowed=allowed)
+        # Before the overlapping ones are dropped, which puts -1 at the end of rows that have more.
+        exhausted = (hits.ids < 0).any(axis=1)
         ids = of_hit[hits.ids]
         if overlap_tokens is not None:
             drop_overlapping(
@@ -70,8 +71,9 @@ def search_exactly(
                 datastore.lengths,
                 overlap_tokens,
             )
-        done = all_there | (ids[:, k - 1] >= 0)
-        found[left[done]] = ids[done, :k]
-        left = left[~done]
+        complete = exhausted | (ids[:, k - 1] >= 0)
+        neighbours[open_rows[complete]] = ids[complete, :k]
+        open_rows = open_rows[~complete]
+        # Few rows stay open, so asking them again costs less than asking all for more at first.
         top *= 4
-    return found
+    return neighbours

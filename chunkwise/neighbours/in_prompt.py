@@ -41,20 +41,20 @@ class InPromptRows:
 
     Attributes:
         input_ids: [S, L] int64.
-        attention_mask: [S, L] bool; False on padding.
         labels: [S, L] int64; the token itself where it is to be predicted (from the place before
             it, as Hugging Face models shift), IGNORED elsewhere. The labelled places of a row are
             its tokens 1, 2, ... in order.
     """
 
     input_ids: np.ndarray
-    attention_mask: np.ndarray
     labels: np.ndarray
 
 
 def in_prompt_tokens(sequence_tokens: int, chunk_tokens: int, k: int, neighbour_tokens: int) -> int:
     """The longest a row can become, in tokens: n + (C - 1) * (k * r + 1)."""
-    following_chunks = max(0, -(-sequence_tokens // chunk_tokens) - 1)
+    chunks = -(-sequence_tokens // chunk_tokens)
+    # The neighbours of the last chunk would follow the end of the text.
+    following_chunks = max(0, chunks - 1)
     return sequence_tokens + following_chunks * (k * neighbour_tokens + 1)
 
 
@@ -91,37 +91,48 @@ def lay_out_in_prompt(
             f"got {neighbour_ids_SCkr.shape} and {neighbour_mask_SCkr.shape}."
         )
     chunks = -(-width // chunk_tokens)
-    if neighbour_ids_SCkr.shape[0] != rows or neighbour_ids_SCkr.shape[1] < chunks - 1:
+    count, available = neighbour_ids_SCkr.shape[:2]
+    if count != rows or available < chunks - 1:
         raise ShapeError(
             f"{rows} rows of {width} tokens have {chunks} chunks of {chunk_tokens}; the neighbours "
-            "have the shape "
-            f"{neighbour_ids_SCkr.shape}. Pass one set of neighbours for each row and chunk."
+            f"have the shape {neighbour_ids_SCkr.shape}. Pass one set of neighbours for each row "
+            "and chunk."
         )
-
-    laid_out = []
-    for row in range(rows):
-        text = np.asarray(tokens_Sn[row, : lengths_S[row]], dtype=np.int64)
-        pieces = [text[:chunk_tokens]]
-        labels = [text[:chunk_tokens].copy()]
-        for end in range(chunk_tokens, len(text), chunk_tokens):
-            chunk = end // chunk_tokens - 1
-            ids, mask = neighbour_ids_SCkr[row, chunk][::-1], neighbour_mask_SCkr[row, chunk][::-1]
-            evidence = np.asarray(ids[mask], dtype=np.int64)
-            if len(evidence):
-                evidence = np.append(evidence, text[end - 1])  # the bridge
-            following = text[end : end + chunk_tokens]
-            pieces += [evidence, following]
-            labels += [np.full(len(evidence), IGNORED), following]
-        laid_out.append((np.concatenate(pieces), np.concatenate(labels)))
-        if len(text):
-            laid_out[-1][1][0] = IGNORED  # nothing stands before the first token
-
+    laid_out = [
+        _lay_out_row(
+            tokens_Sn[row, : lengths_S[row]].astype(np.int64),
+            neighbour_ids_SCkr[row],
+            neighbour_mask_SCkr[row],
+            chunk_tokens,
+        )
+        for row in range(rows)
+    ]
     longest = max((len(ids) for ids, _ in laid_out), default=0)
-    input_ids = np.full((rows, longest), pad, dtype=np.int64)
-    attention_mask = np.zeros((rows, longest), dtype=bool)
+    input_ids_SL = np.full((rows, longest), pad, dtype=np.int64)
     labels_SL = np.full((rows, longest), IGNORED, dtype=np.int64)
-    for row, (ids, row_labels) in enumerate(laid_out):
-        input_ids[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = True
-        labels_SL[row, : len(ids)] = row_labels
-    return InPromptRows(input_ids, attention_mask, labels_SL)
+    for row, (ids, labels) in enumerate(laid_out):
+        length = len(ids)
+        input_ids_SL[row, :length] = ids
+        labels_SL[row, :length] = labels
+    # Nothing stands before the first token. A slice, since without text there is no column 0.
+    labels_SL[:, :1] = IGNORED
+    return InPromptRows(input_ids_SL, labels_SL)
+
+
+def _lay_out_row(
+    text: np.ndarray, ids_Ckr: np.ndarray, mask_Ckr: np.ndarray, chunk_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and labels of one row."""
+    pieces = [text[:chunk_tokens]]
+    labels = [text[:chunk_tokens]]
+    for end in range(chunk_tokens, len(text), chunk_tokens):
+        chunk = end // chunk_tokens - 1
+        # Reversed, so that the best neighbour stands last.
+        mask = mask_Ckr[chunk, ::-1]
+        evidence = ids_Ckr[chunk, ::-1][mask]
+        if len(evidence):
+            evidence = np.append(evidence, text[end - 1])  # the bridge
+        following = text[end : end + chunk_tokens]
+        pieces += [evidence, following]
+        labels += [np.full(len(evidence), IGNORED), following]
+    return np.concatenate(pieces), np.concatenate(labels)

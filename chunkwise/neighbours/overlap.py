@@ -12,10 +12,12 @@ def _shares_run(query, chunk, run):
     """Whether a run of `run` tokens stands in both: compares along each diagonal and stops at the
     first.
     """
-    for shift in range(-(len(query) - run), len(chunk) - run + 1):
-        start = max(0, -shift)
+    if len(query) < run or len(chunk) < run:
+        return False
+    # Diagonals shorter than a run, at both corners, are left out.
+    for shift in range(run - len(query), len(chunk) - run + 1):
         length = 0
-        for i in range(start, min(len(query), len(chunk) - shift)):
+        for i in range(max(0, -shift), min(len(query), len(chunk) - shift)):
             if query[i] == chunk[i + shift]:
                 length += 1
                 if length == run:
@@ -36,23 +38,18 @@ def drop_overlapping(ids_QK, scores_QK, queries_QL, query_lengths_Q, chunks_NM, 
     dropped_Q = np.zeros(len(ids_QK), np.int32)
     for q in range(len(ids_QK)):
         query = queries_QL[q, : query_lengths_Q[q]]
-        kept = 0
+        count = 0
         for j in range(ids_QK.shape[1]):
             chunk = ids_QK[q, j]
             if chunk < 0:
-                break
-            length = lengths_N[chunk]
-            if (
-                len(query) >= run
-                and length >= run
-                and _shares_run(query, chunks_NM[chunk, :length], run)
-            ):
+                break  # hits come first, -1 after them
+            if _shares_run(query, chunks_NM[chunk, : lengths_N[chunk]], run):
                 dropped_Q[q] += 1
                 continue
-            ids_QK[q, kept] = chunk
-            scores_QK[q, kept] = scores_QK[q, j]
-            kept += 1
-        for j in range(kept, ids_QK.shape[1]):
-            ids_QK[q, j] = -1
-            scores_QK[q, j] = 0
+            # `count` is never ahead of `j`, so no hit is overwritten before it is read.
+            ids_QK[q, count] = chunk
+            scores_QK[q, count] = scores_QK[q, j]
+            count += 1
+        ids_QK[q, count:] = -1
+        scores_QK[q, count:] = 0
     return dropped_Q

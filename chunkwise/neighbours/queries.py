@@ -49,9 +49,11 @@ def without_unread(mask_BCkr: np.ndarray, lengths_B: np.ndarray, chunk_tokens: i
     Args:
         mask_BCkr: True where a neighbour has a token. lengths_B: real tokens of each row.
     """
+    # Signed, so that the last token of an empty row is -1.
     last_B = (np.asarray(lengths_B, np.int64) - 1) // chunk_tokens
-    read_BC = np.arange(mask_BCkr.shape[1]) < last_B[:, None]
-    return mask_BCkr & read_BC[:, :, None, None]
+    chunks = mask_BCkr.shape[1]
+    is_read_BC = np.arange(chunks) < last_B[:, None]
+    return mask_BCkr & is_read_BC[:, :, None, None]
 
 
 def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
@@ -64,34 +66,47 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     Raises:
         MismatchError: another tokenizer, or rows that are no whole number of chunks.
     """
-    datastore.require_tokenizer(
-        read_json(sequences.file("sequences.json"))["tokenizer_digest"], "the sequences artefact"
-    )
+    facts = read_json(sequences.file("sequences.json"))
+    datastore.require_tokenizer(facts["tokenizer_digest"], "the sequences artefact")
     rows_Sn = load_npy(sequences.file("sequences.npy"))
-    n, m = rows_Sn.shape[1], datastore.chunk_tokens
-    if n % m:
+    n = rows_Sn.shape[1]
+    m = datastore.chunk_tokens
+    C, remainder = divmod(n, m)
+    if remainder:
+        whole = n + m - remainder
         raise MismatchError(
             f"sequences of {n} tokens are not a whole number of chunks of {m} tokens",
-            hint=(
-                f"pack sequences of {-(-n // m) * m} tokens, or choose a chunk length that divides "
-                f"{n}"
-            ),
+            hint=f"pack sequences of {whole} tokens, or choose a chunk length that divides {n}",
         )
-    C = n // m
-    real_S = load_npy(sequences.file("lengths.npy"), mmap=False).astype(np.int64)
-    lengths = np.clip(real_S[:, None] - np.arange(C) * m, 0, m).reshape(-1)
+    lengths_S = load_npy(sequences.file("lengths.npy"), mmap=False)
+    lengths_SC = chunk_lengths(lengths_S, C, m)
     same_corpus = sequences.record.inputs.get("tokens") == datastore.tokens_digest
     if same_corpus:
-        names = ("first_document.npy", "last_document.npy")
-        first, last = (
-            np.repeat(load_npy(sequences.file(name), mmap=False).astype(np.int64), C)
-            for name in names
-        )
+        first_S = load_npy(sequences.file("first_document.npy"), mmap=False)
+        last_S = load_npy(sequences.file("last_document.npy"), mmap=False)
     else:
-        first, last = np.ones(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+        # Ordinals of another corpus would exclude unrelated documents.
+        first_S, last_S = excluding_nothing(len(rows_Sn))
     return Queries(
-        rows_Sn.reshape(-1, m), lengths, first, last, chunks_per_row=C, same_corpus=same_corpus
+        rows_Sn.reshape(-1, m),
+        lengths_SC.reshape(-1),
+        np.repeat(first_S, C).astype(np.int64),
+        np.repeat(last_S, C).astype(np.int64),
+        chunks_per_row=C,
+        same_corpus=same_corpus,
     )
+
+
+def chunk_lengths(lengths_S: np.ndarray, chunks: int, chunk_tokens: int) -> np.ndarray:
+    """Real tokens of each chunk of rows, int64 [S, chunks]; 0 beyond a row's end."""
+    start_C = np.arange(chunks) * chunk_tokens
+    rest_SC = lengths_S.astype(np.int64)[:, None] - start_C
+    return rest_SC.clip(0, chunk_tokens)
+
+
+def excluding_nothing(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and last excluded documents of each row, the first above the last."""
+    return np.ones(rows, np.int64), np.zeros(rows, np.int64)
 
 
 def text_queries(texts: list[str], tokenizer_folder: Path, max_tokens: int, pad: int) -> Queries:
@@ -101,10 +116,14 @@ def text_queries(texts: list[str], tokenizer_folder: Path, max_tokens: int, pad:
     from transformers import AutoTokenizer  # heavy: 2 s
 
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder))
-    encoded = [tokenizer.encode(text, add_special_tokens=False)[-max_tokens:] for text in texts]
-    lengths = np.array([len(ids) for ids in encoded], np.int64)
-    rows = np.full((len(texts), max(1, int(lengths.max(initial=0)))), pad, np.int64)
+    encoded = []
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        encoded.append(ids[-max_tokens:])  # a question asks at its end
+    lengths = np.array(list(map(len, encoded)), np.int64)
+    width = lengths.max(initial=1)  # at least 1: a search takes no queries of no columns
+    rows = np.full((len(texts), width), pad, np.int64)
     for row, ids in zip(rows, encoded, strict=True):
         row[: len(ids)] = ids
-    nothing = np.ones(len(texts), np.int64), np.zeros(len(texts), np.int64)
+    nothing = excluding_nothing(len(texts))
     return Queries(rows, lengths, *nothing, chunks_per_row=1, same_corpus=True)

@@ -22,7 +22,8 @@ Counts: queries (chunks with text), drops of the same document and of overlaps, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def build_questions(
         tokens: what the datastore was built from, for its tokenizer.
     """
     source = Datastore.open(datastore)
-    texts = [row["question"] for row in read_jsonl(questions.file("questions.jsonl"))]
+    rows = read_jsonl(questions.file("questions.jsonl"))
+    texts = [row["question"] for row in rows]
+    # No overlap is dropped: a chunk that repeats the question is what it asks for.
     queries = text_queries(texts, tokens.file("tokenizer"), config.max_question_tokens, source.pad)
     return _search(source, datastore, queries, config.K, None, run)
 
@@ -108,57 +111,99 @@ def _search(
 ) -> dict[str, Any]:
     """Search in blocks, each of which survives a kill, then join them to the table."""
     blocks = []
+    # A run longer than a chunk cannot occur, so it would drop nothing.
     overlap_run = None if overlap_tokens is None else min(overlap_tokens, source.chunk_tokens)
     with track("BM25 search", total=len(queries), unit="chunks") as advance:
         for start in range(0, len(queries), BLOCK_QUERIES):
             rows = slice(start, start + BLOCK_QUERIES)
-            blocks.append(run.scratch / f"block-{start}-{BLOCK_QUERIES}.npz")
-            if blocks[-1].exists():
+            # The size is part of the name: a block of another size would be of other queries.
+            block = run.scratch / f"block-{start}-{BLOCK_QUERIES}.npz"
+            blocks.append(block)
+            # Written under a temporary name and renamed, so a block that exists is complete.
+            if block.exists():
                 advance(len(queries.lengths[rows]))
                 continue
-            hits = source.search(
-                queries.tokens[rows],
-                queries.lengths[rows],
-                K,
-                exclude_first_document=queries.first_document[rows],
-                exclude_last_document=queries.last_document[rows],
-                threads=run.threads,
-                advance=advance,
-            )
-            exhaustive = (hits.ids < 0).any(axis=1)
-            overlap = np.zeros(len(hits.ids), np.int32)
-            if overlap_run is not None:
-                overlap = drop_overlapping(
-                    hits.ids,
-                    hits.scores,
-                    queries.tokens[rows],
-                    queries.lengths[rows],
-                    source.chunks,
-                    source.lengths,
-                    overlap_run,
-                )
-            with atomic_file(blocks[-1]) as file:
-                np.savez(
-                    file,
-                    ids=hits.ids,
-                    scores=hits.scores.astype(np.float16),
-                    exhaustive=exhaustive,
-                    has_query=queries.lengths[rows] > 0,
-                    same_document=hits.excluded,
-                    overlap=overlap,
-                )
-    totals = {"same_document": 0, "overlap": 0, "neighbours": 0, "exhaustive": 0}
+            _search_block(block, source, queries, rows, K, overlap_run, run.threads, advance)
+    shape = (len(queries), K)
+    folder = run.folder
+    _join(blocks, "ids", np.int32, shape, folder / "ids.npy")
+    _join(blocks, "scores", np.float16, shape, folder / "scores.npy")
+    _join(blocks, "exhaustive", np.bool_, shape[:1], folder / "exhaustive.npy")
+    exclude = source.chunk_range(queries.first_document, queries.last_document)
+    exclude_Q2 = np.stack(exclude, axis=1)
+    save_npy(folder / "queries.npy", queries.tokens.astype(source.chunks.dtype))
+    save_npy(folder / "query_tokens.npy", queries.lengths.astype(np.int32))
+    save_npy(folder / "exclude.npy", exclude_Q2.astype(np.int32))
+    counts = _counts(blocks, queries)
+    facts = {
+        "K": K,
+        "overlap_tokens": overlap_run,
+        "chunk_tokens": source.chunk_tokens,
+        "chunks_per_row": queries.chunks_per_row,
+        "tokenizer_digest": source.tokenizer_digest,
+        "datastore_digest": datastore.digest,
+        "counts": counts,
+    }
+    write_json(folder / "neighbours.json", facts)
+    return counts
+
+
+def _search_block(
+    block: Path,
+    source: Datastore,
+    queries: Queries,
+    rows: slice,
+    K: int,
+    overlap_run: int | None,
+    threads: int | None,
+    advance: Callable[[int], None],
+) -> None:
+    """Write the hits of some queries, and what was dropped from each."""
+    tokens = queries.tokens[rows]
+    lengths = queries.lengths[rows]
+    hits = source.search(
+        tokens,
+        lengths,
+        K,
+        exclude_first_document=queries.first_document[rows],
+        exclude_last_document=queries.last_document[rows],
+        threads=threads,
+        advance=advance,
+    )
+    # Before overlapping hits are dropped, which puts -1 at the end of rows that K did cut.
+    exhaustive = (hits.ids < 0).any(axis=1)
+    overlap = np.zeros(len(lengths), np.int32)
+    if overlap_run is not None:
+        overlap = drop_overlapping(
+            hits.ids, hits.scores, tokens, lengths, source.chunks, source.lengths, overlap_run
+        )
+    with atomic_file(block) as file:
+        np.savez(
+            file,
+            ids=hits.ids,
+            # To look at only: the order is that of the exact scores.
+            scores=hits.scores.astype(np.float16),
+            exhaustive=exhaustive,
+            has_query=lengths > 0,
+            same_document=hits.excluded,
+            overlap=overlap,
+        )
+
+
+def _counts(blocks: list[Path], queries: Queries) -> dict[str, Any]:
+    """What the record says of a search."""
+    totals: Counter[str] = Counter()
     for block in blocks:
         with np.load(block, allow_pickle=False) as arrays:
+            is_neighbour = arrays["ids"] >= 0
+            # A row without a query has no hits, so it looks exhaustive.
+            is_exhaustive = arrays["exhaustive"] & arrays["has_query"]
             totals["same_document"] += int(arrays["same_document"].sum())
             totals["overlap"] += int(arrays["overlap"].sum())
-            totals["neighbours"] += int((arrays["ids"] >= 0).sum())
-            totals["exhaustive"] += int((arrays["exhaustive"] & arrays["has_query"]).sum())
-    _join(blocks, "ids", np.int32, (len(queries), K), run.folder / "ids.npy")
-    _join(blocks, "scores", np.float16, (len(queries), K), run.folder / "scores.npy")
-    _join(blocks, "exhaustive", np.bool_, (len(queries),), run.folder / "exhaustive.npy")
+            totals["neighbours"] += int(is_neighbour.sum())
+            totals["exhaustive"] += int(is_exhaustive.sum())
     with_text = int((queries.lengths > 0).sum())
-    counts = {
+    return {
         "rows": len(queries),
         "queries": with_text,
         "dropped_same_document": totals["same_document"],
@@ -167,34 +212,18 @@ def _search(
         "exhaustive_queries": totals["exhaustive"],
         "same_corpus": queries.same_corpus,
     }
-    write_json(
-        run.folder / "neighbours.json",
-        {
-            "K": K,
-            "overlap_tokens": overlap_run,
-            "chunk_tokens": source.chunk_tokens,
-            "chunks_per_row": queries.chunks_per_row,
-            "tokenizer_digest": source.tokenizer_digest,
-            "datastore_digest": datastore.digest,
-            "counts": counts,
-        },
-    )
-    save_npy(run.folder / "queries.npy", queries.tokens.astype(source.chunks.dtype))
-    save_npy(run.folder / "query_tokens.npy", queries.lengths.astype(np.int32))
-    exclude = source.chunk_range(queries.first_document, queries.last_document)
-    save_npy(run.folder / "exclude.npy", np.stack(exclude, axis=1).astype(np.int32))
-    return counts
 
 
 def _join(blocks: list[Path], name: str, dtype: type, shape: tuple[int, ...], path: Path) -> None:
     """Write one npy from the same-named arrays of all blocks, one block in memory at a time."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    # Not `np.save`, which needs the whole array in memory.
     with atomic_file(path) as file:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-            "fortran_order": False,
-            "shape": shape,
-        }
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
             with np.load(block, allow_pickle=False) as arrays:
-                file.write(np.ascontiguousarray(arrays[name], dtype).tobytes())
+                file.write(arrays[name].astype(dtype).tobytes())

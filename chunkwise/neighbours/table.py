@@ -18,14 +18,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact, open_artefact
+from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import ArtefactError, MismatchError, ShapeError
 from chunkwise.core.io import load_npy, read_json
-from chunkwise.datastore.reader import Datastore
-from chunkwise.datastore.views import SHORT_SHARE, needed_hits
+from chunkwise.datastore.config import ViewConfig
+from chunkwise.datastore.reader import Datastore, as_artefact
+from chunkwise.datastore.views import SHORT_SHARE, members, needed_hits
 
 STAGES = ("neighbours", "question-neighbours")
 
@@ -55,13 +57,14 @@ class Selection:
     @property
     def share_short(self) -> float:
         """Share of the queries with fewer than k neighbours, for either reason."""
-        return (self.short_by_K + self.short_by_text) / max(1, self.queries)
+        short = self.short_by_K + self.short_by_text
+        return short / max(1, self.queries)
 
     def counts(self) -> dict[str, float]:
         """All but the ids, for records."""
-        return {name: value for name, value in asdict(self).items() if name != "ids"} | {
-            "share_short": self.share_short
-        }
+        counts = asdict(self) | {"share_short": self.share_short}
+        del counts["ids"]
+        return counts
 
 
 class NeighbourTable:
@@ -69,9 +72,8 @@ class NeighbourTable:
 
     Attributes:
         K: hits kept for each query.
-        chunk_tokens: of queries and chunks. chunks_per_row: chunks of one sequence; 1 for
-            questions.
-        ids: int32 [R, K], memory-mapped. scores: float16 [R, K].
+        chunks_per_row: chunks of one sequence; 1 for questions.
+        ids: int32 [R, K], memory-mapped.
         queries: token rows [R, L]; query_tokens: int32 [R], how many of each count.
         exclude: int32 [R, 2]; chunks from <= id < to are the query's own documents.
         exhaustive: bool [R], rows that list every chunk that shares a term with the query.
@@ -82,16 +84,14 @@ class NeighbourTable:
     def __init__(self, folder: Path, datastore: Datastore) -> None:
         """Use `NeighbourTable.open`."""
         head = read_json(folder / "neighbours.json")
-        self.folder, self.datastore = folder, datastore
+        self.datastore = datastore
         self.K: int = head["K"]
         self.overlap_tokens: int | None = head["overlap_tokens"]
-        self.chunk_tokens: int = head["chunk_tokens"]
         self.chunks_per_row: int = head["chunks_per_row"]
-        self.tokenizer_digest: str = head["tokenizer_digest"]
         self.datastore_digest: str = head["datastore_digest"]
         self.counts: dict = head["counts"]
         self.ids = load_npy(folder / "ids.npy")
-        self.scores = load_npy(folder / "scores.npy")
+        # Ids and queries, many numbers a row, stay mapped; the others are read whole.
         self.exhaustive = load_npy(folder / "exhaustive.npy", mmap=False)
         self.queries = load_npy(folder / "queries.npy")
         self.query_tokens = load_npy(folder / "query_tokens.npy", mmap=False)
@@ -108,21 +108,19 @@ class NeighbourTable:
             ArtefactError: not a neighbour table.
             MismatchError: the table was made on another datastore.
         """
-        artefact, base = (
-            item if isinstance(item, Artefact) else open_artefact(Path(item))
-            for item in (reference, datastore)
-        )
+        artefact = as_artefact(reference)
+        base = as_artefact(datastore)
         if artefact.stage not in STAGES:
             raise ArtefactError(
                 f"expected a neighbour table, got an artefact of stage {artefact.stage!r}: "
                 f"{artefact.path}"
             )
         table = cls(artefact.path, Datastore.open(base))
+        # By content, not by path: ids of another datastore would name other chunks without a sign.
         if table.datastore_digest != base.digest:
             raise MismatchError(
                 f"the neighbour table was made on datastore {table.datastore_digest[:12]}, got "
-                "datastore "
-                f"{base.digest[:12]}",
+                f"datastore {base.digest[:12]}",
                 hint="find neighbours again on this datastore, or give the other one",
             )
         return table
@@ -136,7 +134,7 @@ class NeighbourTable:
         members: np.ndarray | None,
         k: int,
         *,
-        rows: np.ndarray | slice | None = None,
+        rows: np.ndarray | slice = slice(None),
         complete: bool = False,
         allow_short: bool = False,
     ) -> Selection:
@@ -146,7 +144,7 @@ class NeighbourTable:
             members: the view, bool [D] over the datastore's documents (`datastore.views.members`);
                 None: all.
             k: neighbours for each row, at least 1.
-            rows: only these rows; None: all.
+            rows: only these rows.
             complete: search the view itself for rows that K hits cannot serve.
             allow_short: do not refuse, only count. For tests and for a look at what would be
                 missing.
@@ -158,53 +156,71 @@ class NeighbourTable:
         """
         if k < 1:
             raise ShapeError(f"k is {k}; select at least 1 neighbour, or run without neighbours")
-        rows = slice(None) if rows is None else rows
-        allowed = (
-            np.ones(len(self.datastore), bool)
-            if members is None
-            else self.datastore.chunk_allowed(members)
-        )
-        has_query, exhaustive = self.has_query[rows], self.exhaustive[rows]
+        allowed = self.datastore.chunk_allowed(members)
         ids = first_allowed(self.ids[rows], allowed, k)
-        short = has_query & (ids[:, k - 1] < 0)
-        completed = short & ~exhaustive if complete else np.zeros(len(ids), bool)
-        if completed.any():
-            # Loads numba (65 MB), which a model that is given its neighbours has no use for.
-            from chunkwise.neighbours.exact import search_exactly
-
-            ids[completed] = search_exactly(
-                self.datastore,
-                self.queries[rows][completed],
-                self.query_tokens[rows][completed],
-                self.exclude[rows][completed],
-                k,
-                overlap_tokens=self.overlap_tokens,
-                allowed=allowed,
-            )
-            short = has_query & (ids[:, k - 1] < 0)
-            exhaustive = exhaustive | completed
+        has_query = self.has_query[rows]
+        exhaustive = self.exhaustive[rows]
+        # An exhaustive row that is short lacks neighbours that do not exist: no search finds more.
+        cut_short = has_query & ~exhaustive & (ids[:, -1] < 0)
+        completed = 0
+        if complete and cut_short.any():
+            numbers = np.arange(len(self))[rows]
+            ids[cut_short] = self._search_view(numbers[cut_short], allowed, k)
+            completed = int(cut_short.sum())
+            # Not in place: `exhaustive` may be a view of the table's own array.
+            exhaustive = exhaustive | cut_short
+        short = has_query & (ids[:, -1] < 0)
         queries = int(has_query.sum())
-        found = Selection(
+        neighbours = int((ids >= 0).sum())
+        selection = Selection(
             ids=ids,
             queries=queries,
-            mean_neighbours=int((ids >= 0).sum()) / max(1, queries),
+            mean_neighbours=neighbours / max(1, queries),
             short_by_K=int((short & ~exhaustive).sum()),
             short_by_text=int((short & exhaustive).sum()),
-            completed=int(completed.sum()),
+            completed=completed,
         )
-        if not allow_short and found.short_by_K > SHORT_SHARE * queries:
-            share = float(allowed.mean())
-            need = f"about K={needed_hits(share, k)}" if share > 0 else "some documents"
-            raise MismatchError(
-                f"the neighbour table keeps K={self.K} hits a query; in this view ({share:.4g} of "
-                "the chunks) "
-                f"{found.short_by_K} of {queries} queries keep fewer than k={k} of them; it needs "
-                f"{need}",
-                hint=f"find neighbours again with {need} by the binomial formula, more where hits "
-                "share few documents; "
-                "or select with complete=True, which searches the view for the short rows",
-            )
-        return found
+        if not allow_short and selection.short_by_K > SHORT_SHARE * queries:
+            self._refuse(selection, allowed, k)
+        return selection
+
+    def _refuse(self, selection: Selection, allowed: np.ndarray, k: int) -> NoReturn:
+        """Say what K would serve the view."""
+        share = float(allowed.mean())
+        need = f"about K={needed_hits(share, k)}" if share > 0 else "some documents"
+        raise MismatchError(
+            f"the neighbour table keeps K={self.K} hits a query; in this view ({share:.4g} of the "
+            f"chunks) {selection.short_by_K} of {selection.queries} queries keep fewer than k={k} "
+            f"of them; it needs {need}",
+            hint=f"find neighbours again with {need} by the binomial formula, more where hits "
+            "share few documents; or select with complete=True, which searches the view for the "
+            "short rows",
+        )
+
+    def select_view(self, view: ViewConfig | None, seed: int, k: int) -> Selection:
+        """The k nearest neighbours inside a view that is given by its settings; None: all.
+
+        Raises:
+            MismatchError: as `select`; rows of a composition are completed instead.
+        """
+        view = view or ViewConfig()
+        inside = members(view, self.datastore.documents, seed)
+        return self.select(inside, k, complete=view.searched_itself)
+
+    def _search_view(self, rows: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
+        """The k nearest neighbours of some rows, found by a search of the allowed chunks."""
+        # Loads numba (65 MB), which a model that is given its neighbours has no use for.
+        from chunkwise.neighbours.exact import search_exactly
+
+        return search_exactly(
+            self.datastore,
+            self.queries[rows],
+            self.query_tokens[rows],
+            self.exclude[rows],
+            k,
+            overlap_tokens=self.overlap_tokens,
+            allowed=allowed,
+        )
 
 
 def first_allowed(
@@ -214,10 +230,11 @@ def first_allowed(
     order.
     """
     out = np.full((len(ids_RK), k), -1, np.int32)
+    # In blocks: `ids_RK` may be mapped, and each array below is as large as what is read of it.
     for start in range(0, len(ids_RK), block_rows):
         block = np.asarray(ids_RK[start : start + block_rows])
         keep = (block >= 0) & allowed_N[block]
-        place = np.cumsum(keep, axis=1) - 1
-        row, column = np.nonzero(keep & (place < k))
-        out[start + row, place[row, column]] = block[row, column]
+        rank = np.cumsum(keep, axis=1) - 1  # among the allowed ids of the row
+        row, column = np.nonzero(keep & (rank < k))
+        out[start + row, rank[row, column]] = block[row, column]
     return out

@@ -3,6 +3,7 @@ tuning.
 
     config.py       TrainOptions, and a config for each kind of training
     curriculum.py   settings of the made neighbours
+    fields.py       bounded numbers of the configs, and fields set back to their defaults
     stages.py       BASE, ADOPTED_BASE, RETROFIT, TWIN, IN_PROMPT, INSTRUCT: artefacts in, a model
                     artefact out
     resolve.py      what of a call makes its key
@@ -13,13 +14,18 @@ tuning.
     running.py      what all builders share: a job for the trainer, a model artefact out
     data.py         which rows a step reads; batches for each kind
     retrieval.py    the view of a datastore that a training reads
+    made_neighbours.py  windows of a row's own text, read instead of found neighbours at first
     initialise.py   initial weights, drawn by parameter name
     presets.py      how the papers trained, by name
     lora.py         low-rank updates instead of the decoder's weights
     trainer.py      the loop: learning rates, parts of a step, curves
+    loss.py         the loss of a batch
+    surroundings.py what a training changes around itself and puts back
     processes.py    several processes: what is sharded, and what they do together
     checkpoint.py   what a training goes on from, on as many processes as there then are
     trackers.py     curves while it runs: TensorBoard, trackio, Weights & Biases
+    dropout.py      dropout wherever a decoder keeps its own
+    feed_forward.py gated feed-forwards that keep less for the backward pass
     attention.py    attention by plain products, the faster way in bfloat16 on a CPU
     flops.py        operations by formula
     report.py       training.json: curves, tokens, parameters, FLOPs

@@ -25,7 +25,7 @@ class plain_attention(TorchFunctionMode):  # lower case: used as a context, like
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if function is F.scaled_dot_product_attention:
-            return attend(*args, **(kwargs or {}))
+            function = attend
         return function(*args, **(kwargs or {}))
 
 
@@ -44,27 +44,34 @@ def attend(
     Dimensions: query [..., H, L, h], key and value [..., G, S, h]; G = H unless `enable_gqa`.
     """
     if enable_gqa:
+        # A plain product does not know of heads that several queries share.
         groups = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    if torch.is_autocast_enabled(
-        query.device.type
-    ):  # this runs inside a function that autocast would have cast for
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    scores = torch.matmul(
-        query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-2, -1)
-    )
+        key = key.repeat_interleave(groups, -3)
+        value = value.repeat_interleave(groups, -3)
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        # Autocast casts the arguments of the fused function, which this one stands in for.
+        dtype = torch.get_autocast_dtype(device)
+        query = query.to(dtype)
+        key = key.to(dtype)
+        value = value.to(dtype)
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    query = query * scale
+    scores = torch.matmul(query, key.transpose(-2, -1))
     # Finite instead of -inf: a padded place attends to nothing, and softmax over nothing would be
     # NaN.
     floor = torch.finfo(scores.dtype).min
     if is_causal:
-        length, width = scores.shape[-2:]
-        scores = scores.masked_fill(~scores.new_ones(length, width, dtype=torch.bool).tril(), floor)
+        every_pair = scores.new_ones(scores.shape[-2:], dtype=torch.bool)
+        scores = scores.masked_fill(~every_pair.tril(), floor)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attn_mask, floor)
     elif attn_mask is not None:
         scores = scores + attn_mask.to(scores.dtype)
-    # autocast would run softmax in float32 and cast back: four passes over memory instead of one
-    with torch.autocast(query.device.type, enabled=False):
+    # Autocast would run softmax in float32 and cast back: four passes over memory instead of one.
+    with torch.autocast(device, enabled=False):
         weights = F.softmax(scores, -1)
-    return torch.matmul(F.dropout(weights, dropout_p) if dropout_p else weights, value)
+    if dropout_p:
+        weights = F.dropout(weights, dropout_p)
+    return torch.matmul(weights, value)

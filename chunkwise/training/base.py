@@ -26,9 +26,13 @@ def build(
         InputError: nothing to train on.
     """
     table = SequenceTable.open(sequences)
-    vocabulary = {"vocabulary_size": table.vocabulary_size, "eos": table.eos, "pad": table.pad}
-    model = new_decoder(config.decoder, **vocabulary, replicate=run.seed)
+    model = new_decoder(
+        config.decoder,
+        vocabulary_size=table.vocabulary_size,
+        eos=table.eos,
+        pad=table.pad,
+        replicate=run.seed,
+    )
     curve = plain_validation(validation, table, config.train)
-    job = table_job(model, config.train, run.seed, table, PlainBatches(table), curve)
-    facts = {"tokenizer_digest": table.tokenizer_digest}
-    return train_and_save(job, run, f"base, replicate {run.seed}", facts)
+    job = table_job(model, config.train, run, table, PlainBatches(table), validation=curve)
+    return train_and_save(job, run, "base", {"tokenizer_digest": table.tokenizer_digest})

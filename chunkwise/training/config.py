@@ -26,10 +26,15 @@ from chunkwise.core.precision import resolve_dtype
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.model.config import RetroOptions
 from chunkwise.training.curriculum import MadeNeighboursConfig
+from chunkwise.training.fields import (
+    OneOrMore,
+    Positive,
+    Probability,
+    Share,
+    ZeroOrMore,
+    with_defaults,
+)
 from chunkwise.training.presets import expanded
-
-INSTRUCTRETRO = "arXiv:2310.07713"
-RETRO = "arXiv:2112.04426"
 
 
 class TrainOptions(Config):
@@ -56,32 +61,28 @@ class TrainOptions(Config):
             "how a paper trained; `chunkwise train presets` lists them; what is set beside it wins"
         ),
     )
-    steps: int | None = Field(None, ge=1, description="optimiser steps; give this or `tokens`")
-    tokens: int | None = Field(
-        None, ge=1, description="tokens read, padding included; rounded up to whole steps"
+    steps: OneOrMore | None = Field(None, description="optimiser steps; give this or `tokens`")
+    tokens: OneOrMore | None = Field(
+        None, description="tokens read, padding included; rounded up to whole steps"
     )
-    batch_sequences: int = Field(16, ge=1, description="sequences of one optimiser step")
-    microbatch_sequences: int | None = Field(
+    batch_sequences: OneOrMore = Field(16, description="sequences of one optimiser step")
+    microbatch_sequences: OneOrMore | None = Field(
         None,
-        ge=1,
         description="sequences of one forward pass, where memory is short; divides batch_sequences",
     )
-    learning_rate: float = Field(
-        1e-3, gt=0, description="peak, for all weights but those that retrieval added"
+    learning_rate: Positive = Field(
+        1e-3, description="peak, for all weights but those that retrieval added"
     )
-    retrieval_learning_rate: float | None = Field(
+    retrieval_learning_rate: Positive | None = Field(
         None,
-        gt=0,
         description=(
             "peak, for neighbour encoder and cross-attention; None: the same as learning_rate"
         ),
     )
     schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
-    warmup_share: float | None = Field(
+    warmup_steps: ZeroOrMore = 0
+    warmup_share: Share | None = Field(
         None,
-        ge=0,
-        le=1,
         description=(
             "instead of warmup_steps: as a share of the steps; at least one, unless it is 0"
         ),
@@ -95,26 +96,24 @@ class TrainOptions(Config):
     decay_share: float = Field(
         0.2, gt=0, le=1, description="wsd: share of the steps over which the rate falls"
     )
-    final_share: float = Field(
-        0.1, ge=0, le=1, description="learning rate at the end / at the peak"
-    )
-    restarts: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    final_share: Share = Field(0.1, description="learning rate at the end / at the peak")
+    restarts: tuple[OneOrMore, ...] = Field(
         (), description="steps, rising, at which the learning rates' curve begins again"
     )
     weight_decay: float = Field(0.1, ge=0, description="on matrices; never on biases and norms")
     betas: tuple[float, float] = (0.9, 0.95)
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: Positive = 1.0
     clip: Literal["together", "apart"] = Field(
         "together",
         description=(
             "max_grad_norm bounds one norm of all gradients, or the decoder's and retrieval's each"
         ),
     )
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="where the decoder has places for it, during training only"
+    dropout: Probability = Field(
+        0.0, description="where the decoder has places for it, during training only"
     )
-    dropout_seed: int = Field(
-        0, ge=0, description="which dropout; another seed changes the run and nothing else"
+    dropout_seed: ZeroOrMore = Field(
+        0, description="which dropout; another seed changes the run and nothing else"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -130,19 +129,20 @@ class TrainOptions(Config):
             "machine"
         ),
     )
-    log_steps: int = Field(
-        25, ge=1, description="steps that one point of the loss curve averages over"
+    log_steps: OneOrMore = Field(
+        25, description="steps that one point of the loss curve averages over"
     )
-    validation_steps: int | None = Field(
-        None, ge=1, description="steps between validation points; None: begin and end"
+    validation_steps: OneOrMore | None = Field(
+        None, description="steps between validation points; None: begin and end"
     )
-    validation_sequences: int = Field(
-        64, ge=0, description="sequences in each point, the same ones every time"
+    validation_sequences: ZeroOrMore = Field(
+        64, description="sequences in each point, the same ones every time"
     )
-    checkpoint_steps: int | None = Field(
-        None, ge=1, description="steps between checkpoints to resume from; None: none"
+    checkpoint_steps: OneOrMore | None = Field(
+        None, description="steps between checkpoints to resume from; None: none"
     )
 
+    # Before the fields are checked: a preset may bring the steps that are otherwise missing.
     @model_validator(mode="before")
     @classmethod
     def _expanded(cls, values: Any) -> Any:
@@ -154,10 +154,7 @@ class TrainOptions(Config):
             raise ValueError(
                 f"give steps or tokens, one of them; got steps={self.steps}, tokens={self.tokens}"
             )
-        if (
-            self.microbatch_sequences is not None
-            and self.batch_sequences % self.microbatch_sequences
-        ):
+        if self.batch_sequences % (self.microbatch_sequences or 1):
             raise ValueError(
                 f"microbatch_sequences={self.microbatch_sequences} must divide "
                 f"batch_sequences={self.batch_sequences}"
@@ -166,7 +163,9 @@ class TrainOptions(Config):
             raise ValueError(f"warmup_steps={self.warmup_steps} must not exceed steps={self.steps}")
         if list(self.restarts) != sorted(set(self.restarts)):
             raise ValueError(f"restarts must be rising steps, got {list(self.restarts)}")
-        if self.steps is not None:
+        if (
+            self.steps is not None
+        ):  # a budget in tokens becomes steps only with the rows: `resolved`
             self._require_parts(self.steps, self.warmup_steps)
         if self.warmup_share is not None and self.warmup_steps:
             raise ValueError(
@@ -188,7 +187,8 @@ class TrainOptions(Config):
                 f"restarts must lie before the last of {steps} steps, got {list(self.restarts)}"
             )
         borders = (0, *self.restarts, steps)
-        shortest = min(end - start for start, end in itertools.pairwise(borders))
+        parts = itertools.pairwise(borders)
+        shortest = min(end - start for start, end in parts)
         if warmup_steps >= shortest:
             raise ValueError(
                 f"each part between restarts={list(self.restarts)} warms up for {warmup_steps} "
@@ -208,6 +208,11 @@ class TrainOptions(Config):
         assert self.steps is not None
         return self.steps
 
+    @property
+    def total_rows(self) -> int:
+        """Rows that options that are `resolved` read, epochs counted."""
+        return self.total_steps * self.batch_sequences
+
     def resolved(
         self, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False
     ) -> Self:
@@ -217,75 +222,79 @@ class TrainOptions(Config):
         Args:
             sequence_tokens: n, tokens of a row.
             longest_row: tokens of a row as the decoder reads it; None: n.
-            retrieval: whether there are weights that take the retrieval learning rate. Where there
-                are none it is set aside, so that it does not make two equal trainings look
-                different.
+            retrieval: whether there are weights that take the retrieval learning rate.
 
         Raises:
             MachineError: float16 on a CPU, bfloat16 on a GPU without it.
             ConfigError: restarts that a training of so many steps does not carry.
         """
         steps = self.steps_for(sequence_tokens)
-        warmup = self.warmup_steps
+        warmup_steps = self.warmup_steps
         if self.warmup_share:
-            warmup = max(1, round(self.warmup_share * steps))
+            # A paper's share of a short training rounds to nothing, and its authors did warm up.
+            warmup_steps = max(1, round(self.warmup_share * steps))
         try:
-            self._require_parts(steps, warmup)
+            self._require_parts(steps, warmup_steps)
         except ValueError as error:
+            # Only inside a validator does pydantic add the place to the message.
             raise ConfigError(
                 f"train: {error}", hint="move the restarts, or train longer"
             ) from None
         dtype = resolve_dtype(self.dtype)
-        fields = type(self).model_fields
-        return self.model_copy(
-            update={
-                "steps": steps,
-                "tokens": None,
-                "warmup_steps": min(warmup, steps),
-                "warmup_share": None,
-                # Each belongs to some schedules; elsewhere it must not make equal trainings look
-                # different.
-                **{
-                    name: fields[name].default
-                    for name, kinds in (
-                        ("decay_end_share", ("linear", "cosine")),
-                        ("decay_share", ("wsd",)),
-                    )
-                    if self.schedule not in kinds
-                },
-                "dtype": dtype,
-                "retrieval_learning_rate": (self.retrieval_learning_rate or self.learning_rate)
-                if retrieval
-                else None,
-                "clip": self.clip if retrieval else fields["clip"].default,
-                "microbatch_sequences": self.microbatch_sequences or self.batch_sequences,
-                "attention": resolve_attention(
-                    self.attention, dtype, longest_row or sequence_tokens
-                ),
-                "validation_steps": self.validation_steps or steps,
-            }
-        )
+        changes = {
+            "steps": steps,
+            "tokens": None,
+            "warmup_steps": min(warmup_steps, steps),  # more are possible where tokens were given
+            "warmup_share": None,
+            "dtype": dtype,
+            "retrieval_learning_rate": self.retrieval_learning_rate or self.learning_rate,
+            "microbatch_sequences": self.microbatch_sequences or self.batch_sequences,
+            "attention": resolve_attention(self.attention, dtype, longest_row or sequence_tokens),
+            "validation_steps": self.validation_steps or steps,
+        }
+        unused = self._unused_fields(retrieval=retrieval)
+        return with_defaults(self.model_copy(update=changes), *unused)
+
+    def _unused_fields(self, *, retrieval: bool) -> list[str]:
+        """Fields that this training does not read."""
+        unused = []
+        if self.schedule not in ("linear", "cosine"):
+            unused.append("decay_end_share")
+        if self.schedule != "wsd":
+            unused.append("decay_share")
+        if not retrieval:
+            unused += ["retrieval_learning_rate", "clip"]
+        return unused
 
     def learning_rate_share(self, step: int) -> float:
         """s(step): the share of the peak learning rate that step 0, 1, ... is taken with. Needs
         `steps`.
         """
-        restarts_before = bisect.bisect_right(self.restarts, step)
-        start, end = ((0, *self.restarts, self.total_steps)[restarts_before + i] for i in (0, 1))
+        part = bisect.bisect_right(self.restarts, step)
+        borders = (0, *self.restarts, self.total_steps)
+        start, end = borders[part : part + 2]  # a restart is the first step of its part
         return self._share_of_part(step - start, end - start)
 
     def _share_of_part(self, step: int, total: int) -> float:
         """s(step) of a training without restarts that has so many steps."""
         if step < self.warmup_steps:
+            # A rate of 0 would waste the first step, so the rise begins above it.
             return (step + 1) / (self.warmup_steps + 1)
         if self.schedule == "constant":
             return 1.0
-        end = total if self.schedule == "wsd" else round(self.decay_end_share * total)
-        length = end - self.warmup_steps
         if self.schedule == "wsd":
+            # Measured back from the end; where the two overlap, the warm-up wins.
+            end = total
             length = max(1, round(self.decay_share * total))
-        progress = min(1.0, max(0.0, (step - (end - length)) / max(1, length)))
-        fall = (1 + math.cos(math.pi * progress)) / 2 if self.schedule == "cosine" else 1 - progress
+        else:
+            end = round(self.decay_end_share * total)
+            length = end - self.warmup_steps
+        # A warm-up to the end leaves no step to fall over.
+        progress = (step - (end - length)) / max(1, length)
+        progress = min(1.0, max(0.0, progress))
+        fall = 1 - progress
+        if self.schedule == "cosine":
+            fall = (1 + math.cos(math.pi * progress)) / 2
         return self.final_share + (1 - self.final_share) * fall
 
 
@@ -299,16 +308,13 @@ def resolve_attention(attention: str, dtype: str, longest_row: int) -> str:
     """ "fused" or "plain": what was asked for, or the faster way on this machine
     (`training.attention` has figures).
     """
-    import torch
+    import torch  # heavy, and profiles are read without it
 
     if attention != "auto":
         return attention
-    plain = (
-        not torch.cuda.is_available()
-        and dtype == "bfloat16"
-        and longest_row <= PLAIN_ATTENTION_TOKENS
-    )
-    return "plain" if plain else "fused"
+    if torch.cuda.is_available() or dtype != "bfloat16":
+        return "fused"
+    return "plain" if longest_row <= PLAIN_ATTENTION_TOKENS else "fused"
 
 
 class LoraOptions(Config):
@@ -320,11 +326,9 @@ class LoraOptions(Config):
     What retrieval adds is trained in full.
     """
 
-    rank: int = Field(8, ge=1)
-    alpha: float | None = Field(None, gt=0, description="None: twice the rank")
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="on what the update reads, during training only"
-    )
+    rank: OneOrMore = 8
+    alpha: Positive | None = Field(None, description="None: twice the rank")
+    dropout: Probability = Field(0.0, description="on what the update reads, during training only")
     targets: Literal["all-linear"] | tuple[str, ...] = Field(
         "all-linear",
         description="all matrices of the decoder's layers, or those of these names: q_proj, v_proj",
@@ -332,16 +336,18 @@ class LoraOptions(Config):
 
     @model_validator(mode="after")
     def _scale(self) -> Self:
-        if (
-            self.alpha is None
-        ):  # written out, so that it is one training whether it was asked for or left open
+        if self.alpha is None:
+            # Written out, so that an open scale and the same one in numbers are one training. The
+            # config is frozen, so this is no assignment.
             object.__setattr__(self, "alpha", 2.0 * self.rank)
         return self
 
 
 def _as_lora(value: Any) -> Any:
     """`lora: 8` is short for `lora: {rank: 8}`."""
-    return {"rank": value} if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool):  # True is an int to Python
+        return {"rank": value}
+    return value
 
 
 AnyLora = Annotated[LoraOptions | int | None, BeforeValidator(_as_lora)]
@@ -352,8 +358,7 @@ def _refuse_frozen_lora(freeze_backbone: bool, lora: Any) -> None:
     if freeze_backbone and lora is not None:
         raise ValueError(
             "freeze_backbone and lora exclude each other: the one leaves the decoder as it is, the "
-            "other trains it by "
-            "low-rank updates; choose one"
+            "other trains it by low-rank updates; choose one"
         )
 
 
@@ -362,26 +367,26 @@ class DecoderConfig(Config):
 
     family: Literal["llama", "qwen3", "gpt2"] = "llama"
     width: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    key_value_heads: int | None = Field(
-        None, ge=1, description="None: as many as heads; gpt2 has no other"
+    layers: OneOrMore = 4
+    heads: OneOrMore = 4
+    key_value_heads: OneOrMore | None = Field(
+        None, description="None: as many as heads; gpt2 has no other"
     )
     feed_forward_width: int | None = Field(
         None, ge=8, description="None: 4 * width for gpt2, else 3 * width"
     )
     max_tokens: int = Field(512, ge=8, description="longest text that it reads")
     tied_embeddings: bool = True
-    rope_theta: float = Field(10_000.0, gt=0)
+    rope_theta: Positive = 10_000.0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be a multiple of heads={self.heads}")
-        if (self.width // self.heads) % 2 and self.family != "gpt2":
-            raise ValueError(
-                f"width / heads must be even for rotary positions, got {self.width // self.heads}"
-            )
+        head_width = self.width // self.heads
+        # Rotary positions turn the numbers of a head in pairs; GPT-2's learned ones are added.
+        if head_width % 2 and self.family != "gpt2":
+            raise ValueError(f"width / heads must be even for rotary positions, got {head_width}")
         if self.key_value_heads is not None and self.heads % self.key_value_heads:
             raise ValueError(
                 f"key_value_heads={self.key_value_heads} must divide heads={self.heads}"
@@ -417,19 +422,15 @@ class RetrofitConfig(Config):
         "found",
         description=(
             "found: what retrieval finds. Controls, read in training and evaluation alike: random "
-            "chunks, shuffled "
-            "(what was found for another chunk), own (the chunk itself, which shows what the "
-            "parameters are worth)"
+            "chunks, shuffled (what was found for another chunk), own (the chunk itself, which "
+            "shows what the parameters are worth)"
         ),
     )
-    random_neighbours: float = Field(
+    random_neighbours: Probability = Field(
         0.0,
-        ge=0,
-        lt=1,
         description=(
             "departure from the papers: share of the chunks whose neighbours are random ones, so "
-            "that the model learns "
-            "to leave alone what does not fit"
+            "that the model learns to leave alone what does not fit"
         ),
     )
     made_neighbours: MadeNeighboursConfig = MadeNeighboursConfig()
@@ -437,10 +438,8 @@ class RetrofitConfig(Config):
         (),
         description=(
             "further losses of each validation point, to see when a model begins to read: off "
-            "(gate at 0), random "
-            "(random chunks), oracle (the true continuation), shifted_oracle (it too, at a random "
-            "place of its window, "
-            "so that it has to be found by its content)"
+            "(gate at 0), random (random chunks), oracle (the true continuation), shifted_oracle "
+            "(it too, at a random place of its window, so that it has to be found by its content)"
         ),
     )
     view: ViewConfig | None = Field(
@@ -451,12 +450,12 @@ class RetrofitConfig(Config):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         _refuse_frozen_lora(self.freeze_backbone, self.lora)
-        if self.train.steps is not None:
+        if self.train.steps is not None:  # otherwise `used` checks it, once the rows are known
             self.made_neighbours.require_within(self.train.steps)
         return self
 
     def require_reading(self, longest_row: int) -> None:
-        """Refuse rows of which nothing predicted could read a neighbour.
+        """Refuse rows that are too short for any predicted token to read a neighbour.
 
         Args:
             longest_row: tokens of the longest row.
@@ -467,8 +466,7 @@ class RetrofitConfig(Config):
         if longest_row <= self.retro.chunk_tokens:
             raise ConfigError(
                 f"the longest row has {longest_row} tokens, and neighbours are read from the end "
-                "of a chunk of "
-                f"{self.retro.chunk_tokens} on: nothing would be read",
+                f"of a chunk of {self.retro.chunk_tokens} on: nothing would be read",
                 hint="train on rows of two chunks or more (sequence_tokens of the training text)",
             )
 
@@ -482,31 +480,29 @@ class RetrofitConfig(Config):
         Raises:
             ConfigError: the training ends before its curriculum.
         """
-        changes: dict[str, Any] = {}
-        if self.neighbour_source != "found":  # a control is not mixed with another one
-            changes = {"random_neighbours": 0.0, "made_neighbours": MadeNeighboursConfig()}
-        else:
-            changes = {"made_neighbours": self.made_neighbours.used(steps)}
-        if not (validated and self.train.validation_sequences):
-            changes["validation_conditions"] = ()
+        unused: list[str] = []
+        curriculum = self.made_neighbours
+        train = self.train
+        if self.neighbour_source == "found":
+            curriculum = curriculum.used(steps)
+        else:  # a control is not mixed with another one
+            unused.append("random_neighbours")
+            curriculum = MadeNeighboursConfig()
+        if not (validated and train.validation_sequences):  # there is no curve to add to
+            unused.append("validation_conditions")
         if self.freeze_backbone:  # one group of gradients, and one rate
-            decoder_rate = MadeNeighboursConfig.model_fields["decoder_rate"].default
-            changes["made_neighbours"] = changes["made_neighbours"].model_copy(
-                update={"decoder_rate": decoder_rate}
-            )
-            changes["train"] = self.train.model_copy(
-                update={"clip": TrainOptions.model_fields["clip"].default}
-            )
-        return self.model_copy(update=changes)
+            curriculum = with_defaults(curriculum, "decoder_rate")
+            train = with_defaults(train, "clip")
+        changes = {"made_neighbours": curriculum, "train": train}
+        return with_defaults(self.model_copy(update=changes), *unused)
 
 
 class TwinConfig(Config):
     """Train the same decoder on, with the same tokens in the same order, without retrieval.
 
     With `as_large_as` its feed-forward is widened first, until it has as many weights as a retrofit
-    with these
-    options: the control for what retrieval adds in parameters. New units start with no output, so
-    the model starts as the base.
+    with these options: the control for what retrieval adds in parameters. New units start with no
+    output, so the model starts as the base.
 
     With `freeze_backbone` there is nothing to train, and the twin is the base itself. With `lora`
     it is trained as the retrofit's decoder is: by updates of the same rank, drawn alike.
@@ -537,8 +533,8 @@ class InPromptConfig(Config):
     (`neighbours.in_prompt`), and costs accordingly.
     """
 
-    neighbours: int = Field(2, ge=1, description="k")
-    chunk_tokens: int = Field(64, ge=1, description="m")
+    neighbours: OneOrMore = Field(2, description="k")
+    chunk_tokens: OneOrMore = Field(64, description="m")
     view: ViewConfig | None = None
     train: TrainOptions
 
@@ -561,12 +557,12 @@ class InstructConfig(Config):
     lora: AnyLora = Field(
         None, description="tune low-rank updates of the decoder; None: its weights"
     )
-    passages: int = Field(0, ge=0, description="passages in the prompt, at most; 0: none")
+    passages: ZeroOrMore = Field(0, description="passages in the prompt, at most; 0: none")
     passage_chunks: Literal[1, 2] = 2
-    chunk_tokens: int = Field(
-        64, ge=1, description="m; prompts end on a chunk boundary, as in question answering"
+    chunk_tokens: OneOrMore = Field(
+        64, description="m; prompts end on a chunk boundary, as in question answering"
     )
-    neighbours: int = Field(2, ge=1, description="gate 1: k, passages in the encoder")
+    neighbours: OneOrMore = Field(2, description="gate 1: k, passages in the encoder")
     view: ViewConfig | None = None
     train: TrainOptions
 
@@ -577,6 +573,7 @@ class InstructConfig(Config):
 
 
 PACKAGED = "packaged"
+"""Name of the base that ships with the package."""
 
 
 class AdoptedBase(Config):

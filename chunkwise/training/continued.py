@@ -7,7 +7,6 @@ read neighbours.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,46 +44,51 @@ def build_retrofit(
     Args:
         base: a base, or a twin.
         neighbours: of `sequences`, in `datastore`.
-        validation, validation_neighbours: `sequences` of another split, and their neighbours.
+        validation, validation_neighbours: `sequences` of another split, and their neighbours, for
+            a validation curve.
 
     Raises:
         MismatchError: a table that does not fit the rows; a view that it cannot serve.
         AttachError: a decoder that cannot carry retrieval.
     """
-    table, options = SequenceTable.open(sequences), config.retro
-    retrieval = Retrieval(
-        config.view, run.seed, options.neighbours, options.chunk_tokens, datastore
-    )
+    table = SequenceTable.open(sequences)
+    m = config.retro.chunk_tokens
+    validation_inputs = (validation, validation_neighbours)
+    k = config.retro.neighbours
+    retrieval = Retrieval(config.view, run.seed, k, m, datastore, *validation_inputs)
     retrieved, facts = retrieval.of(
         neighbours, table, config.random_neighbours, config.neighbour_source
     )
-    curve = retrieval.held(
-        validation, validation_neighbours, config.train, RetroBatches, config.neighbour_source
-    )
-    first_read = tokens_read(options.continuation, options.chunk_tokens).start
-    made = None
+    facts["tokenizer_digest"] = table.tokenizer_digest
+    # Made neighbours and the shifted oracle put the next chunk where this model reads.
+    first_read = tokens_read(config.retro.continuation, m).start
+    curriculum = None
     if config.made_neighbours.share:
         runs = None
         if config.made_neighbours.found_overlap:
-            found, _ = retrieval.of(neighbours, table)  # without random neighbours
-            runs = found_runs(table, found, options.chunk_tokens)
+            # Without the random share: runs are those of real retrieval.
+            real_neighbours, _ = retrieval.of(neighbours, table)
+            runs = found_runs(table, real_neighbours, m)
             facts["neighbours"]["mean_run_tokens"] = float(runs.mean())
         batch = config.train.batch_sequences
-        made = MadeNeighbours(
-            config.made_neighbours, table, options.chunk_tokens, run.seed, batch, first_read, runs
+        curriculum = MadeNeighbours(
+            config.made_neighbours, table, m, run.seed, batch, first_read, runs
         )
-    model = new_retrofit(load_model(base), options, run.seed)
+    model = new_retrofit(load_model(base), config.retro, run.seed)
+    # After retrieval is attached: what it added stays trainable.
     model.freeze_backbone(config.freeze_backbone)
-    batches = RetroBatches(table, retrieved, made)
-    job = table_job(model, config.train, run.seed, table, batches, curve, config.lora)
-    conditions = retrieval.conditions(
-        validation, validation_neighbours, config.validation_conditions, first_read
+    job = table_job(
+        model,
+        config.train,
+        run,
+        table,
+        RetroBatches(table, retrieved, curriculum),
+        lora=config.lora,
+        validation=retrieval.held(config.train, RetroBatches, config.neighbour_source),
+        conditions=retrieval.conditions(config.validation_conditions, first_read),
+        decoder_rate=config.made_neighbours.decoder_rate_at,
     )
-    job = dataclasses.replace(
-        job, conditions=conditions, decoder_rate=config.made_neighbours.decoder_rate_at
-    )
-    facts["tokenizer_digest"] = table.tokenizer_digest
-    return train_and_save(job, run, f"retrofit, replicate {run.seed}", facts)
+    return train_and_save(job, run, "retrofit", facts)
 
 
 def build_twin(
@@ -98,12 +102,14 @@ def build_twin(
     seed.
     """
     table = SequenceTable.open(sequences)
-    model, curve = load_model(base), plain_validation(validation, table, config.train)
     facts: dict[str, Any] = {"tokenizer_digest": table.tokenizer_digest}
+    model = load_model(base)
+    curve = plain_validation(validation, table, config.train)
     if config.as_large_as is not None:
         model, facts["feed_forward_widths"] = new_widened(model, config.as_large_as, run.seed)
-    job = table_job(model, config.train, run.seed, table, PlainBatches(table), curve, config.lora)
-    return train_and_save(job, run, f"twin, replicate {run.seed}", facts)
+    batches = PlainBatches(table)
+    job = table_job(model, config.train, run, table, batches, lora=config.lora, validation=curve)
+    return train_and_save(job, run, "twin", facts)
 
 
 def build_in_prompt(
@@ -124,13 +130,18 @@ def build_in_prompt(
     """
     table = SequenceTable.open(sequences)
     longest = longest_row_tokens(config, table)
-    retrieval = Retrieval(config.view, run.seed, config.neighbours, config.chunk_tokens, datastore)
+    m = config.chunk_tokens
+    validation_inputs = (validation, validation_neighbours)
+    retrieval = Retrieval(
+        config.view, run.seed, config.neighbours, m, datastore, *validation_inputs
+    )
     retrieved, facts = retrieval.of(neighbours, table)
     assert isinstance(retrieved, Retrieved)  # the source is `found`
-    curve = retrieval.held(validation, validation_neighbours, config.train, InPromptBatches)
+    curve = retrieval.held(config.train, InPromptBatches)
     model = load_model(base)
     if model.config.model_type == "gpt2":  # learned positions end; rotary ones go on
         require_reach(model.config.n_positions, longest)
-    job = table_job(model, config.train, run.seed, table, InPromptBatches(table, retrieved), curve)
+    batches = InPromptBatches(table, retrieved)
+    job = table_job(model, config.train, run, table, batches, validation=curve)
     facts |= {"tokenizer_digest": table.tokenizer_digest, "longest_row_tokens": longest}
-    return train_and_save(job, run, f"in prompt, replicate {run.seed}", facts)
+    return train_and_save(job, run, "in prompt", facts)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
+from chunkwise.training.fields import Probability, Share, ZeroOrMore, with_defaults
 
 
 class MadeNeighboursConfig(Config):
@@ -17,7 +18,7 @@ class MadeNeighboursConfig(Config):
     RETRO's encoder and cross-attention start from random numbers, and found neighbours alone teach
     them nothing in any budget that was tried (docs/results/onset). So training begins with made
     neighbours: windows of 2m tokens of the row's own text that contain the chunk which is predicted
-        next. Four phases follow one another:
+    next. Four phases follow one another:
 
         aligned    the window begins with the next chunk, so that reading by position is enough (a
                    model that reads continuations alone has it begin there)
@@ -35,21 +36,17 @@ class MadeNeighboursConfig(Config):
     less than one without, since a made neighbour is the only one of its chunk.
     """
 
-    share: float = Field(
-        0.0, ge=0, le=1, description="of the chunks, until the fall; 0: no curriculum"
+    share: Share = Field(0.0, description="of the chunks, until the fall; 0: no curriculum")
+    aligned_steps: ZeroOrMore = 100
+    widening_steps: ZeroOrMore = Field(
+        450, description="0: full width from the end of the aligned phase on"
     )
-    aligned_steps: int = Field(100, ge=0)
-    widening_steps: int = Field(
-        450, ge=0, description="0: full width from the end of the aligned phase on"
+    hold_steps: ZeroOrMore | None = Field(
+        0, description="at full width and share; None: to the end, without a fall"
     )
-    hold_steps: int | None = Field(
-        0, ge=0, description="at full width and share; None: to the end, without a fall"
-    )
-    fall_steps: int = Field(450, ge=0, description="0: all at once")
-    replaced_tokens: float = Field(
+    fall_steps: ZeroOrMore = Field(450, description="0: all at once")
+    replaced_tokens: Probability = Field(
         0.1,
-        ge=0,
-        lt=1,
         description=(
             "share of a window's tokens that random ones of the training text replace, after the "
             "aligned phase"
@@ -62,24 +59,22 @@ class MadeNeighboursConfig(Config):
             "neighbours do, drawn from the training's own table, and nothing else is replaced"
         ),
     )
-    decoder_rate: float = Field(
+    decoder_rate: Share = Field(
         1.0,
-        ge=0,
-        le=1,
         description=(
             "factor on the decoder's learning rate until the fall, in which it rises to 1; 0: what "
-            "reads learns first, "
-            "and the decoder keeps its weights meanwhile"
+            "reads learns first, and the decoder keeps its weights meanwhile"
         ),
     )
 
     @model_validator(mode="after")
     def _trains_the_decoder(self) -> Self:
+        # Each alone is allowed: a curriculum without a fall, and a decoder that waits for the fall.
         if self.share and self.hold_steps is None and not self.decoder_rate:
             raise ValueError(
                 "decoder_rate=0 lasts until the fall, and hold_steps: null has none, so the "
-                "decoder would never be "
-                "trained; expected hold_steps, or freeze_backbone: true of the retrofit"
+                "decoder would never be trained; expected hold_steps, or freeze_backbone: true of "
+                "the retrofit"
             )
         return self
 
@@ -106,9 +101,8 @@ class MadeNeighboursConfig(Config):
         if self.last_step is not None and self.last_step > steps:
             raise ConfigError(
                 f"made_neighbours needs {self.last_step} steps (aligned {self.aligned_steps}, "
-                "widening "
-                f"{self.widening_steps}, hold {self.hold_steps}, fall {self.fall_steps}), and the "
-                f"training has {steps}",
+                f"widening {self.widening_steps}, hold {self.hold_steps}, fall {self.fall_steps}), "
+                f"and the training has {steps}",
                 hint=(
                     "train longer, shorten the phases, or set hold_steps: null to read made "
                     "neighbours to the end"
@@ -125,16 +119,15 @@ class MadeNeighboursConfig(Config):
         if not self.share:
             return type(self)()
         self.require_within(steps)
-        if self.hold_steps is None:
-            return self.model_copy(
-                update={"fall_steps": type(self).model_fields["fall_steps"].default}
-            )
-        # A fall of one step reaches nothing in its first step, as no fall does.
-        fall_steps = 0 if self.fall_steps == 1 else self.fall_steps
-        changes: dict[str, Any] = {"fall_steps": fall_steps}
-        if not (self.hold_steps or fall_steps):
-            changes["found_overlap"] = False
-        return self.model_copy(update=changes)
+        if self.hold_steps is None:  # there is no fall
+            return with_defaults(self, "fall_steps")
+        curriculum = self
+        if self.fall_steps == 1:
+            # A fall of one step reaches nothing in its first step, as no fall does.
+            curriculum = self.model_copy(update={"fall_steps": 0})
+        if not (self.hold_steps or curriculum.fall_steps):  # it applies to them alone
+            curriculum = with_defaults(curriculum, "found_overlap")
+        return curriculum
 
     def at(self, step: int, chunk_tokens: int) -> tuple[float, int]:
         """What step 0, 1, ... reads: (share of the chunks with a made neighbour, widest offset in
@@ -144,19 +137,28 @@ class MadeNeighboursConfig(Config):
             chunk_tokens: m; offsets are drawn from 0 to the widest one, which is at most m - 1.
         """
         widening = step - self.aligned_steps
+        widest = chunk_tokens - 1
         if widening < 0:
             widest = 0
         elif widening < self.widening_steps:
-            widest = round((chunk_tokens - 1) * (widening + 1) / self.widening_steps)
-        else:
-            widest = chunk_tokens - 1
+            widest = round(widest * (widening + 1) / self.widening_steps)
         if self.hold_steps is None:
             return self.share, widest
         falling = step - (self.full_width_step + self.hold_steps)
         if falling < 0:
             return self.share, widest
-        left = 1 - (falling + 1) / self.fall_steps if falling < self.fall_steps else 0.0
-        return self.share * max(0.0, left), widest
+        if falling >= self.fall_steps:  # also where fall_steps is 0, by which nothing is divided
+            return 0.0, widest
+        left = 1 - (falling + 1) / self.fall_steps
+        return self.share * left, widest
+
+    def mean_share(self, steps: int) -> float:
+        """Share of the chunks that read a made neighbour, over a training of so many steps."""
+        if self.last_step == 0:
+            return 0.0
+        taught_steps = min(self.last_step or steps, steps)  # no last step: taught to the end
+        shares = [self.at(step, chunk_tokens=1)[0] for step in range(taught_steps)]
+        return sum(shares) / steps
 
     def decoder_rate_at(self, step: int) -> float:
         """Factor on the decoder's learning rate in step 0, 1, ...: `decoder_rate` until the fall, 1
@@ -164,5 +166,6 @@ class MadeNeighboursConfig(Config):
         """
         if not self.share:
             return 1.0
+        # The rate rises in step with the fall of the share; the width does not matter here.
         share, _ = self.at(step, chunk_tokens=1)
         return 1 - (1 - self.decoder_rate) * share / self.share

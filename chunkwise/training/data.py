@@ -35,12 +35,16 @@ if TYPE_CHECKING:
     from chunkwise.training.made_neighbours import MadeNeighbours
 
 Batch = dict[str, Tensor]
+Rows = Sequence[int]
+"""Row numbers of a sequence table, or of a list of examples."""
+Windows = tuple[np.ndarray, np.ndarray]
+"""Neighbours as token ids int64 and mask bool, both [B, C, k, r]."""
 
 
 class Collate(Protocol):
     """Row numbers -> the model's inputs."""
 
-    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
+    def __call__(self, rows: Rows, entries: Rows | None = None) -> Batch:
         """The batch, with `labels` as Hugging Face shifts them: the token itself, IGNORED where it
         is not predicted.
 
@@ -52,30 +56,21 @@ class Collate(Protocol):
 
 def keyed_seed(*key: object) -> int:
     """A 63-bit seed from names and numbers, the same on every machine."""
-    digest = hashlib.blake2b("\0".join(map(str, key)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    # Not hash(), which Python salts anew in every process.
+    text = "\0".join(map(str, key))
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1  # fits a signed integer of 64 bits
 
 
+# Entries are read in order, so few epochs are in use at a time; an order takes 8 bytes a row.
 @functools.lru_cache(maxsize=4)
 def epoch_order(replicate: int, epoch: int, rows: int) -> np.ndarray:
     """The rows of one epoch, permuted. Made from Philox's raw output, which numpy keeps stable
     between versions.
     """
-    raw = np.random.Philox(key=keyed_seed("data order", replicate, epoch)).random_raw(rows)
-    return np.argsort(raw, kind="stable")
-
-
-def rows_of_step(replicate: int, step: int, *, batch: int, rows: int) -> np.ndarray:
-    """Row numbers [batch] that optimiser step `step` (from 0) reads.
-
-    Args:
-        batch: rows of a step. rows: S.
-    """
-    entries = np.arange(step * batch, (step + 1) * batch)
-    return np.array(
-        [epoch_order(replicate, entry // rows, rows)[entry % rows] for entry in entries.tolist()],
-        np.int64,
-    )
+    generator = np.random.Philox(key=keyed_seed("data order", replicate, epoch))
+    # Stable, so that equal numbers cannot be ordered differently on another machine.
+    return np.argsort(generator.random_raw(rows), kind="stable")
 
 
 class RowOrder(torch.utils.data.Dataset):
@@ -84,14 +79,18 @@ class RowOrder(torch.utils.data.Dataset):
     """
 
     def __init__(self, replicate: int, *, rows: int, batch: int, steps: int) -> None:
-        self.replicate, self.rows, self.length = replicate, rows, batch * steps
+        self.replicate = replicate
+        self.rows = rows
+        self.length = batch * steps
 
+    # The Trainer reads in order only what has a length.
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, entry: int) -> tuple[int, int]:
-        epoch, place = divmod(entry, self.rows)
-        return int(epoch_order(self.replicate, epoch, self.rows)[place]), entry
+        epoch, position = divmod(entry, self.rows)
+        order = epoch_order(self.replicate, epoch, self.rows)
+        return int(order[position]), entry
 
 
 @dataclass(frozen=True)
@@ -117,20 +116,14 @@ class SequenceTable:
         head = read_json(artefact.file("sequences.json"))
         tokens_Sn = load_npy(artefact.file("sequences.npy"))
         lengths_S = load_npy(artefact.file("lengths.npy"), mmap=False).astype(np.int64)
-        if not len(tokens_Sn) or lengths_S.max() < 2:
+        if lengths_S.max(initial=0) < 2:  # a single token is never predicted
             raise InputError(
                 f"expected sequences of at least two tokens, got {len(tokens_Sn)} rows: "
                 f"{artefact.path}",
                 hint="give a larger corpus, or another split",
             )
-        return cls(
-            tokens_Sn,
-            lengths_S,
-            head["pad"],
-            head["eos"],
-            head["vocabulary_size"],
-            head["tokenizer_digest"],
-        )
+        names = ("pad", "eos", "vocabulary_size", "tokenizer_digest")
+        return cls(tokens_Sn, lengths_S, **{name: head[name] for name in names})
 
     def __len__(self) -> int:
         return len(self.tokens_Sn)
@@ -144,28 +137,37 @@ class SequenceTable:
         """`count` row numbers at equal distances (all rows where there are fewer): a fixed sample
         for validation.
         """
-        return np.unique(
-            np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64)
-        )
+        count = min(count, len(self))
+        positions = np.linspace(0, len(self) - 1, count).round()
+        return np.unique(positions.astype(np.int64))
+
+    def read(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens [B, n] and lengths [B] of some rows."""
+        numbers_B = np.asarray(rows)  # a tuple would index one axis after the other
+        return self.tokens_Sn[numbers_B], self.lengths_S[numbers_B]
 
 
+def _tensors(**arrays: np.ndarray) -> Batch:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
 class PlainBatches:
     """Text alone: base and twin."""
 
-    def __init__(self, sequences: SequenceTable) -> None:
-        self.sequences = sequences
+    sequences: SequenceTable
 
-    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
+    def __call__(self, rows: Rows, entries: Rows | None = None) -> Batch:
         """`input_ids` and `labels`, both [B, n]."""
-        table, chosen = self.sequences, np.asarray(rows)
-        input_ids = table.tokens_Sn[chosen].astype(np.int64)
-        labels = np.where(
-            np.arange(table.sequence_tokens) < table.lengths_S[chosen][:, None], input_ids, IGNORED
-        )
-        labels[:, 0] = IGNORED
-        # Padding stands on the right, where a causal model cannot see it: no mask, hence the fast
-        # attention.
-        return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+        tokens_Bn, lengths_B = self.sequences.read(rows)
+        input_ids = tokens_Bn.astype(np.int64)  # stored unsigned, as embeddings do not take it
+        position_n = np.arange(self.sequences.sequence_tokens)
+        is_text_Bn = position_n < lengths_B[:, None]
+        labels = np.where(is_text_Bn, input_ids, IGNORED)
+        labels[:, 0] = IGNORED  # nothing stands before it, from which it could be predicted
+        # A causal model cannot see padding on the right, so no mask is needed, and without one
+        # attention takes its fast path.
+        return _tensors(input_ids=input_ids, labels=labels)
 
 
 class Retrieved:
@@ -182,19 +184,19 @@ class Retrieved:
             raise ShapeError(
                 f"expected neighbours for {rows} rows of whole chunks, got {len(ids_Qk)} chunks"
             )
-        self.ids_SCk = ids_Qk.reshape(rows, -1, ids_Qk.shape[1])
+        self.ids_SCk = ids_Qk.reshape(rows, -1, ids_Qk.shape[1])  # a row's chunks are consecutive
         self.datastore = datastore
 
-    def __call__(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids int64 and mask bool, both [B, C, k, r]."""
+    def __call__(self, rows: Rows) -> Windows:
         return self.datastore.gather(self.ids_SCk[np.asarray(rows)])
 
 
+@dataclass(frozen=True)
 class OwnText:
     """Neighbours that are made of the text itself: the controls `own` and `oracle`. Only the first
     of the k is there.
 
-    Args:
+    Attributes:
         chunk_tokens: m.
         part: chunk (the chunk itself, which has been read already: all the parameters and no
             retrieval), oracle (the chunk and what truly follows it), shifted_oracle (a window of 2m
@@ -204,36 +206,37 @@ class OwnText:
             (`RetroOptions.continuation`); what follows begins there or behind it.
     """
 
-    def __init__(
-        self,
-        sequences: SequenceTable,
-        chunk_tokens: int,
-        k: int,
-        part: str = "chunk",
-        first_read: int = 0,
-    ) -> None:
-        self.sequences, self.chunk_tokens, self.k, self.part = sequences, chunk_tokens, k, part
-        self.first_read = first_read
+    sequences: SequenceTable
+    chunk_tokens: int
+    k: int
+    part: str = "chunk"
+    first_read: int = 0
 
-    def __call__(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids int64 and mask bool, both [B, C, k, r]."""
-        table, m = self.sequences, self.chunk_tokens
-        tokens_Bn, lengths_B = table.tokens_Sn[np.asarray(rows)], table.lengths_S[np.asarray(rows)]
-        if self.part != "shifted_oracle":
-            continued = self.part == "oracle"
-            return oracle_neighbours(
-                tokens_Bn, lengths_B, m, self.k, table.pad, continued=continued
-            )
-        chunks = table.sequence_tokens // m
-        drawn = [
-            np.random.Philox(key=keyed_seed("shifted oracle", row)).random_raw(chunks)
-            for row in rows
-        ]
-        offset_BC = self.first_read + (np.stack(drawn) % np.uint64(m)).astype(np.int64)
-        tokens_BCr, mask_BCr = next_chunk_windows(tokens_Bn, lengths_B, offset_BC, m, table.pad)
-        tokens = np.full((*tokens_BCr.shape[:2], self.k, 2 * m), table.pad, np.int64)
-        mask = np.zeros(tokens.shape, bool)
-        tokens[:, :, 0], mask[:, :, 0] = tokens_BCr, mask_BCr
+    def __call__(self, rows: Rows) -> Windows:
+        if self.part == "shifted_oracle":
+            return self._shifted_windows(rows)
+        m = self.chunk_tokens
+        pad = self.sequences.pad
+        tokens_Bn, lengths_B = self.sequences.read(rows)
+        continued = self.part == "oracle"
+        return oracle_neighbours(tokens_Bn, lengths_B, m, self.k, pad, continued=continued)
+
+    def _shifted_windows(self, rows: Rows) -> Windows:
+        m = self.chunk_tokens
+        pad = self.sequences.pad
+        tokens_Bn, lengths_B = self.sequences.read(rows)
+        chunks = self.sequences.sequence_tokens // m
+        # Keyed by row number, so that a row's windows are the same in every batch.
+        generators = [np.random.Philox(key=keyed_seed("shifted oracle", row)) for row in rows]
+        raw_BC = np.stack([generator.random_raw(chunks) for generator in generators])
+        shift_BC = raw_BC % np.uint64(m)
+        offset_BC = self.first_read + shift_BC.astype(np.int64)
+        tokens_BCr, mask_BCr = next_chunk_windows(tokens_Bn, lengths_B, offset_BC, m, pad)
+        shape = (len(rows), chunks, self.k, 2 * m)
+        tokens = np.full(shape, pad, np.int64)
+        mask = np.zeros(shape, bool)
+        tokens[:, :, 0] = tokens_BCr
+        mask[:, :, 0] = mask_BCr
         return tokens, mask
 
 
@@ -241,67 +244,56 @@ Neighbours = Retrieved | OwnText
 """Row numbers -> token ids and mask of the chunks' neighbours."""
 
 
+@dataclass(frozen=True)
 class RetroBatches(PlainBatches):
     """Text with its neighbours beside it.
 
     Neighbours that no predicted token reads are masked.
 
-    Args:
-        made: what chunks read in training instead of what was found; None: always what was found.
+    Attributes:
+        made_neighbours: read in training instead of found ones; None: always found ones.
     """
 
-    def __init__(
-        self, sequences: SequenceTable, retrieved: Neighbours, made: MadeNeighbours | None = None
-    ) -> None:
-        super().__init__(sequences)
-        self.retrieved, self.made = retrieved, made
+    retrieved: Neighbours
+    made_neighbours: MadeNeighbours | None = None
 
-    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
+    def __call__(self, rows: Rows, entries: Rows | None = None) -> Batch:
         """Besides those of PlainBatches: `neighbour_ids` and `neighbour_mask`, both [B, C, k,
         r].
         """
         ids, mask = self.retrieved(rows)
-        if self.made is not None and entries is not None:
-            chosen_BC, made_ids_BCr, made_mask_BCr = self.made(rows, entries)
-            ids[chosen_BC], mask[chosen_BC] = (
-                self.sequences.pad,
-                False,
-            )  # a made neighbour is the only one
-            ids[chosen_BC, 0], mask[chosen_BC, 0] = (
-                made_ids_BCr[chosen_BC],
-                made_mask_BCr[chosen_BC],
-            )
+        if (
+            self.made_neighbours is not None and entries is not None
+        ):  # without entries nothing is drawn
+            is_made_BC, made_ids_BCr, made_mask_BCr = self.made_neighbours(rows, entries)
+            ids[is_made_BC] = self.sequences.pad  # a made neighbour is the only one of its chunk
+            mask[is_made_BC] = False
+            ids[is_made_BC, 0] = made_ids_BCr[is_made_BC]
+            mask[is_made_BC, 0] = made_mask_BCr[is_made_BC]
         lengths_B = self.sequences.lengths_S[np.asarray(rows)]
         mask = without_unread(mask, lengths_B, chunk_tokens=ids.shape[3] // 2)
-        return {
-            **super().__call__(rows),
-            "neighbour_ids": torch.from_numpy(ids),
-            "neighbour_mask": torch.from_numpy(mask),
-        }
+        text = super().__call__(rows)
+        return text | _tensors(neighbour_ids=ids, neighbour_mask=mask)
 
 
+@dataclass(frozen=True)
 class InPromptBatches:
     """Text with its neighbours written into it; the same tokens are predicted as in
     PlainBatches.
     """
 
-    def __init__(self, sequences: SequenceTable, retrieved: Retrieved) -> None:
-        self.sequences, self.retrieved = sequences, retrieved
+    sequences: SequenceTable
+    retrieved: Retrieved
 
-    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
+    def __call__(self, rows: Rows, entries: Rows | None = None) -> Batch:
         """`input_ids` and `labels`, both [B, L]."""
-        table, chosen = self.sequences, np.asarray(rows)
         laid_out = lay_out_in_prompt(
-            table.tokens_Sn[chosen],
-            table.lengths_S[chosen],
+            *self.sequences.read(rows),
             *self.retrieved(rows),
             chunk_tokens=self.retrieved.datastore.chunk_tokens,
-            pad=table.pad,
+            pad=self.sequences.pad,
         )
-        return {
-            "input_ids": torch.from_numpy(laid_out.input_ids),
-            "labels": torch.from_numpy(laid_out.labels),
-        }
+        return _tensors(input_ids=laid_out.input_ids, labels=laid_out.labels)
 
 
 @dataclass(frozen=True)
@@ -315,63 +307,56 @@ class Example:
     neighbours_k: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
 class InstructBatches:
     """Prompts padded on the left to whole chunks, as question answering pads them, and answers on
     the right.
 
-    Args:
+    Attributes:
         examples: what a row number means.
-        datastore: gate 1: where the examples' neighbours stand. None: no neighbours.
+        datastore: gate 1: holds the examples' neighbours. None: no neighbours.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        *,
-        chunk_tokens: int,
-        pad: int,
-        datastore: Datastore | None = None,
-    ) -> None:
-        self.examples, self.chunk_tokens, self.pad, self.datastore = (
-            examples,
-            chunk_tokens,
-            pad,
-            datastore,
-        )
+    examples: Sequence[Example]
+    chunk_tokens: int
+    pad: int
+    datastore: Datastore | None = None
 
-    def __call__(self, rows: Sequence[int], entries: Sequence[int] | None = None) -> Batch:
+    def __call__(self, rows: Rows, entries: Rows | None = None) -> Batch:
         """`input_ids`, `attention_mask`, `labels` [B, L]; with a datastore also neighbours of the
         prompt's last chunk.
 
         L = the longest prompt in whole chunks + the longest answer, the latter too in whole chunks.
         """
         m = self.chunk_tokens
-        chosen = [self.examples[row] for row in rows]
-        border = whole_chunks(max(len(example.prompt) for example in chosen), m)
-        width = border + whole_chunks(max(len(example.answer) for example in chosen), m)
-        input_ids = np.full((len(chosen), width), self.pad, np.int64)
-        mask = np.zeros(input_ids.shape, np.int64)
-        labels = np.full(input_ids.shape, IGNORED, np.int64)
-        for index, example in enumerate(chosen):
-            start, end = border - len(example.prompt), border + len(example.answer)
+        examples = [self.examples[row] for row in rows]
+        longest_prompt = max(len(example.prompt) for example in examples)
+        longest_answer = max(len(example.answer) for example in examples)
+        border = whole_chunks(longest_prompt, m)
+        width = border + whole_chunks(longest_answer, m)
+        B = len(examples)
+        input_ids = np.full((B, width), self.pad, np.int64)
+        attention_mask = np.zeros_like(input_ids)
+        labels = np.full_like(input_ids, IGNORED)
+        for index, example in enumerate(examples):
+            # All prompts end at one border, with the chunk whose neighbours the answers read.
+            start = border - len(example.prompt)
+            end = border + len(example.answer)
             input_ids[index, start:end] = example.prompt + example.answer
-            mask[index, start:end] = 1
+            attention_mask[index, start:end] = 1
             labels[index, border:end] = example.answer
-        batch: dict[str, np.ndarray] = {
-            "input_ids": input_ids,
-            "attention_mask": mask,
-            "labels": labels,
-        }
-        if self.datastore is not None:
-            ids_BCk: np.ndarray = np.full(
-                (len(chosen), width // m, len(chosen[0].neighbours_k)), -1, np.int64
-            )
-            ids_BCk[:, border // m - 1] = [example.neighbours_k for example in chosen]
-            batch["neighbour_ids"], batch["neighbour_mask"] = self.datastore.gather(ids_BCk)
-            batch["chunk_start"] = np.zeros(
-                len(chosen), np.int64
-            )  # in the padding: the prompt ends with a chunk
-        return {name: torch.from_numpy(values) for name, values in batch.items()}
+        batch = _tensors(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+        if self.datastore is None:
+            return batch
+        chunks = width // m
+        k = len(examples[0].neighbours_k)
+        ids_BCk = np.full((B, chunks, k), -1)
+        last_chunk = border // m - 1
+        ids_BCk[:, last_chunk] = [example.neighbours_k for example in examples]
+        ids, mask = self.datastore.gather(ids_BCk)
+        # Chunks are counted from the left edge, padding included: a prompt ends with a chunk.
+        chunk_start = np.zeros(B, np.int64)
+        return batch | _tensors(neighbour_ids=ids, neighbour_mask=mask, chunk_start=chunk_start)
 
 
 def whole_chunks(tokens: int, chunk_tokens: int) -> int:
@@ -380,19 +365,18 @@ def whole_chunks(tokens: int, chunk_tokens: int) -> int:
 
 
 def require_same_tokenizer(**digests: str) -> None:
-    """Refuse things that were made with different tokenizers.
+    """Refuse two artefacts that were made with different tokenizers.
 
     Args:
-        digests: what each thing is called -> digest of its tokenizer.
+        digests: what each of the two is called -> digest of its tokenizer.
 
     Raises:
-        MismatchError: they are not all equal.
+        MismatchError: the digests differ.
     """
-    (first, expected), *others = digests.items()
-    for name, digest in others:
-        if digest != expected:
-            raise MismatchError(
-                f"the {name} was made with tokenizer {digest[:12]}, the {first} with tokenizer "
-                f"{expected[:12]}",
-                hint="build both from the same tokens artefact, or with the same tokenizer",
-            )
+    (first, expected), (second, digest) = digests.items()
+    if digest != expected:
+        raise MismatchError(
+            f"the {second} was made with tokenizer {digest[:12]}, the {first} with tokenizer "
+            f"{expected[:12]}",
+            hint="build both from the same tokens artefact, or with the same tokenizer",
+        )

@@ -7,10 +7,8 @@ Gate and up are kept; the activated gate and the product, which cost two passes 
 made anew. Of a small Llama's activations that is more than a quarter. Nothing changes in the
 results, bit for bit.
 
-It is done to the classes of transformers that are named below, whose forward is that formula and
-nothing else (the tests hold the installed source against it). A test run of a module would not
-tell: dropout does not show in evaluation, nor a factor that starts at one, nor a clamp. Other
-classes keep what they always kept. Source of the idea: Liger Kernel (arXiv:2410.10989), whose fused
+It is done to the classes of transformers that are named below; others keep what they always kept.
+Source of the idea: Liger Kernel (arXiv:2410.10989), whose fused
 kernel keeps as much; here it is torch's checkpoint.
 """
 
@@ -25,6 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+# Their forward is the formula above and nothing else: the tests hold the installed source against
+# it. A trial run of a module would not tell, since evaluation shows no dropout, nor a factor that
+# starts at one, nor a clamp.
 GATED = frozenset((
     "AXK1MLP", "AXK2MLP", "AfmoeMLP", "AriaSharedExpertsMLP", "BailingHybridMLP", "Cohere2MLP",
     "Cohere2MoeMLP", "CohereCompassMLP", "CohereMLP", "CwmMLP", "DeepseekV2MLP",
@@ -59,7 +60,8 @@ def lean_feed_forwards(model: nn.Module) -> Iterator[list[str]]:
 
 
 def _forward(module: Any, states: Tensor) -> Tensor:
-    gate, up = module.gate_proj(states), module.up_proj(states)
+    gate = module.gate_proj(states)
+    up = module.up_proj(states)
     if not torch.is_grad_enabled():
         return _rest(module, gate, up)
     # The last product is never made anew: torch stops as soon as it has what was asked for. Nothing

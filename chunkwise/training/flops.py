@@ -54,23 +54,29 @@ def decoder_flops(
     """
     text = config.get_text_config()
     P = tokens if places is None else places
-    logits = 2 * P * text.hidden_size * text.vocab_size
-    return {**_layer_flops(text, tokens, text.num_hidden_layers, executed), "logits": logits}
+    terms = _layer_flops(text, tokens, text.num_hidden_layers, executed)
+    terms["logits"] = 2 * P * text.hidden_size * text.vocab_size
+    return terms
 
 
 def _layer_flops(text: Any, L: int, layers: int, executed: bool) -> dict[str, int]:
     """`layers` causal layers of a decoder over L tokens."""
-    D, H = text.hidden_size, text.num_attention_heads
+    D = text.hidden_size
+    H = text.num_attention_heads
     h = getattr(text, "head_dim", None) or D // H
     G = getattr(text, "num_key_value_heads", None) or H
-    F = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * D
+    # GPT-2 calls the width n_inner, and leaves it None for 4 D.
+    F = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
+    F = F or 4 * D
     pairs = L * L if executed else L * (L + 1) // 2
+    query_key_value_heads = H + 2 * G
+    products = layers * 2 * L  # for each weight of a matrix
     matrices = 3 if text.model_type in GATED_FEED_FORWARD else 2
     return {
-        "decoder_query_key_value": layers * 2 * L * D * (H + 2 * G) * h,
+        "decoder_query_key_value": products * D * query_key_value_heads * h,
         "decoder_attention": layers * 4 * pairs * H * h,  # query times key, weight times value
-        "decoder_attention_output": layers * 2 * L * H * h * D,
-        "decoder_feed_forward": layers * matrices * 2 * L * D * F,
+        "decoder_attention_output": products * H * h * D,
+        "decoder_feed_forward": products * matrices * D * F,
     }
 
 
@@ -93,31 +99,33 @@ def retrieval_flops(
         term -> operations, summed over layers.
     """
     assert config.decoder is not None
-    m, decoder = config.chunk_tokens, config.decoder.get_text_config()
+    m = config.chunk_tokens
+    decoder = config.decoder.get_text_config()
     D = decoder.hidden_size
     C = tokens // m if chunks is None else chunks
-    r = 2 * m if config.continuation == "both" else m
-    if (
-        config.encoder == "decoder"
-    ):  # a causal copy of the decoder's first layers, handing out states and embeddings
-        copied = _layer_flops(decoder, r, config.encoder_layers, executed)
-        encoder = {
-            name.replace("decoder_", "encoder_"): C * k * value for name, value in copied.items()
-        }
+    r = 2 * m if config.continuation == "both" else m  # one half of a neighbour, or both
+    if config.encoder == "decoder":
+        # A causal copy of the decoder's first layers, which hands out states and embeddings.
+        encoder: dict[str, float] = {}
+        for name, value in _layer_flops(decoder, r, config.encoder_layers, executed).items():
+            encoder[name.replace("decoder_", "encoder_")] = C * k * value
         columns = 2 * D
     else:
         encoder = _encoder_flops(config, C, k, r)
         columns = config.encoder_width or D
     # Neighbours of a chunk are read by m tokens from its last one on; those of the last chunk by
     # that one token alone.
-    reading = C * m if executed or chunks is not None else max(0, tokens - (m - 1))
-    crossings, blocks = len(config.cca_layers), 2 + config.previous_token_keys
-    return {
-        **encoder,
-        "cca_query": crossings * 2 * reading * D * D,
+    reading = C * m
+    if chunks is None and not executed:
+        reading = max(0, tokens - (m - 1))
+    crossings = len(config.cca_layers)
+    blocks = 2 + config.previous_token_keys
+    query_or_output = crossings * 2 * reading * D * D
+    return encoder | {
+        "cca_query": query_or_output,
         "cca_key_value": crossings * 2 * C * k * r * columns * blocks * D,
         "cca_attention": crossings * 4 * reading * k * r * D,
-        "cca_output": crossings * 2 * reading * D * D,
+        "cca_output": query_or_output,
     }
 
 
@@ -126,48 +134,35 @@ def _encoder_flops(config: RetroConfig, C: float, k: float, r: int) -> dict[str,
     1.
     """
     assert config.decoder is not None
-    m, D = config.chunk_tokens, config.decoder.get_text_config().hidden_size
-    E, X, layers = config.encoder_width or D, C * k * r, config.encoder_layers
     options = config.options
+    layers = config.encoder_layers
+    m = config.chunk_tokens
+    D = config.decoder.get_text_config().hidden_size
+    E = config.encoder_width or D
+    X = C * k * r
+    F = encoder_feed_forward_width(options, E)
     matrices = 3 if options.encoder_feed_forward == "swiglu" else 2
+    products = layers * 2 * X * E
+    is_projected = D != E and options.encoder_embeddings == "shared"
     terms = {
-        "encoder_projection": 2 * X * D * E
-        if D != E and options.encoder_embeddings == "shared"
-        else 0,
-        "encoder_query_key_value": layers * 2 * X * E * 3 * E,
+        "encoder_projection": 2 * X * D * E if is_projected else 0,
+        "encoder_query_key_value": products * 3 * E,
         "encoder_attention": layers * 4 * X * r * E,
-        "encoder_attention_output": layers * 2 * X * E * E,
-        "encoder_feed_forward": layers
-        * matrices
-        * 2
-        * X
-        * E
-        * encoder_feed_forward_width(options, E),
+        "encoder_attention_output": products * E,
+        "encoder_feed_forward": layers * matrices * 2 * X * E * F,
     }
     if config.query_conditioning:
         queries_and_output = 2 * 2 * X * E * E
         keys_values = 2 * C * m * D * 2 * E
-        terms["encoder_conditioning"] = queries_and_output + keys_values + 4 * X * m * E
+        attention = 4 * X * m * E
+        terms["encoder_conditioning"] = queries_and_output + keys_values + attention
     return terms
 
 
-def low_rank_flops(parameters: int, tokens: float) -> float:
-    """A forward pass of `tokens` tokens through low-rank updates of so many parameters: each is
-    used once a token.
-    """
-    return 2 * parameters * tokens
-
-
 def training_flops(
-    decoder_forward: float,
-    retrieval_forward: float,
-    *,
-    decoder_trained: bool,
-    retrieval_trained: bool = True,
+    decoder_forward: float, retrieval_forward: float, *, decoder_trained: bool
 ) -> float:
-    """Operations of training on what the forward passes cost: three times, twice where the weights
-    are frozen.
+    """Operations of training on what the forward passes cost: three times, twice in a frozen
+    decoder.
     """
-    return decoder_forward * (3 if decoder_trained else 2) + retrieval_forward * (
-        3 if retrieval_trained else 2
-    )
+    return decoder_forward * (3 if decoder_trained else 2) + retrieval_forward * 3

@@ -32,8 +32,9 @@ _DRAWS = {
     "exponential_",
     "log_normal_",
     "cauchy_",
+    "kaiming_uniform_",  # PEFT's; a function of torch.nn.init hides those that it calls
 }
-_DRAWS |= {"kaiming_uniform_"}  # PEFT's; a function of torch.nn.init hides those that it calls
+"""Functions that fill a tensor at random: methods of Tensor, or of torch.nn.init around them."""
 
 
 class keyed_draws(TorchFunctionMode):  # lower case: used as a context, like torch.no_grad
@@ -48,16 +49,16 @@ class keyed_draws(TorchFunctionMode):  # lower case: used as a context, like tor
 
     def __init__(self, names: Mapping[int, str], replicate: int) -> None:
         super().__init__()
-        self.names, self.replicate = names, replicate
+        self.names = names
+        self.replicate = replicate
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if (
-            getattr(function, "__name__", "") in _DRAWS
-        ):  # of a Tensor, or the torch.nn.init function around it
-            name = self.names.get(id(args[0] if args else kwargs.get("tensor")))
+        if getattr(function, "__name__", "") in _DRAWS:
+            tensor = args[0] if args else kwargs.get("tensor")
+            name = self.names.get(id(tensor))
             if name is not None:
                 torch.manual_seed(keyed_seed("initial weights", self.replicate, name))
         return function(*args, **kwargs)
@@ -73,17 +74,22 @@ def initialise(
             draw(module)
 
 
+def initialise_all(model: PreTrainedModel, replicate: int) -> None:
+    """Draw every parameter of a decoder as its family does."""
+    for parameter in model.parameters():
+        # transformers marks what it has drawn, and would not draw it again.
+        setattr(parameter, "_is_hf_initialized", False)  # noqa: B010 - an attribute of transformers
+    inside_out = list(model.modules())[::-1]  # children first, as transformers does it
+    initialise(model, inside_out, model._init_weights, replicate)
+
+
 def new_decoder(
     config: DecoderConfig, *, vocabulary_size: int, eos: int, pad: int, replicate: int
 ) -> PreTrainedModel:
     """A decoder with fresh weights, float32, on the CPU."""
-    model = AutoModelForCausalLM.from_config(
-        decoder_config(config, vocabulary_size=vocabulary_size, eos=eos, pad=pad)
-    )
-    inside_out = list(model.modules())[::-1]  # children first, as transformers does it
-    for parameter in model.parameters():
-        parameter._is_hf_initialized = False
-    initialise(model, inside_out, model._init_weights, replicate)
+    settings = decoder_config(config, vocabulary_size=vocabulary_size, eos=eos, pad=pad)
+    model = AutoModelForCausalLM.from_config(settings)
+    initialise_all(model, replicate)
     model.generation_config.pad_token_id = pad
     return model
 
@@ -108,13 +114,8 @@ def new_widened(
     """
     before = feed_forward_width(decoder)
     after = width_as_large_as(decoder, options)
-
-    def draw(model: PreTrainedModel) -> None:
-        for parameter in model.parameters():
-            setattr(parameter, "_is_hf_initialized", False)  # noqa: B010 - an attribute of transformers
-        initialise(model, list(model.modules())[::-1], model._init_weights, replicate)
-
-    return widen(decoder, after, draw), {"before": before, "after": after}
+    model = widen(decoder, after, lambda wider: initialise_all(wider, replicate))
+    return model, {"before": before, "after": after}
 
 
 def decoder_config(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad: int) -> Any:
@@ -123,8 +124,8 @@ def decoder_config(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad
         "vocab_size": vocabulary_size,
         "bos_token_id": eos,
         "eos_token_id": eos,
-        # An embedding's padding row gets no gradient; where the end of text is also the padding, it
-        # must have one.
+        # An embedding's padding row gets no gradient. Where padding and end of text are one token,
+        # that token is predicted and needs one.
         "pad_token_id": None if pad == eos else pad,
         "tie_word_embeddings": config.tied_embeddings,
     }

@@ -1,5 +1,5 @@
-"""The stage `instruct`: instructions -> token ids of prompt and answer, with passages where asked
-for -> a model.
+"""The stage `instruct`: instructions -> token ids of prompt and answer, with passages if the config
+asks for them -> a model.
 
 Prompt and answer are rendered by `corpus.chat_format` and tokenised apart, by the functions that
 question answering uses (`evaluation.prompts`), so that tuning and evaluation cannot differ by a
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import ConfigError, InputError
@@ -23,7 +24,7 @@ from chunkwise.datastore.reader import Datastore
 from chunkwise.datastore.views import members
 from chunkwise.evaluation.evidence import passage_tokens
 from chunkwise.evaluation.inference import has_retrieval
-from chunkwise.evaluation.prompts import build_prompt, encode, encode_answer
+from chunkwise.evaluation.prompts import build_prompt, encode, encode_answer, pad_right
 from chunkwise.graph.stage import Run
 from chunkwise.training.config import InstructConfig
 from chunkwise.training.data import Example, InstructBatches
@@ -50,8 +51,9 @@ def build(
         ConfigError: gate 1 for a decoder without retrieval. InputError: no instruction that fits.
     """
     head = read_json(tokens.file("tokens.json"))
-    source = Datastore.open(datastore) if datastore is not None and config.reads_passages else None
-    if source is not None:
+    source = None
+    if datastore is not None and config.reads_passages:
+        source = Datastore.open(datastore)
         source.require_tokenizer(head["tokenizer_digest"], "the tokens artefact")
     examples, dropped = make_examples(
         config,
@@ -62,41 +64,49 @@ def build(
         run.seed,
     )
     tuned = load_model(model)
-    forward: dict[str, Any] = {}
-    if has_retrieval(tuned):
-        forward = {"gate": float(config.gate)}
-        if config.gate == 0:  # neither read nor trained: as pretraining left them
-            for module in tuned.retrieval_modules():
-                module.requires_grad_(False)
-    elif config.gate:
-        raise ConfigError(
-            "gate=1 needs a model with retrieval, got a plain decoder",
-            hint="tune the twin with gate=0",
-        )
     collate = InstructBatches(
         examples,
-        chunk_tokens=config.chunk_tokens,
-        pad=head["pad"],
+        config.chunk_tokens,
+        head["pad"],
+        # With the gate at 0 passages are in the prompt alone.
         datastore=source if config.gate else None,
     )
-    assert not isinstance(config.lora, int)  # a rank becomes options when it is read
     job = new_job(
         tuned,
         config.train,
-        run.seed,
-        len(examples),
-        config.prompt_tokens + config.answer_tokens,
+        run,
         collate,
-        None,
-        forward,
-        config.lora,
+        rows=len(examples),
+        row_tokens=config.prompt_tokens + config.answer_tokens,
+        forward=_gated(tuned, config.gate),
+        lora=config.lora,
     )
     facts = {
         "tokenizer_digest": head["tokenizer_digest"],
         "instructions": len(examples),
         "dropped": dropped,
     }
-    return train_and_save(job, run, f"instruct, replicate {run.seed}", facts)
+    return train_and_save(job, run, "instruct", facts)
+
+
+def _gated(model: PreTrainedModel, gate: int) -> dict[str, float]:
+    """The arguments of the model's forward that set its gate; with gate 0 what retrieval added is
+    frozen.
+
+    Raises:
+        ConfigError: gate 1 for a decoder without retrieval.
+    """
+    if not has_retrieval(model):
+        if gate:
+            raise ConfigError(
+                "gate=1 needs a model with retrieval, got a plain decoder",
+                hint="tune the twin with gate=0",
+            )
+        return {}
+    if gate == 0:  # neither read nor trained: as pretraining left them
+        for module in model.retrieval_modules():
+            module.requires_grad_(False)
+    return {"gate": float(gate)}
 
 
 def make_examples(
@@ -122,29 +132,31 @@ def make_examples(
 
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder))
     records = read_instructions(instructions)
-    # An instruction with an input is a question of two lines; see
-    # corpus.chat_format.render_instruction.
-    questions = [
-        f"{record['instruction'].strip()}\n{record['input'].strip()}".strip() for record in records
-    ]
-    evidence = _search(
-        config, datastore, [encode(tokenizer, question) for question in questions], replicate
-    )
+    # An instruction with an input is a question of two lines, see
+    # corpus.chat_format.render_instruction; without one the last strip takes the second line away.
+    questions = []
+    for record in records:
+        lines = (record["instruction"].strip(), record["input"].strip())
+        questions.append("\n".join(lines).strip())
+    queries = [encode(tokenizer, question) for question in questions]
+    evidence = _search(config, datastore, queries, replicate)
     examples: list[Example] = []
     for record, question, ids in zip(records, questions, evidence, strict=True):
-        assert render_question(question) == render_instruction(
-            record["instruction"], record["input"]
-        )
+        rendered = render_instruction(record["instruction"], record["input"])
+        assert render_question(question) == rendered  # tuning and evaluation see the same bytes
         passages = []
         if datastore is not None and config.passages:
             passages = passage_tokens(
                 datastore, ids, passages=config.passages, chunks=config.passage_chunks
             )
         prompt, _ = build_prompt(tokenizer, question, passages, config.prompt_tokens)
-        if len(prompt) > config.prompt_tokens:
+        if len(prompt) > config.prompt_tokens:  # an instruction is never cut, unlike its passages
             continue
-        answer = [*encode_answer(tokenizer, record["output"])[: config.answer_tokens - 1], eos]
-        examples.append(Example(prompt, answer, tuple(ids[: config.neighbours].tolist())))
+        # The last place is kept for the end of text, which an answer must learn to reach.
+        answer = encode_answer(tokenizer, record["output"])
+        answer = answer[: config.answer_tokens - 1]
+        neighbours = tuple(ids[: config.neighbours].tolist())
+        examples.append(Example(prompt, [*answer, eos], neighbours))
     if not examples:
         raise InputError(
             f"{instructions}: of {len(records)} instructions none fits into "
@@ -157,14 +169,17 @@ def make_examples(
 def _search(
     config: InstructConfig, datastore: Datastore | None, queries: list[list[int]], replicate: int
 ) -> np.ndarray:
-    """Chunk ids [instructions, n], best first, -1 for none; the instruction's own document is not
-    left out: tuning teaches to read the passage that holds the answer."""
-    wanted = max(config.passages, config.neighbours)
+    """Chunk ids [instructions, n], best first, -1 for none.
+
+    The instruction's own document is not left out: tuning teaches to read the passage that holds
+    the answer.
+    """
+    count = max(config.passages, config.neighbours)
     if datastore is None:
-        return np.full((len(queries), wanted), -1, np.int64)
-    lengths = np.array([len(query) for query in queries], np.int64)
-    rows = np.full((len(queries), max(1, int(lengths.max(initial=0)))), datastore.pad, np.int64)
-    for row, query in zip(rows, queries, strict=True):
-        row[: len(query)] = query
-    inside = None if config.view is None else members(config.view, datastore.documents, replicate)
-    return datastore.search(rows, lengths, wanted, allowed=inside).ids.astype(np.int64)
+        return np.full((len(queries), count), -1, np.int64)
+    rows, mask = pad_right(queries, pad=datastore.pad)
+    inside = None
+    if config.view is not None:
+        inside = members(config.view, datastore.documents, replicate)
+    hits = datastore.search(rows, mask.sum(1), count, allowed=inside)
+    return hits.ids.astype(np.int64)

@@ -1,8 +1,8 @@
 """Training a decoder by low-rank updates (LoRA), which PEFT inserts and, after the training, adds
 to the weights.
 
-What is adapted are the matrices of the decoder's layers: neither embeddings nor the output, and
-nothing that retrieval added (that is trained in full). A is drawn from a stream of its own by its
+The matrices of the decoder's layers are adapted: neither embeddings nor the output, and nothing
+that retrieval added (that is trained in full). A is drawn from a stream of its own by its
 name within the decoder, so retrofit and twin of a replicate start from the same updates; B is zero,
 so a model with updates is what it was without. Against the training of all weights, a step takes a
 third fewer operations in the decoder, whose weights need no gradient, and a few more for the
@@ -25,7 +25,8 @@ from chunkwise.training.config import LoraOptions
 from chunkwise.training.initialise import initialise
 
 ADAPTER = "default"
-_OURS = "retro_cca"
+_CROSS_ATTENTION = "retro_cca"
+"""The module that retrieval adds to a layer; it is inside the decoder and no part of it."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def require_peft() -> Any:
     try:
         import peft
     except ImportError as error:
-        hint = "pip install 'chunkwise[lora]'"
         raise MachineError(
-            "lora needs the package peft, which is not installed", hint=hint
+            "lora needs the package peft, which is not installed",
+            hint="pip install 'chunkwise[lora]'",
         ) from error
     return peft
 
@@ -72,53 +73,55 @@ def add_updates(model: PreTrainedModel, options: LoraOptions, replicate: int) ->
     """
     peft = require_peft()
     decoder = model.decoder if has_retrieval(model) else model
-    kept = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
-    before = {id(parameter) for parameter in decoder.parameters()}
+    # By identity: PEFT moves the weights that it wraps to other names.
+    before = {id(parameter) for parameter in model.parameters()}
+    trained_retrieval = [
+        parameter
+        for name, parameter in decoder.named_parameters()
+        if _CROSS_ATTENTION in name and parameter.requires_grad
+    ]
     config = peft.LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules=_targets(decoder, options),
+        # GPT-2 keeps its matrices transposed.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in decoder.modules()),
         bias="none",
     )
     tuner = peft.LoraModel(decoder, {ADAPTER: config}, ADAPTER)
-    layers = [
-        module for module in decoder.modules() if isinstance(module, peft.tuners.lora.LoraLayer)
-    ]
+    # PEFT freezes everything in the decoder but its own matrices, retrieval's too.
+    for parameter in trained_retrieval:
+        parameter.requires_grad_(True)
+    is_update = peft.tuners.lora.LoraLayer
+    layers = [module for module in decoder.modules() if isinstance(module, is_update)]
     initialise(decoder, layers, lambda layer: layer.reset_lora_parameters(ADAPTER, True), replicate)
-    ours = {id(p) for name, p in decoder.named_parameters() if _OURS in name}
-    names = set()
-    for name, parameter in model.named_parameters():
-        update = id(parameter) not in kept
-        if update:
-            names.add(name)
-        elsewhere = id(parameter) not in before or id(parameter) in ours
-        parameter.requires_grad_(update or (elsewhere and kept[id(parameter)]))
-    return Updates(frozenset(names), decoder, tuner)
+    # Named as in the whole model, of which the decoder may be a part.
+    parameters = model.named_parameters()
+    names = frozenset(name for name, parameter in parameters if id(parameter) not in before)
+    return Updates(names, decoder, tuner)
 
 
 def _targets(decoder: PreTrainedModel, options: LoraOptions) -> list[str]:
     """Full names, within the decoder, of the modules that get updates."""
-    inside = {id(module) for layer in decoder_layers(decoder) for module in layer.modules()}
-    names = [
-        name
-        for name, module in decoder.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-        and id(module) in inside
-        and _OURS not in name.split(".")
-    ]
+    in_layers = {module for layer in decoder_layers(decoder) for module in layer.modules()}
+    names = []
+    for name, module in decoder.named_modules():
+        # Cross-attention is inside the layers as well, and is trained in full.
+        is_matrix = isinstance(module, nn.Linear | Conv1D) and module in in_layers
+        if is_matrix and _CROSS_ATTENTION not in name.split("."):
+            names.append(name)
     if options.targets == "all-linear":
         return names
     for target in options.targets:
         if not any(_is(name, target) for name in names):
-            known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
-            message = (
-                f"lora.targets: {type(decoder).__name__} has no matrix {target!r} in its layers"
+            own_names = dict.fromkeys(name.split(".")[-1] for name in names)
+            raise ConfigError(
+                f"lora.targets: {type(decoder).__name__} has no matrix {target!r} in its layers",
+                hint=f"it has: {', '.join(own_names)}",
             )
-            raise ConfigError(message, hint=f"it has: {known}")
     return [name for name in names if any(_is(name, target) for target in options.targets)]
 
 
 def _is(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
+    return f".{name}".endswith(f".{target}")

@@ -37,10 +37,13 @@ class Preset(Config):
     def settings(self) -> dict[str, Any]:
         """Fields of TrainOptions, warm-up and decay as shares of the steps."""
         values: dict[str, Any] = dict(self.train)
-        batch, steps = int(values["batch_sequences"]), int(values["steps"])
-        for given, field in ((self.warmup, "warmup_share"), (self.decay, "decay_end_share")):
-            for unit, amount in given.items():
-                values[field] = amount / (steps * (batch if unit == "samples" else 1))
+        # A paper's samples are steps of its own batch.
+        samples = values["steps"] * values["batch_sequences"]
+        lengths = {"steps": values["steps"], "samples": samples}
+        for unit, amount in self.warmup.items():
+            values["warmup_share"] = amount / lengths[unit]
+        for unit, amount in self.decay.items():
+            values["decay_end_share"] = amount / lengths[unit]
         return values
 
 
@@ -49,30 +52,34 @@ def presets() -> Mapping[str, Preset]:
     """All presets by name."""
     file = resources.files("chunkwise") / "papers" / "training" / "presets.yaml"
     entries = parse_yaml(file.read_text(encoding="utf-8"), "training presets")
-    named = {name: {"description": entry.pop("for"), **entry} for name, entry in entries.items()}
-    return {
-        name: Preset.parse(entry, where=f"training preset {name}") for name, entry in named.items()
-    }
+    parsed = {}
+    for name, entry in entries.items():
+        entry["description"] = entry.pop("for")  # a keyword of Python, so no name of a field
+        parsed[name] = Preset.parse(entry, where=f"training preset {name}")
+    return parsed
 
 
-def expanded(given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given`, values of TrainOptions, with what its preset adds, and without the preset.
+def expanded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options`, values of TrainOptions, with what their preset adds, and without the preset.
 
     Raises:
         ValueError: there is no such preset.
     """
-    values = {
-        name: value for name, value in given.items() if name != "preset" and value is not None
-    }
-    if (name := given.get("preset")) is None:
-        return dict(given)
-    known = presets()
-    if name not in known:
-        nearest = difflib.get_close_matches(str(name), known, n=1)
-        question = f"; did you mean {nearest[0]!r}?" if nearest else f"; known: {', '.join(known)}"
-        raise ValueError(f"no training preset {name!r}{question}")
-    added = known[name].settings()
-    for ours, theirs in (("tokens", "steps"), ("warmup_steps", "warmup_share")):
-        if ours in values:  # the same thing said in another way
-            added.pop(theirs, None)
-    return added | values
+    name = options.get("preset")
+    if name is None:  # without a preset there is nothing that a written None could leave open
+        return dict(options)
+    if name not in presets():
+        nearest = difflib.get_close_matches(str(name), presets(), n=1)
+        remedy = f"known: {', '.join(presets())}"
+        if nearest:
+            remedy = f"did you mean {nearest[0]!r}?"
+        raise ValueError(f"no training preset {name!r}; {remedy}")
+    values = presets()[name].settings()
+    # The length and the warm-up can each be given in two ways, and what is written replaces both.
+    for written, replaced in (("tokens", "steps"), ("warmup_steps", "warmup_share")):
+        if options.get(written) is not None:
+            values.pop(replaced, None)
+    for field, value in options.items():
+        if field != "preset" and value is not None:
+            values[field] = value
+    return values

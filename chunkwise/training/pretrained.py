@@ -27,6 +27,7 @@ def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
         MismatchError: its tokenizer is not the one that `tokens` was made with, or has more tokens
             than it knows.
     """
+    # Heavy, and a study asks this module for the folder of a base alone.
     from chunkwise.model.weights import load
     from chunkwise.training.report import count_parameters
     from chunkwise.training.running import save_model
@@ -35,16 +36,13 @@ def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
     folder = base_folder(config.name)
     head = read_json(tokens.file("tokens.json"))
     with quiet_transformers():
-        model = load(folder).float()
+        model = load(folder).float()  # trainings keep weights in float32, whatever the files hold
+    # It would be saved: a path of this machine, in the digest of the artefact.
     model.config._name_or_path = ""
-    vocabulary = model.get_input_embeddings().num_embeddings
-    if vocabulary < head["vocabulary_size"]:
-        raise MismatchError(
-            f"the decoder knows {vocabulary} tokens, the text has {head['vocabulary_size']}",
-            hint="tokenise the corpus with the decoder's own tokenizer",
-        )
+    require_vocabulary(model.get_input_embeddings().num_embeddings, head["vocabulary_size"])
     save_model(model, run.folder / "model")
     parameters = count_parameters(model, frozenset())
+    # Readers of training.json expect curves, and nothing was trained.
     facts = {
         "parameters": parameters,
         "tokenizer_digest": head["tokenizer_digest"],
@@ -55,13 +53,19 @@ def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
     return {"parameters": parameters["total"]}
 
 
+def require_vocabulary(tokens: int, text_tokens: int) -> None:
+    """Refuse a decoder that lacks tokens of the text: MismatchError."""
+    if tokens < text_tokens:
+        raise MismatchError(
+            f"the decoder knows {tokens} tokens, the text has {text_tokens}",
+            hint="tokenise the corpus with the decoder's own tokenizer",
+        )
+
+
 def model_files(folder: Path) -> dict[str, Path]:
     """Name -> path of the files that make a model: its weights and settings."""
-    return {
-        str(path.relative_to(folder)): path
-        for path in sorted(folder.glob("*"))
-        if path.suffix in (".json", ".safetensors")
-    }
+    paths = [*folder.glob("*.json"), *folder.glob("*.safetensors")]
+    return {path.name: path for path in sorted(paths)}
 
 
 def base_folder(name: str) -> Path:
@@ -76,8 +80,7 @@ def base_folder(name: str) -> Path:
         if not (folder / "config.json").is_file():
             raise ConfigError(
                 "pretrained: packaged asks for the base model that ships with the package, and "
-                "this installation has "
-                "none",
+                "this installation has none",
                 hint=(
                     "set `base` in the profile to train one in the run, or name a folder or a hub "
                     "model"
@@ -89,15 +92,13 @@ def base_folder(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download  # only where there is something to download
 
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"])
-        )
-    except (
-        Exception
-    ) as error:  # the hub's errors are many, and all mean that the model is not there
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        # The hub's errors are many, and all mean that the model is not there.
+        lines = str(error).splitlines() or [type(error).__name__]
         raise MachineError(
-            f"pretrained: {name!r} is no folder here and could not be had from the hub: {first}",
+            f"pretrained: {name!r} is no folder here and could not be had from the hub: {lines[0]}",
             hint="check the name and the network, or download it and give its folder",
         ) from error
 
@@ -111,7 +112,9 @@ def require_own_tokenizer(folder: Path, tokens: Artefact) -> None:
     """
     if not (folder / "tokenizer.json").is_file():
         return
-    own, used = (load_tokenizer(str(place)) for place in (folder, tokens.path / "tokenizer"))
+    own = load_tokenizer(str(folder))
+    used = load_tokenizer(str(tokens.path / "tokenizer"))
+    # Not the files, which differ in layout between versions for the same tokens.
     if own.get_vocab() != used.get_vocab():
         raise MismatchError(
             f"the decoder in {folder.name} comes with a tokenizer ({len(own)} tokens), the text "

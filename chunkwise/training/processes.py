@@ -88,17 +88,23 @@ def under_a_launcher() -> Iterator[None]:
     before = {name: os.environ.pop(name) for name in LAUNCHER_SETTINGS if name in os.environ}
     try:
         yield
-    except RuntimeError as error:  # gloo has no class of its own for it, NCCL has
-        lost = isinstance(error, torch.distributed.DistError) or any(
-            words in str(error) for words in _LOST
-        )
-        if world_size() > 1 and lost:
+    except RuntimeError as error:
+        if world_size() > 1 and _is_lost_process(error):
             raise ChunkwiseError(
                 "another process of this training ended, so this one did; see its error"
             ) from error
         raise
     finally:
         os.environ.update(before)
+
+
+def _is_lost_process(error: RuntimeError) -> bool:
+    """Whether a collective failed since another process is gone; NCCL has a class for it, gloo
+    only words.
+    """
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return any(words in str(error) for words in _LOST)
 
 
 class _Joined:
@@ -110,7 +116,8 @@ class _Joined:
         # TrainingArguments makes its own PartialState later, in the same way, and finds the group
         # open.
         state = PartialState(cpu=not torch.cuda.is_available())
-        self.rank, self.device = state.process_index, state.device
+        self.rank = state.process_index
+        self.device = state.device
 
     def share(self, number: int) -> int:
         """The number of process 0, on every process; it fits into 63 bits."""
@@ -143,11 +150,10 @@ class StepModule(nn.Module):
         """Whether its weights lie on several processes."""
         return hasattr(self, "set_requires_gradient_sync")  # given by fully_shard
 
+    # Accelerate looks for it under this name.
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Gradients stay where they are: all parts of a step but its last. Accelerate looks for it
-        under this name.
-        """
+        """Gradients stay where they are: all parts of a step but its last."""
         shards: Any = self  # what fully_shard made of it
         shards.set_requires_gradient_sync(False)
         try:
@@ -168,9 +174,12 @@ def always_reading(inputs: Batch, labels: Tensor, read: slice) -> tuple[Batch, T
     """
     if bool(inputs["neighbour_mask"][..., read].any()):
         return inputs, labels
-    more = {name: torch.cat([values, values[-1:]]) for name, values in inputs.items()}
-    more["neighbour_mask"][-1, 0, 0] = True
-    return more, torch.cat([labels, torch.full_like(labels[-1:], IGNORED)])
+    longer = {}
+    for name, values in inputs.items():
+        longer[name] = torch.cat([values, values[-1:]])
+    longer["neighbour_mask"][-1, 0, 0] = True
+    unpredicted = torch.full_like(labels[-1:], IGNORED)
+    return longer, torch.cat([labels, unpredicted])
 
 
 def shard(step: StepModule, device: torch.device, dtype: str) -> None:
@@ -188,13 +197,10 @@ def shard(step: StepModule, device: torch.device, dtype: str) -> None:
         # A unit that is never gathered (an encoder behind a closed gate) must have no type to sum
         # gradients in: torch 2.13 looks for gradients there otherwise, where parts of a step are
         # accumulated, and fails.
-        trained = gathered is not None and any(
-            weight.requires_grad for weight in layer.parameters()
-        )
+        trained = any(weight.requires_grad for weight in layer.parameters())
+        summed = torch.float32 if trained and gathered is not None else None
         # The residual stream comes in and goes on as it is, in float32, as under autocast.
-        policy = MixedPrecisionPolicy(
-            gathered, torch.float32 if trained else None, cast_forward_inputs=False
-        )
+        policy = MixedPrecisionPolicy(gathered, summed, cast_forward_inputs=False)
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(step, mesh=mesh)
 
@@ -213,10 +219,11 @@ def units(model: PreTrainedModel) -> list[nn.Module]:
 
     if not has_retrieval(model):
         return list(decoder_layers(model))
-    encoder = next(
-        (part for part in model.encoder.modules() if isinstance(part, nn.ModuleList)), ()
-    )
-    return [*encoder, *decoder_layers(model.decoder)]
+    layers = list(decoder_layers(model.decoder))
+    for part in model.encoder.modules():
+        if isinstance(part, nn.ModuleList):  # the first one from outside holds the encoder's layers
+            return [*part, *layers]
+    return layers
 
 
 @torch.no_grad()
@@ -230,18 +237,14 @@ def gather(step: StepModule) -> None:
     for module in step.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-    whole: dict[
-        int, tuple[nn.Parameter, nn.Parameter]
-    ] = {}  # a tied weight is one weight before and after
+    whole: dict[nn.Parameter, nn.Parameter] = {}  # a tied weight is one weight before and after
     for module in step.modules():
         for name, part in list(module._parameters.items()):
-            if isinstance(part, DTensor):
-                if id(part) not in whole:
-                    full = part.full_tensor()  # all processes take part
-                    kept = (
-                        nn.Parameter(full.cpu(), requires_grad=part.requires_grad)
-                        if rank() == 0
-                        else part
-                    )
-                    whole[id(part)] = (part, kept)
-                module._parameters[name] = whole[id(part)][1]
+            if not isinstance(part, DTensor):
+                continue
+            if part not in whole:
+                full = part.full_tensor()  # all processes take part
+                whole[part] = part
+                if rank() == 0:
+                    whole[part] = nn.Parameter(full.cpu(), requires_grad=part.requires_grad)
+            module._parameters[name] = whole[part]

@@ -25,7 +25,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from chunkwise.model.retro_config import RetroConfig
-from chunkwise.training.flops import decoder_flops, low_rank_flops, retrieval_flops, training_flops
+from chunkwise.training.flops import decoder_flops, retrieval_flops, training_flops
 from chunkwise.training.lora import Updates
 from chunkwise.training.trainer import Curves, Job
 
@@ -34,17 +34,15 @@ def count_parameters(
     model: PreTrainedModel, retrieval_names: frozenset[str], updates: Updates | None = None
 ) -> dict[str, int]:
     """Weights in all, by part, and those that are trained as things stand."""
-    sizes = {
-        name: parameter.numel() for name, parameter in model.named_parameters()
-    }  # tied weights once
-    lora = {} if updates is None else {"lora": sum(sizes.pop(name) for name in updates.names)}
-    total, retrieval = (
-        sum(sizes.values()),
-        sum(size for name, size in sizes.items() if name in retrieval_names),
-    )
-    trainable = sum(
-        parameter.numel() for parameter in model.parameters() if parameter.requires_grad
-    )
+    parameters = dict(model.named_parameters())  # tied weights once
+    sizes = {name: parameter.numel() for name, parameter in parameters.items()}
+    trainable = sum(sizes[name] for name in parameters if parameters[name].requires_grad)
+    lora = {}
+    if updates is not None:
+        # They are merged into the decoder's weights at the end, so they do not add to its size.
+        lora["lora"] = sum(sizes.pop(name) for name in updates.names)
+    total = sum(sizes.values())
+    retrieval = sum(sizes[name] for name in retrieval_names)
     return {
         "total": total,
         "decoder": total - retrieval,
@@ -56,40 +54,53 @@ def count_parameters(
 
 def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
     """Operations of the mean row's forward pass, and of the whole training."""
+    terms = _decoder_terms(job, curves)
+    rows = job.options.total_rows
+    decoder = sum(terms.values())
+    retrieval = 0.0
+    updates = 0.0
+    # With a closed gate nothing reads neighbours.
+    if curves.neighbours and job.forward.get("gate") != 0:
+        neighbours = curves.neighbours / curves.reading_chunks
+        chunks = curves.reading_chunks / rows
+        assert isinstance(job.model.config, RetroConfig)
+        added = retrieval_flops(job.model.config, job.row_tokens, neighbours, chunks=chunks)
+        terms |= added
+        retrieval = sum(added.values())
+    outside = job.retrieval_names
+    if job.updates is not None:
+        outside |= job.updates.names
+        sizes = count_parameters(job.model, job.retrieval_names, job.updates)
+        # Each weight is used once a token, in a product and a sum.
+        updates = 2 * sizes["lora"] * (curves.decoder_tokens / rows)
+        terms["decoder_updates"] = updates
+    parameters = job.model.named_parameters()
+    trained = {name for name, parameter in parameters if parameter.requires_grad}
+    decoder_trained = not trained <= outside
+    training = training_flops(decoder, retrieval, decoder_trained=decoder_trained) + 3 * updates
+    return {
+        "forward_per_row": {name: round(value) for name, value in terms.items()},
+        "forward_per_token": round((decoder + retrieval + updates) / job.row_tokens),
+        "training": round(training * rows),
+    }
+
+
+def _decoder_terms(job: Job, curves: Curves) -> dict[str, float]:
+    """Operations of the mean row in the decoder, term by term."""
     config = job.model.config.decoder if job.retrieval_names else job.model.config
-    rows = job.options.total_steps * job.options.batch_sequences
+    rows = job.options.total_rows
     # Every term is linear or quadratic in the length, so the means of L and L^2 give the mean row
     # exactly.
-    mean, mean_square = curves.decoder_tokens / rows, curves.decoder_squares / rows
-    at_one, at_two = (decoder_flops(config, length) for length in (1, 2))
+    mean = curves.decoder_tokens / rows
+    mean_square = curves.decoder_squares / rows
+    at_one = decoder_flops(config, 1)
+    at_two = decoder_flops(config, 2)
     terms: dict[str, float] = {}
     for name, value in at_one.items():
         quadratic = (at_two[name] - 2 * value) / 2
         terms[name] = (value - quadratic) * mean + quadratic * mean_square
     terms["logits"] = at_one["logits"] * curves.predicted_tokens / rows
-    decoder, retrieval, updates = sum(terms.values()), 0.0, 0.0
-    if curves.neighbours and job.forward.get("gate") != 0:
-        neighbours, chunks = curves.neighbours / curves.reading_chunks, curves.reading_chunks / rows
-        assert isinstance(job.model.config, RetroConfig)
-        added = retrieval_flops(job.model.config, job.row_tokens, neighbours, chunks=chunks)
-        terms |= added
-        retrieval = sum(added.values())
-    others = job.retrieval_names
-    parameters = count_parameters(job.model, job.retrieval_names, job.updates)
-    if job.updates is not None:
-        others |= job.updates.names
-        updates = terms["decoder_updates"] = low_rank_flops(parameters["lora"], mean)
-    decoder_trained = any(
-        parameter.requires_grad
-        for name, parameter in job.model.named_parameters()
-        if name not in others
-    )
-    trained = training_flops(decoder, retrieval, decoder_trained=decoder_trained) + 3 * updates
-    return {
-        "forward_per_row": {name: round(value) for name, value in terms.items()},
-        "forward_per_token": round((decoder + retrieval + updates) / job.row_tokens),
-        "training": round(trained * rows),
-    }
+    return terms
 
 
 def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +108,7 @@ def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[
     updates merged.
     """
     options = job.options
-    rows = options.total_steps * options.batch_sequences
+    rows = options.total_rows
     return {
         "replicate": job.replicate,
         "steps": options.steps,
@@ -117,13 +128,14 @@ def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[
 
 def record_counts(report: Mapping[str, Any]) -> dict[str, Any]:
     """The few figures of a report that the artefact's record repeats."""
-    last = {"validation_nll": report["validation"][-1]["nll"]} if report["validation"] else {}
-    return {
+    counts = {
         "steps": report["steps"],
         "tokens": report["tokens"],
         "parameters": report["parameters"]["total"],
         "trainable_parameters": report["parameters"]["trainable"],
         "flops": report["flops"]["training"],
         "loss": report["loss"][-1]["loss"],
-        **last,
     }
+    if report["validation"]:
+        counts["validation_nll"] = report["validation"][-1]["nll"]
+    return counts

@@ -1,8 +1,8 @@
 """What a training comes down to, before its key: steps, dtype and learning rates named, inputs that
 belong together.
 
-What two equal trainings do not share must not tell them apart, so fields that do not apply go back
-to their defaults (`TrainOptions.resolved`, `RetrofitConfig.used`). No weights are loaded here.
+Equal trainings must get one key, so fields that do not apply go back to their defaults
+(`TrainOptions.resolved`, `RetrofitConfig.used`). No weights are loaded here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from chunkwise.core.artefact import Artefact
-from chunkwise.core.errors import ArtefactError, ConfigError, MismatchError
+from chunkwise.core.errors import ArtefactError, ConfigError
 from chunkwise.core.io import digest_file, digest_tree, read_json
 from chunkwise.core.progress import note
 from chunkwise.datastore.reader import Datastore
@@ -25,7 +25,13 @@ from chunkwise.training.config import (
     TwinConfig,
 )
 from chunkwise.training.data import SequenceTable, require_same_tokenizer
-from chunkwise.training.pretrained import base_folder, model_files, require_own_tokenizer
+from chunkwise.training.fields import with_defaults
+from chunkwise.training.pretrained import (
+    base_folder,
+    model_files,
+    require_own_tokenizer,
+    require_vocabulary,
+)
 from chunkwise.training.retrieval import Retrieval
 
 
@@ -55,19 +61,16 @@ def adopted_base(config: AdoptedBase, seed: int, tokens: Artefact) -> Resolved:
     if "config.json" not in files:
         raise ArtefactError(f"expected a model folder with config.json, got {folder}")
     vocabulary = read_json(files["config.json"]).get("vocab_size")
-    wanted = read_json(tokens.file("tokens.json"))["vocabulary_size"]
-    if isinstance(vocabulary, int) and vocabulary < wanted:
-        raise MismatchError(
-            f"the decoder knows {vocabulary} tokens, the text has {wanted}",
-            hint="tokenise the corpus with the decoder's own tokenizer",
-        )
+    if isinstance(vocabulary, int):  # several models in one state it elsewhere; the builder checks
+        require_vocabulary(vocabulary, read_json(tokens.file("tokens.json"))["vocabulary_size"])
     require_own_tokenizer(folder, tokens)
-    sizes = {
+    content = {
         name: {"bytes": path.stat().st_size, "blake2b": digest_file(path)}
         for name, path in files.items()
     }
-    inputs: dict[str, Artefact | str] = {"decoder": digest_tree(sizes), "tokens": tokens}
-    return Resolved(config, params={"adopted": True}, inputs=inputs)
+    # The name stays out of the key: the same files under another path are the same decoder.
+    decoder = digest_tree(content)
+    return Resolved(config, params={"adopted": True}, inputs={"decoder": decoder, "tokens": tokens})
 
 
 def retrofit(
@@ -88,6 +91,7 @@ def retrofit(
     """
     table = SequenceTable.open(sequences)
     config = _settled(config, table.sequence_tokens, retrieval=True)
+    # Only now: whether the curriculum fits depends on the number of steps.
     config = config.used(config.train.total_steps, validated=validation is not None)
     options = config.retro
     if not options.neighbours:
@@ -95,9 +99,11 @@ def retrofit(
             "a retrofit with retro.neighbours=0 reads nothing", hint="train the twin instead"
         )
     config.require_reading(int(table.lengths_S.max()))
-    retrieval = Retrieval(config.view, seed, options.neighbours, options.chunk_tokens, datastore)
+    m = options.chunk_tokens
+    validation_inputs = (validation, validation_neighbours)
+    retrieval = Retrieval(config.view, seed, options.neighbours, m, datastore, *validation_inputs)
     _require_tokenizer(base, table, retrieval.datastore)
-    retrieval.require_pair(validation, validation_neighbours)
+    retrieval.require_pair()
     return Resolved(config)
 
 
@@ -115,6 +121,7 @@ def twin(
     config = _settled(config, table.sequence_tokens)
     _require_tokenizer(base, table)
     if config.freeze_backbone:
+        # The artefact itself and no copy, so nothing is evaluated twice.
         note("twin: the backbone is frozen, so the twin is the base")
         return base
     return Resolved(config)
@@ -130,12 +137,15 @@ def in_prompt(
     validation: Artefact | None = None,
     validation_neighbours: Artefact | None = None,
 ) -> Resolved:
-    """Of the stage `in-prompt`; raises as `retrofit`."""
+    """Of the stage `in-prompt`; takes and raises what `retrofit` does."""
     table = SequenceTable.open(sequences)
+    # Steps are counted in rows of the plain text, so that all arms take as many.
     config = _settled(config, table.sequence_tokens, longest_row_tokens(config, table))
-    retrieval = Retrieval(config.view, seed, config.neighbours, config.chunk_tokens, datastore)
+    m = config.chunk_tokens
+    validation_inputs = (validation, validation_neighbours)
+    retrieval = Retrieval(config.view, seed, config.neighbours, m, datastore, *validation_inputs)
     _require_tokenizer(base, table, retrieval.datastore)
-    retrieval.require_pair(validation, validation_neighbours)
+    retrieval.require_pair()
     return Resolved(config)
 
 
@@ -158,27 +168,22 @@ def instruct(
             f"passages={config.passages} and gate={config.gate} need a datastore",
             hint="give one, or set both to 0",
         )
-    config = _settled(
-        config, config.prompt_tokens + config.answer_tokens, retrieval=bool(config.gate)
-    )
+    row_tokens = config.prompt_tokens + config.answer_tokens
+    # With the gate at 0 retrieval is frozen, so its learning rate is no setting.
+    config = _settled(config, row_tokens, retrieval=bool(config.gate))
     inputs = {"model": model, "instructions": instructions, "tokens": tokens}
     if datastore is not None and config.reads_passages:
         inputs["datastore"] = datastore
     else:
-        unused = {
-            name: InstructConfig.model_fields[name].default
-            for name in ("passage_chunks", "neighbours", "view")
-        }
-        config = config.model_copy(update=unused)
+        config = with_defaults(config, "passage_chunks", "neighbours", "view")
     _require_digest(model, read_json(tokens.file("tokens.json"))["tokenizer_digest"], "tokens")
     return Resolved(config, inputs=inputs)
 
 
 def longest_row_tokens(config: InPromptConfig, table: SequenceTable) -> int:
     """Tokens of a row with its neighbours written into it, at most."""
-    return in_prompt_tokens(
-        table.sequence_tokens, config.chunk_tokens, config.neighbours, 2 * config.chunk_tokens
-    )
+    m = config.chunk_tokens
+    return in_prompt_tokens(table.sequence_tokens, m, config.neighbours, 2 * m)
 
 
 def require_reach(max_tokens: int, tokens: int) -> None:
@@ -194,15 +199,13 @@ def _settled(
     config: Any, sequence_tokens: int, longest_row: int | None = None, *, retrieval: bool = False
 ) -> Any:
     """The config with nothing left open in its `train`."""
-    return config.model_copy(
-        update={"train": config.train.resolved(sequence_tokens, longest_row, retrieval=retrieval)}
-    )
+    train = config.train.resolved(sequence_tokens, longest_row, retrieval=retrieval)
+    return config.model_copy(update={"train": train})
 
 
-def _require_digest(model: Artefact, digest: str, what: str) -> None:
-    require_same_tokenizer(
-        **{"model": read_json(model.file("training.json"))["tokenizer_digest"], what: digest}
-    )
+def _require_digest(model: Artefact, digest: str, name: str) -> None:
+    trained = read_json(model.file("training.json"))["tokenizer_digest"]
+    require_same_tokenizer(**{"model": trained, name: digest})
 
 
 def _require_tokenizer(

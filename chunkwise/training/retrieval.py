@@ -24,10 +24,19 @@ from chunkwise.training.data import (
     keyed_seed,
 )
 
+Facts = dict[str, Any]
+"""For training.json."""
+
 
 class Retrieval:
-    """A datastore as one arm sees it in training: its view, and neighbours of whatever
-    sequences.
+    """A datastore as one arm sees it in training: its view, and neighbours of whatever sequences.
+
+    Args:
+        k, chunk_tokens: neighbours of a chunk, and m, as the model reads them.
+        validation, validation_neighbours: text of the validation curve, and its neighbours.
+
+    Raises:
+        MismatchError: a datastore of other chunks.
     """
 
     def __init__(
@@ -37,8 +46,15 @@ class Retrieval:
         k: int,
         chunk_tokens: int,
         datastore: Artefact,
+        validation: Artefact | None = None,
+        validation_neighbours: Artefact | None = None,
     ) -> None:
-        self.view, self.replicate, self.k, self.artefact = view, replicate, k, datastore
+        self.view = view
+        self.replicate = replicate
+        self.k = k
+        self.artefact = datastore
+        self.validation = validation
+        self.validation_neighbours = validation_neighbours
         self.datastore: Datastore = Datastore.open(datastore)
         if self.datastore.chunk_tokens != chunk_tokens:
             raise MismatchError(
@@ -53,7 +69,7 @@ class Retrieval:
         table: SequenceTable,
         random_share: float = 0.0,
         source: str = "found",
-    ) -> tuple[Neighbours, dict[str, Any]]:
+    ) -> tuple[Neighbours, Facts]:
         """The neighbours of a sequence table inside the view, a share of chunks drawn at random,
         and facts.
 
@@ -61,79 +77,70 @@ class Retrieval:
             source: found, or a control: random, shuffled, own (see
                 `RetrofitConfig.neighbour_source`).
         """
-        if source == "own":
-            return OwnText(table, self.datastore.chunk_tokens, self.k), {
-                "neighbours": {"k": self.k, "source": "own"}
-            }
-        found = NeighbourTable.open(neighbours, self.artefact)
-        chunks = table.sequence_tokens // self.datastore.chunk_tokens
-        if len(found) != len(table) * chunks:
-            raise MismatchError(
-                f"{len(table)} rows of {chunks} chunks need {len(table) * chunks} neighbour lists, "
-                f"got {len(found)}",
-                hint="find neighbours of these sequences",
-            )
+        if source == "own":  # no neighbour table is read: it is the chunk itself
+            own_text = OwnText(table, self.datastore.chunk_tokens, self.k)
+            return own_text, {"neighbours": {"k": self.k, "source": "own"}}
+        hits = self._open(neighbours, table)
         documents = self.datastore.documents
-        inside = None if self.view is None else members(self.view, documents, self.replicate)
-        selection = found.select(
-            inside, self.k, complete=self.view is not None and self.view.searched_itself
-        )
+        inside = None
+        is_searched = False
+        if self.view is not None:
+            inside = members(self.view, documents, self.replicate)
+            is_searched = self.view.searched_itself
+        selection = hits.select(inside, self.k, complete=is_searched)
         if not selection.mean_neighbours:
             raise MismatchError(
                 "no chunk of these sequences has a neighbour in the view, so there is nothing to "
                 "learn to read",
                 hint="widen the view, or train the twin",
             )
-        facts: dict[str, Any] = {"neighbours": {"k": self.k, **selection.counts()}}
+        facts: Facts = {"neighbours": {"k": self.k, **selection.counts()}}
         if self.view is not None and inside is not None:
             facts["view"] = view_facts(self.view, inside, documents).as_dict()
+        if source != "found":
+            facts["neighbours"]["source"] = source
         ids_Qk = selection.ids
+        # Controls keep to the view: the lists that are shuffled are those inside it, and random
+        # chunks are drawn from it.
         if source == "shuffled":
-            ids_Qk = shuffled_neighbours(
-                ids_Qk,
-                found.has_query,
-                found.exclude,
-                keyed_seed("shuffled neighbours", self.replicate),
-            )
+            seed = keyed_seed("shuffled neighbours", self.replicate)
+            ids_Qk = shuffled_neighbours(ids_Qk, hits.has_query, hits.exclude, seed)
         share = 1.0 if source == "random" else random_share
         if share:
             seed = keyed_seed("random neighbours", self.replicate)
-            ids_Qk = partly_random(ids_Qk, found, share, seed, members=inside)
-        if source != "found":
-            facts["neighbours"]["source"] = source
+            ids_Qk = partly_random(ids_Qk, hits, share, seed, members=inside)
         return Retrieved(ids_Qk, self.datastore, len(table)), facts
 
-    @staticmethod
-    def require_pair(validation: Artefact | None, neighbours: Artefact | None) -> None:
+    def _open(self, neighbours: Artefact, table: SequenceTable) -> NeighbourTable:
+        hits = NeighbourTable.open(neighbours, self.artefact)
+        chunks = table.sequence_tokens // self.datastore.chunk_tokens
+        if len(hits) != len(table) * chunks:
+            raise MismatchError(
+                f"{len(table)} rows of {chunks} chunks need {len(table) * chunks} neighbour lists, "
+                f"got {len(hits)}",
+                hint="find neighbours of these sequences",
+            )
+        return hits
+
+    def require_pair(self) -> None:
         """Refuse validation text without its neighbours, or the other way round."""
-        if (validation is None) != (neighbours is None):
+        if (self.validation is None) != (self.validation_neighbours is None):
             raise ConfigError(
                 "validation sequences and their neighbours go together",
                 hint="give both, or neither",
             )
 
-    def held(
-        self,
-        validation: Artefact | None,
-        neighbours: Artefact | None,
-        options: TrainOptions,
-        kind: Any,
-        source: str = "found",
-    ) -> Any:
+    def held(self, options: TrainOptions, kind: Any, source: str = "found") -> Any:
         """(rows, batches of this kind) of the validation curve; None for no curve."""
-        if validation is None or not options.validation_sequences:
+        if self.validation is None or not options.validation_sequences:
             return None
-        table = SequenceTable.open(validation)
-        assert neighbours is not None  # `require_pair`
-        retrieved, _ = self.of(neighbours, table, source=source)
-        return table.spread(options.validation_sequences), kind(table, retrieved)
+        table = SequenceTable.open(self.validation)
+        # Without the random share of the training text: the curve shows what evaluation reads.
+        batches = kind(table, self._held_neighbours(table, source))
+        return table.spread(options.validation_sequences), batches
 
     def conditions(
-        self,
-        validation: Artefact | None,
-        neighbours: Artefact | None,
-        wanted: Sequence[ValidationCondition],
-        first_read: int,
+        self, names: Sequence[ValidationCondition], first_read: int
     ) -> dict[str, Collate]:
         """Batches of the validation text as each condition reads it
         (`RetrofitConfig.validation_conditions`).
@@ -141,21 +148,21 @@ class Retrieval:
         Args:
             first_read: see OwnText.
         """
-        if validation is None:
+        if self.validation is None:
             return {}
-        table = SequenceTable.open(validation)
+        table = SequenceTable.open(self.validation)
         collates: dict[str, Collate] = {}
-        for condition in wanted:
-            if condition == "off":
-                collates[condition] = PlainBatches(table)
-            elif condition == "random":
-                assert neighbours is not None  # `require_pair`
-                collates[condition] = RetroBatches(
-                    table, self.of(neighbours, table, source="random")[0]
-                )
+        for name in names:
+            if name == "off":  # without neighbours the model computes as with its gate at 0
+                collates[name] = PlainBatches(table)
+            elif name == "random":
+                collates[name] = RetroBatches(table, self._held_neighbours(table, "random"))
             else:
-                own_text = OwnText(
-                    table, self.datastore.chunk_tokens, self.k, condition, first_read
-                )
-                collates[condition] = RetroBatches(table, own_text)
+                own_text = OwnText(table, self.datastore.chunk_tokens, self.k, name, first_read)
+                collates[name] = RetroBatches(table, own_text)
         return collates
+
+    def _held_neighbours(self, table: SequenceTable, source: str) -> Neighbours:
+        assert self.validation_neighbours is not None  # `require_pair`
+        neighbours, _ = self.of(self.validation_neighbours, table, source=source)
+        return neighbours

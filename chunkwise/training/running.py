@@ -20,7 +20,7 @@ from chunkwise.core.team import rank
 from chunkwise.evaluation.inference import has_retrieval
 from chunkwise.graph.stage import Run
 from chunkwise.model.weights import load, save
-from chunkwise.training.config import LoraOptions, TrainOptions
+from chunkwise.training.config import TrainOptions
 from chunkwise.training.data import Collate, PlainBatches, SequenceTable, require_same_tokenizer
 from chunkwise.training.lora import add_updates
 from chunkwise.training.report import record_counts, training_report
@@ -33,9 +33,8 @@ def load_model(artefact: Artefact) -> PreTrainedModel:
         model = load(artefact.file("model/config.json").parent)
     for config in (model.config, getattr(model.config, "decoder", None)):
         if config is not None:
-            config._name_or_path = (
-                ""  # would be saved again: a path of this machine, in the digest of what is trained
-            )
+            # It would be saved again: a path of this machine, in the digest of what is trained.
+            config._name_or_path = ""
     return model
 
 
@@ -51,55 +50,69 @@ def plain_validation(
     """(rows, batches) of the validation curve of a plain decoder; None for no curve."""
     if validation is None or not options.validation_sequences:
         return None
-    held = SequenceTable.open(validation)
-    require_same_tokenizer(sequences=table.tokenizer_digest, validation=held.tokenizer_digest)
-    return held.spread(options.validation_sequences), PlainBatches(held)
+    held_table = SequenceTable.open(validation)
+    require_same_tokenizer(sequences=table.tokenizer_digest, validation=held_table.tokenizer_digest)
+    return held_table.spread(options.validation_sequences), PlainBatches(held_table)
 
 
 def table_job(
     model: PreTrainedModel,
     options: TrainOptions,
-    replicate: int,
+    run: Run,
     table: SequenceTable,
     collate: Collate,
-    validation: Any,
-    lora: Any = None,
+    **fields: Any,
 ) -> Job:
-    return new_job(
-        model, options, replicate, len(table), table.sequence_tokens, collate, validation, {}, lora
-    )
+    """A training on all rows of a table; arguments as of `new_job`."""
+    fields |= {"rows": len(table), "row_tokens": table.sequence_tokens}
+    return new_job(model, options, run, collate, **fields)
 
 
 def new_job(
     model: PreTrainedModel,
     options: TrainOptions,
-    replicate: int,
-    rows: int,
-    row_tokens: int,
+    run: Run,
     collate: Collate,
-    validation: Any,
-    forward: dict[str, Any],
-    lora: LoraOptions | None = None,
+    *,
+    lora: Any = None,
+    **fields: Any,
 ) -> Job:
-    updates = None if lora is None else add_updates(model, lora, replicate)
-    names = frozenset(model.retrieval_parameter_names()) if has_retrieval(model) else frozenset()
+    """A training of this model by the seed of `run`.
+
+    Args:
+        lora: LoraOptions, by which updates are inserted into the model; None: its own weights are
+            trained.
+        fields: further fields of the job.
+    """
+    updates = None if lora is None else add_updates(model, lora, run.seed)
+    names = model.retrieval_parameter_names() if has_retrieval(model) else ()
     return Job(
-        model, options, replicate, rows, row_tokens, collate, names, validation, forward, updates
+        model,
+        options,
+        run.seed,
+        collate=collate,
+        retrieval_names=frozenset(names),
+        updates=updates,
+        **fields,
     )
 
 
-def train_and_save(
-    job: Job, run: Run, description: str, facts: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Train, save, and write training.json; returns the counts for the record."""
+def train_and_save(job: Job, run: Run, stage: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Train, save, and write training.json; returns the counts for the record.
+
+    Args:
+        stage: for the progress display, and for the folder of the curves.
+        facts: what the stage adds to training.json.
+    """
     tracking = run.tracking
     if tracking is not None:
-        tracking = tracking.of(
-            f"{description.partition(',')[0].replace(' ', '-')}-{run.scratch.name[:12]}"
-        )
+        name = stage.replace(" ", "-")
+        tracking = tracking.of(f"{name}-{run.scratch.name[:12]}")
+    description = f"{stage}, replicate {run.seed}"
     curves = train(job, run.scratch, description=description, tracking=tracking)
     if rank():  # process 0 holds the model, and writes
         return {}
+    # Counted before the updates are merged: afterwards nothing tells which weights they were.
     report = training_report(job, curves, facts)
     if job.updates is not None:
         job.updates.merge()

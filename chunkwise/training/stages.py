@@ -63,7 +63,7 @@ ADOPTED_BASE = declare(
         inputs={"tokens": TOKENS_INPUT},
         resolve="chunkwise.training.resolve:adopted_base",
         build="chunkwise.training.pretrained:build",
-        folder="base",
+        folder="base",  # every stage that takes a base takes this one too
     )
 )
 

@@ -3,7 +3,7 @@ own callback.
 
 Every training gets a folder of its own, `<folder>/<stage>-<first digits of the key>`, outside its
 artefact: what is tracked depends on when and where it ran, and an artefact must not. A training
-    that goes on after a kill adds to it.
+that goes on after a kill adds to it.
 """
 
 from __future__ import annotations
@@ -56,16 +56,20 @@ class Tracking:
         environment says.
         """
         folder = str(self.folder.absolute())
-        wanted = {"TENSORBOARD_LOGGING_DIR": folder, "TRACKIO_DIR": folder, "WANDB_DIR": folder}
-        wanted["WANDB_PROJECT"] = os.environ.get("WANDB_PROJECT", "chunkwise")
-        before = {name: os.environ.get(name) for name in wanted}
+        settings = {
+            "TENSORBOARD_LOGGING_DIR": folder,
+            "TRACKIO_DIR": folder,
+            "WANDB_DIR": folder,
+            # The user's own project wins; transformers would call it "huggingface".
+            "WANDB_PROJECT": os.environ.get("WANDB_PROJECT", "chunkwise"),
+        }
+        before = {name: os.environ[name] for name in settings if name in os.environ}
         self.folder.mkdir(parents=True, exist_ok=True)
-        os.environ.update(wanted)
+        os.environ.update(settings)
         try:
             yield
         finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+            # The next training of this process writes into another folder.
+            for name in settings:
+                os.environ.pop(name, None)
+            os.environ.update(before)

@@ -114,15 +114,18 @@ def test_a_folder_of_several_formats_is_several_sources(cli, tmp_path):
 
 
 def test_settings_come_from_a_file_then_from_options_then_from_set(tmp_path):
-    from chunkwise.cli.settings import BaseSettings, read_training
+    from chunkwise.cli.settings import read_training, settings_class
+    from chunkwise.training.stages import BASE
+
+    settings = settings_class(BASE)
 
     file = tmp_path / "base.yaml"
     file.write_text("decoder: {width: 64}\ntrain: {steps: 40, learning_rate: 0.01}\n")
-    read = read_training(BaseSettings, file, ["decoder.layers=3"], steps=None, default_steps=600)
+    read = read_training(settings, file, ["decoder.layers=3"], steps=None, default_steps=600)
     assert (read.decoder.width, read.decoder.layers, read.train.steps, read.train.warmup_steps) == (64, 3, 40, 4)
-    assert read_training(BaseSettings, file, [], steps=70, default_steps=600).train.steps == 70
-    assert read_training(BaseSettings, file, ["train.steps=90"], steps=70, default_steps=600).train.steps == 90
-    tokens = read_training(BaseSettings, None, ["train.tokens=1000"], steps=None, default_steps=600).train
+    assert read_training(settings, file, [], steps=70, default_steps=600).train.steps == 70
+    assert read_training(settings, file, ["train.steps=90"], steps=70, default_steps=600).train.steps == 90
+    tokens = read_training(settings, None, ["train.tokens=1000"], steps=None, default_steps=600).train
     assert (tokens.steps, tokens.tokens) == (None, 1000)
 
 

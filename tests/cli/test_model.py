@@ -151,8 +151,8 @@ def test_weights_are_held_once(folders):
 
 def test_half_precision_weights_are_read_as_bfloat16(tmp_path):
     build(tiny_config("llama")).to(torch.float16).save_pretrained(tmp_path)
-    config = check_module._read_config("it", tmp_path, local=True)
-    assert check_module._with_weights("it", tmp_path, config, local=True).dtype == torch.bfloat16
+    config = check_module._read_config("it", tmp_path)
+    assert check_module._with_weights("it", tmp_path, config).dtype == torch.bfloat16
 
 
 # ---- what does not ----

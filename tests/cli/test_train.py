@@ -24,10 +24,11 @@ def test_presets_are_listed_with_their_sources(cli):
 
 
 def test_a_preset_stands_below_everything_else_that_is_said(tmp_path):
-    from chunkwise.cli.settings import RetrofitSettings, read_training
+    from chunkwise.cli.settings import read_training, settings_class
+    from chunkwise.training.stages import RETROFIT
 
     def read(*settings, file=None, steps=None):
-        return read_training(RetrofitSettings, file, settings, steps=steps, default_steps=300).train
+        return read_training(settings_class(RETROFIT), file, settings, steps=steps, default_steps=300).train
 
     train = read("train.preset=instructretro-823m")
     assert (train.steps, train.batch_sequences, train.warmup_steps) == (195_200, 128, 0) and train.warmup_share

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from chunkwise.core.errors import InputError
 from chunkwise.corpus.config import SourceConfig
-from chunkwise.corpus.python_source import code_text, docstring_text, module_name
-from chunkwise.corpus.questions import parse_docstrings
-from chunkwise.corpus.readers import digest_source, read_source
+from chunkwise.corpus.python_docs.source import module_name
+from chunkwise.corpus.python_docs.syntax import code_text, docstring_text, parse_docstrings
+from chunkwise.corpus.sources import digest_source, read_source
 
 MODULE = '''#!/usr/bin/env python
 # Copyright: somebody.
@@ -168,14 +168,14 @@ def test_a_distribution_that_is_not_installed_names_the_install_line():
 
 
 def test_what_this_python_cannot_parse_is_counted(monkeypatch, tmp_path):
-    from chunkwise.corpus import python_source
+    from chunkwise.corpus.python_docs import source
 
     for name, content in {"good.py": b"x = 1\n", "old.py": b"print 'x'\n", "odd.py": b"\xff"}.items():
         (tmp_path / name).write_bytes(content)
     monkeypatch.setattr(
-        python_source,
+        source,
         "_standard_library_files",
-        lambda: [python_source.PackageFile(f"python/{p.name}", "python", p) for p in tmp_path.iterdir()],
+        lambda: [source.PackageFile(f"python/{p.name}", "python", p) for p in tmp_path.iterdir()],
     )
     drops = Counter()
     documents = list(read_source(SourceConfig(kind="python"), max_document_bytes=10**6, drops=drops))

@@ -8,8 +8,16 @@ from chunkwise.core.errors import InputError
 from chunkwise.core.io import read_jsonl
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SourceConfig
-from chunkwise.corpus.options import Candidate, TopicGuess, content_words, form_circles, gives_a_clue, stems, too_alike
-from chunkwise.corpus.questions import make, opening_sentences
+from chunkwise.corpus.python_docs.options import (
+    Candidate,
+    TopicGuess,
+    content_words,
+    form_circles,
+    gives_a_clue,
+    stems,
+    too_alike,
+)
+from chunkwise.corpus.python_docs.questions import make, opening_sentences
 from chunkwise.corpus.readers import Document
 from chunkwise.corpus.stages import CORPUS, QUESTIONS
 from tests.corpus.building import WORDS

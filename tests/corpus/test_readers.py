@@ -11,7 +11,7 @@ from chunkwise.core.config import ConfigError
 from chunkwise.core.errors import InputError, MachineError
 from chunkwise.corpus.config import SourceConfig
 from chunkwise.corpus.questions import read_instructions, read_questions
-from chunkwise.corpus.readers import digest_source, read_source
+from chunkwise.corpus.sources import digest_source, read_source
 
 MEGABYTE = 10**6
 

@@ -4,13 +4,13 @@ import numpy as np
 
 from chunkwise.lab.measure.results import (
     ArmRow,
-    Cell,
     Check,
     Controls,
     Curve,
     CurvePoint,
     Grid,
     JobRow,
+    Measurement,
     OverlapRow,
     PlanEntry,
     Run,
@@ -39,7 +39,9 @@ def made_study(replicates: int = 3, *, halving: float = HALVING, noise: float = 
     def add(at: Selector, metric: str, mean: float, spread: float, error: float | None = None) -> None:
         for r in runs_of:
             value = mean + (level[r] if metric == "perplexity" else 0.3 * level[r]) + random.normal(0, spread)
-            cells.append(Cell(at=at, replicate=r, metric=metric, value=value, standard_error=error, examples=600))
+            cells.append(
+                Measurement(at=at, replicate=r, metric=metric, value=value, standard_error=error, examples=600)
+            )
 
     retro, twin = Selector(arm="retro"), Selector(arm="twin", condition="none")
     for name, mean in {"on": 3.40, "off": 3.556, "random": 3.552, "oracle": 2.31}.items():

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from chunkwise.lab.measure.analysis import analyse
-from chunkwise.lab.measure.contrasts import SLOPE, Cells, Examples
-from chunkwise.lab.measure.results import Cell, StudyResults
+from chunkwise.lab.measure.contrasts import SLOPE, Examples
+from chunkwise.lab.measure.results import Measurement, StudyResults
 from chunkwise.lab.measure.statistics import Verdict
+from chunkwise.lab.measure.table import Measurements
 from chunkwise.lab.terms import Comparison, Selector
 from tests.lab.study_fixture import HALVING, REMOVE, SIZE, made_study
 
@@ -14,7 +15,9 @@ ON, OFF = Selector(arm="retro"), Selector(arm="twin", condition="none")
 
 
 def study_of(values: dict[Selector, list[float | None]], metric: str = "perplexity", **more) -> StudyResults:
-    cells = [Cell(at=at, replicate=r, metric=metric, value=v) for at, row in values.items() for r, v in enumerate(row)]
+    cells = [
+        Measurement(at=at, replicate=r, metric=metric, value=v) for at, row in values.items() for r, v in enumerate(row)
+    ]
     comparison = Comparison(entry="e", label="removed", done="twin", arm=OFF, baseline=ON, metrics=(metric,))
     defaults = {"title": "t", "source_digest": "d", "profile": "p", "entries": (), "comparisons": (comparison,)}
     replicates = max(len(row) for row in values.values())
@@ -144,7 +147,7 @@ def test_a_metric_can_be_asked_under_another_condition():
 def test_example_records_give_the_interval_of_the_checkpoints_and_mcnemar_for_one_replicate():
     scores = {ON: np.array([1.0, 1, 1, 1, 1, 1, 0, 0]), OFF: np.array([0.0, 0, 0, 0, 0, 0, 0, 0])}
 
-    def load(cell: Cell) -> Examples:
+    def load(cell: Measurement) -> Examples:
         return Examples(scores[cell.at], np.ones(8), np.arange(8))
 
     study = study_of({ON: [0.75], OFF: [0.0]}, "exact_match")
@@ -204,7 +207,7 @@ def test_the_noise_budget_shows_what_pairing_saves():
 
 def test_places_are_paired_by_replicate_not_by_order():
     study = study_of({ON: [3.0, 3.1, 3.2], OFF: [None, 3.3, 3.4]})
-    replicates, (on, _) = Cells(study).paired("perplexity", ON, OFF)
+    replicates, (on, _) = Measurements(study).paired("perplexity", ON, OFF)
     assert replicates == [1, 2]
     assert [cell.value for cell in on] == [3.1, 3.2]
 
@@ -215,7 +218,9 @@ def test_a_model_whose_retrieval_does_nothing_at_all_fails_too():
     flat = [cell for cell in study.cells if cell.metric != "perplexity"]
     controls = study.controls
     places = [controls.on, controls.off, controls.twin, controls.random, controls.oracle]
-    flat += [Cell(at=at, replicate=r, metric="perplexity", value=3.4 + 0.01 * r) for at in places for r in range(3)]
+    flat += [
+        Measurement(at=at, replicate=r, metric="perplexity", value=3.4 + 0.01 * r) for at in places for r in range(3)
+    ]
     analysis = analyse(study.model_copy(update={"cells": tuple(flat)}))
     checks = {check.id: check.answer for check in analysis.mechanism_checks}
     assert [checks[name] for name in ("beats-twin", "beats-random", "oracle-helps")] == ["no", "no", "no"]

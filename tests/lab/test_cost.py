@@ -4,7 +4,7 @@ import pytest
 
 from chunkwise.graph.jobs import Jobs
 from chunkwise.lab.profile import load_profile
-from chunkwise.lab.study.cost import FIRST_RATE, OVERHEAD_SECONDS, costs_of, made_share
+from chunkwise.lab.study.cost import FIRST_RATE, OVERHEAD_SECONDS, costs_of
 from chunkwise.training.config import MadeNeighboursConfig
 from chunkwise.training.stages import RETROFIT, TWIN
 
@@ -49,9 +49,9 @@ def test_later_news_of_a_running_job_replace_earlier_ones_and_its_end_replaces_t
 def test_the_share_of_made_neighbours_worked_by_hand():
     curriculum = MadeNeighboursConfig(share=0.8, aligned_steps=2, widening_steps=2, hold_steps=1, fall_steps=4)
     # Five steps of 0.8, then 0.6, 0.4, 0.2 and none.
-    assert made_share(curriculum, 10) == pytest.approx((5 * 0.8 + 1.2) / 10)
-    assert made_share(curriculum.model_copy(update={"hold_steps": None}), 10) == pytest.approx(0.8)
-    assert made_share(MadeNeighboursConfig(), 10) == 0
+    assert curriculum.mean_share(10) == pytest.approx((5 * 0.8 + 1.2) / 10)
+    assert curriculum.model_copy(update={"hold_steps": None}).mean_share(10) == pytest.approx(0.8)
+    assert MadeNeighboursConfig().mean_share(10) == 0
 
 
 def test_steps_with_made_neighbours_are_expected_to_be_shorter(profile):

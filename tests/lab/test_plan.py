@@ -350,6 +350,7 @@ HOSTILE = {
     "deep YAML": "entries:\n" + "- [" * 100_000,
     "fences": "```\n" * 60_000,
     "continued lines": "  a\n" * 60_000,
+    "flat bullets": "x\n- **Action**: REPLACE\n- **Replacement**:\n" + "- a\n" * 20_000,
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from chunkwise.core.config import Config
 from chunkwise.lab.profile import DECIDED_PER_CALL, Profile
-from chunkwise.lab.resolve.components import NameIndex, Registry, field_kind, is_integer, normalise
+from chunkwise.lab.resolve.components import NameIndex, Registry, normalise
 from chunkwise.lab.resolve.paper import load_paper
 from chunkwise.lab.resolve.vocabulary import Knob
 
@@ -45,10 +45,10 @@ def test_components_come_from_the_fields_that_the_vocabulary_names():
 
 
 def test_the_kind_of_a_field_follows_from_its_type():
-    kinds = {path: field_kind(member) for path, member in REGISTRY.fields.items()}
+    kinds = {path: member.kind for path, member in REGISTRY.fields.items()}
     assert kinds == {"inner.depth": "number", "inner.share": "share", "inner.kinds": "sources", "reading": "choice",
                      "places": "vector", "gate": "flag"}  # fmt: skip
-    assert is_integer(REGISTRY.fields["inner.depth"]) and not is_integer(REGISTRY.fields["inner.share"])
+    assert REGISTRY.fields["inner.depth"].is_integer and not REGISTRY.fields["inner.share"].is_integer
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_arm_and_replicate_decide_is_no_component_of_its_own():
 def test_declared_consequences_exist():
     registry, known = Registry(), set(_paths(Profile, ""))
     for path, member in registry.fields.items():
-        assert set(member.knob.consequences) <= known, path
+        assert set(member.consequences) <= known, path
 
 
 def test_the_papers_values_belong_to_components():

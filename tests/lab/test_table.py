@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from chunkwise.lab.measure.results import Cell
+from chunkwise.lab.measure.results import Measurement
 from chunkwise.lab.measure.table import COLUMNS, CSV, PARQUET, rows_of, write_table
 from chunkwise.lab.terms import Selector
 from tests.lab.study_fixture import made_study
@@ -33,7 +33,7 @@ def test_every_measurement_is_a_row(tmp_path):
 def test_both_standard_errors_worked_by_hand():
     at = Selector(arm="retro")
     cells = tuple(
-        Cell(at=at, replicate=number, metric="perplexity", value=value, standard_error=0.5, examples=7)
+        Measurement(at=at, replicate=number, metric="perplexity", value=value, standard_error=0.5, examples=7)
         for number, value in enumerate((1.0, 2.0, 4.0, None))
     )
     study = made_study().model_copy(update={"cells": cells})

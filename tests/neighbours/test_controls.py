@@ -20,7 +20,7 @@ def test_random_neighbours_are_uniform_distinct_and_not_from_the_own_document(da
     rows = 6000
     own = np.full(rows, 0)
     own[rows // 2 :] = 1
-    ids = random_neighbours(datastore, rows, 2, seed=3, exclude_first_document=own, exclude_last_document=own)
+    ids = random_neighbours(datastore, rows, 2, seed=3, exclude=datastore.chunk_range(own, own))
     assert ids.dtype == np.int32
     assert (ids[:, 0] != ids[:, 1]).all()
     first, second = ids[: rows // 2], ids[rows // 2 :]

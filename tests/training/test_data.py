@@ -19,9 +19,9 @@ from chunkwise.training.data import (
     SequenceTable,
     epoch_order,
     require_same_tokenizer,
-    rows_of_step,
 )
 from tests.datastore.building import Doc, make_sequences, make_tokens, open_datastore
+from tests.training.world import rows_of_step
 
 
 def test_the_order_is_pinned():

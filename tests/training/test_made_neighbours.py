@@ -33,7 +33,7 @@ from chunkwise.training.trainer import Curves, Job, loss_of_batch
 from tests.datastore.building import make_sequences
 from tests.evaluation import building
 from tests.training.test_stage import report, retrofit, twin
-from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, base, make_world, options
+from tests.training.world import CHUNK_TOKENS, DECODER, OPTIONS, base, make_world, options, rows_of_step
 
 PAD = 63
 CURRICULUM = MadeNeighboursConfig(share=0.7, aligned_steps=2, widening_steps=3, hold_steps=1, fall_steps=3)
@@ -510,7 +510,7 @@ def test_a_training_counts_what_it_read(world):
     facts = report(retrofit(world, base(world), made_neighbours=ALWAYS))
     assert facts["flops"]["forward_per_row"]["cca_key_value"] == 2 * (3 * 8) * 16 * 32  # one for each of three chunks
     ids = NeighbourTable.open(world.neighbours, world.datastore).select(None, 2).ids.reshape(32, 4, 2)
-    order = [data.rows_of_step(0, step, batch=4, rows=32) for step in range(10)]
+    order = [rows_of_step(0, step, batch=4, rows=32) for step in range(10)]
     mean = (ids[np.concatenate(order), :3] >= 0).sum() / 40
     found = report(retrofit(world, base(world)))["flops"]["forward_per_row"]
     assert found["cca_key_value"] == round(2 * (mean * 8) * 16 * 32)

@@ -13,6 +13,7 @@ from chunkwise.model.config import RetroOptions
 from chunkwise.neighbours.config import NeighboursConfig
 from chunkwise.neighbours.stages import NEIGHBOURS
 from chunkwise.training.config import BaseConfig, DecoderConfig, TrainOptions
+from chunkwise.training.data import RowOrder
 from chunkwise.training.stages import BASE
 from tests.datastore.building import Doc, make_sequences, make_tokens
 
@@ -70,3 +71,9 @@ def base(world: World, **changes) -> Artefact:
     return world.store.get_or_build(
         BASE, BaseConfig(decoder=DECODER, train=options(**changes)), {"sequences": world.sequences}, seed=0
     )
+
+
+def rows_of_step(replicate: int, step: int, *, batch: int, rows: int) -> np.ndarray:
+    """Row numbers [batch] that optimiser step `step` (from 0) of a training reads."""
+    order = RowOrder(replicate, rows=rows, batch=batch, steps=step + 1)
+    return np.array([order[entry][0] for entry in range(step * batch, (step + 1) * batch)], np.int64)

@@ -1,32 +1,40 @@
 """The derived tables beside the contrasts: mechanism controls, contributions, the exchange rate,
 the noise budget.
 
-`analyse` puts everything that follows from a study's cells into one `Analysis`.
+`analyse` puts everything that follows from a study's measurements into one `Analysis`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from chunkwise.core.config import Config
 from chunkwise.lab.measure import statistics as st
-from chunkwise.lab.measure.contrasts import (
-    Cells,
-    Contrast,
-    ExampleLoader,
-    Interval,
-    contrasts_of,
-    mean_of,
-)
-from chunkwise.lab.measure.results import StudyResults
+from chunkwise.lab.measure.contrasts import Contrast, ExampleLoader, contrasts_of
+from chunkwise.lab.measure.results import Controls, Curve, StudyResults, Waterfall
+from chunkwise.lab.measure.statistics import Interval
+from chunkwise.lab.measure.table import Measurements
 from chunkwise.lab.terms import Selector
+
+Answer = Literal["yes", "no", "unclear"]
+
+CONTROLS = {
+    "on": "found neighbours",
+    "off": "gate at 0",
+    "twin": "twin (never retrieved)",
+    "random": "random neighbours",
+    "oracle": "true continuation (oracle)",
+}
+NEAR = math.log(1.005)  # differences of log perplexity within 0.5 % count as none
 
 
 class ControlRow(Config):
-    """One setting of retrieval, against the twin."""
+    """One selector against another: a setting of retrieval against the twin."""
 
     name: str
     n: int
@@ -40,7 +48,7 @@ class ControlCheck(Config):
 
     id: str
     question: str
-    answer: Literal["yes", "no", "unclear"]
+    answer: Answer
     detail: str
 
 
@@ -67,8 +75,8 @@ class Exchange(Config):
     ratio: float
     interval: Interval | None
     n: int
-    before: int  # replicates in which the curve is there at its first reading
-    beyond: int  # replicates in which the curve ends before it gets there
+    before: int  # replicates whose curve is at the loss from its first reading on
+    beyond: int  # replicates whose curve ends above the loss
 
 
 class ExchangeRate(Config):
@@ -83,7 +91,7 @@ class ExchangeRate(Config):
 
 
 class NoiseRow(Config):
-    """What the replicates vary by, and what pairing them saved."""
+    """What the replicates vary by, and what pairing them saves."""
 
     contrast: str
     metric: str
@@ -108,243 +116,290 @@ class Analysis(Config):
     noise: tuple[NoiseRow, ...] = ()
 
 
-def analyse(study: StudyResults, examples: ExampleLoader | None = None) -> Analysis:
-    """All derived tables of a study. `examples` reads the per-example records of a cell, where they
-    are kept.
-    """
-    cells = Cells(study)
-    mechanism, checks = _mechanism(cells)
-    return Analysis(
-        contrasts=tuple(contrasts_of(cells, examples)),
-        mechanism=mechanism,
-        mechanism_checks=checks,
-        contributions=tuple(_contributions(cells)),
-        exchange_rate=_exchange_rate(study),
-        noise=tuple(_noise(cells)),
-    )
+@dataclass(frozen=True)
+class _Question:
+    """Whether log perplexity of `first` - `second` lies between two bounds. A gain lies below 0."""
 
+    id: str
+    text: str
+    first: str
+    second: str
+    low: float = -math.inf
+    high: float = 0.0
+    level: float = 0.95
 
-def _mechanism(cells: Cells) -> tuple[tuple[ControlRow, ...], tuple[ControlCheck, ...]]:
-    """Retrieval settings against the twin, and the questions that settle whether the model reads
-    its neighbours.
-    """
-    controls = cells.study.controls
-    if controls is None:
-        return (), ()
-    names = {
-        "on": "found neighbours",
-        "off": "gate at 0",
-        "twin": "twin (never retrieved)",
-        "random": "random neighbours",
-        "oracle": "true continuation (oracle)",
-    }
-    places = {
-        name: getattr(controls, name) for name in names if getattr(controls, name) is not None
-    }
-    rows = []
-    for name, place in places.items():
-        (values,) = cells.values(controls.metric, place)
-        if len(values):
-            change = (
-                _change(cells, controls.metric, place, places.get("twin")) if name != "twin" else {}
-            )
-            rows.append(
-                ControlRow(name=names[name], n=len(values), mean=float(values.mean()), **change)
-            )
-
-    checks = []
-    infinite, near, half = math.inf, math.log(1.005), math.log(2)
-
-    def ask(
-        id: str, question: str, first: str, second: str, low: float, high: float, level: float
-    ) -> None:
-        """yes: the interval of log perplexity first - second lies between low and high; no: wholly
-        outside.
+    def answer(self, interval: Interval) -> Answer:
+        """yes: the interval lies between the bounds. no: it lies wholly outside.
 
         A gain that is asked for is a "no" where the interval lies within 0.5 %, also if it excludes
         0: evaluations of one model differ so little from each other that a model which ignores its
         neighbours would pass.
         """
-        if first not in places or second not in places:
-            return
-        difference = np.subtract(*cells.values(controls.metric, places[first], places[second]))
-        if not len(difference):
-            return
-        centre = float(difference.mean())
-        interval = st.t_interval(difference, level) or (centre, centre)
-        inside = low < interval[0] and interval[1] < high
-        outside = interval[0] >= high or interval[1] <= low
-        nothing = high <= 0 and -near <= interval[0] and interval[1] <= near
-        percents = [
-            f"{100 * math.expm1(x):+.1f}".replace("-", "\N{MINUS SIGN}")
-            for x in (centre, *interval)
-        ]
-        spread = (
-            f"{100 * level:.0f} % interval {percents[1]} to {percents[2]}"
-            if len(difference) > 1
-            else "one replicate"
-        )
-        answer: Literal["yes", "no", "unclear"] = (
-            "unclear"
-            if len(difference) == 1
-            else "no"
-            if outside or nothing
-            else "yes"
-            if inside
-            else "unclear"
-        )
-        checks.append(
-            ControlCheck(
-                id=id, question=question, answer=answer, detail=f"{percents[0]} %, {spread}"
-            )
-        )
+        low, high = interval
+        if low >= self.high or high <= self.low:
+            return "no"
+        if self.high <= 0 and low >= -NEAR and high <= NEAR:
+            return "no"
+        return "yes" if self.low < low and high < self.high else "unclear"
 
-    ask("beats-twin", "Do found neighbours beat the twin?", "on", "twin", -infinite, 0, 0.95)
-    ask("beats-random", "Do found neighbours beat random ones?", "on", "random", -infinite, 0, 0.95)
-    ask(
+
+_QUESTIONS = (
+    _Question(
+        "beats-twin",
+        "Do found neighbours beat the twin?",
+        first="on",
+        second="twin",
+    ),
+    _Question(
+        "beats-random",
+        "Do found neighbours beat random ones?",
+        first="on",
+        second="random",
+    ),
+    _Question(
         "random-is-twin",
         "Are random neighbours within 0.5 % of the twin?",
-        "random",
-        "twin",
-        -near,
-        near,
-        0.90,
-    )
-    ask(
+        first="random",
+        second="twin",
+        low=-NEAR,
+        high=NEAR,
+        level=0.90,  # an equivalence: two one-sided tests of 5 % each
+    ),
+    _Question(
         "oracle-helps",
         "Does the true continuation beat found neighbours?",
-        "oracle",
-        "on",
-        -infinite,
-        0,
-        0.95,
-    )
-    ask(
+        first="oracle",
+        second="on",
+    ),
+    _Question(
         "oracle-halves",
         "Does the true continuation halve the perplexity?",
-        "oracle",
-        "on",
-        -infinite,
-        -half,
-        0.95,
+        first="oracle",
+        second="on",
+        high=-math.log(2),
+    ),
+)
+
+
+def analyse(study: StudyResults, examples: ExampleLoader | None = None) -> Analysis:
+    """All derived tables of a study. `examples` loads the per-example records of a measurement,
+    where they are stored.
+    """
+    measurements = Measurements(study)
+    contributions = [_contributions(measurements, waterfall) for waterfall in study.waterfalls]
+    return Analysis(
+        contrasts=contrasts_of(study, measurements, examples),
+        mechanism=_mechanism(measurements, study.controls) if study.controls else (),
+        mechanism_checks=_mechanism_checks(measurements, study.controls) if study.controls else (),
+        # One step alone contributes nothing: there is no step before it.
+        contributions=[table for table in contributions if len(table.steps) > 1],
+        exchange_rate=_exchange_rate(study),
+        noise=list(_noise(study, measurements)),
     )
-    return tuple(rows), tuple(checks)
 
 
-def _change(cells: Cells, metric: str, at: Selector, before: Selector | None) -> dict[str, Any]:
-    """Paired difference of two places: mean and 95 % t interval."""
-    if before is None:
-        return {}
-    difference = np.subtract(*cells.values(metric, at, before))
+def _selectors(controls: Controls) -> dict[str, Selector]:
+    return {name: at for name, at in controls if isinstance(at, Selector)}
+
+
+def _mechanism(measurements: Measurements, controls: Controls) -> list[ControlRow]:
+    """Retrieval settings against the twin."""
+    rows = []
+    for name, at in _selectors(controls).items():
+        reference = controls.twin if name != "twin" else None
+        row = _against(
+            measurements,
+            controls.metric,
+            CONTROLS[name],
+            at,
+            reference,
+        )
+        if row:
+            rows.append(row)
+    return rows
+
+
+def _against(
+    measurements: Measurements,
+    metric: str,
+    name: str,
+    at: Selector,
+    reference: Selector | None,
+) -> ControlRow | None:
+    """The mean at one selector and its paired difference from another; None: not measured."""
+    (values,) = measurements.values(metric, at)
+    if not len(values):
+        return None
+    row = ControlRow(
+        name=name,
+        n=len(values),
+        mean=float(values.mean()),
+    )
+    if reference is None:
+        return row
+    difference = _difference(measurements, metric, at, reference)
     if not len(difference):
-        return {}
+        return row
     # The same number in every replicate is one evaluation that all share, and has no interval.
     interval = st.t_interval(difference) if np.ptp(difference) else None
-    return {"difference": float(difference.mean()), "interval": interval}
+    mean = float(difference.mean())
+    return row.model_copy(update={"difference": mean, "interval": interval})
 
 
-def _contributions(cells: Cells) -> list[Contributions]:
-    found = []
-    for waterfall in cells.study.waterfalls:
-        steps, before = [], None
-        for step in waterfall.steps:
-            (values,) = cells.values(waterfall.metric, step.at)
-            if len(values):
-                change = _change(cells, waterfall.metric, step.at, before)
-                steps.append(
-                    Contribution(
-                        label=step.label,
-                        mean=float(values.mean()),
-                        n=len(values),
-                        change=change.get("difference"),
-                        interval=change.get("interval"),
-                    )
-                )
-                before = step.at
-        if len(steps) > 1:
-            found.append(Contributions(metric=waterfall.metric, steps=tuple(steps)))
-    return found
+def _difference(
+    measurements: Measurements,
+    metric: str,
+    first: Selector,
+    second: Selector,
+) -> np.ndarray:
+    return np.subtract(*measurements.values(metric, first, second))
+
+
+def _mechanism_checks(measurements: Measurements, controls: Controls) -> list[ControlCheck]:
+    """The questions that settle whether the model reads its neighbours."""
+    selectors = _selectors(controls)
+    checks = []
+    for question in _QUESTIONS:
+        if not {question.first, question.second} <= selectors.keys():
+            continue
+        sides = selectors[question.first], selectors[question.second]
+        difference = _difference(measurements, controls.metric, *sides)
+        if not len(difference):
+            continue
+        answer: Answer = "unclear"
+        spread = "one replicate"
+        interval = st.t_interval(difference, question.level)
+        if interval:
+            answer = question.answer(interval)
+            low, high = map(_percent, interval)
+            percent = 100 * question.level
+            spread = f"{percent:.0f} % interval {low} to {high}"
+        centre = _percent(float(difference.mean()))
+        check = ControlCheck(
+            id=question.id,
+            question=question.text,
+            answer=answer,
+            detail=f"{centre} %, {spread}",
+        )
+        checks.append(check)
+    return checks
+
+
+def _percent(log_ratio: float) -> str:
+    """A difference of log perplexity as a change of perplexity."""
+    percent = 100 * math.expm1(log_ratio)
+    return f"{percent:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _contributions(measurements: Measurements, waterfall: Waterfall) -> Contributions:
+    steps = []
+    before = None
+    for step in waterfall.steps:
+        row = _against(
+            measurements,
+            waterfall.metric,
+            step.label,
+            step.at,
+            before,
+        )
+        if row:
+            contribution = Contribution(
+                label=row.name,
+                mean=row.mean,
+                change=row.difference,
+                interval=row.interval,
+                n=row.n,
+            )
+            steps.append(contribution)
+            before = step.at
+    return Contributions(metric=waterfall.metric, steps=steps)
 
 
 def _exchange_rate(study: StudyResults) -> ExchangeRate | None:
     """Training tokens at equal validation loss, paired by replicate, averaged on logarithms."""
     if study.exchange is None:
         return None
-    curves: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    for curve in study.curves:
-        read = [p for p in curve.points if p.tokens > 0]
-        points = [
-            (float(p.tokens), p.validation_loss) for p in read if p.validation_loss is not None
-        ]
-        if points:
-            curves[curve.arm, curve.replicate] = points
     arm, twin = study.exchange
-    pairs = [
-        (curves[arm, r], curves[twin, r])
-        for r in range(study.replicates)
-        if {(arm, r), (twin, r)} <= curves.keys()
-    ]
-    if not pairs:
+    curves = {(curve.arm, curve.replicate): _validation(curve) for curve in study.curves}
+    needs, saves = [], []
+    for replicate in range(study.replicates):
+        arm_curve = curves.get((arm, replicate))
+        twin_curve = curves.get((twin, replicate))
+        if not (arm_curve and twin_curve):
+            continue
+        arm_tokens, arm_losses = zip(*arm_curve, strict=True)
+        twin_tokens, twin_losses = zip(*twin_curve, strict=True)
+        reach = st.tokens_to_reach(twin_tokens, twin_losses, target=arm_losses[-1])
+        needs.append((reach.tokens / arm_tokens[-1], reach))
+        reach = st.tokens_to_reach(arm_tokens, arm_losses, target=twin_losses[-1])
+        saves.append((twin_tokens[-1] / reach.tokens, reach))
+    if not needs:
         return None
-
-    def reach(curve: list[tuple[float, float]], target: float) -> st.Reach:
-        return st.tokens_to_reach(
-            [tokens for tokens, _ in curve], [loss for _, loss in curve], target
-        )
-
-    twin_reach = [reach(of_twin, of_arm[-1][1]) for of_arm, of_twin in pairs]
-    arm_reach = [reach(of_arm, of_twin[-1][1]) for of_arm, of_twin in pairs]
-    needs = [
-        there.tokens / of_arm[-1][0] for there, (of_arm, _) in zip(twin_reach, pairs, strict=True)
-    ]
-    saves = [
-        of_twin[-1][0] / there.tokens for there, (_, of_twin) in zip(arm_reach, pairs, strict=True)
-    ]
     return ExchangeRate(
         arm=arm,
         twin=twin,
-        twin_needs=_exchange(needs, twin_reach),
-        arm_saves=_exchange(saves, arm_reach),
+        twin_needs=_exchange(needs),
+        arm_saves=_exchange(saves),
     )
 
 
-def _exchange(ratios: list[float], reached: list[st.Reach]) -> Exchange:
-    before, beyond = sum(there.before for there in reached), sum(there.beyond for there in reached)
+def _validation(curve: Curve) -> list[tuple[float, float]]:
+    """(tokens, loss) of the readings after the first token: tokens are compared on logarithms."""
+    return [
+        (float(point.tokens), point.validation_loss)
+        for point in curve.points
+        if point.tokens > 0 and point.validation_loss is not None
+    ]
+
+
+def _exchange(replicates: Sequence[tuple[float, st.Reach]]) -> Exchange:
+    """From (ratio, the reach that it was computed from) of each replicate."""
+    ratios, reaches = zip(*replicates, strict=True)
+    before = sum(reach.before for reach in reaches)
+    beyond = sum(reach.beyond for reach in reaches)
     centre, interval = st.geometric_interval(ratios)
-    whole = interval if before + beyond == 0 else None
-    return Exchange(ratio=centre, interval=whole, n=len(ratios), before=before, beyond=beyond)
+    return Exchange(
+        ratio=centre,
+        # A bound among the ratios: their spread is not that of the rate.
+        interval=None if before or beyond else interval,
+        n=len(ratios),
+        before=before,
+        beyond=beyond,
+    )
 
 
-def _noise(cells: Cells) -> list[NoiseRow]:
+def _noise(study: StudyResults, measurements: Measurements) -> Iterator[NoiseRow]:
     """One row per two-sided primary comparison and metric with at least two pairs."""
-    rows = []
-    for one in cells.study.comparisons:
-        for metric in one.metrics if one.role == "primary" else ():
-            _, (arm_cells, baseline_cells) = cells.paired(metric, *one.selectors(metric))
-            arm, baseline = cells.values(metric, *one.selectors(metric))
-            if len(arm) < 2:
+    for comparison in study.comparisons:
+        for metric in comparison.metrics if comparison.role == "primary" else ():
+            selectors = comparison.selectors(metric)
+            _, sides = measurements.paired(metric, *selectors)
+            arm, baseline = measurements.values(metric, *selectors)
+            n = len(arm)
+            if n < 2:
                 continue
-            spread_arm, spread_baseline, spread = (
-                float(x.std(ddof=1)) for x in (arm, baseline, arm - baseline)
+            sd_arm, sd_baseline, sd = (
+                float(values.std(ddof=1)) for values in (arm, baseline, arm - baseline)
             )
+            # Two points always lie on a line: their correlation is 1 or -1.
+            correlation = None
+            if n > 2 and sd_arm > 0 and sd_baseline > 0:
+                correlation = float(np.corrcoef(arm, baseline)[0, 1])
             errors = [
-                c.standard_error
-                for c in (*arm_cells, *baseline_cells)
-                if c.standard_error is not None
+                row.standard_error
+                for side in sides
+                for row in side
+                if row.standard_error is not None
             ]
-            varied = len(arm) > 2 and spread_arm > 0 and spread_baseline > 0
-            rows.append(
-                NoiseRow(
-                    contrast=one.label,
-                    metric=metric,
-                    n=len(arm),
-                    baseline_sd=spread_baseline,
-                    arm_sd=spread_arm,
-                    correlation=float(np.corrcoef(arm, baseline)[0, 1]) if varied else None,
-                    difference_sd=spread,
-                    saving=(spread_arm**2 + spread_baseline**2) / spread**2 if spread > 0 else None,
-                    example_error=mean_of(errors),
-                    detectable=st.detectable_effect(len(arm), cells.study.alpha) * spread,
-                )
+            yield NoiseRow(
+                contrast=comparison.label,
+                metric=metric,
+                n=n,
+                baseline_sd=sd_baseline,
+                arm_sd=sd_arm,
+                correlation=correlation,
+                difference_sd=sd,
+                saving=(sd_arm**2 + sd_baseline**2) / sd**2 if sd > 0 else None,
+                example_error=float(np.mean(errors)) if errors else None,
+                detectable=st.detectable_effect(n, study.alpha) * sd,
             )
-    return rows

@@ -1,4 +1,4 @@
-"""What a study's results are arranged into, and what is checked: controls, waterfalls, grids,
+"""What a study's measurements are arranged into, and what is verified: controls, waterfalls, grids,
 checks, limits.
 """
 
@@ -7,22 +7,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chunkwise.core.io import digest_bytes, read_json, read_parquet
+from chunkwise.graph.jobs import Job
 from chunkwise.lab.measure.results import (
     ArmRow,
-    Cell,
     Check,
     Controls,
     Grid,
+    Measurement,
     ViewRow,
     Waterfall,
     WaterfallStep,
 )
 from chunkwise.lab.plan.quantities import amount_words
+from chunkwise.lab.profile import Profile
 from chunkwise.lab.resolve.paper import load_paper
 from chunkwise.lab.study.study import (
     BASE,
@@ -40,325 +42,352 @@ from chunkwise.lab.terms import FULL, Selector
 if TYPE_CHECKING:
     from chunkwise.lab.measure.collect import Outcome
 
-CELLS = ("closed", "prompt", "encoder", "both")
+CONDITIONS = {
+    "closed": "closed book",
+    "prompt": "prompt",
+    "encoder": "encoder",
+    "both": "both",
+}
+"""Condition of a question -> heading of its column."""
+
 GATE_OFF_LOGITS = 1e-6
 FRACTION_SDS = 4  # a realised share further from its target than so many SDs of the draw is a fault
 
 
-def controls_of(study: Study, cells: Sequence[Cell]) -> Controls:
-    """Where the mechanism controls stand."""
-    there = {cell.at for cell in cells}
-
-    def at(condition: str) -> Selector | None:
-        place = Selector(arm=RETRO, condition=condition)
-        return place if place in there else None
-
-    twin = Selector(arm=TWIN, condition="none")
-    return Controls(
-        on=Selector(arm=RETRO),
-        off=at("off"),
-        twin=twin if twin in there else None,
-        random=at("random"),
-        oracle=at("oracle"),
-    )
+def controls_of(measurements: Sequence[Measurement]) -> Controls:
+    """Selectors of the mechanism controls."""
+    selectors = {
+        "off": Selector(arm=RETRO, condition="off"),
+        "twin": Selector(arm=TWIN, condition="none"),
+        "random": Selector(arm=RETRO, condition="random"),
+        "oracle": Selector(arm=RETRO, condition="oracle"),
+    }
+    measured = {row.at for row in measurements}
+    present = {name: at for name, at in selectors.items() if at in measured}
+    # The baseline is set whether or not it was measured: without it there is no report.
+    return Controls(on=Selector(arm=RETRO), **present)
 
 
-def waterfalls_of(study: Study, cells: Sequence[Cell]) -> tuple[Waterfall, ...]:
+def waterfalls_of(measurements: Sequence[Measurement]) -> Iterator[Waterfall]:
     """Contributions in the order in which a system would be built; steps that were not measured are
     left out.
     """
+    measured = {(row.at, row.metric) for row in measurements}
     text = [
         ("Base model", BASE, "none"),
         ("Continued pretraining", TWIN, "none"),
         ("Trained with retrieval, gate at 0", RETRO, "off"),
         ("Cross-attention at inference", RETRO, "on"),
     ]
-    untuned = UNTUNED if any(cell.at.arm == UNTUNED for cell in cells) else RETRO
-    question = [
+    # A study without instruction tuning has no untuned model: Retro is one.
+    tuned = any(row.at.arm == UNTUNED for row in measurements)
+    untuned = UNTUNED if tuned else RETRO
+    questions = [
         ("Base model, closed book", BASE, "closed"),
         ("Passages in the prompt", BASE, "prompt"),
         ("Continued pretraining with retrieval", untuned, "prompt"),
         ("Cross-attention at inference", untuned, "both"),
     ]
-    if untuned == UNTUNED:
-        question.append(("Instruction tuning", RETRO, "both"))
-    measured = {(cell.at, cell.metric) for cell in cells}
-    found = []
-    for metric, steps in (("perplexity", text), ("choice_accuracy", question)):
-        places = [
-            (label, Selector(arm=arm, condition=condition)) for label, arm, condition in steps
-        ]
-        there = tuple(
-            WaterfallStep(label=label, at=at) for label, at in places if (at, metric) in measured
-        )
-        if len(there) > 1:
-            found.append(Waterfall(metric=metric, steps=there))
-    return tuple(found)
+    if tuned:
+        questions.append(("Instruction tuning", RETRO, "both"))
+    for metric, states in (("perplexity", text), ("choice_accuracy", questions)):
+        steps = []
+        for label, arm, condition in states:
+            at = Selector(arm=arm, condition=condition)
+            if (at, metric) in measured:
+                steps.append(WaterfallStep(label=label, at=at))
+        if len(steps) > 1:
+            yield Waterfall(metric=metric, steps=steps)
 
 
-def grids_of(study: Study, cells: Sequence[Cell]) -> tuple[Grid, ...]:
-    """Question answering, systems by cells."""
-    measured = {cell.at for cell in cells if cell.metric == "choice_accuracy"}
+def grids_of(study: Study, measurements: Sequence[Measurement]) -> list[Grid]:
+    """Question answering, systems by conditions."""
+    variants = {
+        trained.label: trained.id
+        for trained in study.trained.values()
+        if trained.id not in (RETRO, TWIN, BASE)
+    }
     systems = {
         "Retro": RETRO,
         "Retro, placebo passages": PLACEBO,
         "Retro, not tuned": UNTUNED,
         "Twin": TWIN,
         "Twin, placebo passages": TWIN_PLACEBO,
-        **{
-            trained.label: trained.id
-            for trained in study.trained.values()
-            if trained.id not in (RETRO, TWIN, BASE)
-        },
+        **variants,
         "Base, not tuned": BASE,
         "Bag of words (closed: the question alone)": WORDS,
         "Bag of words, placebo passages": WORDS_PLACEBO,
     }
+    measured = {row.at for row in measurements if row.metric == "choice_accuracy"}
     rows = []
     for label, arm in systems.items():
-        own = {
+        # Retro also reads the other views, in the contrasts; an arm that was trained on a view
+        # reads that one alone.
+        cells = {
             at.condition: at
             for at in measured
             if at.arm == arm and (at.view == FULL or arm != RETRO)
         }
-        if own:
-            rows.append((label, tuple(own.get(cell) for cell in CELLS)))
+        if cells:
+            row = [cells.get(condition) for condition in CONDITIONS]
+            rows.append((label, row))
     if not rows:
-        return ()
-    title = "Questions on documents that are in the datastore and in no training text"
-    columns = ("closed book", "prompt", "encoder", "both")
-    known = {cell.metric for cell in cells}
-    shown = [
-        metric
+        return []
+    metrics = {row.metric for row in measurements}
+    return [
+        Grid(
+            title="Questions on documents that are in the datastore and in no training text",
+            metric=metric,
+            columns=list(CONDITIONS.values()),
+            rows=rows,
+        )
         for metric in ("choice_accuracy", "answer_nll", "exact_match", "f1")
-        if metric in known
+        if metric in metrics
     ]
-    return tuple(
-        Grid(title=title, metric=metric, columns=columns, rows=tuple(rows)) for metric in shown
-    )
 
 
-# --- checks ---------------------------------------------------------------------------------------
-
-
-def checks_of(outcome: Outcome, views: Sequence[ViewRow]) -> Iterator[Check]:
+def checks_of(outcome: Outcome) -> Iterator[Check]:
     """Integrity of what the contrasts stand on."""
     yield from _view_checks(outcome)
-    yield from _rebuild(outcome)
-    yield from _gate_off(outcome)
+    yield from _job_checks(outcome)
     yield from _same_examples(outcome)
     yield from _same_budget(outcome)
 
 
 def _view_checks(outcome: Outcome) -> Iterator[Check]:
+    """Smaller views lie inside larger ones, and all near the share that they are meant to hold."""
     from chunkwise.datastore.reader import Datastore
     from chunkwise.datastore.views import members
 
     study = outcome.study
     datastore = outcome.of(study.trained[RETRO].data.datastore)
-    fractions = sorted(
-        (
-            (view.fraction, view_id)
-            for view_id, view in study.views.items()
-            if view.fraction and view_id != FULL
-        ),
-        reverse=True,
-    )
+    fractions = {
+        view_id: view.fraction
+        for view_id, view in study.views.items()
+        if view.fraction and view_id != FULL
+    }
     if datastore is None or not fractions:
         return
+    largest_first = sorted(fractions, key=lambda name: (fractions[name], name), reverse=True)
     documents = Datastore.open(datastore).documents
-    nested, far, worst = True, [], 0.0
+    total = documents.tokens.sum()
+    squares = (documents.tokens.astype(float) ** 2).sum()
+    nested, worst = True, 0.0
+    misses = []
     for replicate in study.replicates:
-        inside = {name: members(study.views[name], documents, replicate) for _, name in fractions}
-        nested &= all(
-            not (inside[small] & ~inside[large]).any()
-            for (_, large), (_, small) in pairwise(fractions)
-        )
-        for fraction, name in fractions:
-            total = documents.tokens.sum()
+        inside = {name: members(study.views[name], documents, replicate) for name in fractions}
+        for larger, smaller in pairwise(largest_first):
+            if (inside[smaller] & ~inside[larger]).any():
+                nested = False
+        for name in largest_first:
+            fraction = fractions[name]
             realised = documents.tokens[inside[name]].sum() / total
-            spread = (
-                math.sqrt(fraction * (1 - fraction) * (documents.tokens.astype(float) ** 2).sum())
-                / total
-            )
-            away = abs(realised - fraction) / spread if spread else 0.0
-            worst = max(worst, away)
-            if away > FRACTION_SDS:
-                far.append(f"{name} in replicate {replicate}: {realised:.3f} for {fraction:.3f}")
+            # Documents are drawn as wholes, so a few long ones make the share vary more.
+            sd = math.sqrt(fraction * (1 - fraction) * squares) / total
+            distance = abs(realised - fraction) / sd if sd else 0.0
+            worst = max(worst, distance)
+            if distance > FRACTION_SDS:
+                share = f"{realised:.3f} for {fraction:.3f}"
+                misses.append(f"{name} in replicate {replicate}: {share}")
     if len(fractions) > 1:
-        names = " in ".join(name for _, name in reversed(fractions))
+        names = " in ".join(reversed(largest_first))
         yield Check(
             name="views are nested",
             passed=nested,
             detail=f"{names}, in {len(study.replicates)} replicates",
         )
-    detail = "; ".join(far) or f"largest distance {worst:.1f} SDs of the draw of documents"
-    yield Check(name="realised shares are near their targets", passed=not far, detail=detail)
-
-
-def _rebuild(outcome: Outcome) -> Iterator[Check]:
-    job = outcome.study.rebuild_check
-    artefact = outcome.of(job) if job else None
-    if artefact is None:
-        return
-    check = read_json(artefact.file("check.json"))
+    detail = f"largest distance {worst:.1f} SDs of the draw of documents"
     yield Check(
-        name="a view by filtering equals a rebuilt index",
-        passed=check["exact"],
-        detail=f"{check['equal_rows']:,} of {check['rows']:,} sampled queries equal; with "
-        "statistics "
-        "of its own the "
-        f"rebuild shares {100 * check['own_statistics_shared']:.1f} % of the neighbours",
+        name="realised shares are near their targets",
+        passed=not misses,
+        detail="; ".join(misses) or detail,
     )
 
 
-def _gate_off(outcome: Outcome) -> Iterator[Check]:
-    job = outcome.study.gate_check
-    artefact = outcome.of(job) if job else None
-    if artefact is not None:
-        check = read_json(artefact.file("check.json"))
-        largest = check["largest_difference"]
-        detail = (
-            f"largest difference of a logit {largest:g}, in {check['rows']} rows of replicate 0"
-        )
+def _job_checks(outcome: Outcome) -> Iterator[Check]:
+    """The checks that are jobs of their own."""
+    rebuild = _stored_check(outcome, outcome.study.rebuild_check)
+    if rebuild is not None:
+        shared = 100 * rebuild["own_statistics_shared"]
+        equal, rows = rebuild["equal_rows"], rebuild["rows"]
         yield Check(
-            name="gate at 0 equals the decoder", passed=largest <= GATE_OFF_LOGITS, detail=detail
+            name="a view by filtering equals a rebuilt index",
+            passed=rebuild["exact"],
+            detail=(
+                f"{equal:,} of {rows:,} sampled queries equal; with statistics of its own the "
+                f"rebuild shares {shared:.1f} % of the neighbours"
+            ),
         )
+    gate = _stored_check(outcome, outcome.study.gate_check)
+    if gate is not None:
+        largest = gate["largest_difference"]
+        rows = gate["rows"]
+        yield Check(
+            name="gate at 0 equals the decoder",
+            passed=largest <= GATE_OFF_LOGITS,
+            detail=f"largest difference of a logit {largest:g}, in {rows} rows of replicate 0",
+        )
+
+
+def _stored_check(outcome: Outcome, job: Job | None) -> dict[str, Any] | None:
+    artefact = outcome.of(job) if job else None
+    if artefact is None:
+        return None
+    return read_json(artefact.file("check.json"))
 
 
 def _same_examples(outcome: Outcome) -> Iterator[Check]:
     """Every evaluation of a kind must be about the same documents and tokens, or the same
     questions, in one order.
     """
-    study = outcome.study
-    columns = {"perplexity": ("document_id", "tokens"), "qa": ("question", "answer_index")}
-    words = {"perplexity": "text", "qa": "questions"}
-    for stage, names in columns.items():
-        digests: dict[str, list[str]] = {}
-        for evaluation in study.evaluations:
-            artefact = outcome.of(evaluation.job)
-            if artefact is not None and artefact.stage == stage:
-                table = read_parquet(artefact.file("records.parquet"), columns=list(names))
-                content = repr([table[name].to_pylist() for name in names])
-                digests.setdefault(digest_bytes(content.encode())[:16], []).append(
-                    evaluation.at.arm
-                )
-        if digests:
-            odd = sorted({arm for arms in list(digests.values())[1:] for arm in arms})
-            detail = f"digest {next(iter(digests))}" if not odd else f"others: {', '.join(odd)}"
-            yield Check(name=f"the same {words[stage]} in all arms", passed=not odd, detail=detail)
+    kinds = (
+        ("perplexity", "text", ["document_id", "tokens"]),
+        ("qa", "questions", ["question", "answer_index"]),
+    )
+    for stage, subject, columns in kinds:
+        first = ""
+        odd = set()
+        for evaluation, artefact in outcome.evaluated(stage):
+            table = read_parquet(artefact.file("records.parquet"), columns=columns)
+            content = repr([table[name].to_pylist() for name in columns])
+            digest = digest_bytes(content.encode())[:16]
+            # Studies evaluate the baseline first, so what differs from the first is the odd one.
+            first = first or digest
+            if digest != first:
+                odd.add(evaluation.at.arm)
+        if not first:
+            continue
+        detail = f"digest {first}"
+        if odd:
+            detail = f"others: {', '.join(sorted(odd))}"
+        yield Check(
+            name=f"the same {subject} in all arms",
+            passed=not odd,
+            detail=detail,
+        )
 
 
 def _same_budget(outcome: Outcome) -> Iterator[Check]:
     """Retrofit and twin must have read the same tokens in as many steps."""
-    budgets: dict[tuple[int, int], set[str]] = {}
-    for name in (RETRO, TWIN):
-        for job in outcome.study.trained[name].models:
-            artefact = outcome.of(job)
-            if artefact is not None and artefact.stage != "base":
-                budgets.setdefault(
-                    (artefact.counts["steps"], artefact.counts["tokens"]), set()
-                ).add(name)
+    budgets: dict[str, None] = {}  # a set in the order of the trainings, for stable bytes
+    for arm in (RETRO, TWIN):
+        for _, artefact in outcome.trainings(arm):
+            steps = artefact.counts["steps"]
+            tokens = artefact.counts["tokens"]
+            budgets[f"{steps:,} steps, {tokens:,} tokens"] = None
     if budgets:
-        said = "; ".join(f"{steps:,} steps, {tokens:,} tokens" for steps, tokens in budgets)
-        yield Check(name="retrofit and twin have one budget", passed=len(budgets) == 1, detail=said)
+        yield Check(
+            name="retrofit and twin have one budget",
+            passed=len(budgets) == 1,
+            detail="; ".join(budgets),
+        )
 
 
-# --- limits ---------------------------------------------------------------------------------------
-
-
-def limits_of(study: Study, arms: Sequence[ArmRow], views: Sequence[ViewRow]) -> tuple[str, ...]:
+def limits_of(
+    study: Study,
+    arms: Sequence[ArmRow],
+    views: Sequence[ViewRow],
+) -> Iterator[str]:
     """What a reader must not take from this study."""
+    yield _scale(study.profile, arms, views)
+    yield from _training_limits(study, arms)
+    yield from study.profile.limits
+    yield from _arm_limits(study)
+
+
+def _training_limits(study: Study, arms: Sequence[ArmRow]) -> Iterator[str]:
     profile = study.profile
-    found = [_scale(study, arms, views)]
     epochs = max((arm.epochs or 0 for arm in arms), default=0)
+    # max_tokens counts text before rows of a document are cut off, so this may be more than was
+    # planned.
     if epochs > 1:
-        # max_tokens counts text before rows of a document are cut off, so this may be more than was
-        # planned.
-        found.append(
+        yield (
             f"The training text is short: it is read {epochs:.2f} times, and text that is read "
-            "again teaches less than "
-            "new text."
+            "again teaches less than new text."
         )
-    rates = profile.retrofit.train
-    found.append(
-        f"Arms were not re-tuned: one learning rate for all ({rates.learning_rate:g}"
-        + (
-            f", {rates.retrieval_learning_rate:g} for what retrieval adds"
-            if rates.retrieval_learning_rate
-            else ""
-        )
-        + ")."
-    )
+    train = profile.retrofit.train
+    rates = f"{train.learning_rate:g}"
+    if train.retrieval_learning_rate:
+        rates += f", {train.retrieval_learning_rate:g} for what retrieval adds"
+    yield f"Arms were not re-tuned: one learning rate for all ({rates})."
     if profile.base is None or profile.share_base:
-        found.append(
+        yield (
             "All replicates continue one base model, so the noise of training a base is not in the "
             "intervals."
         )
     if profile.retrofit.view is None and "held" in profile.datastore.splits:
-        found.append(
+        yield (
             "Training with retrieval reads the whole datastore: documents held out of all training "
-            "text may stand "
-            "beside it as neighbours, though no token of theirs is ever predicted."
+            "text may stand beside it as neighbours, though no token of theirs is ever predicted."
         )
-    if any(arm.changes.get("mechanism") == "in_prompt" for arm in study.resolution.arms.values()):
-        n, m = profile.training_text.sequence_tokens, profile.datastore.chunk_tokens
-        longest = n + (n // m - 1) * (2 * m * profile.retrofit.retro.neighbours + 1)
-        found.append(
+    if "in_prompt" in _mechanisms(study):
+        n = profile.training_text.sequence_tokens
+        m = profile.datastore.chunk_tokens
+        k = profile.retrofit.retro.neighbours
+        # As in `training.config.InPromptConfig`: a neighbour with its continuation is 2 m long.
+        longest = n + (n // m - 1) * (2 * m * k + 1)
+        yield (
             f"Neighbours in the prompt make rows of up to {longest:,} tokens out of rows of {n}. A "
-            "base trained on "
-            "short rows has to learn their length and layout in the continued training, so this "
-            "arm's loss is not that "
-            "of the mechanism alone; nor is its compute equal, see the parity of the arms."
+            "base trained on short rows has to learn their length and layout in the continued "
+            "training, so this arm's loss is not that of the mechanism alone; nor is its compute "
+            "equal, see the parity of the arms."
         )
-    found += profile.limits
+
+
+def _arm_limits(study: Study) -> Iterator[str]:
+    profile = study.profile
+    several = len(study.views) > 1
     if profile.retrofit.freeze_backbone:
-        found.append("The backbone is frozen: the twin is the base itself.")
-    if profile.size_experiment == "swap" and len(study.views) > 1:
-        found.append(
+        yield "The backbone is frozen: the twin is the base itself."
+    if profile.size_experiment == "swap" and several:
+        yield (
             "Smaller and other datastores were swapped in at evaluation; the models were trained "
             "with the full one."
         )
     if any(arm.unused for arm in study.resolution.arms.values()):
-        matched = any(
-            arm.changes.get("mechanism") == "wider" for arm in study.resolution.arms.values()
-        )
-        other = (
-            "the arm with a wider feed-forward has as many"
-            if matched
-            else "no arm of matched parameters was run"
-        )
-        found.append(f"Removing cross-attention also removes parameters; {other}.")
-    if len(study.views) > 1:
-        found.append(
+        matched = "no arm of matched parameters was run"
+        if "wider" in _mechanisms(study):
+            matched = "the arm with a wider feed-forward has as many"
+        yield f"Removing cross-attention also removes parameters; {matched}."
+    if several:
+        yield (
             "Views keep the BM25 statistics of the full datastore; the rebuild check states the "
             "shift."
         )
-    return tuple(found)
 
 
-def _scale(study: Study, arms: Sequence[ArmRow], views: Sequence[ViewRow]) -> str:
+def _mechanisms(study: Study) -> list[Any]:
+    return [arm.changes.get("mechanism") for arm in study.resolution.arms.values()]
+
+
+def _scale(
+    profile: Profile,
+    arms: Sequence[ArmRow],
+    views: Sequence[ViewRow],
+) -> str:
     """This study's size beside the paper's."""
-    here = [
+    sizes = [
         f"{_rounded(arm.parameters)} parameters"
         for arm in arms
         if arm.id == RETRO and arm.parameters
     ]
     tokens = [view.tokens for view in views if view.view == FULL]
     if tokens:
-        here.append(f"{_rounded(float(np.mean(tokens)))} tokens in the datastore")
-    said = f"Scale: {' and '.join(here) or 'not known'}"
-    if study.profile.paper:
-        paper = load_paper(study.profile.paper)
+        mean = float(np.mean(tokens))
+        sizes.append(f"{_rounded(mean)} tokens in the datastore")
+    scale = f"Scale: {' and '.join(sizes) or 'not known'}"
+    if profile.paper:
+        paper = load_paper(profile.paper)
         facts = [fact for fact in paper.recipe if fact.name == "largest base with retrieval"]
         facts += paper.values.get("datastore.size", ())[:1]
-        known = [
+        published = [
             f"{_rounded(fact.value)} {fact.unit}"
             for fact in facts
             if isinstance(fact.value, (int, float))
         ]
-        said += f"; the paper: {' and '.join(known)}" if known else ""
-    return f"{said}."
+        if published:
+            scale += f"; the paper: {' and '.join(published)}"
+    return f"{scale}."
 
 
 def _rounded(value: float) -> str:

@@ -2,9 +2,9 @@
 
 Two roots. `StudyResults` holds what follows from plan, profile and computation: no time, no path,
 no host, so that a resumed run gives the same bytes. `RunLog` holds the rest: when, how long, on
-what, how often. A measurement is a `Cell`, found by its `Selector` (arm, condition, view) and its
-metric and replicate. Cells belong to no experiment; a `Comparison`, fixed before anything runs,
-names the two cells that it compares and the experiment it belongs to.
+what, how often. A `Measurement` is found by its `Selector` (arm, condition, view), its metric and
+its replicate. It belongs to no experiment: a `Comparison`, fixed before anything runs, names the
+two selectors that it compares and the experiment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from chunkwise.lab.terms import METRICS, Comparison, Metric, Selector
 
 
 class PlanEntry(Config):
-    """One entry as the parser read it, in the plan's own words."""
+    """One entry of the plan in its own words."""
 
     name: str
     ablated_part: str
@@ -27,15 +27,14 @@ class PlanEntry(Config):
     metrics: tuple[str, ...] = ()
 
 
-class Cell(Config):
+class Measurement(Config):
     """One number: one evaluation of one replicate on one metric."""
 
     at: Selector
     replicate: int
     metric: str
-    value: (
-        float | None
-    )  # in natural units (nats, shares); None: the run diverged and the value is not finite
+    # In natural units (nats, shares). None where the run diverged: JSON has no NaN.
+    value: float | None
     standard_error: float | None = None  # over the examples, clustered; None: not known
     examples: int | None = None
     records: str | None = None  # store key of the per-example records
@@ -55,7 +54,7 @@ class ArmRow(Config):
     epochs: float | None = None  # times that it read its training text
     train_flops: float | None = None
     eval_flops_per_token: float | None = None
-    implied: tuple[str, ...] = ()  # ledger fields that the arm's change of config makes differ
+    implied: tuple[str, ...] = ()  # costs that differ because of the change that the arm makes
 
 
 class ViewRow(Config):
@@ -105,7 +104,7 @@ class OverlapRow(Config):
 
 
 class Controls(Config):
-    """Where the mechanism controls stand; None: not run."""
+    """Selectors of the mechanism controls; None: not run."""
 
     metric: str = "perplexity"
     on: Selector
@@ -130,7 +129,7 @@ class Waterfall(Config):
 
 
 class Grid(Config):
-    """A table of cells: systems in rows, evaluation conditions in columns. None: not measured."""
+    """A table: systems in rows, evaluation conditions in columns. None: not measured."""
 
     title: str
     metric: str
@@ -139,7 +138,7 @@ class Grid(Config):
 
 
 class Check(Config):
-    """One integrity check and what it saw."""
+    """One integrity check and its finding."""
 
     name: str
     passed: bool
@@ -175,7 +174,7 @@ RETRO_172M = ReferenceShares(
 
 
 class StudyResults(Config):
-    """Everything measured; the run engine fills it, `contrasts.analyse` reads it."""
+    """Everything measured: `collect` fills it, `analyse` and the report read it."""
 
     title: str
     source_digest: str
@@ -187,25 +186,22 @@ class StudyResults(Config):
     metrics: tuple[Metric, ...] = tuple(METRICS.values())
     arms: tuple[ArmRow, ...] = ()
     views: tuple[ViewRow, ...] = ()
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[Measurement, ...] = ()
     curves: tuple[Curve, ...] = ()
     overlap: tuple[OverlapRow, ...] = ()
     overlap_unit: str = "share of the chunk's 8-grams found in its neighbours"
     controls: Controls | None = None
     waterfalls: tuple[Waterfall, ...] = ()
     grids: tuple[Grid, ...] = ()
-    exchange: tuple[str, str] | None = (
-        None  # (arm with retrieval, its twin), ids of two arms with curves
-    )
+    exchange: tuple[str, str] | None = None  # ids of two arms with curves: (retrieval, twin)
     reference: ReferenceShares | None = RETRO_172M
     runs: tuple[Run, ...] = ()
     checks: tuple[Check, ...] = ()
     not_measured: dict[str, str] = {}  # the plan's metric -> why, or the nearest known names
     warnings: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
-    shared_base: bool = (
-        False  # the replicates continue one base model, so its own noise is not in the intervals
-    )
+    # The replicates continue one base model, so the noise of training it is not in the intervals.
+    shared_base: bool = False
     alpha: float = 0.05
     commands: tuple[str, ...] = ()
     plan_text: str = ""
@@ -217,7 +213,9 @@ class StudyResults(Config):
         Raises:
             KeyError: no such metric was declared for the study.
         """
-        return next((metric for metric in self.metrics if metric.id == id), None) or METRICS[id]
+        own = {metric.id: metric for metric in self.metrics}
+        # The study's own first: a profile may set another threshold than `terms` does.
+        return own.get(id) or METRICS[id]
 
 
 class RunLog(Config):

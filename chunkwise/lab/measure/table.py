@@ -1,7 +1,8 @@
 """The tidy table of measurements: one number a row, to plot or to test with whatever one likes.
 
-`measurements.parquet` and `measurements.csv` stand beside the report and hold every number that its
-statistics start from. `COLUMNS` says what each column is; docs/measurements.md is written from it.
+`Measurements` is the table as the statistics of the contrasts read it: no other number enters.
+`measurements.parquet` and `measurements.csv` stand beside the report and hold the same rows.
+`COLUMNS` says what each column is; docs/measurements.md is written from it.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chunkwise.core.io import atomic_file, write_parquet
-from chunkwise.lab.measure.results import Cell, StudyResults
-from chunkwise.lab.terms import FULL
+from chunkwise.lab.measure.results import Measurement, StudyResults
+from chunkwise.lab.terms import FULL, Selector
 
 PARQUET, CSV = "measurements.parquet", "measurements.csv"
 
@@ -61,19 +63,110 @@ COLUMNS: dict[str, tuple[str, str]] = {
 """Column -> (type, meaning)."""
 
 
+class Measurements:
+    """The measurements of a study by selector, metric and replicate, paired over replicates."""
+
+    def __init__(self, study: StudyResults):
+        self.study = study
+        self._rows = {(row.at, row.metric, row.replicate): row for row in study.cells}
+        self._finite = {key: row for key, row in self._rows.items() if row.value is not None}
+        self._fractions = {
+            (view.view, view.replicate): view.realised_fraction for view in study.views
+        }
+
+    def get(self, at: Selector, metric: str, replicate: int) -> Measurement | None:
+        return self._rows.get((at, metric, replicate))
+
+    def paired(
+        self, metric: str, *selectors: Selector
+    ) -> tuple[list[int], list[list[Measurement]]]:
+        """Replicates in which every selector has a finite value, and for each selector its
+        measurements in these replicates.
+        """
+        # Differences are taken within a replicate: one that lacks a side is left out of all sides.
+        complete = [
+            replicate
+            for replicate in range(self.study.replicates)
+            if all((at, metric, replicate) in self._finite for at in selectors)
+        ]
+        columns = [
+            [self._finite[at, metric, replicate] for replicate in complete] for at in selectors
+        ]
+        return complete, columns
+
+    def values(self, metric: str, *selectors: Selector) -> list[np.ndarray]:
+        """The same as arrays [complete replicates], one for each selector."""
+        _, columns = self.paired(metric, *selectors)
+        return [np.array([row.value for row in column], dtype=float) for column in columns]
+
+    def fraction(
+        self,
+        view: str,
+        replicate: int,
+        target: float | None = None,
+    ) -> float | None:
+        """Share of the datastore's tokens that a view holds; `target` where it is not known."""
+        if view == FULL:
+            return 1.0
+        return self._fractions.get((view, replicate), target)
+
+    def fractions(
+        self,
+        replicates: Sequence[int],
+        selectors: Sequence[Selector],
+        targets: Sequence[float | None],
+    ) -> np.ndarray:
+        """[replicates, selectors]: the same as an array, NaN where neither is known."""
+        rows = []
+        for replicate in replicates:
+            row = [
+                self.fraction(at.view, replicate, target)
+                for at, target in zip(selectors, targets, strict=True)
+            ]
+            rows.append(row)
+        return np.array(rows, dtype=float)
+
+
 def rows_of(study: StudyResults) -> list[dict[str, Any]]:
     """The table, a mapping of column to value for each row, in the order in which they were
     measured.
     """
+    measurements = Measurements(study)
     labels = {arm.id: arm.label for arm in study.arms}
-    fractions = {(view.view, view.replicate): view.realised_fraction for view in study.views}
-    groups: dict[tuple[Any, str], list[float]] = defaultdict(list)
-    for cell in study.cells:
-        if cell.value is not None:
-            groups[cell.at, cell.metric].append(cell.value)
-    return [
-        _row(study, cell, groups[cell.at, cell.metric], labels, fractions) for cell in study.cells
-    ]
+    groups: dict[tuple[Selector, str], list[float]] = defaultdict(list)
+    for row in study.cells:
+        if row.value is not None:
+            groups[row.at, row.metric].append(row.value)
+    table = []
+    for row in study.cells:
+        at, metric = row.at, study.metric(row.metric)
+        group = groups[at, row.metric]
+        columns = {
+            "arm": at.arm,
+            "arm_label": labels.get(at.arm, at.arm),
+            "condition": at.condition,
+            "view": at.view,
+            "fraction": measurements.fraction(at.view, row.replicate),
+            "replicate": row.replicate,
+            "metric": row.metric,
+            # Shares are shown as points and stored as shares.
+            "unit": metric.unit if metric.factor == 1 else "share",
+            "value": row.value,
+            "standard_error_replicates": _standard_error(group),
+            "replicates": len(group),
+            "standard_error_examples": row.standard_error,
+            "examples": row.examples,
+            "records": row.records,
+        }
+        table.append(columns)
+    return table
+
+
+def _standard_error(values: list[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    sd = float(np.std(values, ddof=1))
+    return sd / len(values) ** 0.5
 
 
 def write_table(study: StudyResults, folder: Path) -> None:
@@ -81,10 +174,11 @@ def write_table(study: StudyResults, folder: Path) -> None:
     known.
     """
     rows = rows_of(study)
-    write_parquet(
-        folder / PARQUET, {name: [row[name] for row in rows] for name in COLUMNS}, schema=_schema()
-    )
+    columns = {name: [row[name] for row in rows] for name in COLUMNS}
+    # A column that is None in every row has no type of its own, hence the schema.
+    write_parquet(folder / PARQUET, columns, schema=_schema())
     text = io.StringIO()
+    # The csv module ends lines in CR LF by default, unlike every other text file here.
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -92,37 +186,14 @@ def write_table(study: StudyResults, folder: Path) -> None:
         file.write(text.getvalue().encode())
 
 
-def _row(
-    study: StudyResults,
-    cell: Cell,
-    group: list[float],
-    labels: dict[str, str],
-    fractions: dict[tuple[str, int], float],
-) -> dict[str, Any]:
-    metric = study.metric(cell.metric)
-    spread = float(np.std(group, ddof=1)) / len(group) ** 0.5 if len(group) > 1 else None
-    return {
-        "arm": cell.at.arm,
-        "arm_label": labels.get(cell.at.arm, cell.at.arm),
-        "condition": cell.at.condition,
-        "view": cell.at.view,
-        "fraction": 1.0 if cell.at.view == FULL else fractions.get((cell.at.view, cell.replicate)),
-        "replicate": cell.replicate,
-        "metric": cell.metric,
-        "unit": metric.unit if metric.factor == 1 else "share",  # shown as points, kept as shares
-        "value": cell.value,
-        "standard_error_replicates": spread,
-        "replicates": len(group),
-        "standard_error_examples": cell.standard_error,
-        "examples": cell.examples,
-        "records": cell.records,
-    }
-
-
 def _schema() -> Any:
     import pyarrow
 
-    kinds = {"text": pyarrow.string(), "number": pyarrow.float64(), "whole number": pyarrow.int64()}
+    kinds = {
+        "text": pyarrow.string(),
+        "number": pyarrow.float64(),
+        "whole number": pyarrow.int64(),
+    }
     fields = [
         pyarrow.field(name, kinds[kind], metadata={"meaning": meaning})
         for name, (kind, meaning) in COLUMNS.items()

@@ -1,12 +1,10 @@
-"""A plan as it was read, in one form for all the forms that plans come in, and as the page that it
-renders to.
+"""A plan as it was read: one model for every format of a plan, and the Markdown page it renders to.
 
 What plan text says is data: it is matched against names, never executed, and never used as a path.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
-
-from pydantic import Field
 
 from chunkwise.core.config import Config
 from chunkwise.lab.plan.quantities import RawValue
@@ -27,18 +25,18 @@ class Entry(Config):
     replacements: tuple[RawValue, ...] = ()
     metrics: tuple[str, ...] = ()
     metrics_text: str | None = None
-    """The metrics as one line, where the plan wrote them so; splitting it is a reading of ours."""
-    extra: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """The metrics as the one line that the plan wrote; `metrics` is our split of it."""
+    extra: dict[str, tuple[str, ...]] = {}
     notes: tuple[str, ...] = ()
     lines: tuple[int, int]
     """First and last line in the source, from 1."""
 
     def content(self) -> dict[str, Any]:
         """What the entry asks for, apart from where and how it was written."""
-        asked = self.model_dump(
-            mode="json", include={"name", "ablated_part", "action", "metrics", "extra", "notes"}
-        )
-        return asked | {"replacements": [value.text for value in self.replacements]}
+        names = {"name", "ablated_part", "action", "metrics", "extra", "notes"}
+        fields = self.model_dump(mode="json", include=names)
+        # The text alone: how a value is understood may improve, and the plan is still the same.
+        return fields | {"replacements": [value.text for value in self.replacements]}
 
 
 class Diagnostic(Config):
@@ -51,7 +49,7 @@ class Diagnostic(Config):
 
 
 class PlanDocument(Config):
-    """A plan as it was read. Unusable entries stand in `diagnostics` alone."""
+    """A plan as it was read. Unusable entries are reported in `diagnostics` only."""
 
     source_sha256: str
     title: str | None = None
@@ -63,26 +61,25 @@ class PlanDocument(Config):
 
     @property
     def planner(self) -> str | None:
-        return self._title_part(0)
+        return self._title_parts()[0]
 
     @property
     def model(self) -> str | None:
-        return self._title_part(1)
+        return self._title_parts()[1]
 
     @property
     def paper_id(self) -> str | None:
-        return self._title_part(2)
+        return self._title_parts()[2]
 
-    def _title_part(self, place: int) -> str | None:
-        parts = (self.title or "").split("/")
-        return (
-            parts[place].strip()
-            if len(parts) == 3 and all(part.strip() for part in parts)
-            else None
-        )
+    def _title_parts(self) -> list[str] | list[None]:
+        title = self.title or ""
+        parts = [part.strip() for part in title.split("/")]
+        if len(parts) == 3 and all(parts):
+            return parts
+        return [None] * 3  # a title of another form is free text, whose slashes separate nothing
 
     def content(self) -> dict[str, Any]:
-        """What the document says, apart from how it was written: equal for all forms of one
+        """What the document says, apart from how it was written: equal for every format of one
         plan.
         """
         return {
@@ -96,58 +93,62 @@ class PlanDocument(Config):
         """0 all entries usable, 3 some are not, 2 none is."""
         if not self.entries:
             return 2
-        return 3 if any(diagnostic.severity == "error" for diagnostic in self.diagnostics) else 0
+        # Beside usable entries, each error is an unusable one; warnings and notes lose no entry.
+        has_error = any(diagnostic.severity == "error" for diagnostic in self.diagnostics)
+        return 3 if has_error else 0
 
     def summary(self) -> dict[str, Any]:
         """The object that `chunkwise plan check --json` prints."""
-        entries = [
-            entry.content()
-            | {
-                "index": entry.index,
-                "lines": list(entry.lines),
-                "values": [value.model_dump(mode="json") for value in entry.replacements],
-            }
-            for entry in self.entries
-        ]
-        about = {
+        entries = []
+        for entry in self.entries:
+            values = [value.model_dump(mode="json") for value in entry.replacements]
+            origin = {"index": entry.index, "lines": list(entry.lines), "values": values}
+            entries.append(entry.content() | origin)
+        return {
+            "source_sha256": self.source_sha256,
             "title": self.title,
             "planner": self.planner,
             "model": self.model,
             "paper_id": self.paper_id,
-        }
-        diagnostics = [diagnostic.model_dump(mode="json") for diagnostic in self.diagnostics]
-        return {
-            "source_sha256": self.source_sha256,
-            **about,
             "entries": entries,
-            "diagnostics": diagnostics,
+            "diagnostics": [diagnostic.model_dump(mode="json") for diagnostic in self.diagnostics],
         }
 
 
 def render(document: PlanDocument) -> str:
-    """The document in the published page form, without HTML; `plan.parse` reads it back to the same
+    """The document as a published page without HTML; `read.parse` reads it back to the same
     content.
     """
     blocks = [f"# {escape(document.title)}"] if document.title else []
     if document.trace:
-        trace = "\n".join(escape(line) for line in document.trace.split("\n"))
-        blocks += ["## 🧠 Reasoning Trace", trace]
+        blocks += ["## 🧠 Reasoning Trace", _escaped(document.trace.split("\n"))]
     blocks.append("## 📋 Ablation Plan")
     for entry in document.entries:
-        lines = [
-            f"### {entry.name}",
-            f"- **Ablated Part**: {entry.ablated_part}",
-            f"- **Action**: {entry.action}",
-        ]
-        if entry.replacements:
-            lines += ["- **Replacement**:", *(f"  - {value.text}" for value in entry.replacements)]
-        if entry.metrics_text:
-            lines.append(f"- **Metrics**: {entry.metrics_text}")
-        elif entry.metrics:
-            lines += ["- **Metrics**:", *(f"  - {metric}" for metric in entry.metrics)]
-        for label, texts in entry.extra.items():
-            lines += [f"- **{label}**:", *(f"  - {text}" for text in texts)]
-        if entry.notes:
-            lines += ["- **Notes**:", *(f"  - {note}" for note in entry.notes)]
-        blocks.append("\n".join(escape(line) for line in lines))
+        blocks.append(_escaped(_entry_lines(entry)))
     return "\n\n".join(blocks) + "\n"
+
+
+def _escaped(lines: list[str]) -> str:
+    return "\n".join(escape(line) for line in lines)
+
+
+def _entry_lines(entry: Entry) -> list[str]:
+    lines = [
+        f"### {entry.name}",
+        f"- **Ablated Part**: {entry.ablated_part}",
+        f"- **Action**: {entry.action}",
+    ]
+    lines += _list_field("Replacement", [value.text for value in entry.replacements])
+    if entry.metrics_text:
+        lines.append(f"- **Metrics**: {entry.metrics_text}")
+    else:  # items stay items: on one line they would be split at their commas when read again
+        lines += _list_field("Metrics", entry.metrics)
+    for label, texts in entry.extra.items():
+        lines += _list_field(label, texts)
+    return lines + _list_field("Notes", entry.notes)
+
+
+def _list_field(label: str, texts: Sequence[str]) -> list[str]:
+    if not texts:
+        return []
+    return [f"- **{label}**:", *(f"  - {text}" for text in texts)]

@@ -1,6 +1,4 @@
-"""The forms of a plan that are not Markdown lines: JSON, JSON lines, YAML, and lists written in one
-line.
-"""
+"""Plans that are not Markdown lines: JSON, JSON lines, YAML; and lists written on one line."""
 
 import json
 import re
@@ -12,18 +10,16 @@ import yaml
 from chunkwise.lab.plan.text import fold
 
 _METRIC_WORDS = re.compile(
-    r"\b(perplexity|loss|accuracy|exact "
-    r"match|em|f1|bleu|rouge|recall|precision|latency|throughput|memory|time|score|"
-    r"auc|wer|mrr|ndcg|speed|flops|likelihood|bits per byte)\b"
+    r"\b(perplexity|loss|accuracy|exact match|em|f1|bleu|rouge|recall|precision|latency|throughput|"
+    r"memory|time|score|auc|wer|mrr|ndcg|speed|flops|likelihood|bits per byte)\b"
 )
 
 
 class _TextLoader(yaml.BaseLoader):
-    """YAML with every scalar as its text, so 600B and 1e-3 stay as written; no aliases, which can
-    grow without end.
-    """
+    """YAML with every scalar as its text, so that 600B and 1e-3 stay as written; no aliases."""
 
     def compose_node(self, parent, index):
+        # Aliases of aliases expand exponentially: a plan of a few lines could fill the memory.
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not read")
         return super().compose_node(parent, index)
@@ -32,22 +28,23 @@ class _TextLoader(yaml.BaseLoader):
 def read_objects(text: str) -> Mapping | list | None:
     """Our own YAML or JSON, a JSON array or JSON lines; None if the text is none of these."""
     if text.lstrip()[:1] in ("{", "["):
-        found = _read_json(text)
-        if isinstance(found, Mapping):
-            return found if "entries" in found else [found]
-        if isinstance(found, list):
-            return found
-        first = next(line for line in text.split("\n") if line.strip())
-        return _read_json_lines(text) if isinstance(_read_json(first), Mapping) else None
-    if re.search(r"^entries:", text, re.MULTILINE) and not re.search(
-        r"^#+ .*ablation plan", text, re.MULTILINE | re.I
-    ):
-        try:
-            found = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - BaseLoader builds nothing but text
-        except (yaml.YAMLError, ValueError, TypeError, RecursionError):
-            return None
-        return found if isinstance(found, Mapping) else None
-    return None
+        value = _read_json(text)
+        if isinstance(value, Mapping):
+            return value if "entries" in value else [value]
+        if isinstance(value, list):
+            return value
+        # Not one JSON value. A first line that is an object means JSON lines, some of them broken.
+        values = _read_json_lines(text)
+        return values if isinstance(values[0], Mapping) else None
+    # A page may have a line "entries:" in its text; the heading of the plan tells the two apart.
+    is_page = re.search(r"^#+ .*ablation plan", text, re.MULTILINE | re.IGNORECASE)
+    if is_page or not re.search(r"^entries:", text, re.MULTILINE):
+        return None
+    try:
+        value = yaml.load(text, Loader=_TextLoader)  # noqa: S506 - BaseLoader builds only text
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return None
+    return value if isinstance(value, Mapping) else None
 
 
 def _read_json(text: str) -> Any:
@@ -59,18 +56,12 @@ def _read_json(text: str) -> Any:
 
 
 def json_entries(fence: str) -> list[Mapping]:
-    """The entries that a fenced block of JSON or JSON lines holds; a block of anything else holds
-    none.
-    """
-    whole = _read_json(fence)
-    found = (
-        whole
-        if isinstance(whole, list)
-        else _read_json_lines(fence)
-        if isinstance(whole, str)
-        else [whole]
-    )
-    return [item for item in found if isinstance(item, Mapping)]
+    """The entries in a fenced block of JSON or JSON lines; none in any other block."""
+    value = _read_json(fence)
+    if isinstance(value, str):
+        value = _read_json_lines(fence)
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, Mapping)]
 
 
 def _read_json_lines(text: str) -> list:
@@ -94,18 +85,22 @@ def split_list(text: str) -> list[str]:
     if len(pieces) == 1:
         pieces = _split_outside_brackets(text, ";")
     if len(pieces) == 1:
-        pieces = re.split(r"\s+/\s+", text)
-    return [piece.strip() for piece in pieces if piece.strip()]
+        pieces = re.split(r"\s+/\s+", text)  # with spaces around it: 1/2 is one number
+    return _stripped(pieces)
 
 
 def _split_outside_brackets(text: str, separator: str) -> list[str]:
     within_numbers = {match.start() for match in re.finditer(r"(?<=\d),(?=\d{3}(?!\d))", text)}
-    pieces, depth, start = [], 0, 0
-    for place, character in enumerate(text):
-        depth = max(0, depth + (character in "([{") - (character in ")]}"))
-        if character == separator and depth == 0 and place not in within_numbers:
-            pieces.append(text[start:place])
-            start = place + 1
+    pieces = []
+    depth = start = 0
+    for position, character in enumerate(text):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth = max(0, depth - 1)  # prose has closing brackets that nothing opened: "1) cost"
+        elif character == separator and depth == 0 and position not in within_numbers:
+            pieces.append(text[start:position])
+            start = position + 1
     return [*pieces, text[start:]]
 
 
@@ -113,12 +108,23 @@ def split_metrics(text: str) -> list[str]:
     """Metrics of one line; a last "and" separates only where a metric follows it ("precision and
     recall").
     """
-    pieces = [piece.strip() for piece in _split_outside_brackets(text, ",") if piece.strip()]
+    pieces = _stripped(_split_outside_brackets(text, ","))
     if pieces:
-        last = re.sub(r"^and\s+", "", pieces[-1], flags=re.IGNORECASE)
-        left, joined, right = last.rpartition(" and ")
-        are_metrics = all(
-            _METRIC_WORDS.search(fold(side)) and "(" not in side for side in (left, right)
-        )
-        pieces[-1:] = [left.strip(), right.strip()] if joined and are_metrics else [last]
-    return [piece.rstrip(".") for piece in pieces if piece.rstrip(".")]
+        last = re.sub(r"^and\s+", "", pieces.pop(), flags=re.IGNORECASE)
+        first, _, second = last.rpartition(" and ")
+        # Both sides must name a metric: "accuracy on science and law" is one.
+        if _names_metric(first) and _names_metric(second):
+            pieces += [first.strip(), second.strip()]
+        else:
+            pieces.append(last)
+    names = [piece.rstrip(".") for piece in pieces]
+    return [name for name in names if name]
+
+
+def _names_metric(text: str) -> bool:
+    return "(" not in text and bool(_METRIC_WORDS.search(fold(text)))
+
+
+def _stripped(pieces: list[str]) -> list[str]:
+    """The pieces without white space around them, and without those that are empty then."""
+    return [piece.strip() for piece in pieces if piece.strip()]

@@ -1,8 +1,8 @@
 """Values as plans write them: "600B tokens", "10%", "2x", "½", "[2, 4]", "one mid layer".
 
-B, M, K and T are decimal (B = 10^9), KiB, MiB and GiB binary. A value that is not surely a number
-is prose: guessing a number would run the wrong arm, while prose is matched against named options or
-shown as unresolved.
+B, M, K and T are decimal (B = 10^9), KiB, MiB and GiB binary. Where a number is not certain, the
+value is prose: guessing a number would run the wrong arm, while prose is matched against named
+options or shown as unresolved.
 """
 
 import ast
@@ -12,7 +12,7 @@ import re
 import unicodedata
 import warnings
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import JsonValue
 
@@ -48,8 +48,8 @@ _UNITS = {
     "dimensions": ("dimension", "dims", "dim", "wide"),
 }
 _UNIT_OF = {word: unit for unit, words in _UNITS.items() for word in (unit, *words)}
+# "b" is missing: in plans "5 b" is five billion.
 _BYTES = {
-    "b": 1,
     "byte": 1,
     "bytes": 1,
     "kb": 1e3,
@@ -74,6 +74,7 @@ _SHARES = {
     "double": 2.0,
 }
 
+# Every repetition is bounded, so that no text makes the patterns below slow.
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{1,40})?(?:[eE][+-]?\d{1,3})?"
 _QUANTITY = re.compile(
     rf"(?:(?P<name>[A-Za-z]\w{{0,20}})\s*=\s*)?~?(?P<number>{_NUMBER})\s*(?P<words>[A-Za-z ]*)"
@@ -87,7 +88,11 @@ _NUMBERED_LAYERS = re.compile(
 )
 _TRAILING_BRACKET = re.compile(r"(?<=\S)\s*\([^()]*\)$")
 _IDLE_WORDS = {"only", "in", "total", "each"}
-_BULK_LITERAL = 4000  # characters; a longer literal is not a hyper-parameter
+_MAX_LITERAL = 4000  # characters; a longer literal is not a hyper-parameter
+_MAX_NESTING = 60  # brackets; the parsers below recurse, and deep nesting would exhaust the stack
+
+
+Kind = Literal["number", "quantity", "percent", "literal", "prose"]
 
 
 class RawValue(Config):
@@ -98,7 +103,7 @@ class RawValue(Config):
     """
 
     text: str
-    kind: Literal["number", "quantity", "percent", "literal", "prose"]
+    kind: Kind
     value: JsonValue = None
     """The number, decimal scales applied; for percent the ratio to the baseline; for a literal the
     literal.
@@ -109,97 +114,107 @@ class RawValue(Config):
     """What is doubtful about the reading."""
 
 
+class _Value(NamedTuple):
+    """What a value's text means; the fields of `RawValue` without the text."""
+
+    kind: Kind
+    value: Any
+    unit: str | None = None
+    note: str | None = None
+
+
 def parse_value(text: str) -> RawValue:
     """Read one replacement; never raises, and what is not surely a value is prose."""
-    plain = unicodedata.normalize("NFKC", text.strip().strip("`").strip()).replace("\u2044", "/")
+    plain = text.strip().strip("`").strip()
+    plain = unicodedata.normalize("NFKC", plain)
+    plain = plain.replace("\u2044", "/")  # NFKC writes ½ with a fraction slash
     for fence in ("**", "__"):
         if len(plain) > 4 and plain.startswith(fence) and plain.endswith(fence):
             plain = plain[2:-2].strip()
-    remark = _TRAILING_BRACKET.search(plain)
+    # A literal first, with its brackets: "(2, 4)" is no remark.
+    if literal := _read_literal(plain):
+        return RawValue(text=text, **literal._asdict())
     bare = _TRAILING_BRACKET.sub("", plain).rstrip(".").strip()
-    for reader, candidate in ((_read_literal, plain), (_read_share, bare), (_read_quantity, bare)):
-        if found := reader(candidate):
-            kind, value, unit, note = found
-            if remark and candidate is bare:
-                note = note or f"the remark {remark[0].strip()} is not read"
-            if not isinstance(value, float) or math.isfinite(value):
-                return RawValue(text=text, kind=kind, value=value, unit=unit, note=note)
-    return RawValue(text=text, kind="prose")
+    value = _read_share(bare) or _read_quantity(bare)
+    # 1e999 has the form of a number, and a float cannot hold it.
+    if value is None or value.value in (math.inf, -math.inf):
+        return RawValue(text=text, kind="prose")
+    if (remark := _TRAILING_BRACKET.search(plain)) and not value.note:
+        value = value._replace(note=f"the remark {remark[0].strip()} is not read")
+    return RawValue(text=text, **value._asdict())
 
 
 def _number(text: str) -> float:
     return float(text.replace(",", ""))
 
 
-def _read_share(text: str) -> tuple | None:
+def _read_share(text: str) -> _Value | None:
+    """A ratio to the baseline, or the literals that look like one: layer numbers and grids."""
     folded = text.casefold()
     for words, share in _SHARES.items():
         if folded == words or folded.startswith((f"{words} of ", f"{words} the ")):
-            return "percent", share, None, None
+            return _Value("percent", share)
     if match := _FRACTION.fullmatch(text):
-        return (
-            ("percent", int(match["top"]) / int(match["bottom"]), None, None)
-            if int(match["bottom"])
-            else None
-        )
+        bottom = int(match["bottom"])
+        return _Value("percent", int(match["top"]) / bottom) if bottom else None
     if match := _PERCENT.fullmatch(text):
-        return "percent", _number(match["number"]) / 100, None, None
+        return _Value("percent", _number(match["number"]) / 100)
     if match := _NUMBERED_LAYERS.fullmatch(text):
-        return (
-            "literal",
-            [int(number) for number in re.findall(r"\d+", match["numbers"])],
-            None,
-            None,
-        )
+        numbers = re.findall(r"\d+", match["numbers"])
+        return _Value("literal", [int(number) for number in numbers])
+    # Before the multiple: "8x8" is a grid, "8x" eight times the baseline.
     if match := _GRID.fullmatch(text):
-        return "literal", [int(match[1]), int(match[2])], None, None
+        return _Value("literal", [int(match[1]), int(match[2])])
     if match := _MULTIPLE.fullmatch(text):
-        return "percent", _number(match["before"] or match["after"]), None, None
+        return _Value("percent", _number(match["before"] or match["after"]))
     return None
 
 
-def _read_quantity(text: str) -> tuple | None:
+def _read_quantity(text: str) -> _Value | None:
     match = _QUANTITY.fullmatch(text)
     if not match:
         return None
-    value, words, note = _number(match["number"]), match["words"].casefold().split(), None
-    scaled = bool(words) and words[0] in _SCALES
-    if scaled:
-        value *= _SCALES[words[0]]
-        scale, words = words[0], words[1:]
+    value = _number(match["number"])
+    words = match["words"].casefold().split()
+    note = scale = None
+    if words and words[0] in _SCALES:
+        scale = words.pop(0)
+        value *= _SCALES[scale]
     if not words:
         unit = match["name"]
-    elif len(words) == 1 and words[0] in _BYTES and words[0] != "b":
-        value, unit = value * _BYTES[words[0]], "bytes"
-        if scaled and scale == "k":
+    elif len(words) == 1 and words[0] in _BYTES:
+        value *= _BYTES[words[0]]
+        unit = "bytes"
+        if scale == "k":
             note = "K before bytes is read as 1000; write KiB for 1024"
     elif words[0] in _UNIT_OF and set(words[1:]) <= _IDLE_WORDS:
         unit = _UNIT_OF[words[0]]
     else:
+        # "600B tokens from Wikipedia" says more than the amount, which alone would be another arm.
         return None
-    return ("quantity" if unit else "number"), value, unit, note
+    return _Value("quantity" if unit else "number", value, unit, note)
 
 
-def _read_literal(text: str) -> tuple | None:
+def _read_literal(text: str) -> _Value | None:
     nesting = sum(text.count(bracket) for bracket in "[{(")
-    if not text or text[0] not in "[{(\"'" or len(text) > _BULK_LITERAL or nesting > 60:
+    if not text or text[0] not in "[{(\"'" or len(text) > _MAX_LITERAL or nesting > _MAX_NESTING:
         return None
     try:
-        value = json.loads(text)
+        # Through JSON: tuples become lists; sets, bytes and NaN are refused.
+        value = json.loads(json.dumps(_parse_literal(text), allow_nan=False))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    return None if isinstance(value, str) else _Value("literal", value)
+
+
+def _parse_literal(text: str) -> Any:
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return None
-    try:
-        value = json.loads(
-            json.dumps(value, allow_nan=False)
-        )  # tuples become lists; sets, bytes and NaN are refused
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return None if isinstance(value, str) else ("literal", value, None, None)
+        pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns as if the plan were our code
+        return ast.literal_eval(text)
 
 
 def ratio_words(ratio: float) -> str:

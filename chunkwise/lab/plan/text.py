@@ -2,31 +2,28 @@
 text.
 
 Published plan pages arrive wrapped in HTML and often with broken encoding: UTF-8 that was read as
-windows-1252 and written again, once or twice. Both are undone here, so that `plan.py` sees plain
-Markdown. Everything is total and takes time linear in the text: whatever comes, lines come out.
-`escape` is the way back: `clean_lines` of `escape(x)` gives x again, also where x looks like a tag,
-an entity or broken encoding.
+windows-1252 and written again, once or twice. Both are undone here, so that `read.py` sees plain
+Markdown. Every function is total and takes time linear in the text. `escape` is the way back:
+`clean_lines(escape(x))` gives x again, also where x looks like a tag, an entity or broken encoding.
 """
 
 import html
 import re
 import unicodedata
 
+# A larger file is not a plan: the longest of the published pages has 60 kB.
 MAX_BYTES = 1_000_000
-"""A larger file is no plan; the longest of the published pages has 60 kB."""
 
+# Stands for a line break that HTML implies, so that the lines of the source keep their numbers.
 _BREAK = "\x1e"
-"""Stands for a line break that HTML implies, so that the numbers of the source's own lines stay
-right.
-"""
 
 # windows-1252 leaves five bytes undefined; browsers, and so broken pages, map them to themselves.
-# So do C1 controls.
-_TO_BYTE = {character: byte for byte in range(0x80, 0x100) for character in [chr(byte)]}
-_TO_BYTE |= {
-    bytes([byte]).decode("cp1252", "ignore") or chr(byte): byte for byte in range(0x80, 0xA0)
-}
 _FROM_BYTE = {byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256)}
+# Broken pages also hold C1 controls where windows-1252 has a character: they stand for their byte.
+_TO_BYTE = {chr(byte): byte for byte in range(0x80, 0x100)}
+_TO_BYTE |= {_FROM_BYTE[byte]: byte for byte in range(0x80, 0x100)}
+# Line breaks are among them: "&#10;" must not open a new line.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NON_ASCII_RUN = re.compile(r"[^\x00-\x7f]+")
 
 _TAG = re.compile(
@@ -34,7 +31,21 @@ _TAG = re.compile(
     r"(?:\s[^<>]*|\s*/)?>",
     re.IGNORECASE,
 )
-_BLOCKS = {"div", "section", "article", "details", "summary", "p"}
+# Their ends end a line. A list item does not: the next item or the end of the list does.
+_BLOCKS = {
+    "div",
+    "section",
+    "article",
+    "details",
+    "summary",
+    "p",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+}
 
 
 def decode(data: bytes) -> tuple[str, bool]:
@@ -47,14 +58,14 @@ def decode(data: bytes) -> tuple[str, bool]:
         return "".join(_FROM_BYTE[byte] for byte in data), False
 
 
-def repair_mojibake(text: str) -> tuple[str, bool]:
-    """Undo UTF-8 that was read as windows-1252, at most twice; also whether anything changed.
+def repair_mojibake(text: str) -> str:
+    """Undo UTF-8 that was read as windows-1252, at most twice.
 
     Each run of non-ASCII characters is repaired as a whole or not at all: it must map to
     windows-1252 bytes that are valid UTF-8, which correct text practically never does.
     """
-    repaired = _NON_ASCII_RUN.sub(_repair_run, _NON_ASCII_RUN.sub(_repair_run, text))
-    return repaired, repaired != text
+    once = _NON_ASCII_RUN.sub(_repair_run, text)
+    return _NON_ASCII_RUN.sub(_repair_run, once)
 
 
 def _repair_run(match: re.Match) -> str:
@@ -65,24 +76,25 @@ def _repair_run(match: re.Match) -> str:
 
 
 def plain_text(text: str) -> tuple[str, bool]:
-    """Text with LF line ends, without BOM and with its encoding repaired, and whether it had to
-    be.
+    """Text with LF line ends, without BOM and with its encoding repaired; and whether the encoding
+    was broken.
     """
-    text = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no character
-    text, repaired = repair_mojibake(text.replace("\r\n", "\n").replace("\r", "\n"))
-    return text.removeprefix("\ufeff"), repaired
+    text = re.sub("\r\n?", "\n", text)
+    repaired = repair_mojibake(text)
+    # After the repair: a BOM that was read as windows-1252 is one only then.
+    return repaired.removeprefix("\ufeff"), repaired != text
 
 
 def clean_lines(text: str) -> list[tuple[int, str]]:
-    """What `plain_text` gave, as (line number in the source, from 1; clean line) pairs.
+    """The output of `plain_text` as (line number in the source, from 1; clean line) pairs.
 
     HTML becomes Markdown, and each line is unescaped once and brought to Unicode NFC; control
     characters become spaces, tabs 4 spaces, and the right end is stripped.
     """
     lines = []
-    for number, line in enumerate(
-        _html_to_markdown(text.replace(_BREAK, " ")).split("\n"), start=1
-    ):
+    markdown = _html_to_markdown(text.replace(_BREAK, " "))
+    for number, line in enumerate(markdown.split("\n"), start=1):
+        # Unescaped after the tags are gone: "&lt;b&gt;" is text and must not become a tag.
         lines += [(number, plain_line(html.unescape(part))) for part in line.split(_BREAK)]
     return lines
 
@@ -91,10 +103,9 @@ def plain_line(text: str) -> str:
     """One line in Unicode NFC, tabs expanded, every control character a space, nothing at its right
     end.
     """
-    text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8")).expandtabs(
-        4
-    )
-    return "".join(" " if unicodedata.category(c) == "Cc" else c for c in text).rstrip()
+    text = text.encode("utf-8", "replace").decode("utf-8")  # JSON can spell a lone surrogate
+    text = unicodedata.normalize("NFC", text).expandtabs(4)
+    return _CONTROL.sub(" ", text).rstrip()
 
 
 def _html_to_markdown(text: str) -> str:
@@ -105,57 +116,73 @@ def _html_to_markdown(text: str) -> str:
         text = _without_blocks(text, opening, closing)
     depth = 0
 
-    def replacement(match: re.Match) -> str:
+    def markdown(tag: re.Match) -> str:
         nonlocal depth
-        name, closes = match["name"].lower(), bool(match["close"])
+        name = tag["name"].lower()
         if name in ("ul", "ol"):
-            depth = max(0, depth + (-1 if closes else 1))
+            change = -1 if tag["close"] else 1
+            depth = max(0, depth + change)
             return ""
-        if name == "li":
-            return "" if closes else f"{_BREAK}{'  ' * min(max(0, depth - 1), 8)}- "
         if name in ("strong", "b"):
             return "**"
-        if name[0] == "h" and len(name) == 2:
-            return _BREAK if closes else f"{_BREAK}{'#' * int(name[1])} "
-        return _BREAK if name == "br" or (closes and name in _BLOCKS) else ""
+        if name == "br":
+            return _BREAK
+        if tag["close"]:
+            return _BREAK if name in _BLOCKS else ""
+        if name == "li":
+            # At most 8 levels: deeper lists would make the text grow quadratically.
+            level = min(max(0, depth - 1), 8)
+            return _BREAK + "  " * level + "- "
+        if name.startswith("h"):
+            return _BREAK + "#" * int(name[1]) + " "
+        return ""
 
-    return _TAG.sub(replacement, text)
+    return _TAG.sub(markdown, text)
 
 
 def _without_blocks(text: str, opening: str, closing: str) -> str:
     """Drop everything from `opening` to the next `closing`, keeping line ends; without a `closing`,
     keep all.
     """
-    lowered = (
-        text.lower() if len(text.lower()) == len(text) else text
-    )  # some letters grow when lowered
-    kept, position = [], 0
-    while (start := lowered.find(opening, position)) >= 0 and (
-        end := lowered.find(closing, start)
-    ) >= 0:
+    lowered = text.lower()
+    if len(lowered) != len(text):  # some letters grow, and positions would not fit the text
+        lowered = text
+    pieces = []
+    position = 0
+    # Not a lazy regular expression: many openings without a closing would take quadratic time.
+    while (start := lowered.find(opening, position)) >= 0:
+        end = lowered.find(closing, start)
+        if end < 0:
+            break
         end += len(closing)
-        kept += [text[position:start], "\n" * text.count("\n", start, end)]
+        pieces.append(text[position:start])
+        pieces.append("\n" * text.count("\n", start, end))
         position = end
-    return "".join([*kept, text[position:]])
+    pieces.append(text[position:])
+    return "".join(pieces)
 
 
 def escape(text: str) -> str:
     """`text` (one line) so that `clean_lines` gives it back unchanged."""
     has_tag = re.search(r"<[A-Za-z/!]", text)
-    broken = repair_mojibake(text)[1]
-    if html.unescape(text) != text or has_tag or broken:
+    is_broken = repair_mojibake(text) != text
+    # Only where something needs it: people read the page too.
+    if has_tag or is_broken or html.unescape(text) != text:
         text = text.replace("&", "&amp;")
     if has_tag:
         text = re.sub(r"<(?=[A-Za-z/!])", "&lt;", text)
-    # the first character of a run that would be "repaired" leaves the run, so the rest is not UTF-8
-    if broken:
-        text = _NON_ASCII_RUN.sub(
-            lambda run: (
-                f"&#{ord(run[0][0])};{run[0][1:]}" if repair_mojibake(run[0])[1] else run[0]
-            ),
-            text,
-        )
-    return text
+    return _NON_ASCII_RUN.sub(_escape_run, text) if is_broken else text
+
+
+def _escape_run(match: re.Match) -> str:
+    """A run that would be repaired, with its first character as an entity: the rest is not UTF-8
+    and stays.
+    """
+    run = match[0]
+    if repair_mojibake(run) == run:
+        return run
+    code = ord(run[0])
+    return f"&#{code};{run[1:]}"
 
 
 def one_line(text: str) -> str:

@@ -32,6 +32,34 @@ STYLES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"), (MUTED, "-."
 WIDTH_INCHES = 7.4
 
 
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlecolor": INK,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "axes.unicode_minus": True,
+    "text.parse_math": False,  # labels hold a plan's words, and a dollar sign is a dollar sign
+}
+
+
 def draw(name: str, alt: str, height: float, plot: Callable[[Figure], None]) -> str:
     """One figure as an `<svg>` element.
 
@@ -43,47 +71,25 @@ def draw(name: str, alt: str, height: float, plot: Callable[[Figure], None]) -> 
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    settings: dict[Any, Any] = {
-        "svg.hashsalt": name,
-        "svg.fonttype": "none",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "axes.edgecolor": MUTED,
-        "axes.labelcolor": INK,
-        "axes.titlesize": 9.5,
-        "axes.titlecolor": INK,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.6,
-        "text.color": INK,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "xtick.labelcolor": INK,
-        "ytick.labelcolor": INK,
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-        "axes.unicode_minus": True,
-        "text.parse_math": False,  # labels hold a plan's words, and a dollar sign is a dollar sign
-    }
-    with mpl.rc_context(settings):
+    # Without a salt matplotlib draws random ids, and without pyplot it needs no display.
+    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
         figure.patch.set_alpha(0)
         plot(figure)
         for axes in figure.axes:
             axes.patch.set_alpha(0)
         text = io.StringIO()
-        figure.savefig(
-            text,
-            format="svg",
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-    svg = text.getvalue()
+        # The date and the version of matplotlib would change the bytes.
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(text, format="svg", metadata=metadata)
+    return _for_page(text.getvalue(), name, alt)
+
+
+def _for_page(svg: str, name: str, alt: str) -> str:
+    """An SVG file as an element of a page that holds several figures."""
+    # What stands before <svg, the XML declaration and a doctype, is for files alone.
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.S)
+    # Without width and height it takes the width of the page.
     svg = re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
         r'<svg xmlns="http://www.w3.org/2000/svg" '
@@ -92,14 +98,14 @@ def draw(name: str, alt: str, height: float, plot: Callable[[Figure], None]) -> 
         svg,
         count=1,
     )
+    # The font that the layout was measured with is rarely on the reader's machine.
     svg = re.sub(
         r"font: ([^;\"]*?)[\d.]+px [^;\"]*",
-        lambda m: m[0].replace("'DejaVu Sans'", "sans-serif"),
+        lambda font: font[0].replace("'DejaVu Sans'", "sans-serif"),
         svg,
     )
-    prefix = re.sub(
-        r"\W+", "-", name
-    )  # a page holds several figures, and an id may stand in it once
+    # An id may stand only once in a page; what points to it is renamed with it.
+    prefix = re.sub(r"\W+", "-", name)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable}, {colour})")

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from chunkwise.lab.measure.analysis import Analysis
-from chunkwise.lab.measure.contrasts import Cells, Contrast
+from chunkwise.lab.measure.contrasts import Contrast
 from chunkwise.lab.measure.results import RunLog, StudyResults
+from chunkwise.lab.measure.table import Measurements
 from chunkwise.lab.terms import Metric
 
 
@@ -48,35 +49,34 @@ class Table:
     rows: Sequence[Row]
     caption: str = ""
     words: Sequence[int] = (0,)  # columns of words: left-aligned, may wrap
-    kind: str = "table"
+    kind: str = "table"  # of a table the class of its style: "answers", "small"
 
     def tidy(self) -> Table:
         """Without columns that hold no value, and with equal first cells of neighbouring rows made
         one.
         """
+        # A group has one cell, and the first column says what a row is about, even if it is empty.
+        values = [row.cells for row in self.rows if row.kind != "group"]
         used = [
             i
             for i in range(len(self.headers))
-            if i == 0
-            or any(row.kind != "group" and row.cells[i] not in (None, "") for row in self.rows)
+            if i == 0 or any(cells[i] not in (None, "") for cells in values)
         ]
         rows: list[Row] = []
         head = 0
         for row in self.rows:
-            row = row if row.kind == "group" else replace(row, cells=[row.cells[i] for i in used])
-            same = (
-                rows
-                and rows[head].kind == row.kind != "group"
-                and rows[head].cells[0] == row.cells[0]
-            )
-            if same:
-                rows[head] = replace(rows[head], span=rows[head].span + 1)
+            if row.kind != "group":
+                row = replace(row, cells=[row.cells[i] for i in used])
+            above = rows[head] if rows else row
+            if rows and above.kind == row.kind != "group" and above.cells[0] == row.cells[0]:
+                rows[head] = replace(above, span=above.span + 1)
                 row = replace(row, span=0)
             else:
                 head = len(rows)
             rows.append(row)
+        headers = [self.headers[i] for i in used]
         words = [place for place, i in enumerate(used) if i in self.words]
-        return replace(self, headers=[self.headers[i] for i in used], rows=rows, words=words)
+        return replace(self, headers=headers, rows=rows, words=words)
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ class Text:
     badge: Badge | None = None
 
 
+# Templates choose the markup of a block by its `kind`.
 Blocks = list[Table | Figure | Text]
 
 
@@ -119,18 +120,15 @@ class Material:
     study: StudyResults
     analysis: Analysis
     log: RunLog
-    cells: Cells
+    measurements: Measurements
 
     def metric(self, id: str) -> Metric:
         return self.study.metric(id)
 
     @property
-    def shown(self) -> list[tuple[int, Contrast]]:
-        """The contrasts of the plan with their places in report.json; controls have their own
+    def contrasts(self) -> dict[int, Contrast]:
+        """The contrasts of the plan by their places in report.json; controls have their own
         section.
         """
-        return [
-            (i, one)
-            for i, one in enumerate(self.analysis.contrasts)
-            if not one.family.startswith("controls")
-        ]
+        contrasts = enumerate(self.analysis.contrasts)
+        return {i: one for i, one in contrasts if not one.family.startswith("controls")}

@@ -11,6 +11,7 @@ from chunkwise.lab.measure.contrasts import Contrast, Interval
 from chunkwise.lab.measure.statistics import Verdict
 from chunkwise.lab.terms import Metric
 
+# As wide as the plus sign, and no place to break a line, which a hyphen is.
 MINUS = "\N{MINUS SIGN}"
 SYMBOLS = {
     Verdict.MATTERS: "\N{BLACK CIRCLE}",
@@ -54,6 +55,7 @@ def number(value: float | None, significant: int = 3) -> str | None:
     if value == 0:
         return "0"
     decimals = significant - 1 - math.floor(math.log10(abs(value)))
+    # `round` takes negative decimals, for the zeros of large numbers; a format does not.
     return f"{round(value, decimals):,.{max(0, decimals)}f}".replace("-", MINUS)
 
 
@@ -61,6 +63,7 @@ def count(value: float | None) -> str | None:
     """Large counts with an SI prefix: 1.20 M, 3.40 G; small ones in full."""
     if value is None:
         return None
+    # From a million on: below, a reader takes in all digits.
     for unit, name in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
         if abs(value) >= unit:
             return f"{number(value / unit)} {name}"
@@ -72,7 +75,8 @@ def percent(share: float | None) -> str | None:
 
 
 def percent_range(low: float, high: float) -> str:
-    return f"{100 * low:.0f} %" if low == high else f"{100 * low:.0f} to {100 * high:.0f} %"
+    start = "" if low == high else f"{100 * low:.0f} to "
+    return f"{start}{100 * high:.0f} %"
 
 
 def ratio(log_difference: float | None) -> str | None:
@@ -82,23 +86,27 @@ def ratio(log_difference: float | None) -> str | None:
 
 def threshold(metric: Metric) -> str:
     value = metric.threshold * metric.factor
-    return f"{value:g} {metric.unit.removesuffix('s') if value == 1 else metric.unit}"
+    unit = metric.unit.removesuffix("s") if value == 1 else metric.unit
+    return f"{value:g} {unit}"
 
 
 def p_value(p: float | None) -> str | None:
     if p is None:
         return None
-    return "<\N{NO-BREAK SPACE}0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    if p < 0.001:
+        # No line break after the sign, in a narrow column.
+        return "<\N{NO-BREAK SPACE}0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def decimals_for(interval: Interval | None, value: float) -> int:
     """The interval decides the digits: two significant figures of its half-width."""
-    scale = (
-        (interval[1] - interval[0]) / 2
-        if interval and interval[1] > interval[0]
-        else abs(value) / 10
-    )
-    return max(0, 1 - math.floor(math.log10(scale))) if scale > 0 else 2
+    scale = abs(value) / 10
+    if interval and interval[1] > interval[0]:
+        scale = (interval[1] - interval[0]) / 2
+    if scale <= 0:  # no interval, and a difference of exactly 0: no digit is significant
+        return 2
+    return max(0, 1 - math.floor(math.log10(scale)))
 
 
 def signed(value: float, decimals: int) -> str:
@@ -109,18 +117,22 @@ def estimate(value: float | None, interval: Interval | None, factor: float = 1.0
     """`+0.052 [+0.031, +0.073]`, in shown units."""
     if value is None:
         return None
-    value, interval = value * factor, interval and (interval[0] * factor, interval[1] * factor)
-    decimals = decimals_for(interval, value)
-    bounds = (
-        f" [{signed(interval[0], decimals)}, {signed(interval[1], decimals)}]" if interval else ""
-    )
-    return signed(value, decimals) + bounds
+    bounds = _scaled(interval, factor)
+    decimals = decimals_for(bounds, value * factor)
+    text = signed(value * factor, decimals)
+    if bounds:
+        text += f" [{signed(bounds[0], decimals)}, {signed(bounds[1], decimals)}]"
+    return text
+
+
+def _scaled(interval: Interval | None, factor: float) -> Interval | None:
+    return interval and (interval[0] * factor, interval[1] * factor)
 
 
 def with_unit(value: float | None, interval: Interval | None, metric: Metric) -> str | None:
     """`+0.052 [+0.031, +0.073] nats`."""
-    said = estimate(value, interval, metric.factor)
-    return said and f"{said} {metric.unit.split(' per ')[0]}"
+    text = estimate(value, interval, metric.factor)
+    return text and f"{text} {metric.unit.split(' per ')[0]}"
 
 
 def familiar(metric: Metric, value: float | None) -> str | None:
@@ -129,20 +141,20 @@ def familiar(metric: Metric, value: float | None) -> str | None:
         return None
     if metric.exponential:
         return number(math.exp(value))
-    return (
-        f"{value * metric.factor:.1f} %"
-        if metric.factor == 100
-        else number(value * metric.factor, 4)
-    )
+    if metric.factor == 100:
+        return f"{100 * value:.1f} %"
+    return number(value * metric.factor, 4)
 
 
 def level(metric: Metric, value: float) -> str | None:
     """A mean as it is analysed, with the perplexity where there is one: `3.402 (30.0)`."""
-    return (
-        f"{value:.3f} ({familiar(metric, value)})"
-        if metric.exponential
-        else familiar(metric, value)
-    )
+    mean = familiar(metric, value)
+    return f"{value:.3f} ({mean})" if metric.exponential else mean
+
+
+def unit_of_level(metric: Metric) -> str:
+    """The unit of a mean; that of a difference may be "points"."""
+    return metric.unit if metric.factor == 1 else "%"
 
 
 def worse(metric: Metric, difference: float) -> str:
@@ -150,49 +162,46 @@ def worse(metric: Metric, difference: float) -> str:
 
 
 def level_words(level: float) -> str:
+    # Holm's levels may be 98.3 %; that of a single test is a whole number.
     return f"{100 * level:.1f}".rstrip("0").rstrip(".") + " %"
 
 
 def sentence(contrast: Contrast, metric: Metric) -> str:
     """What one contrast says, with its uncertainty; the verdict stands beside it."""
     slope = contrast.kind == "slope"
-    subject = (
-        "Each halving of the datastore" if slope else f"{capital(contrast.arm)} ({contrast.done})"
-    )
-    where = f" [{contrast.experiment}]" if contrast.experiment == "retrain" else ""
+    subject = f"{capital(contrast.arm)} ({contrast.done})"
+    if slope:
+        subject = "Each halving of the datastore"
+    if contrast.experiment == "retrain":
+        subject += " [retrain]"
+    # The verdicts that were not tested first: they may have no difference to speak of.
     if contrast.verdict is Verdict.INVALID:
-        return f"{subject}{where}: no verdict on {metric.title}, because {contrast.reason}."
+        return f"{subject}: no verdict on {metric.title}, because {contrast.reason}."
     if contrast.verdict is Verdict.NO_SIGNAL:
-        return f"{subject}{where}: {metric.title} carries no signal, because {contrast.reason}."
+        return f"{subject}: {metric.title} carries no signal, because {contrast.reason}."
     if contrast.verdict is Verdict.IDENTICAL:
-        return f"{subject}{where} leaves {metric.title} identical in all {contrast.n} replicates."
-    difference, interval = (
-        contrast.difference or 0.0,
-        contrast.interval and _scaled(contrast.interval, metric),
-    )
-    decimals = decimals_for(interval, difference * metric.factor)
-    change = (
-        f"{abs(difference) * metric.factor:.{decimals}f} {metric.unit} {worse(metric, difference)}"
-    )
+        return f"{subject} leaves {metric.title} identical in all {contrast.n} replicates."
+    difference = contrast.difference or 0.0
+    interval = _scaled(contrast.interval, metric.factor)
+    shift = difference * metric.factor
+    decimals = decimals_for(interval, shift)
+    text = f"{subject}: {metric.title} is {abs(shift):.{decimals}f} {metric.unit} "
+    text += worse(metric, difference)
     if metric.exponential:
-        change += f" ({ratio(difference)} in perplexity)"
-    said = f"{subject}{where}: {metric.title} is {change}" + (
-        "" if slope else f" than with {contrast.baseline}"
-    )
+        text += f" ({ratio(difference)} in perplexity)"
+    if not slope:
+        text += f" than with {contrast.baseline}"
     if contrast.verdict is Verdict.ANECDOTE or interval is None:
-        return f"{said}. One replicate, without a test."
+        return f"{text}. One replicate, without a test."
     low, high = (signed(bound, decimals) for bound in interval)
-    said += f"; {level_words(contrast.level)} interval {low} to {high}, n = {contrast.n}, "
-    said += f"Holm p {p_value(contrast.p_holm)}. {_conclusion(contrast, metric)}"
+    text += f"; {level_words(contrast.level)} interval {low} to {high}, n = {contrast.n}, "
+    text += f"Holm p {p_value(contrast.p_holm)}. {_conclusion(contrast, metric)}"
     if contrast.p_departure is None:
-        return said
-    bends = contrast.p_departure < 0.05
-    line = (
-        "The sizes do not lie on one line: read the rows"
-        if bends
-        else "No departure from a line is shown"
-    )
-    return f"{said} {line} (p {p_value(contrast.p_departure)}, n = {contrast.n})."
+        return text
+    line = "No departure from a line is shown"
+    if contrast.p_departure < 0.05:
+        line = "The sizes do not lie on one line: read the rows"
+    return f"{text} {line} (p {p_value(contrast.p_departure)}, n = {contrast.n})."
 
 
 def _conclusion(contrast: Contrast, metric: Metric) -> str:
@@ -200,11 +209,10 @@ def _conclusion(contrast: Contrast, metric: Metric) -> str:
     if contrast.verdict is Verdict.MATTERS:
         return f"Even the near end of the interval is beyond {smallest}."
     if contrast.verdict is Verdict.SMALL:
-        inside = max(abs(bound) for bound in contrast.interval or (0.0,)) < contrast.threshold
-        return (
-            f"There is an effect, but {'all' if inside else 'part'} of the interval is below "
-            f"{smallest}."
-        )
+        # Both in the metric's own unit; `smallest` is in the shown one.
+        farthest = max(abs(bound) for bound in contrast.interval or (0.0,))
+        share = "all" if farthest < contrast.threshold else "part"
+        return f"There is an effect, but {share} of the interval is below {smallest}."
     if contrast.verdict is Verdict.NONE:
         return f"The 90 % interval stays within \N{PLUS-MINUS SIGN}{smallest}."
     if contrast.n_needed is None:
@@ -212,40 +220,31 @@ def _conclusion(contrast: Contrast, metric: Metric) -> str:
     return f"About {contrast.n_needed} replicates would settle it at this noise."
 
 
-def _scaled(interval: Interval, metric: Metric) -> Interval:
-    return interval[0] * metric.factor, interval[1] * metric.factor
-
-
 def exchange_sentences(rate: ExchangeRate, arm: str, twin: str) -> str:
     """How many training tokens retrieval is worth, in both directions; a bound where a curve is too
     short.
     """
     needs, saves = rate.twin_needs, rate.arm_saves
-    first = f"For the final validation loss of {arm}, {twin} "
+    # A curve that is below the target at its first reading got there then or earlier: this bounds
+    # its tokens from above, so `needs`, which has them above the line, too, and `saves` from below.
+    most = "at most " if needs.before else ""
+    more = "more than " if saves.before else ""
+    first = f"needs {most}{number(needs.ratio)} times the training tokens{_times_interval(needs)}."
+    second = (
+        f"For its own final loss, {twin} took {more}{number(saves.ratio)} times the tokens that "
+        f"{arm} needed{_times_interval(saves)}."
+    )
     if needs.beyond:
-        first += (
+        first = (
             f"would need more than {number(needs.ratio)} times the training tokens: in "
-            f"{needs.beyond} of {needs.n} "
-            f"replicates the curve of {twin} ends before it gets there."
-        )
-    else:
-        most = "at most " if needs.before else ""
-        first += (
-            f"needs {most}{number(needs.ratio)} times the training tokens{_times_interval(needs)}."
+            f"{needs.beyond} of {needs.n} replicates the curve of {twin} ends before it gets there."
         )
     if saves.beyond:
         second = (
             f"{arm} does not reach the final loss of {twin} in {saves.beyond} of {saves.n} "
             "replicates."
         )
-    else:
-        more = "more than " if saves.before else ""
-        second = (
-            f"For its own final loss, {twin} took {more}{number(saves.ratio)} times the tokens "
-            f"that {arm} needed"
-        )
-        second += f"{_times_interval(saves)}."
-    return f"{first} {second}"
+    return f"For the final validation loss of {arm}, {twin} {first} {second}"
 
 
 def _times_interval(exchange: Exchange) -> str:

@@ -8,6 +8,7 @@ same numbers.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError
 from chunkwise.core.io import read_json, write_json
 from chunkwise.lab.measure.analysis import Analysis, analyse
-from chunkwise.lab.measure.contrasts import Cells, ExampleLoader
+from chunkwise.lab.measure.contrasts import ExampleLoader
 from chunkwise.lab.measure.results import RunLog, StudyResults
-from chunkwise.lab.measure.table import rows_of, write_table
-from chunkwise.lab.report.page import Figure, Material, Page, Section, Table
+from chunkwise.lab.measure.table import Measurements, rows_of, write_table
+from chunkwise.lab.report.page import Blocks, Figure, Material, Page, Section, Table
 from chunkwise.lab.report.sections import (
     answers,
     contributions,
@@ -45,9 +46,8 @@ def write_report(
     """
     analysis = analyse(study, examples)
     results = study.model_dump(mode="json") | analysis.model_dump(mode="json")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "report.json", {"results": results, "run_log": log.model_dump(mode="json")})
-    _write_pages(study, analysis, log, out)
+    stored = {"results": results, "run_log": log.model_dump(mode="json")}
+    _write_files(stored, Report(study, analysis, log), out)
     return analysis
 
 
@@ -78,8 +78,9 @@ def load_report(source: Path | str) -> Report:
     Raises:
         ArtefactError: no report is there.
     """
-    source = Path(source)
-    return _parse(_stored(source / "report.json" if source.is_dir() else source), source)
+    path = Path(source)
+    file = path / "report.json" if path.is_dir() else path
+    return _parse(_stored(file), path)
 
 
 def rewrite_report(source: Path, out: Path) -> None:
@@ -89,10 +90,7 @@ def rewrite_report(source: Path, out: Path) -> None:
         ArtefactError: the file does not hold a report.
     """
     stored = _stored(source)
-    report = _parse(stored, source)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "report.json", stored)
-    _write_pages(report.results, report.analysis, report.log, out)
+    _write_files(stored, _parse(stored, source), out)
 
 
 def _stored(source: Path) -> dict[str, Any]:
@@ -119,34 +117,37 @@ def _parse(stored: dict[str, Any], source: Path) -> Report:
 
 
 def _fields_of(model: type[Config], results: dict[str, Any]) -> dict[str, Any]:
+    # `results` holds the fields of two models, and each refuses those of the other.
     return {name: results[name] for name in model.model_fields if name in results}
 
 
-def _write_pages(study: StudyResults, analysis: Analysis, log: RunLog, out: Path) -> None:
-    write_table(study, out)
-    page = build_page(study, analysis, log)
-    (out / "figures").mkdir(exist_ok=True)
+def _write_files(stored: dict[str, Any], report: Report, out: Path) -> None:
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    # First what the rest can be made of again, should a page fail.
+    write_json(out / "report.json", stored)
+    write_table(report.results, out)
+    page = build_page(report)
     for section in page.sections:
         for block in section.blocks:
             if isinstance(block, Figure):
-                (out / "figures" / f"{block.name}.svg").write_text(
-                    block.svg + "\n", encoding="utf-8"
-                )
+                svg = f"{block.svg}\n"
+                (figures / f"{block.name}.svg").write_text(svg, encoding="utf-8")
     for name in ("report.html", "report.md"):
         (out / name).write_text(render(page, name), encoding="utf-8")
 
 
 def render(page: Page, name: str) -> str:
     """The page as `report.html` or `report.md`."""
-    import jinja2
+    import jinja2  # of the extra `lab`; a report as values needs no templates
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("chunkwise.lab.report"),
-        autoescape=name.endswith(".html"),
+        autoescape=name.endswith(".html"),  # Markdown has the filter `md` instead
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja2.StrictUndefined,  # a misspelt name fails instead of printing nothing
     )
     environment.filters["md"] = _markdown_text
     return environment.get_template(f"{name}.j2").render(page=page)
@@ -154,16 +155,17 @@ def render(page: Page, name: str) -> str:
 
 def _markdown_text(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no table border, one line."""
-    text = " ".join(text.split()).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
-    for sign in "|*_`[]#":
-        text = text.replace(sign, "\\" + sign)
-    return text
+    text = " ".join(text.split())
+    # The backslash before the signs that get one; & before the < whose entity holds one.
+    text = text.replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[|*_`\[\]#]", r"\\\g<0>", text)
 
 
-# --- the page ---
+# --- the page -------------------------------------------------------------------------------------
 
 CONFIRMATORY = 5  # replicates; below, a study is exploratory
 
+# In the order of a reader's questions: what came out, whether to believe it, how it was done.
 _SECTIONS = (
     ("Answers", "answers", answers.answers),
     ("What the answers say", "reading", answers.reading),
@@ -183,17 +185,22 @@ _SECTIONS = (
 )
 
 
-def build_page(study: StudyResults, analysis: Analysis, log: RunLog) -> Page:
+def build_page(report: Report) -> Page:
     """All sections in order."""
-    everything = Material(study, analysis, log, Cells(study))
+    study = report.results
+    material = Material(study, report.analysis, report.log, Measurements(study))
     sections = []
     for title, anchor, build in _SECTIONS:
-        blocks = [
-            block.tidy() if isinstance(block, Table) else block for block in build(everything)
-        ]
+        blocks: Blocks = []
+        # Sections build every table; what a study did not measure leaves it without rows.
+        for block in build(material):
+            if not isinstance(block, Table):
+                blocks.append(block)
+            elif block.rows:
+                blocks.append(block.tidy())
         if blocks:
             sections.append(Section(title, anchor, blocks))
-    return Page(study.title, _facts(study, log), _banners(study, analysis), sections)
+    return Page(study.title, _facts(study, report.log), _banners(report), sections)
 
 
 def _facts(study: StudyResults, log: RunLog) -> list[tuple[str, str]]:
@@ -212,50 +219,51 @@ def _facts(study: StudyResults, log: RunLog) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts.items() if value]
 
 
-def _banners(study: StudyResults, analysis: Analysis) -> list[str]:
+def _banners(report: Report) -> list[str]:
     """What a reader must know before the first number."""
-    found = []
+    study = report.results
+    banners = []
     if study.replicates == 1:
-        found.append(
+        banners.append(
             "One replicate: every difference below is an anecdote about two checkpoints. Nothing "
             "is tested."
         )
     elif study.replicates < CONFIRMATORY:
-        found.append(
+        banners.append(
             f"Exploratory: {study.replicates} replicates. A confirming study has {CONFIRMATORY} or "
             "more."
         )
     if study.shared_base:
-        found.append(
+        banners.append(
             "All replicates continue one base model: the noise of training a base is not in the "
             "intervals."
         )
     for row in study.resolution:
+        request = f"{row.words!r} of {row.entry!r}"
         if row.status in ("unresolved", "infeasible", "partly"):
-            found.append(f"Not run as written: {row.words!r} of {row.entry!r} is {row.status}.")
+            banners.append(f"Not run as written: {request} is {row.status}.")
         if row.status == "left-out":
-            reason = (
-                row.warnings[0] if row.warnings else "the profile leaves it out"
-            )  # its own message comes first
-            found.append(f"Not run here: {row.words!r} of {row.entry!r}; {reason}.")
+            # The profile's reason is the first of the warnings.
+            reason = row.warnings[0] if row.warnings else "the profile leaves it out"
+            banners.append(f"Not run here: {request}; {reason}.")
+    # A run that was skipped because of a failed one is no failure of its own.
     failed = sum(run.status == "failed" for run in study.runs)
     if failed:
-        found.append(
+        banners.append(
             f"{failed} of {len(study.runs)} runs failed; only complete pairs are compared."
         )
-    found += [
-        f"Check failed: {check.name}. {check.detail}".rstrip()
-        for check in study.checks
-        if not check.passed
-    ]
-    reads = {check.id: check.answer for check in analysis.mechanism_checks}.get("beats-random")
+    for check in study.checks:
+        if not check.passed:
+            banners.append(f"Check failed: {check.name}. {check.detail}".rstrip())
+    control_answers = {check.id: check.answer for check in report.analysis.mechanism_checks}
+    reads = control_answers.get("beats-random")
     if reads == "no":
-        found.append(
+        banners.append(
             "This model ignores its neighbours: random ones serve it as well as found ones."
         )
     elif reads == "unclear":
-        found.append(
+        banners.append(
             "Not shown that this model reads its neighbours: found ones do not clearly beat random "
             "ones."
         )
-    return found + list(study.warnings)
+    return [*banners, *study.warnings]

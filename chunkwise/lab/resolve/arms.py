@@ -1,6 +1,6 @@
 """From a plan to arms: match the part, read the replacements, build and check the arms.
 
-    entry --Registry.match--> component(s) --Interpreter--> settings --> arms
+    entry --Registry.match--> component(s) --Interpreter.read--> readings --> rows and arms
 
 An arm may differ from the baseline in the matched components' fields and their declared
 consequences only (contrast hygiene). Arms of a composition are compared with a view of as many
@@ -12,6 +12,7 @@ the run (`run.check_views`), and marked by `mark_infeasible`.
 import contextlib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from chunkwise.core.config import load_yaml
 from chunkwise.core.errors import ConfigError, PlanError
 from chunkwise.core.io import canonical_json, digest_bytes
 from chunkwise.lab.plan.document import Entry, PlanDocument
-from chunkwise.lab.plan.quantities import ratio_words
+from chunkwise.lab.plan.quantities import RawValue, ratio_words
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.components import NameIndex, PartMatch, Registry, field_kind
+from chunkwise.lab.resolve.components import NameIndex, PartMatch, Registry
 from chunkwise.lab.resolve.paper import Paper, load_paper
 from chunkwise.lab.resolve.resolution import (
     HARMLESS,
@@ -31,15 +32,20 @@ from chunkwise.lab.resolve.resolution import (
     Resolution,
     Status,
 )
-from chunkwise.lab.resolve.values import EntryOverride, Interpreter, Overrides, Unclear, Wish, equal
+from chunkwise.lab.resolve.values import (
+    EntryOverride,
+    Interpreter,
+    Overrides,
+    Reading,
+    Unclear,
+    equal,
+    part_words,
+)
 from chunkwise.lab.terms import METRICS, Arm
 
-SECOND_MEANINGS = {
-    "model.cca": ("model.cca.gate", "trained with retrieval, evaluated with its gate at 0")
-}
-"""REMOVE of the component is also read as REMOVE of the second one, which is always shown beside
-it.
-"""
+# REMOVE of the first is also read as REMOVE of the second, which is always shown beside it.
+SECOND_MEANINGS = {"model.cca": "model.cca.gate"}
+_SECOND_DONE = "trained with retrieval, evaluated with its gate at 0"
 
 ARM_NAMES = {
     ("mechanism", "none"): "twin",
@@ -49,6 +55,7 @@ ARM_NAMES = {
 }
 
 _METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
+    # A loss is the same measurement: perplexity is analysed in nats per token.
     "perplexity": (
         "perplexity",
         "validation perplexity",
@@ -76,7 +83,9 @@ _METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
     "f1": ("F1", "F1 score", "token F1"),
     "answer_nll": ("answer likelihood", "answer perplexity", "answer negative log-likelihood"),
 }
+# A metric without names could never be asked for.
 assert set(_METRIC_NAMES) == set(METRICS)
+_METRICS = NameIndex(_METRIC_NAMES)
 
 
 def load_overrides(path: Path | str) -> Overrides:
@@ -102,159 +111,170 @@ def resolve(
         PlanError: the document holds no usable entry, or an override names what does not exist.
     """
     if not document.entries:
-        problems = "; ".join(
-            found.message for found in document.diagnostics if found.severity == "error"
-        )
+        errors = [remark.message for remark in document.diagnostics if remark.severity == "error"]
         hint = "`chunkwise plan check FILE` shows how the plan is read"
-        raise PlanError(f"the plan holds no usable entry: {problems}", hint=hint)
+        raise PlanError(f"the plan holds no usable entry: {'; '.join(errors)}", hint=hint)
     if paper is None and profile.paper:
         paper = load_paper(profile.paper)
-    overrides, registry = overrides or Overrides(), registry or Registry(type(profile))
-    names = {name for entry in document.entries for name in (entry.name, str(entry.index))}
-    for name, answer in overrides.entries.items():
-        if name not in names:
-            known = ", ".join(entry.name for entry in document.entries)
-            raise PlanError(
-                f"the overrides name an entry {name!r}, which the plan does not have; it has: "
-                f"{known}"
-            )
-        if answer.component and answer.component not in registry.components:
-            known = ", ".join(registry.components)
-            raise PlanError(f"the overrides name a component {answer.component!r}; known: {known}")
-    resolver = _Resolver(profile, paper, registry)
-    entries = tuple(resolver.entry(entry, overrides.of(entry)) for entry in document.entries)
+    overrides = overrides or Overrides()
+    registry = registry or Registry(type(profile))
+    _require_known(overrides, document, registry)
+    _require_leaves_out(profile, registry)
+    entries = []
+    for entry in document.entries:
+        resolver = _EntryResolver(entry, overrides.of(entry), profile, paper, registry)
+        entries.append(resolver.resolution())
+    # Only now is it known what the other entries vary.
     varied = {row.component for entry in entries for row in entry.replacements if row.arm}
-    told = {_not_varied(registry.components[component].title) for component in varied if component}
-    entries = tuple(  # another entry may vary what this one only names
-        entry.model_copy(
-            update={"warnings": tuple(text for text in entry.warnings if text not in told)}
-        )
-        for entry in entries
-    )
+    profile_json = canonical_json(profile.model_dump(mode="json"))
     return Resolution(
         plan_sha256=document.source_sha256,
         plan_title=document.title,
         profile=profile.name,
-        profile_digest=digest_bytes(canonical_json(profile.model_dump(mode="json")).encode()),
+        profile_digest=digest_bytes(profile_json.encode()),
         paper=paper.id if paper else None,
         registry_digest=registry.digest,
         overrides=overrides.model_dump(mode="json") if overrides.entries else None,
-        entries=entries,
+        entries=tuple(_not_varied(entry, varied, registry) for entry in entries),
     )
 
 
-def _not_varied(title: str) -> str:
-    return f"{title} is named but not varied"
+def _require_known(overrides: Overrides, document: PlanDocument, registry: Registry) -> None:
+    """Refuse overrides of entries and components that do not exist.
+
+    Raises:
+        PlanError: names one of them, and those that exist.
+    """
+    names = [entry.name for entry in document.entries]
+    numbers = [str(entry.index) for entry in document.entries]
+    for name, answer in overrides.entries.items():
+        if name not in names + numbers:
+            raise PlanError(
+                f"the overrides name an entry {name!r}, which the plan does not have; it has: "
+                f"{', '.join(names)}"
+            )
+        if answer.component and answer.component not in registry.components:
+            components = ", ".join(registry.components)
+            raise PlanError(
+                f"the overrides name a component {answer.component!r}; known: {components}"
+            )
 
 
-class _Resolver:
-    def __init__(self, profile: Profile, paper: Paper | None, registry: Registry) -> None:
-        self.profile, self.registry = profile, registry
-        _require_leaves_out(profile, registry)
-        self.words = Interpreter(profile, paper, registry)
-        self.metrics = NameIndex(_METRIC_NAMES)
+def _not_varied(
+    entry: EntryResolution, varied: set[str | None], registry: Registry
+) -> EntryResolution:
+    """The entry with a warning for each component that it names and no entry varies."""
+    warnings = list(entry.warnings)
+    own = {row.component for row in entry.replacements}
+    # A part of one component varies it or says in its rows why not.
+    if entry.action == "REPLACE" and len(entry.components) > 1:
+        for component in entry.components:
+            if component not in own | varied:
+                title = registry.components[component].title
+                warnings.append(f"{title} is named but not varied")
+    return entry.model_copy(update={"warnings": tuple(dict.fromkeys(warnings))})
 
-    def entry(self, entry: Entry, override: EntryOverride) -> EntryResolution:
-        chosen = override.component
-        match = PartMatch((chosen,), 1.0) if chosen else self.registry.match(entry.ablated_part)
-        base = EntryResolution(
+
+class _EntryResolver:
+    """Collects the rows, arms and warnings of one entry."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        override: EntryOverride,
+        profile: Profile,
+        paper: Paper | None,
+        registry: Registry,
+    ) -> None:
+        self.entry, self.profile, self.registry = entry, profile, registry
+        self.match = registry.match(entry.ablated_part)
+        self.by_user = bool(override.component)
+        if override.component:
+            self.match = PartMatch((override.component,), 1.0)
+        self.interpreter = Interpreter(
+            profile, paper, registry, self.match.components, override.replacements
+        )
+        self.rows: list[ReplacementResolution] = []
+        self.arms: dict[str, Arm] = {}
+        self.warnings: list[str] = []
+
+    def resolution(self) -> EntryResolution:
+        if self.match.components:
+            self._resolve()
+        else:
+            self._refuse()
+        entry, match = self.entry, self.match
+        runner_up = match.runner_up
+        return EntryResolution(
             index=entry.index,
             name=entry.name,
             ablated_part=entry.ablated_part,
             action=entry.action,
-            status="unresolved",
+            status=_entry_status(self.rows),
             components=match.components,
             score=match.score,
-            runner_up=match.runner_up.owner if match.runner_up else None,
-            runner_up_score=match.runner_up.score if match.runner_up else None,
-            by="user" if chosen else "rule",
-            metrics=self._metrics(entry),
+            runner_up=runner_up and runner_up.owner,
+            runner_up_score=runner_up and runner_up.score,
+            by="user" if self.by_user else "rule",
+            replacements=tuple(self.rows),
+            arms=tuple(self.arms.values()),
+            metrics=_metrics(entry, self.profile),
+            warnings=tuple(self.warnings),
         )
-        if not match.components:
-            near = ", ".join(f"{score.owner} ({score.score:.2f})" for score in match.ranking[:3])
-            message = (
-                f"no component is surely {entry.ablated_part!r}; nearest: {near}. Name one in the "
-                "overrides"
-            )
-            words = [value.text for value in entry.replacements] or [entry.action]
-            refused = tuple(
-                ReplacementResolution(words=text, status="unresolved", message=message)
-                for text in words
-            )
-            return base.model_copy(update={"replacements": refused, "warnings": (message,)})
 
-        rows: list[ReplacementResolution] = []
-        arms: dict[str, Arm] = {}
-        warnings: list[str] = []
-        for text, wish in self.words.wishes(entry, match.components, override):
-            row, arm = self._row(text, wish, match.components)
-            rows.append(row)
-            if arm:
-                arms.setdefault(arm.id, arm)
-            warnings += self._warnings(row, arm)
-        arms = self._with_partners(
-            entry, match.components, arms, warnings
-        )  # still under the ids that the rows have
-        rows = [
-            row.model_copy(update={"arm": arms[row.arm].id}) if row.arm in arms else row
-            for row in rows
-        ]
-        if entry.action == "REPLACE":
-            varied = {row.component for row in rows}
-            named = match.components if len(match.components) > 1 else ()
-            titles = [
-                self.registry.components[component].title
-                for component in named
-                if component not in varied
-            ]
-            warnings += [_not_varied(title) for title in titles]
-        return base.model_copy(
-            update={
-                "status": _entry_status(rows),
-                "replacements": tuple(rows),
-                "arms": tuple(arms.values()),
-                "warnings": tuple(dict.fromkeys(warnings)),
-            }
+    def _refuse(self) -> None:
+        ranking = self.match.ranking[:3]
+        nearest = ", ".join(f"{score.owner} ({score.score:.2f})" for score in ranking)
+        message = (
+            f"no component is surely {self.entry.ablated_part!r}; nearest: {nearest}. Name one in "
+            "the overrides"
         )
+        self.warnings.append(message)
+        words = [value.text for value in self.entry.replacements]
+        for text in words or [self.entry.action]:
+            row = ReplacementResolution(words=text, status="unresolved", message=message)
+            self.rows.append(row)
+
+    def _resolve(self) -> None:
+        for value in self.interpreter.requests(self.entry):
+            row, arm = self._row(value, self.interpreter)
+            self.rows.append(row)
+            if arm:
+                self.arms.setdefault(arm.id, arm)  # equal replacements share an arm
+                self._warn(row, arm)
+        self._add_mixture()
+        if self.entry.action == "REMOVE" and self.arms:
+            for component in self.match.components:
+                self._add_second_meaning(component)
+        series = [key for key, arm in self.arms.items() if arm.series]
+        if len(series) == 1:  # one level has no slope
+            (key,) = series
+            self.arms[key] = self.arms[key].model_copy(update={"series": None})
+        # The mixture gave some arms another id; here they are still under the id of their row.
+        for position, row in enumerate(self.rows):
+            if row.arm in self.arms:
+                update = {"arm": self.arms[row.arm].id}
+                self.rows[position] = row.model_copy(update=update)
 
     def _row(
-        self, text: str, wish: Wish | Unclear, components: tuple[str, ...]
+        self, value: RawValue | None, interpreter: Interpreter
     ) -> tuple[ReplacementResolution, Arm | None]:
-        """The table's row for a wish, and its arm if it makes one."""
-        facts: dict[str, Any] = {"words": text}
-        arm = None
-        if isinstance(wish, Wish):
-            knob = wish.field.knob
-            facts |= {
-                "component": knob.component,
-                "path": wish.field.path,
-                "by": wish.by,
-                "ratio": wish.ratio,
-            }
-            facts["paper"] = wish.paper or self.words.paper_fact(wish.field)
-            facts["local"] = wish.changes.get(wish.field.path)
-            try:
-                if wish.field.path.startswith("tokenizer.") and self.profile.pretrained is not None:
-                    raise Unclear(
-                        f"profile {self.profile.name} starts from a trained decoder, whose "
-                        "tokenizer comes with it; "
-                        "train a base in the run (`base`) to vary it",
-                        status="not-applicable",
-                    )
-                arm = self._arm(wish, components)
-            except Unclear as unclear:
-                wish = unclear
-        if isinstance(wish, Unclear):
-            return ReplacementResolution(
-                **facts | {"status": wish.status, "message": str(wish)} | wish.facts
-            ), None
-        message = wish.note or ("" if arm else "this is the baseline's value")
-        arm_id = arm.id if arm else "baseline"
-        return ReplacementResolution(**facts, status="resolved", arm=arm_id, message=message), arm
+        """The row of one request, and its arm if it makes one."""
+        words = value.text if value else part_words(self.entry)
+        row = ReplacementResolution(words=words, status="unresolved")
+        try:
+            reading = interpreter.read(self.entry, value)
+            row = reading.row  # it keeps what was read, also where no arm can be made of it
+            arm = self._arm(reading)
+        except Unclear as unclear:
+            return row.model_copy(update=unclear.update), None
+        if arm:
+            check_hygiene(arm, interpreter.component_ids, self.registry)
+            return row.model_copy(update={"arm": arm.id}), arm
+        message = row.message or "this is the baseline's value"
+        return row.model_copy(update={"arm": "baseline", "message": message}), None
 
-    def _warnings(self, row: ReplacementResolution, arm: Arm | None) -> list[str]:
-        if arm is None:
-            return []
+    def _warn(self, row: ReplacementResolution, arm: Arm) -> None:
         warnings = [row.message] if row.message else []
         if arm.joint:
             warnings.append(
@@ -268,156 +288,155 @@ class _Resolver:
             )
         if arm.id == "twin" and self.profile.retrofit.freeze_backbone:
             warnings.append("the backbone is frozen, so the twin is the base itself")
-        return [f"{row.words}: {warning}" for warning in warnings]
+        self.warnings += [f"{row.words}: {warning}" for warning in warnings]
 
-    def _with_partners(
-        self, entry: Entry, components: tuple[str, ...], arms: dict[str, Arm], warnings: list[str]
-    ):
-        """Add what the arms are compared with, and second meanings."""
-        compositions = [arm for arm in arms.values() if "view.sources" in arm.changes]
-        if compositions:
-            asked = {
-                source
-                for arm in compositions
-                for source in arm.profile(self.profile).view.sources or ()
+    def _add_mixture(self) -> None:
+        """Compare compositions with a view of as many tokens in natural proportions."""
+        compositions = {key: arm for key, arm in self.arms.items() if "view.sources" in arm.changes}
+        if not compositions:
+            return
+        named: set[str] = set()
+        for arm in compositions.values():
+            named.update(arm.profile(self.profile).view.sources or ())
+        sources = [source for source in self.profile.sources if source in named]
+        # The number of tokens depends on all sources of the entry, so the ids name them too.
+        suffix = f"-of-{'-'.join(sources)}"
+        if sources == list(self.profile.sources):
+            suffix = ""
+        mixture = Arm(
+            id="mixed" + suffix,
+            label="mixed",
+            done=(
+                "all sources in their natural proportions, as many tokens as "
+                f"{', '.join(sources)} alone can fill"
+            ),
+            changes={"view.match_sources": sources},  # type: ignore[dict-item]  # a list of str is JSON
+            stage="view",
+            role="reference",
+            experiment=self.profile.size_experiment,
+        )
+        for key, arm in compositions.items():
+            update = {
+                "id": arm.id + suffix,
+                "changes": arm.changes | mixture.changes,
+                "against": mixture.id,
             }
-            match = [source for source in self.profile.sources if source in asked]
-            mixed = Arm(
-                id="mixed" + self._of(match),
-                label="mixed",
-                done=(
-                    "all sources in their natural proportions, as many tokens as "
-                    f"{', '.join(match)} alone can fill"
-                ),
-                changes={"view.match_sources": match},  # type: ignore[dict-item]  # a list of str is JSON
-                stage="view",
-                role="reference",
-                experiment=self.profile.size_experiment,
+            self.arms[key] = arm.model_copy(update=update)
+        self.arms["mixed"] = mixture
+
+    def _add_second_meaning(self, component: str) -> None:
+        """Add the other arm of a removal that can be read in two ways."""
+        second = SECOND_MEANINGS.get(component)
+        if second not in self.registry.components:
+            return
+        row, arm = self._row(None, replace(self.interpreter, component_ids=(second,)))
+        if row.status == "left-out":
+            self.warnings.append(f"{row.words} has a second meaning that is not run: {row.message}")
+        if arm:
+            update = {"label": row.words, "done": _SECOND_DONE, "role": "second-meaning"}
+            self.arms[arm.id] = arm.model_copy(update=update)
+            self.warnings.append(
+                f"{row.words} has a second meaning, {arm.id}: {_SECOND_DONE}; it is shown beside "
+                "the first"
             )
-            for composed in compositions:
-                update = {"changes": composed.changes | mixed.changes, "against": mixed.id}
-                arms[composed.id] = composed.model_copy(
-                    update=update | {"id": composed.id + self._of(match)}
-                )
-            arms["mixed"] = mixed
-        for component in components:
-            second, done = SECOND_MEANINGS.get(component, (None, ""))
-            if entry.action == "REMOVE" and arms and second in self.registry.components:
-                words = f"REMOVE {entry.ablated_part}"
-                row, arm = self._row(words, self.words.removal(words, (second,)), (second,))
-                if row.status == "left-out":
-                    warnings.append(
-                        f"{row.words} has a second meaning that is not run: {row.message}"
-                    )
-                if arm:
-                    arms[arm.id] = arm.model_copy(
-                        update={"label": row.words, "done": done, "role": "second-meaning"}
-                    )
-                    warnings.append(
-                        f"{row.words} has a second meaning, {arm.id}: {done}; it is shown beside "
-                        "the first"
-                    )
-        series = [arm for arm in arms.values() if arm.series]
-        if len(series) < 2:
-            arms |= {arm.id: arm.model_copy(update={"series": None}) for arm in series}
-        return arms
 
-    def _of(self, sources: list[str]) -> str:
-        """What tells a composition's arms from those of another choice of sources; nothing where it
-        is all of them.
-        """
-        return "" if sources == list(self.profile.sources) else f"-of-{'-'.join(sources)}"
-
-    # --- arms -------------------------------------------------------------------------------------
-
-    def _arm(self, wish: Wish, components: tuple[str, ...]) -> Arm | None:
-        """The arm of a wish, None where it is the baseline; checked as a whole profile.
+    def _arm(self, reading: Reading) -> Arm | None:
+        """The arm of a reading, None where it is the baseline; checked as a whole profile.
 
         Raises:
             Unclear: the settings do not fit the profile.
         """
+        field, profile = reading.field, self.profile
+        if field.path.startswith("tokenizer.") and profile.pretrained is not None:
+            raise Unclear(
+                f"profile {profile.name} starts from a trained decoder, whose "
+                "tokenizer comes with it; "
+                "train a base in the run (`base`) to vary it",
+                "not-applicable",
+            )
         changes = {
-            path: new for path, new in wish.changes.items() if not self._is_baseline(path, new)
+            path: value
+            for path, value in reading.changes.items()
+            if not self._is_baseline(path, value)
         }
         if not changes:
             return None
-        changes = self._fitting(changes, wish)
-        for left_out in self.profile.leaves_out:
+        changes = self._fitting(changes, reading)
+        for left_out in profile.leaves_out:
             if left_out.setting in changes and left_out.means(changes[left_out.setting]):
                 raise Unclear(
-                    f"profile {self.profile.name} leaves it out: {left_out.because}", "left-out"
+                    f"profile {profile.name} leaves it out: {left_out.because}", "left-out"
                 )
-        if self.profile.changed(changes).used == self.profile.used:
+        # Some settings take effect only with others: a phase of a curriculum that nobody follows.
+        if profile.changed(changes).used == profile.used:
             paths = " and ".join(changes)
             raise Unclear(
                 f"the baseline does not use {paths}, so this would change nothing", "not-applicable"
             )
-        knob, kind = wish.field.knob, field_kind(wish.field)
-        removed = knob.remove is not None and changes.get(wish.field.path) == knob.remove
-        sections = [
-            path for path in knob.consequences if isinstance(self.profile.value(path), Mapping)
-        ]
+        is_removal = field.remove is not None and changes.get(field.path) == field.remove
+        unused = []
+        for path in field.consequences:
+            if is_removal and isinstance(profile.value(path), Mapping):
+                unused.append(path)
         is_view = all(path.startswith("view.") for path in changes)
-        arm = Arm(
+        is_share = field.kind == "share"
+        # A series has the levels of one quantity alone: no removal, no joint change.
+        is_level = is_share and not is_removal and not reading.joint
+        return Arm(
             id=_arm_id(changes),
-            label=wish.words,
-            done=wish.done,
+            label=reading.row.words,
+            done=reading.description,
             changes=changes,
-            unused=tuple(sections) if removed else (),
-            stage=knob.stage,
-            experiment=self.profile.size_experiment if is_view else "arm",
-            series=knob.component if kind == "share" and not wish.joint and not removed else None,
-            fraction=changes[wish.field.path] if kind == "share" else None,
-            joint=wish.joint,
+            unused=tuple(unused),
+            stage=field.stage,
+            experiment=profile.size_experiment if is_view else "arm",
+            series=field.component if is_level else None,
+            fraction=changes[field.path] if is_share else None,
+            joint=reading.joint,
         )
-        check_hygiene(arm, components, self.registry)
-        return arm
 
     def _is_baseline(self, path: str, value: Any) -> bool:
         """Whether the profile has this value already; a share that is not set is 1."""
-        baseline, member = self.profile.value(path), self.registry.fields.get(path)
-        if member is not None and field_kind(member) == "share":
-            baseline, value = (1.0 if share is None else share for share in (baseline, value))
-        if isinstance(baseline, Mapping) and not isinstance(
-            value, Mapping
-        ):  # short for options, as a LoRA rank is
+        baseline = self.profile.value(path)
+        field = self.registry.fields.get(path)
+        if field and field.kind == "share":
+            baseline = 1.0 if baseline is None else baseline
+            value = 1.0 if value is None else value
+        if isinstance(baseline, Mapping) and not isinstance(value, Mapping):
+            # A LoRA rank is short for the options of LoRA: only the built profile tells them apart.
             with contextlib.suppress(ConfigError):
                 return self.profile.changed({path: value}) == self.profile
         return equal(baseline, value)
 
-    def _fitting(self, changes: dict[str, Any], wish: Wish) -> dict[str, Any]:
+    def _fitting(self, changes: dict[str, Any], reading: Reading) -> dict[str, Any]:
         """The changes; with their consequences removed too where the profile does not fit together
         without that.
         """
-        fields = [
-            self.registry.fields[path]
-            for path in wish.field.knob.consequences
-            if path in self.registry.fields
-        ]
-        removals = {
-            member.path: member.knob.remove for member in fields if member.knob.remove is not None
-        }
+        removals = {}
+        for path in reading.field.consequences:
+            field = self.registry.fields.get(path)
+            if field and field.remove is not None:
+                removals[path] = field.remove
         problem = ""
         for attempt in (changes, removals | changes):
             try:
-                self.profile.changed(attempt, where=f"{wish.words!r} here")
+                self.profile.changed(attempt, where=f"{reading.row.words!r} here")
                 return attempt
             except ConfigError as error:
-                problem = problem or str(error)
+                problem = problem or str(error)  # the first is about what the plan asks for
         raise Unclear(problem)
 
-    def _metrics(self, entry: Entry) -> tuple[MetricResolution, ...]:
-        if not entry.metrics:
-            return tuple(
-                MetricResolution(words=name, id=name, defaulted=True)
-                for name in self.profile.metrics
-            )
-        found = []
-        for words in entry.metrics:
-            metric, ranking = self.metrics.find(words)
-            nearest = () if metric else tuple(score.owner for score in ranking[:2])
-            found.append(MetricResolution(words=words, id=metric, nearest=nearest))
-        return tuple(found)
+
+def _metrics(entry: Entry, profile: Profile) -> tuple[MetricResolution, ...]:
+    metrics = []
+    if not entry.metrics:
+        for name in profile.metrics:
+            metrics.append(MetricResolution(words=name, id=name, defaulted=True))
+    for words in entry.metrics:
+        metric, ranking = _METRICS.find(words)
+        nearest = () if metric else tuple(score.owner for score in ranking[:2])
+        metrics.append(MetricResolution(words=words, id=metric, nearest=nearest))
+    return tuple(metrics)
 
 
 def _require_leaves_out(profile: Profile, registry: Registry) -> None:
@@ -431,9 +450,9 @@ def _require_leaves_out(profile: Profile, registry: Registry) -> None:
         if left_out.setting not in registry.fields:
             raise ConfigError(f"{where}, which is no setting that a plan can vary")
         for value in left_out.values or ():
-            written = profile.changed({left_out.setting: value}, where=where).value(
-                left_out.setting
-            )
+            # As an arm would have it: "1" or 0 would never equal the value of an arm.
+            changed = profile.changed({left_out.setting: value}, where=where)
+            written = changed.value(left_out.setting)
             if written == profile.value(left_out.setting):
                 raise ConfigError(f"{where}={value!r}, which is its own value")
             if not left_out.means(written):
@@ -447,15 +466,12 @@ def check_hygiene(arm: Arm, components: Iterable[str], registry: Registry) -> No
     Raises:
         PlanError: the arm's contrast would not be about the component.
     """
-    family = registry.family(components)
-    allowed = {member.path for member in family} | {
-        path for member in family for path in member.knob.consequences
-    }
-    stray = [
-        path
-        for path in arm.changes
-        if not any(path == good or path.startswith(f"{good}.") for good in allowed)
-    ]
+    allowed: list[str] = []
+    for field in registry.family(components):
+        allowed += [field.path, *field.consequences]
+    # What is below an allowed section is allowed too; the dot tells `view` from `viewer`.
+    above = tuple(f"{path}." for path in allowed)
+    stray = [path for path in arm.changes if not f"{path}.".startswith(above)]
     if stray:
         raise PlanError(
             f"arm {arm.id} of {', '.join(components)} also changes {', '.join(stray)}, so its "
@@ -477,48 +493,55 @@ def mark_infeasible(resolution: Resolution, problems: Mapping[str, str]) -> Reso
     """
     entries = []
     for entry in resolution.entries:
-        hit = {arm.id: problems.get(arm.id) or problems.get(arm.against) for arm in entry.arms}
-        hit = {arm_id: problem for arm_id, problem in hit.items() if problem}
-        rows = tuple(
-            row.model_copy(update={"status": "infeasible", "message": hit[row.arm], "arm": None})
-            if row.arm in hit
-            else row
-            for row in entry.replacements
-        )
-        arms = tuple(arm for arm in entry.arms if arm.id not in hit)
-        if not any(arm.role == "arm" for arm in arms):
+        reasons: dict[str | None, str] = {}
+        for arm in entry.arms:
+            reason = problems.get(arm.id) or problems.get(arm.against)
+            if reason:
+                reasons[arm.id] = reason
+        if not reasons:
+            entries.append(entry)
+            continue
+        rows = []
+        for row in entry.replacements:
+            if row.arm in reasons:
+                message = reasons[row.arm]
+                row = row.model_copy(
+                    update={"status": "infeasible", "message": message, "arm": None}
+                )
+            rows.append(row)
+        arms = tuple(arm for arm in entry.arms if arm.id not in reasons)
+        if all(arm.role != "arm" for arm in arms):
             arms = ()  # nobody is left who would be compared with a reference
-        update = {"replacements": rows, "arms": arms, "status": _entry_status(rows)}
-        entries.append(entry.model_copy(update=update) if hit else entry)
+        update = {"replacements": tuple(rows), "arms": arms, "status": _entry_status(rows)}
+        entries.append(entry.model_copy(update=update))
     return resolution.model_copy(update={"entries": tuple(entries)})
 
 
 def _entry_status(rows: Iterable[ReplacementResolution]) -> Status:
-    kinds = {row.status for row in rows}
-    if not kinds:
-        return "unresolved"
-    if not kinds <= set(HARMLESS):  # what asks for nothing takes nothing away from the rest
-        kinds -= set(HARMLESS)
-    if len(kinds) == 1:
-        return kinds.pop()
-    if kinds <= set(HARMLESS):
+    statuses = {row.status for row in rows}
+    # What asks for nothing takes nothing away from the rest.
+    statuses = statuses - set(HARMLESS) or statuses
+    if len(statuses) == 1:
+        return statuses.pop()
+    if statuses == set(HARMLESS):
         return "left-out"
-    return "partly" if "resolved" in kinds else "unresolved"
+    return "partly" if "resolved" in statuses else "unresolved"
 
 
 def _arm_id(changes: Mapping[str, Any]) -> str:
     """A readable name that equal changes share: "fraction-1-2", "twin", "sources-code"."""
     parts = []
     for path, value in sorted(changes.items()):
-        leaf = path.rsplit(".", 1)[-1]
-        words = (
-            ratio_words(value) if leaf == "fraction" and isinstance(value, (int, float)) else value
-        )
-        slug = re.sub(
-            r"[^A-Za-z0-9.]+",
-            "-",
-            " ".join(map(str, words)) if isinstance(words, list) else str(words),
-        )
-        special = ARM_NAMES.get((leaf, value)) if isinstance(value, (str, float)) else None
-        parts.append(special or f"{leaf.replace('_', '-')}-{slug.strip('-')}")
+        leaf = path.rpartition(".")[2]
+        words = str(value)
+        if isinstance(value, list):
+            words = " ".join(str(item) for item in value)
+        elif leaf == "fraction" and isinstance(value, (int, float)):
+            words = ratio_words(value)
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-")
+        name = f"{leaf.replace('_', '-')}-{slug}"
+        # A list has no hash; and `instruct.gate`, another gate, has the int 0, which equals 0.0.
+        if isinstance(value, (str, float)):
+            name = ARM_NAMES.get((leaf, value), name)
+        parts.append(name)
     return "+".join(parts)

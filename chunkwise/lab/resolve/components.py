@@ -1,5 +1,4 @@
-"""The components that a plan may name, collected from the vocabulary, and the matching of words to
-them.
+"""The components that a plan may name, collected from the vocabulary, and how words match them.
 
 Nothing is listed here: a component exists because an entry of `vocabulary.yaml` names it. Ids are
 dotted; `model.cca.layers` belongs to `model.cca`, so "replace chunk-wise cross-attention by one mid
@@ -15,10 +14,9 @@ import hashlib
 import json
 import math
 import re
-import typing
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
@@ -29,34 +27,33 @@ from chunkwise.lab.resolve.vocabulary import Knob, KnobField, knob_fields, packa
 ACCEPT_SCORE = 0.75
 ACCEPT_MARGIN = 0.1
 
-_FILLER = frozenset(
-    (
-        "a",
-        "an",
-        "the",
-        "of",
-        "for",
-        "in",
-        "on",
-        "with",
-        "by",
-        "its",
-        "their",
-        "this",
-        "mechanism",
-        "module",
-        "use",
-        "usage",
-        "impact",
-        "effect",
-        "role",
-        "influence",
-        "importance",
-        "component",
-        "choice",
-        "setting",
-    )
-)
+_FILLER = {
+    "a",
+    "an",
+    "the",
+    "of",
+    "for",
+    "in",
+    "on",
+    "with",
+    "by",
+    "its",
+    "their",
+    "this",
+    "mechanism",
+    "module",
+    "use",
+    "usage",
+    "impact",
+    "effect",
+    "role",
+    "influence",
+    "importance",
+    "component",
+    "choice",
+    "setting",
+}
+# Words of plans -> the one spelling that the vocabulary is compared in.
 _SPELLINGS = {
     "neighbor": "neighbour",
     "datastore": "database",
@@ -67,23 +64,21 @@ _SPELLINGS = {
     "ppl": "perplexity",
     "em": "exact match",
 }
-_COUNTED = ("tokens", "chunks", "documents", "sequences", "examples")
-
-FieldKind = Literal["share", "number", "flag", "sources", "vector", "choice"]
 
 
 def normalise(words: str) -> str:
     """Words as names are compared: case-folded, singular, one spelling, without filler ("the ...
     mechanism").
     """
-    kept = []
+    normal = []
     for word in fold(words).split():
         if word in _FILLER:
             continue
+        # "loss", "corpus" and "basis" are singular already.
         if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
             word = word[:-1]
-        kept.append(_SPELLINGS.get(word, word))
-    return " ".join(kept)
+        normal.append(_SPELLINGS.get(word, word))
+    return " ".join(normal)
 
 
 @dataclass(frozen=True)
@@ -98,44 +93,47 @@ class NameIndex:
     """Names of things, and which of them some words mean."""
 
     def __init__(self, names: Mapping[str, Iterable[str]]) -> None:
-        self._names = {owner: [normalise(name) for name in known] for owner, known in names.items()}
-        everything = [set(name.split()) for known in self._names.values() for name in known]
+        self._names = {owner: [normalise(name) for name in names[owner]] for owner in names}
+        all_names = [name for owned in self._names.values() for name in owned]
+        counts = Counter(word for name in all_names for word in set(name.split()))
+        # Inverse document frequency: "size" is in many names and says little about which is meant.
         self._weights = {
-            word: 1
-            + math.log((1 + len(everything)) / (1 + sum(word in name for name in everything)))
-            for word in {word for name in everything for word in name}
+            word: 1 + math.log((1 + len(all_names)) / (1 + count)) for word, count in counts.items()
         }
-        self._unseen = 1 + math.log(1 + len(everything))
-
-    def rank(self, words: str) -> list[Score]:
-        """All owners, best first; 1 means that the words are one of its names."""
-        asked = normalise(words)
-        scores = [
-            Score(owner, max((self._similarity(asked, name) for name in known), default=0.0))
-            for owner, known in self._names.items()
-        ]
-        return sorted(scores, key=lambda score: -score.score)
+        self._unseen = 1 + math.log(1 + len(all_names))
 
     def find(self, words: str) -> tuple[str | None, list[Score]]:
-        """The owner that the words surely mean, or None, with the ranking."""
-        ranking = self.rank(words)
-        if not ranking:
-            return None, ranking
-        second = ranking[1].score if len(ranking) > 1 else 0.0
-        best = ranking[0]
-        exact = best.score == 1 > second
-        sure = exact or (best.score >= ACCEPT_SCORE and best.score - second >= ACCEPT_MARGIN)
-        return (best.owner if sure else None), ranking
+        """The owner that the words surely mean, or None; and all owners, best first. A score of 1
+        means that the words are one of its names.
+        """
+        words = normalise(words)
+        scores = []
+        for owner, names in self._names.items():
+            similarities = [self._similarity(words, name) for name in names]
+            scores.append(Score(owner, max(similarities, default=0.0)))
+        # Stable: of equal scores the first owner that was declared leads.
+        ranking = sorted(scores, key=lambda score: -score.score)
+        nothing = Score("", 0.0)
+        best, second, *_ = [*ranking, nothing, nothing]
+        # An exact name needs no margin, but two owners of one name are a question.
+        is_exact = best.score == 1 > second.score
+        is_clear = best.score >= ACCEPT_SCORE and best.score - second.score >= ACCEPT_MARGIN
+        return best.owner if is_exact or is_clear else None, ranking
 
     def _similarity(self, left: str, right: str) -> float:
         if left == right:
             return 1.0
         if not left or not right:
             return 0.0
-        a, b = set(left.split()), set(right.split())
-        by_words = 2 * self._weigh(a & b) / (self._weigh(a) + self._weigh(b))
-        a, b = _trigrams(left), _trigrams(right)
-        by_letters = 2 * len(a & b) / (len(a) + len(b))
+        left_words, right_words = set(left.split()), set(right.split())
+        total = self._weigh(left_words) + self._weigh(right_words)
+        by_words = 2 * self._weigh(left_words & right_words) / total
+        # For misspellings. Worth less: different words may share most of their letters.
+        left_letters, right_letters = _trigrams(left), _trigrams(right)
+        total = len(left_letters) + len(right_letters)
+        by_letters = 2 * len(left_letters & right_letters) / total
+        # Below 1, which is for equal names: the same words in another order may mean another thing.
+        # Rounded, because the last bits of a sum over a set differ from run to run.
         return round(min(0.99, max(by_words, 0.9 * by_letters)), 4)
 
     def _weigh(self, words: set[str]) -> float:
@@ -154,7 +152,11 @@ class Component:
     id: str
     title: str
     names: tuple[str, ...]
-    fields: tuple[KnobField, ...]
+    fields: list[KnobField]
+
+    @property
+    def removable(self) -> list[KnobField]:
+        return [field for field in self.fields if field.remove is not None]
 
 
 @dataclass(frozen=True)
@@ -163,8 +165,11 @@ class PartMatch:
 
     components: tuple[str, ...]
     score: float
-    runner_up: Score | None = None
-    ranking: tuple[Score, ...] = field(default=())
+    ranking: tuple[Score, ...] = ()
+
+    @property
+    def runner_up(self) -> Score | None:
+        return next((score for score in self.ranking if score.owner not in self.components), None)
 
 
 class Registry:
@@ -179,134 +184,94 @@ class Registry:
         self, config_class: type[Config] = Profile, vocabulary: Mapping[str, Knob] | None = None
     ) -> None:
         if vocabulary is None:
+            # The class's own entries last, so that they replace packaged ones.
             vocabulary = {**packaged_vocabulary(), **getattr(config_class, "vocabulary", {})}
-        decided = [path for path in vocabulary if path in DECIDED_PER_CALL]
-        if decided:
-            raise ConfigError(f"{decided[0]} is set by arm and replicate; a plan cannot name it")
-        fields = list(knob_fields(config_class, vocabulary).values())
+        for path in vocabulary:
+            if path in DECIDED_PER_CALL:
+                raise ConfigError(f"{path} is set by arm and replicate; a plan cannot name it")
+        self.fields = knob_fields(config_class, vocabulary)
+        members: dict[str, list[KnobField]] = {}
+        for field in self.fields.values():
+            members.setdefault(field.component, []).append(field)
         self.components: dict[str, Component] = {}
-        for component_id in dict.fromkeys(knob_field.knob.component for knob_field in fields):
-            members = tuple(
-                knob_field for knob_field in fields if knob_field.knob.component == component_id
-            )
-            names = [
-                name for member in members for name in (member.knob.title, *member.knob.aliases)
-            ]
+        for component_id, fields in members.items():
+            names = [name for field in fields for name in (field.title, *field.aliases)]
+            # The title of the first field is the component's; the others are the part elsewhere.
             self.components[component_id] = Component(
-                component_id, members[0].knob.title, tuple(dict.fromkeys(names)), members
+                component_id, fields[0].title, tuple(dict.fromkeys(names)), fields
             )
-        self.fields: dict[str, KnobField] = {member.path: member for member in fields}
-        self._index = NameIndex(
-            {component.id: component.names for component in self.components.values()}
-        )
+        self._index = NameIndex({key: part.names for key, part in self.components.items()})
 
     @property
     def digest(self) -> str:
         """Identity of what the registry declares."""
-        declared = {
-            member.path: [
-                component.id,
-                component.names,
-                member.knob.unit,
-                str(member.knob.remove),
-                member.knob.consequences,
-                {
-                    name: str((option.value, option.aliases))
-                    for name, option in member.knob.options.items()
-                },
+        declared = {}
+        for field in self.fields.values():
+            options = {}
+            for name, option in field.options.items():
+                options[name] = str((option.value, option.aliases))
+            declared[field.path] = [
+                field.component,
+                self.components[field.component].names,
+                field.unit,
+                str(field.remove),
+                field.consequences,
+                options,
             ]
-            for component in self.components.values()
-            for member in component.fields
-        }
-        return hashlib.blake2b(
-            json.dumps(declared, sort_keys=True).encode(), digest_size=16
-        ).hexdigest()
+        text = json.dumps(declared, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def family(self, component_ids: Iterable[str]) -> list[KnobField]:
         """Fields of the components and of everything below them in the ids."""
-        ids = tuple(component_ids)
-        return [
-            member
-            for component in self.components.values()
-            if any(
-                component.id == parent or component.id.startswith(f"{parent}.") for parent in ids
-            )
-            for member in component.fields
-        ]
+        # With the dot: `model.cca` is above `model.cca.gate`, and not above `model.cca_like`.
+        above = tuple(f"{component_id}." for component_id in component_ids)
+        fields: list[KnobField] = []
+        for component in self.components.values():
+            if f"{component.id}.".startswith(above):
+                fields += component.fields
+        return fields
 
     def match(self, part: str) -> PartMatch:
         """The component that a plan's words mean, or several where they are joined by "and"."""
-        found, ranking = self._index.find(part)
-        second = next((score for score in ranking if score.owner != found), None)
-        if found and ranking[0].score == 1:
-            return PartMatch((found,), 1.0, second, tuple(ranking))
-        joined = self._match_conjunction(part)
+        component, ranking = self._index.find(part)
+        joined = None
+        # The exact name of one component may hold an "and" itself.
+        if component is None or ranking[0].score < 1:
+            joined = self._match_conjunction(part)
         if joined:
             return joined
-        if found:
-            return PartMatch((found,), ranking[0].score, second, tuple(ranking))
-        return PartMatch((), ranking[0].score if ranking else 0.0, second, tuple(ranking))
+        score = ranking[0].score if ranking else 0.0
+        return PartMatch((component,) if component else (), score, tuple(ranking))
 
     def _match_conjunction(self, part: str) -> PartMatch | None:
         """ "retrieval database size and composition": each piece as it stands, or after the first
         one's head.
         """
-        pieces = [
-            piece
-            for piece in re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+/\s+", part)
-            if piece.strip()
-        ]
+        # A slash joins only with spaces around it: "and/or" and "1/2" are one piece.
+        pieces = re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+/\s+", part)
+        pieces = [piece for piece in pieces if piece.strip()]
         if len(pieces) < 2:
             return None
-        head = " ".join(pieces[0].split()[:-1])
-        tail = " ".join(pieces[-1].split()[1:])
-        found, scores = [], []
-        for place, piece in enumerate(pieces):
+        first, last = pieces[0].split(), pieces[-1].split()
+        head, tail = " ".join(first[:-1]), " ".join(last[1:])
+        matches: list[tuple[float, str]] = []
+        for position, piece in enumerate(pieces):
             readings = [piece]
-            if place and head:
+            if head and position > 0:
                 readings.append(f"{head} {piece}")
-            if place < len(pieces) - 1 and tail:  # "encoder and decoder depth"
+            if tail and position < len(pieces) - 1:  # "encoder and decoder depth"
                 readings.append(f"{piece} {tail}")
-            matches = [
-                (ranking[0].score, owner)
-                for owner, ranking in map(self._index.find, readings)
-                if owner
-            ]
-            if not matches:
+            candidates = []
+            for reading in readings:
+                component, ranking = self._index.find(reading)
+                if component:
+                    candidates.append((ranking[0].score, component))
+            # One piece that means nothing makes the whole doubtful.
+            if not candidates:
                 return None
-            score, owner = max(matches)
-            found.append(owner)
-            scores.append(score)
-        distinct = tuple(dict.fromkeys(found))
-        return PartMatch(distinct, min(scores)) if len(distinct) > 1 else None
-
-
-def field_kind(knob_field: KnobField) -> FieldKind:
-    """What a field takes. A fraction whose knob counts tokens is a share of an amount, and
-    translates across scales.
-    """
-    leaves = list(_leaves(knob_field.annotation))
-    if bool in leaves:
-        return "flag"
-    if float in leaves and knob_field.knob.unit in _COUNTED:
-        return "share"
-    if any(typing.get_origin(leaf) is tuple and typing.get_args(leaf)[0] is str for leaf in leaves):
-        return "sources"
-    if int in leaves or float in leaves:
-        return "number"
-    return "vector" if any(typing.get_origin(leaf) is tuple for leaf in leaves) else "choice"
-
-
-def is_integer(knob_field: KnobField) -> bool:
-    """Whether the field takes whole numbers only."""
-    leaves = list(_leaves(knob_field.annotation))
-    return int in leaves and float not in leaves
-
-
-def _leaves(annotation: Any) -> Iterable[Any]:
-    origin = typing.get_origin(annotation)
-    if origin in (None, tuple, typing.Literal):
-        yield annotation
-        return
-    for part in typing.get_args(annotation):
-        yield from _leaves(part)
+            matches.append(max(candidates))
+        components = tuple(dict.fromkeys(component for _, component in matches))
+        if len(components) == 1:  # by two of its names
+            return None
+        score, _ = min(matches)
+        return PartMatch(components, score)

@@ -15,7 +15,7 @@ from chunkwise.lab.profile import load_named
 class PaperFact(Config):
     """One published value with its place in the paper."""
 
-    name: str = ""
+    name: str = ""  # for the recipe alone: the values of components go by the component's id
     value: JsonValue
     unit: str | None = None
     source: str

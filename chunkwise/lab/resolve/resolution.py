@@ -1,9 +1,10 @@
 """What a plan became here, entry by entry: the content of `resolution.json`, fixed before anything
-runs.
+runs, and the table of it in the report.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import JsonValue
@@ -15,10 +16,9 @@ from chunkwise.lab.resolve.paper import PaperFact
 from chunkwise.lab.terms import Arm
 
 Status = Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
+# A plan is not at fault where it asks for nothing, or for what the profile says it does not run.
 HARMLESS: tuple[Status, ...] = ("not-applicable", "left-out")
-"""What asks for nothing, or for what the profile says beforehand that it does not run, is no fault
-of a plan.
-"""
+By = Literal["rule", "model", "user"]
 
 
 class ResolutionRow(Config):
@@ -26,14 +26,15 @@ class ResolutionRow(Config):
 
     entry: str
     words: str
-    status: Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
+    status: Status
     component: str | None = None
     score: float | None = None
     runner_up: str | None = None
-    by: Literal["rule", "model", "user"] = "rule"
+    by: By = "rule"
     paper_value: str | None = None
     ratio: str | None = None
     local_target: str | None = None
+    # Known only after the views are built; `measure.collect` fills it in.
     realised: str | None = None
     arm: str | None = None
     warnings: tuple[str, ...] = ()
@@ -46,7 +47,7 @@ class ReplacementResolution(Config):
     status: Status
     component: str | None = None
     path: str | None = None
-    by: Literal["rule", "model", "user"] = "rule"
+    by: By = "rule"
     paper: PaperFact | None = None
     ratio: float | None = None
     """The replacement / the paper's value."""
@@ -59,9 +60,7 @@ class ReplacementResolution(Config):
 
 
 class MetricResolution(Config):
-    """A metric of the plan; without `id` it is not measured, and the nearest known names are
-    offered.
-    """
+    """A metric of the plan; without `id` it is not measured, and the nearest known ids follow."""
 
     words: str
     id: str | None = None
@@ -82,7 +81,7 @@ class EntryResolution(Config):
     """Of the match between the plan's words and the component, 1 = exact."""
     runner_up: str | None = None
     runner_up_score: float | None = None
-    by: Literal["rule", "model", "user"] = "rule"
+    by: By = "rule"
     replacements: tuple[ReplacementResolution, ...] = ()
     arms: tuple[Arm, ...] = ()
     metrics: tuple[MetricResolution, ...] = ()
@@ -108,13 +107,14 @@ class Resolution(Config):
         arms: dict[str, Arm] = {}
         for entry in self.entries:
             for arm in entry.arms:
-                arms.setdefault(arm.id, arm)
+                arms.setdefault(arm.id, arm)  # the label is that of the first entry
         return arms
 
     @property
     def exit_code(self) -> int:
         """0 everything resolved, 3 some of it, 2 nothing."""
-        if not any(arm.role == "arm" for arm in self.arms.values()):
+        # References and second meanings are only run beside an arm.
+        if all(arm.role != "arm" for arm in self.arms.values()):
             return 2
         return 0 if all(entry.status in ("resolved", *HARMLESS) for entry in self.entries) else 3
 
@@ -123,8 +123,7 @@ class Resolution(Config):
         """One sentence for each thing that is not resolved."""
         return tuple(
             f"{entry.name}: {replacement.words!r} is {replacement.status}: {replacement.message}"
-            for entry in self.entries
-            for replacement in entry.replacements
+            for entry, replacement in self._replacements()
             if replacement.status not in ("resolved", *HARMLESS)
         )
 
@@ -141,10 +140,14 @@ class Resolution(Config):
     def _sentences(self, status: Status) -> tuple[str, ...]:
         return tuple(
             f"{replacement.words!r} of {entry.name!r}: {replacement.message}"
-            for entry in self.entries
-            for replacement in entry.replacements
+            for entry, replacement in self._replacements()
             if replacement.status == status
         )
+
+    def _replacements(self) -> Iterator[tuple[EntryResolution, ReplacementResolution]]:
+        for entry in self.entries:
+            for replacement in entry.replacements:
+                yield entry, replacement
 
     @property
     def not_measured(self) -> dict[str, str]:
@@ -162,6 +165,7 @@ class Resolution(Config):
         Raises:
             PlanError: something is unresolved or infeasible.
         """
+        # Strict means the whole plan: what the profile leaves out on purpose is missing too.
         not_run = self.problems + self.left_out
         if not_run:
             raise PlanError(
@@ -171,40 +175,37 @@ class Resolution(Config):
 
     def rows(self) -> tuple[ResolutionRow, ...]:
         """The resolution table of the report."""
-        return tuple(
-            _row(entry, replacement) for entry in self.entries for replacement in entry.replacements
-        )
+        return tuple(_row(entry, replacement) for entry, replacement in self._replacements())
 
 
 def _row(entry: EntryResolution, replacement: ReplacementResolution) -> ResolutionRow:
-    paper = replacement.paper
-    paper_value = None
-    if paper is not None:
-        value = paper.value
-        shown = (
-            amount_words(value)
-            if isinstance(value, (int, float)) and not isinstance(value, bool)
-            else str(value)
-        )
-        paper_value = f"{shown} {paper.unit or ''}".strip()
-    local = replacement.local
     arm = next((arm for arm in entry.arms if arm.id == replacement.arm), None)
-    warnings = (replacement.message,) if replacement.message else ()
+    local_target = None
+    if arm:
+        local_target = arm.done
+    elif replacement.local is not None:  # a refused value is shown as the setting it would be
+        local_target = f"{replacement.path} = {replacement.local}"
+    message = (replacement.message,) if replacement.message else ()
     return ResolutionRow(
         entry=entry.name,
         words=replacement.words,
         status=replacement.status,
-        component=replacement.component or (entry.components[0] if entry.components else None),
+        # Words that mean no setting still belong to the part that the entry names.
+        component=replacement.component or next(iter(entry.components), None),
         score=entry.score,
         runner_up=entry.runner_up and f"{entry.runner_up} ({entry.runner_up_score:.2f})",
         by=replacement.by,
-        paper_value=paper_value,
+        paper_value=replacement.paper and _paper_words(replacement.paper),
         ratio=None if replacement.ratio is None else ratio_words(replacement.ratio),
-        local_target=arm.done
-        if arm
-        else None
-        if local is None
-        else f"{replacement.path} = {local}",
+        local_target=local_target,
         arm=replacement.arm,
-        warnings=warnings + entry.warnings,
+        warnings=message + entry.warnings,
     )
+
+
+def _paper_words(fact: PaperFact) -> str:
+    words = str(fact.value)
+    # A flag is an int in Python, and no amount.
+    if isinstance(fact.value, (int, float)) and not isinstance(fact.value, bool):
+        words = amount_words(fact.value)
+    return f"{words} {fact.unit or ''}".strip()

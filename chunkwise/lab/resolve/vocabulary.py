@@ -1,25 +1,18 @@
-"""What plans may call the settings of a profile: `vocabulary.yaml`, read and joined with the fields
-it names.
+"""What plans may call the settings of a profile: `vocabulary.yaml`, joined with the fields that it
+names.
 
 Configs know nothing of plans. A setting becomes ablatable by an entry in the vocabulary, under its
 path in the profile; a profile class of one's own adds entries as its class attribute `vocabulary`.
 """
 
 import functools
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
-from chunkwise.core.config import Config, config_classes, is_union, parse_yaml
-
-
-class PaperValue(Config):
-    """What the paper used: the value, its unit, and where it says so ("arXiv:2310.07713")."""
-
-    value: Any
-    unit: str | None = None
-    source: str
+from chunkwise.core.config import Config, parse_yaml
+from chunkwise.lab.resolve.paper import PaperFact
 
 
 class Option(Config):
@@ -48,59 +41,91 @@ class Knob(Config):
     title: str
     aliases: tuple[str, ...] = ()
     unit: str | None = None
-    paper: PaperValue | None = None
+    paper: PaperFact | None = None
     stage: str | None = None
     remove: Any = None
     consequences: tuple[str, ...] = ()
     options: dict[str, Option] = {}
 
 
-@dataclass(frozen=True)
-class KnobField:
+FieldKind = Literal["share", "number", "flag", "sources", "vector", "choice"]
+_COUNTED = ("tokens", "chunks", "documents", "sequences", "examples")
+
+
+class KnobField(Knob):
     """A knob with its place: the dotted path below the profile, and the type of the field."""
 
     path: str
-    knob: Knob
-    annotation: Any = field(compare=False)
+    annotation: Any
+
+    @property
+    def name(self) -> str:
+        """The field's own name, at the end of its path."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def kind(self) -> FieldKind:
+        """What the field takes. A fraction whose knob counts tokens is a share of an amount, and
+        translates across scales.
+        """
+        leaves = _leaves(self.annotation)
+        tuples = [leaf for leaf in leaves if typing.get_origin(leaf) is tuple]
+        item_types = [typing.get_args(leaf)[0] for leaf in tuples]
+        if bool in leaves:
+            return "flag"
+        # Before the plain numbers: a share is a float too, and is not taken as it stands.
+        if float in leaves and self.unit in _COUNTED:
+            return "share"
+        if str in item_types:
+            return "sources"
+        if int in leaves or float in leaves:
+            return "number"
+        return "vector" if item_types else "choice"
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the field takes whole numbers only."""
+        leaves = _leaves(self.annotation)
+        return int in leaves and float not in leaves
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """The types that an annotation admits, out of unions and `Annotated`."""
+    # A container is one type: the path of an item would change with the items before it.
+    if typing.get_origin(annotation) in (None, tuple, list, dict, Literal):
+        return [annotation]
+    return [leaf for part in typing.get_args(annotation) for leaf in _leaves(part)]
 
 
 @functools.cache
 def packaged_vocabulary() -> Mapping[str, Knob]:
     """Path in the profile -> knob, as vocabulary.yaml lists them."""
-    text = (resources.files("chunkwise.lab.resolve") / "vocabulary.yaml").read_text(
-        encoding="utf-8"
-    )
-    entries = parse_yaml(text, "vocabulary.yaml")
+    file = resources.files("chunkwise.lab.resolve") / "vocabulary.yaml"
+    entries = parse_yaml(file.read_text(encoding="utf-8"), "vocabulary.yaml")
     return {
         path: Knob.parse(entry, where=f"vocabulary.yaml, {path}") for path, entry in entries.items()
     }
 
 
 def knob_fields(config_class: type[Config], vocabulary: Mapping[str, Knob]) -> dict[str, KnobField]:
-    """The fields of a config class that the vocabulary names, in its order; names of fields that
-    are not there are left out, since a smaller profile class has fewer settings.
-    """
+    """The fields of a config class that the vocabulary names, in its order."""
     annotations = _annotations(config_class)
-    return {
-        path: KnobField(path, knob, annotations[path])
-        for path, knob in vocabulary.items()
-        if path in annotations
-    }
+    fields = {}
+    for path, knob in vocabulary.items():
+        # A name without a field is no error: a profile class of one's own may have fewer settings.
+        if path in annotations:
+            # `dict` and not `model_dump`: the options stay objects.
+            fields[path] = KnobField(path=path, annotation=annotations[path], **dict(knob))
+    return fields
 
 
 def _annotations(config_class: type[Config], above: str = "") -> dict[str, Any]:
-    """Dotted path -> type, of all fields. Lists of configs are not entered: an item has no path
-    that stays.
-    """
+    """Dotted path -> type, of all fields."""
     annotations: dict[str, Any] = {}
     for name, info in config_class.model_fields.items():
-        annotations[f"{above}{name}"] = info.annotation
-        for inner in _nested(info.annotation):
-            annotations |= _annotations(inner, f"{above}{name}.")
+        path = f"{above}{name}"
+        annotations[path] = info.annotation
+        for leaf in _leaves(info.annotation):
+            if isinstance(leaf, type) and issubclass(leaf, Config):
+                annotations |= _annotations(leaf, f"{path}.")
     return annotations
-
-
-def _nested(annotation: Any) -> list[type[Config]]:
-    if is_union(annotation):
-        return [inner for part in getattr(annotation, "__args__", ()) for inner in _nested(part)]
-    return config_classes(annotation) if isinstance(annotation, type) else []

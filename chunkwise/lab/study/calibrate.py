@@ -13,21 +13,21 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.io import write_jsonl
 from chunkwise.core.progress import display
-from chunkwise.core.store import Store
+from chunkwise.core.store import Artefact, Store
 from chunkwise.corpus.stages import SEQUENCES
 from chunkwise.evaluation.stages import PERPLEXITY, QA
 from chunkwise.graph.jobs import Job, Jobs
 from chunkwise.graph.schedule import Schedule
 from chunkwise.graph.workers import Workers
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.study.cost import Costs, costs_of
+from chunkwise.lab.study.cost import TRAININGS, Costs, costs_of
 from chunkwise.lab.study.data import Data, prepare, tokenizer_config
 from chunkwise.neighbours.stages import NEIGHBOURS
 from chunkwise.training.config import AdoptedBase
@@ -36,6 +36,10 @@ from chunkwise.training.stages import ADOPTED_BASE, BASE, IN_PROMPT, INSTRUCT, R
 SHORT_STEPS, LONG_STEPS = 2, 7
 SHORT_BATCHES, LONG_BATCHES = 1, 3
 DOCUMENTS, BODY_WORDS = 480, 120
+
+
+Probe = tuple[Job, Job]
+"""A short job and a long one of one stage, which differ in nothing else."""
 
 
 def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Costs, str]:
@@ -49,147 +53,126 @@ def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Cos
     """
     started = time.monotonic()
     stages = {job.stage.name for job in to_do}
-    costs = costs_of(profile)
-    with tempfile.TemporaryDirectory(prefix="chunkwise-calibration-") as folder:
-        _write_text(Path(folder))
-        jobs, probes = _probes(profile, Path(folder), workers, stages)
-        schedule = Schedule(jobs, costs, workers, quiet=True)  # which tells the costs what it finds
-        with display(), Workers(workers, Store(Path(folder) / "store"), threads=1) as pool:
+    miniature_costs = costs_of(profile)
+    with tempfile.TemporaryDirectory(prefix="chunkwise-calibration-") as name:
+        folder = Path(name)
+        _write_text(folder)
+        jobs, probes = _probes(profile, folder, workers, stages)
+        schedule = Schedule(jobs, miniature_costs, workers, quiet=True)
+        with display(), Workers(workers, Store(folder / "store"), threads=1) as pool:
             schedule.run(pool, jobs)
         if schedule.failures:
             raise ChunkwiseError(
                 f"the calibration failed: {next(iter(schedule.failures.values()))}",
                 hint="the study would fail alike; run without --dry-run to see where",
             )
-        rates: dict[str, list[float]] = {}
-        for short, long, text in probes:
-            artefacts = [schedule.artefacts[job.id] for job in (short, long)]
-            seconds = max(1e-3, artefacts[1].record.seconds - artefacts[0].record.seconds)
-            at = [costs, costs]
-            if text:  # evaluations read as much as their own text holds
-                at = [
-                    replace(costs, text_tokens=schedule.artefacts[source.id].counts["tokens"])
-                    for source in text
-                ]
-            known = rates.setdefault(short.stage.name, [0.0, 0.0])
-            known[0] += at[1].work(long) - at[0].work(short)
-            known[1] += seconds
-    decoder = costs.decoder
+        rates = _rates(probes, miniature_costs, schedule.artefacts)
+    # Rates and the decoder's size hold for the study; the sizes of the made-up text do not.
     costs = costs_of(profile)
-    costs.decoder = decoder
-    costs.rates = {stage: known for stage, known in rates.items() if known[0] > 0}
-    measured = ", ".join(costs.rates)
+    costs.decoder = miniature_costs.decoder
+    costs.rates = rates
     return costs, (
-        f"{measured} were run at this profile's sizes on made-up text, on {workers} workers at "
-        "once, for "
-        f"{SHORT_STEPS} and {LONG_STEPS} steps (or {SHORT_BATCHES} and {LONG_BATCHES} batches); "
-        "the difference gives "
-        f"the rate. It took {time.monotonic() - started:.0f} s."
+        f"{', '.join(rates)} were run at this profile's sizes on made-up text, on {workers} "
+        f"workers at once, for {SHORT_STEPS} and {LONG_STEPS} steps (or {SHORT_BATCHES} and "
+        f"{LONG_BATCHES} batches); the difference gives the rate. "
+        f"It took {time.monotonic() - started:.0f} s."
     )
 
 
-Probe = tuple[Job, Job, tuple[Job, Job] | None]
-"""A short job, a long one, and for evaluations the texts that they read."""
+def _rates(
+    probes: Iterable[Probe], costs: Costs, artefacts: Mapping[str, Artefact]
+) -> dict[str, tuple[float, float]]:
+    """Stage -> (work, seconds) by which its long jobs exceed its short ones, over all workers."""
+    rates: dict[str, tuple[float, float]] = {}
+    for short, long in probes:
+        stage = short.stage.name
+        work, seconds = rates.get(stage, (0.0, 0.0))
+        work += _work(long, costs, artefacts) - _work(short, costs, artefacts)
+        # Where the jobs are tiny, noise can make the long one the faster of the two.
+        difference = artefacts[long.id].record.seconds - artefacts[short.id].record.seconds
+        rates[stage] = (work, seconds + max(1e-3, difference))
+    return {stage: rate for stage, rate in rates.items() if rate[0] > 0}
+
+
+def _work(job: Job, costs: Costs, artefacts: Mapping[str, Artefact]) -> float:
+    if job.stage.name == "perplexity":  # it reads as much as its own text holds
+        text = artefacts[job.inputs["sequences"]]
+        costs = replace(costs, text_tokens=text.counts["tokens"])
+    return costs.work(job)
 
 
 def _probes(
     profile: Profile, folder: Path, workers: int, stages: set[str]
 ) -> tuple[Jobs, list[Probe]]:
-    """What is run: data once, and for each worker every training and evaluation twice."""
+    """The jobs of a calibration: data once, and each training and evaluation twice per worker."""
     small = _miniature(profile, folder)
-    asks = bool(stages & {"qa", "instruct"})
+    tuning = small.instruct_config()
     jobs = Jobs()
-    data = prepare(jobs, small, questions=asks)
+    data = prepare(jobs, small, questions=not stages.isdisjoint({"qa", "instruct"}))
     probes: list[Probe] = []
     for worker in range(workers):
         base = _base(jobs, small, data, worker)
-        if "base" in stages and small.base is not None:
-            probes.append((base, _longer(jobs, base), None))
         plain = {"base": base, "sequences": data.text}
         read = plain | {"neighbours": data.text_neighbours, "datastore": data.datastore}
+        # In any case, even where the store has the study's own: evaluations need a model.
         retrofit = jobs.add(RETROFIT, small.retrofit_config(), read, seed=worker)
-        trainings = [retrofit, jobs.add(TWIN, small.twin_config(), plain, seed=worker)]
+        trainings = [base, retrofit, jobs.add(TWIN, small.twin_config(), plain, seed=worker)]
         if "in-prompt" in stages:
             trainings.append(jobs.add(IN_PROMPT, small.in_prompt_config(), read, seed=worker))
-        tuning = small.instruct_config()
         if "instruct" in stages and tuning is not None:
             inputs = {"model": retrofit, "instructions": data.questions, "tokens": data.tokens}
-            trainings.append(
-                jobs.add(INSTRUCT, tuning, inputs | {"datastore": data.datastore}, seed=worker)
-            )
-        probes += [(job, _longer(jobs, job), None) for job in trainings if job.stage.name in stages]
-        if "perplexity" in stages:
-            probes.append(_text_probe(jobs, small, data, retrofit))
-        if "qa" in stages:
-            probes.append(_question_probe(jobs, small, data, retrofit))
+            inputs["datastore"] = data.datastore
+            trainings.append(jobs.add(INSTRUCT, tuning, inputs, seed=worker))
+        # An adopted base is no training, and has no steps that could be more.
+        timed = stages.intersection(TRAININGS)
+        probes += [(job, _longer(jobs, job)) for job in trainings if job.stage.name in timed]
+        for stage, evaluate in (("perplexity", _reading), ("qa", _answering)):
+            if stage in stages:
+                short = evaluate(jobs, small, data, retrofit, SHORT_BATCHES)
+                long = evaluate(jobs, small, data, retrofit, LONG_BATCHES)
+                probes.append((short, long))
     return jobs, probes
 
 
 def _base(jobs: Jobs, small: Profile, data: Data, worker: int) -> Job:
     if small.base is None:
-        return jobs.add(
-            ADOPTED_BASE, AdoptedBase(name=str(small.pretrained)), {"tokens": data.tokens}
-        )
+        adopted = AdoptedBase(name=str(small.pretrained))
+        return jobs.add(ADOPTED_BASE, adopted, {"tokens": data.tokens})
     return jobs.add(BASE, small.base, {"sequences": data.text}, seed=worker)
 
 
 def _longer(jobs: Jobs, job: Job) -> Job:
     """The same training for more steps."""
-    config = job.config.model_copy(
-        update={
-            "train": job.config.train.model_copy(
-                update={"steps": LONG_STEPS, "log_steps": LONG_STEPS}
-            )
-        }
-    )
+    train = job.config.train.model_copy(update={"steps": LONG_STEPS, "log_steps": LONG_STEPS})
     inputs = {name: jobs[needed] for name, needed in job.inputs.items()}
+    config = job.config.model_copy(update={"train": train})
     return jobs.add(job.stage, config, inputs, seed=job.replicate)
 
 
-def _text_probe(jobs: Jobs, small: Profile, data: Data, model: Job) -> Probe:
-    texts, pair = [], []
-    for batches in (SHORT_BATCHES, LONG_BATCHES):
-        tokens = batches * small.perplexity.batch_rows * small.evaluation_text.sequence_tokens
-        text = jobs.add(
-            SEQUENCES,
-            small.evaluation_text.model_copy(update={"max_tokens": tokens}),
-            {"tokens": data.tokens},
-        )
-        table = jobs.add(
-            NEIGHBOURS, small.neighbours, {"datastore": data.datastore, "sequences": text}
-        )
-        config = small.perplexity.model_copy(
-            update={"k": small.retrofit.retro.neighbours, "overlap_neighbours": 0}
-        )
-        inputs = {
-            "model": model,
-            "sequences": text,
-            "neighbours": table,
-            "datastore": data.datastore,
-        }
-        pair.append(jobs.add(PERPLEXITY, config, inputs))
-        texts.append(text)
-    return pair[0], pair[1], (texts[0], texts[1])
+def _reading(jobs: Jobs, small: Profile, data: Data, model: Job, batches: int) -> Job:
+    """An evaluation of perplexity on text of so many batches."""
+    rows = batches * small.perplexity.batch_rows
+    tokens = rows * small.evaluation_text.sequence_tokens
+    text_config = small.evaluation_text.model_copy(update={"max_tokens": tokens})
+    text = jobs.add(SEQUENCES, text_config, {"tokens": data.tokens})
+    inputs = {"datastore": data.datastore, "sequences": text}
+    inputs["neighbours"] = jobs.add(NEIGHBOURS, small.neighbours, inputs)
+    config = small.perplexity.model_copy(
+        update={"k": small.retrofit.retro.neighbours, "overlap_neighbours": 0}
+    )
+    return jobs.add(PERPLEXITY, config, inputs | {"model": model})
 
 
-def _question_probe(jobs: Jobs, small: Profile, data: Data, model: Job) -> Probe:
-    inputs = {
-        "model": model,
-        "questions": data.questions,
-        "question_neighbours": data.question_neighbours,
+def _answering(jobs: Jobs, small: Profile, data: Data, model: Job, batches: int) -> Job:
+    """An evaluation on so many batches of questions; nothing is written."""
+    inputs = {"model": model, "questions": data.questions, "tokens": data.tokens}
+    inputs |= {"question_neighbours": data.question_neighbours, "datastore": data.datastore}
+    changes = {
+        "n_questions": batches * small.qa.batch_questions,
+        "k": small.retrofit.retro.neighbours,
+        "n_generate": 0,
     }
-    inputs |= {"datastore": data.datastore, "tokens": data.tokens}
-    pair = []
-    for batches in (SHORT_BATCHES, LONG_BATCHES):
-        config = small.qa.model_copy(
-            update={
-                "n_questions": batches * small.qa.batch_questions,
-                "k": small.retrofit.retro.neighbours,
-                "n_generate": 0,
-            }
-        )
-        pair.append(jobs.add(QA, config, inputs))
-    return pair[0], pair[1], None
+    return jobs.add(QA, small.qa.model_copy(update=changes), inputs)
 
 
 # --- the miniature --------------------------------------------------------------------------------
@@ -197,47 +180,43 @@ def _question_probe(jobs: Jobs, small: Profile, data: Data, model: Job) -> Probe
 
 def _miniature(profile: Profile, folder: Path) -> Profile:
     """The profile with made-up text and few steps; all sizes of models, rows and batches stay."""
+    # Text for the longest of the probes and no more, so that preparing it takes seconds.
     row = profile.training_text.sequence_tokens
     batch = profile.retrofit.train.batch_sequences
-    changes = {
-        "corpus": {
-            "sources": [{"kind": "jsonl", "path": str(folder / "text.jsonl")}],
-            "near_duplicate_jaccard": None,
-            "decontaminate_jaccard": None,
-            "valid_fraction": 0.3,
-            "held_fraction": 0.35,
-        },
-        "tokenizer": tokenizer_config(profile).model_dump(mode="json"),
-        "training_text.max_tokens": LONG_STEPS * batch * row,
-        "evaluation_text.max_tokens": 8 * row,
-        "questions.questions": LONG_BATCHES * profile.qa.batch_questions,
-        "questions.min_questions": 1,
-        "questions.instructions": 200,
-        "datastore.splits": ["train", "held"],
-        "view": {},
-        "replicates": 1,
-        "retrofit.made_neighbours.share": 0.0,  # a curriculum is longer than these few steps
-    }
-    for section in ("base", "retrofit", "instruct"):
-        if getattr(profile, section) is not None:
-            train = {
-                "steps": SHORT_STEPS,
-                "tokens": None,
-                "warmup_steps": 0,
-                "validation_sequences": 0,
-            }
-            train |= {"checkpoint_steps": None, "log_steps": SHORT_STEPS}
-            changes |= {f"{section}.train.{name}": value for name, value in train.items()}
     changed = profile.changed(
-        {path: value for path, value in changes.items() if "train." not in path}
+        {
+            "corpus": {
+                "sources": [{"kind": "jsonl", "path": str(folder / "text.jsonl")}],
+                "near_duplicate_jaccard": None,
+                "decontaminate_jaccard": None,
+                "valid_fraction": 0.3,
+                "held_fraction": 0.35,
+            },
+            "tokenizer": tokenizer_config(profile).model_dump(mode="json"),
+            "training_text.max_tokens": LONG_STEPS * batch * row,
+            "evaluation_text.max_tokens": 8 * row,
+            "questions.questions": LONG_BATCHES * profile.qa.batch_questions,
+            "questions.min_questions": 1,
+            "questions.instructions": 200,
+            "datastore.splits": ["train", "held"],
+            "view": {},
+            "replicates": 1,
+            "retrofit.made_neighbours.share": 0.0,  # a curriculum is longer than these few steps
+        }
     )
-    values = changed.model_dump(
-        mode="json"
-    )  # steps and tokens exclude each other, so they must change together
-    for path, value in changes.items():
-        if "train." in path:
-            section, _, name = path.split(".")
-            values[section]["train"][name] = value
+    train = {
+        "steps": SHORT_STEPS,
+        "tokens": None,
+        "warmup_steps": 0,
+        "validation_sequences": 0,
+        "checkpoint_steps": None,
+        "log_steps": SHORT_STEPS,
+    }
+    values = changed.model_dump(mode="json")
+    for section in ("base", "retrofit", "instruct"):
+        if values[section] is not None:
+            # Not by `changed`, a field at a time: steps and tokens exclude each other.
+            values[section]["train"] |= train
     return Profile.parse(values, where=f"profile {profile.name} in miniature")
 
 
@@ -245,6 +224,7 @@ def _write_text(folder: Path) -> None:
     """Documents of made-up words, in the form that questions are made from; enough pairs for any
     small vocabulary.
     """
+    # Seeded: every calibration of a profile does the same work.
     draw = random.Random(0)
 
     def word() -> str:
@@ -253,6 +233,7 @@ def _write_text(folder: Path) -> None:
             for _ in range(draw.randint(2, 5))
         )
 
+    # Bodies share their words as text does; names and answers stand once, as questions need it.
     common = [word() for _ in range(3000)]
     rows = []
     for number in range(DOCUMENTS):

@@ -10,17 +10,23 @@ every job that ends. Good to some tens of percent.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from chunkwise.core.io import read_json
 from chunkwise.core.store import Artefact
+from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
 from chunkwise.graph.jobs import Job
-from chunkwise.training.config import MadeNeighboursConfig
+from chunkwise.lab.profile import Profile
+from chunkwise.model.config import RetroOptions
+from chunkwise.training.config import RetrofitConfig
 
 TRAININGS = ("base", "retrofit", "twin", "in-prompt", "instruct")
 FIRST_RATE = 3e10  # operations a second of one core: small models in bfloat16 on a CPU that has it
 OVERHEAD_SECONDS = 1.0  # loading a model, writing an artefact
 WATCHED_SECONDS = 2.0  # of a running job, before its pace counts
+CLOSED_PROMPT_TOKENS = 64  # of a question without passages
+# Four options of some 24 tokens, after the prompt and after an empty one.
+SCORED_TOKENS = 2 * 4 * 24
+WRITING_FACTOR = 8  # a token that is generated takes about as long as so many that are read
 DATA_SECONDS = {
     "corpus": 30.0,
     "tokenizer": 8.0,
@@ -35,9 +41,12 @@ DATA_SECONDS = {
     "rebuild-check": 3.0,
     "gate-off-check": 1.0,
 }
-"""Stages whose work depends on text that has not been read: guesses for a corpus of some ten
-million tokens.
+"""Seconds of the stages whose work depends on text that has not been read: guesses for a corpus of
+some ten million tokens.
 """
+
+# A stage is timed by its work or by its jobs: one in both would be learned in two units.
+assert DATA_SECONDS.keys().isdisjoint(TRAININGS)
 
 
 @dataclass(frozen=True)
@@ -55,130 +64,148 @@ class Costs:
 
     Args:
         decoder: its size.
-        retro: settings of the baseline's retrieval, a RetroOptions.
+        retro: settings of the baseline's retrieval.
         n_questions: how many are asked.
-        text_rows, row_tokens: of the evaluation text; guesses until it is there.
+        text_tokens: of the evaluation text; a guess until it is there.
+        train_row_tokens: of the training text.
+        rates: stage -> (work, seconds) of its finished jobs; data stages count jobs as work.
+        running: job id -> (stage, work, seconds) of what it has done so far.
     """
 
     decoder: Decoder
-    retro: Any
+    retro: RetroOptions
     n_questions: int = 1000
     text_tokens: int = 200_000
     train_row_tokens: int = 256
-    rates: dict[str, list[float]] = field(default_factory=dict)
+    rates: dict[str, tuple[float, float]] = field(default_factory=dict)
     running: dict[str, tuple[str, float, float]] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
         """Whether a training or an evaluation has been timed here."""
-        return bool(self.running) or not set(self.rates) <= set(DATA_SECONDS)
+        return bool(self.running or self.rates.keys() - DATA_SECONDS.keys())
 
     def work(self, job: Job) -> float:
         """Operations that a job needs, about: 2 for each weight and token, three times as many in
         training.
         """
-        if job.stage.name in TRAININGS:
+        stage = job.stage.name
+        if stage in TRAININGS:
             return 3 * self._training_pass(job)
-        if job.stage.name == "perplexity":
-            tokens, k = self.text_tokens, job.config.k
-            if job.config.condition == "in_prompt":
-                return self._decoder(tokens * (1 + 2 * k))
-            reads = job.config.reads_neighbours
-            return self._decoder(tokens) + (self._retrieval(tokens, k, self.retro) if reads else 0)
-        if job.stage.name == "qa":
-            prompt = job.config.prompt_tokens if job.config.in_prompt else 64
-            asked = min(job.config.n_questions or self.n_questions, self.n_questions)
-            # Written one token at a time, which is slower than reading by about this much.
-            written = min(job.config.n_generate, asked) * job.config.max_answer_tokens * 8
-            return self._decoder(asked * (prompt + 2 * 4 * 24) + written)
+        if stage == "perplexity":
+            return self._text_pass(job.config)
+        if stage == "qa":
+            return self._questions_pass(job.config)
         return 0.0
 
+    def _text_pass(self, config: PerplexityConfig) -> float:
+        """One forward pass over the evaluation text."""
+        tokens = self.text_tokens
+        if config.condition == "in_prompt":
+            return self._decoder(tokens * (1 + 2 * config.k))
+        operations = self._decoder(tokens)
+        if config.reads_neighbours:
+            operations += self._retrieval(tokens, config.k, self.retro)
+        return operations
+
+    def _questions_pass(self, config: QuestionsEvalConfig) -> float:
+        """Reading all questions with their options, and writing some answers."""
+        prompt = config.prompt_tokens if config.in_prompt else CLOSED_PROMPT_TOKENS
+        questions = min(config.n_questions or self.n_questions, self.n_questions)
+        answers = min(config.n_generate, questions)
+        written = answers * config.max_answer_tokens * WRITING_FACTOR
+        return self._decoder(questions * (prompt + SCORED_TOKENS) + written)
+
     def _training_pass(self, job: Job) -> float:
-        """One forward pass of everything that a training reads."""
+        """One forward pass over everything that a training reads."""
         config = job.config
+        stage = job.stage.name
         row = self.train_row_tokens
-        if job.stage.name == "instruct":
+        if stage == "instruct":
             row = config.prompt_tokens + config.answer_tokens
         steps = config.train.steps_for(row)
-        if job.stage.name == "in-prompt":
+        if stage == "in-prompt":
+            # Only after the steps: the budget counts the tokens of the text, not what is put
+            # before them.
             row += (row // config.chunk_tokens) * config.neighbours * 2 * config.chunk_tokens
         tokens = steps * config.train.batch_sequences * row
-        if job.stage.name != "retrofit":
-            return self._decoder(tokens)
-        found = config.neighbour_source == "found"  # controls get no made ones
-        made = made_share(config.made_neighbours, steps) if found else 0.0
-        # A made neighbour is the only one of its chunk.
-        neighbours = made + (1 - made) * config.retro.neighbours
-        return self._decoder(tokens) + self._retrieval(tokens, neighbours, config.retro)
+        operations = self._decoder(tokens)
+        if stage == "retrofit":
+            neighbours = _neighbours_read(config, steps)
+            operations += self._retrieval(tokens, neighbours, config.retro)
+        return operations
 
     def _decoder(self, tokens: float) -> float:
         """One pass of so many tokens."""
         size = self.decoder
-        return 2 * tokens * (size.layers * 13 * size.width**2 + size.vocabulary * size.width)
+        layers = size.layers * 13 * size.width**2
+        return 2 * tokens * (layers + size.vocabulary * size.width)
 
-    def _retrieval(self, tokens: float, k: float, retro: Any) -> float:
+    def _retrieval(self, tokens: float, k: float, retro: RetroOptions) -> float:
         """What encoder and cross-attention add."""
         width = retro.encoder_width or self.decoder.width
         read = tokens * k * 2  # a neighbour is two chunks long
-        return 2 * read * (retro.encoder_layers * 12 * width**2 + 4 * self.decoder.width**2)
+        encoder = retro.encoder_layers * 12 * width**2
+        return 2 * read * (encoder + 4 * self.decoder.width**2)
 
     def expected_seconds(self, job: Job) -> float:
         """How long the job will take on one worker."""
-        if job.stage.name in DATA_SECONDS:
-            measured = self.rates.get(job.stage.name)
-            return measured[1] / measured[0] if measured else DATA_SECONDS[job.stage.name]
-        timed = [
-            (stage, work, seconds)
-            for stage, (work, seconds) in self.rates.items()
-            if stage not in DATA_SECONDS
-        ]
+        stage = job.stage.name
+        if stage in DATA_SECONDS:
+            jobs, seconds = self.rates.get(stage, (1.0, DATA_SECONDS[stage]))
+            return seconds / jobs
+        timed = [(name, *rate) for name, rate in self.rates.items() if name not in DATA_SECONDS]
         timed += self.running.values()
         # A stage that was not timed yet is expected to be as fast as the others together.
-        alike = [one for one in timed if one[0] == job.stage.name] or timed
-        amount = sum(work for _, work, _ in alike) or FIRST_RATE
+        alike = [sample for sample in timed if sample[0] == stage] or timed
+        operations = sum(work for _, work, _ in alike) or FIRST_RATE
         seconds = sum(seconds for _, _, seconds in alike) or 1.0
-        return OVERHEAD_SECONDS + self.work(job) * seconds / amount
+        return OVERHEAD_SECONDS + self.work(job) * seconds / operations
 
     def watch(self, job: Job, share: float, seconds: float) -> None:
         """Take into account how long a running job took for a share of its work."""
-        if job.stage.name not in DATA_SECONDS and share and seconds >= WATCHED_SECONDS:
-            self.running[job.id] = (job.stage.name, share * self.work(job), seconds)
+        stage = job.stage.name
+        if stage not in DATA_SECONDS and share and seconds >= WATCHED_SECONDS:
+            self.running[job.id] = (stage, share * self.work(job), seconds)
 
     def learn(self, job: Job, seconds: float) -> None:
         """Take a finished job into account; one that came from the store says nothing."""
-        amount = 1.0 if job.stage.name in DATA_SECONDS else self.work(job)
-        busy = seconds if job.stage.name in DATA_SECONDS else max(0.05, seconds - OVERHEAD_SECONDS)
-        self.running.pop(job.id, None)
-        known = self.rates.setdefault(job.stage.name, [0.0, 0.0])
-        known[0] += amount
-        known[1] += busy
+        stage = job.stage.name
+        amount, busy = 1.0, seconds  # jobs of data are counted, whatever their size
+        if stage not in DATA_SECONDS:
+            amount = self.work(job)
+            busy = max(0.05, seconds - OVERHEAD_SECONDS)
+        self.running.pop(job.id, None)  # else its work would count twice
+        amount_before, busy_before = self.rates.get(stage, (0.0, 0.0))
+        self.rates[stage] = (amount_before + amount, busy_before + busy)
 
     def learn_sizes(self, job: Job, artefact: Artefact) -> None:
         """Take from a finished stage what the work of later ones depends on."""
-        if job.stage.name == "sequences" and job.detail == "evaluation":
+        stage = job.stage.name
+        if stage == "sequences" and job.detail == "evaluation":
             self.text_tokens = int(artefact.counts["tokens"])
-        elif job.stage.name == "questions":
+        elif stage == "questions":
             self.n_questions = int(artefact.counts["questions"])
-        elif job.stage.name in ("base", "adopted-base"):
+        elif stage in ("base", "adopted-base"):
             size = read_json(artefact.file("model/config.json"))
-            width, layers = (
-                size.get(ours, size.get(gpt2))
-                for ours, gpt2 in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"))
-            )
+            # GPT-2 has names of its own.
+            width = size.get("hidden_size", size.get("n_embd"))
+            layers = size.get("num_hidden_layers", size.get("n_layer"))
+            vocabulary = size.get("vocab_size", self.decoder.vocabulary)
             if width and layers:
-                self.decoder = Decoder(
-                    width, layers, size.get("vocab_size", self.decoder.vocabulary)
-                )
+                self.decoder = Decoder(width, layers, vocabulary)
 
 
-def made_share(curriculum: MadeNeighboursConfig, steps: int) -> float:
-    """Share of the chunks that read a made neighbour, over a training of so many steps."""
-    last = curriculum.last_step
-    shares = [curriculum.at(step, chunk_tokens=1)[0] for step in range(min(last or steps, steps))]
-    return 0.0 if last == 0 else sum(shares) / steps
+def _neighbours_read(config: RetrofitConfig, steps: int) -> float:
+    """Neighbours of a chunk, in the mean over a training of so many steps."""
+    made = 0.0  # controls get no made ones
+    if config.neighbour_source == "found":
+        made = config.made_neighbours.mean_share(steps)
+    # A made neighbour is the only one of its chunk.
+    return made + (1 - made) * config.retro.neighbours
 
 
-def costs_of(profile: Any) -> Costs:
+def costs_of(profile: Profile) -> Costs:
     """Costs of a study before anything of it has run."""
     decoder = Decoder()
     if profile.base is not None:
@@ -191,6 +218,3 @@ def costs_of(profile: Any) -> Costs:
         text_tokens=profile.evaluation_text.max_tokens or 200_000,
         train_row_tokens=profile.training_text.sequence_tokens,
     )
-
-
-assert not set(DATA_SECONDS) & set(TRAININGS)

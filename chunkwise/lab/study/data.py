@@ -44,6 +44,16 @@ class Data:
     evaluation_neighbours: Job
     question_neighbours: Job | None
 
+    @property
+    def question_inputs(self) -> dict[str, Job | None]:
+        """What answering the questions needs beside a model."""
+        return {
+            "questions": self.questions,
+            "question_neighbours": self.question_neighbours,
+            "datastore": self.datastore,
+            "tokens": self.tokens,
+        }
+
 
 def tokenizer_config(profile: Profile) -> TokenizerConfig:
     """The profile's tokenizer; where a decoder is taken as it is and no other was named, the
@@ -63,42 +73,39 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
     corpus = jobs.add(CORPUS, profile.corpus)
     tokenizer = jobs.add(TOKENIZER, tokenizer_config(profile), {"corpus": corpus})
     tokens = jobs.add(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
-    text = jobs.add(SEQUENCES, profile.training_text, {"tokens": tokens}, detail="training")
-    evaluation = jobs.add(
-        SEQUENCES, profile.evaluation_text, {"tokens": tokens}, detail="evaluation"
-    )
+    # `detail` tells the texts apart, in tables and for the costs; it is no part of their identity.
+    inputs = {"tokens": tokens}
+    text = jobs.add(SEQUENCES, profile.training_text, inputs, detail="training")
+    evaluation = jobs.add(SEQUENCES, profile.evaluation_text, inputs, detail="evaluation")
     validation = None
     rows = profile.retrofit.train.validation_sequences
     if rows:  # curves read a few rows: no need to search neighbours for the whole split
         budget = 8 * rows * profile.training_text.sequence_tokens
         config = profile.validation_text.model_copy(update={"max_tokens": budget})
-        validation = jobs.add(SEQUENCES, config, {"tokens": tokens}, detail="validation")
-    asked = jobs.add(QUESTIONS, profile.questions, {"corpus": corpus}) if questions else None
-    datastore = jobs.add(DATASTORE, profile.datastore, {"tokens": tokens})
-
-    def table(sequences: Job | None, detail: str) -> Job | None:
-        inputs = {"datastore": datastore, "sequences": sequences}
-        return sequences and jobs.add(NEIGHBOURS, profile.neighbours, inputs, detail=detail)
-
-    found = asked and jobs.add(
-        QUESTION_NEIGHBOURS,
-        profile.question_neighbours,
-        {"datastore": datastore, "questions": asked, "tokens": tokens},
+        validation = jobs.add(SEQUENCES, config, inputs, detail="validation")
+    question_file = (
+        jobs.add(QUESTIONS, profile.questions, {"corpus": corpus}) if questions else None
     )
-    text_neighbours, evaluation_neighbours = (
-        table(text, "training"),
-        table(evaluation, "evaluation"),
-    )
-    assert text_neighbours and evaluation_neighbours
+    datastore = jobs.add(DATASTORE, profile.datastore, inputs)
+    question_neighbours = None
+    if question_file is not None:
+        searched = {"datastore": datastore, "questions": question_file, "tokens": tokens}
+        question_neighbours = jobs.add(QUESTION_NEIGHBOURS, profile.question_neighbours, searched)
+
+    def neighbours_of(sequences: Job) -> Job:
+        searched = {"datastore": datastore, "sequences": sequences}
+        return jobs.add(NEIGHBOURS, profile.neighbours, searched, detail=sequences.detail)
+
     return Data(
-        tokens,
-        text,
-        validation,
-        evaluation,
-        asked,
-        datastore,
-        text_neighbours,
-        table(validation, "validation"),
-        evaluation_neighbours,
-        found,
+        tokens=tokens,
+        text=text,
+        validation=validation,
+        evaluation=evaluation,
+        questions=question_file,
+        datastore=datastore,
+        text_neighbours=neighbours_of(text),
+        # Before the validation's: tables of jobs list them in the order in which they are added.
+        evaluation_neighbours=neighbours_of(evaluation),
+        validation_neighbours=validation and neighbours_of(validation),
+        question_neighbours=question_neighbours,
     )

@@ -8,15 +8,16 @@ as the study would use. Rates from there, times the study's work, give the estim
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from chunkwise.core.store import Store
 from chunkwise.graph.jobs import by_stage
 from chunkwise.graph.schedule import duration_words, time_needed
+from chunkwise.lab.study.calibrate import calibrate
 from chunkwise.lab.study.cost import DATA_SECONDS, costs_of
 from chunkwise.lab.study.study import Study
 from chunkwise.lab.terms import FULL
@@ -24,15 +25,15 @@ from chunkwise.lab.terms import FULL
 
 def print_dry_run(study: Study, store: Store, workers: int) -> None:
     """Print what a study would do, to stdout."""
-    console = Console(highlight=False, soft_wrap=True)
+    # Without markup: plans and profiles may hold square brackets.
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     _print_arms(console, study)
     stored = study.jobs.stored(store)
     to_do = [job for job in study.jobs if job.id not in stored]
-    costs, said = costs_of(study.profile), ""
+    costs, method = costs_of(study.profile), ""
     if to_do:
-        from chunkwise.lab.study.calibrate import calibrate
-
-        costs, said = calibrate(study.profile, workers, to_do)
+        costs, method = calibrate(study.profile, workers, to_do)
+    # The study's own text, where it is there, replaces what the profile only lets expect.
     for job in study.jobs:
         if job.id in stored:
             costs.learn_sizes(job, stored[job.id])
@@ -41,26 +42,23 @@ def print_dry_run(study: Study, store: Store, workers: int) -> None:
     if not to_do:
         console.print("Estimated time: everything is in the store; the report takes some seconds.")
         return
-    console.print(
-        f"Estimated time: {duration_words(time_needed(study.jobs, seconds, workers))} on {workers} "
-        "workers."
-    )
-    console.print(f"How it was estimated: {said}")
-    guessed = sorted(
-        {job.stage.name for job in to_do if job.stage.name in DATA_SECONDS} - set(costs.rates)
-    )
+    time_left = duration_words(time_needed(study.jobs, seconds, workers))
+    console.print(f"Estimated time: {time_left} on {workers} workers.")
+    console.print(f"How it was estimated: {method}")
+    guessed = [job for job in to_do if job.stage.name in DATA_SECONDS]
     if guessed:
+        names = ", ".join(sorted({job.stage.name for job in guessed}))
         console.print(
-            f"Not measured, since the text has not been read: {', '.join(guessed)}; counted as "
-            f"{sum(seconds[job.id] for job in to_do if job.stage.name in guessed):.0f} s in all."
+            f"Not measured, since the text has not been read: {names}; counted as "
+            f"{sum(seconds[job.id] for job in guessed):.0f} s in all."
         )
 
 
 def _print_jobs(console: Console, study: Study, seconds: Mapping[str, float]) -> None:
     """Jobs by stage. `seconds` has the expected time of each job that is to be done."""
     table = Table(title="Jobs", title_justify="left", box=None, pad_edge=False)
+    table.add_column("stage")
     for name in (
-        "stage",
         "asked for",
         "jobs",
         "shared",
@@ -68,48 +66,43 @@ def _print_jobs(console: Console, study: Study, seconds: Mapping[str, float]) ->
         "to do",
         "seconds of one worker",
     ):
-        table.add_column(name, justify="left" if name == "stage" else "right")
-    total: Counter[str] = Counter()
+        table.add_column(name, justify="right")
+    total = np.zeros(6, dtype=int)
     for stage, jobs in by_stage(study.jobs).items():
-        asked, left = (
-            study.jobs.asked[stage],
-            [seconds[job.id] for job in jobs if job.id in seconds],
-        )
-        row = {
-            "asked": asked,
-            "jobs": len(jobs),
-            "shared": asked - len(jobs),
-            "there": len(jobs) - len(left),
-        }
-        row |= {"left": len(left), "seconds": round(sum(left))}
-        total.update(row)
-        table.add_row(stage, *(str(value) for value in row.values()))
-    table.add_row("all", *(str(value) for value in total.values()), style="bold")
+        requests = study.jobs.asked[stage]
+        to_do = [seconds[job.id] for job in jobs if job.id in seconds]
+        numbers = [
+            requests,
+            len(jobs),
+            requests - len(jobs),
+            len(jobs) - len(to_do),
+            len(to_do),
+            round(sum(to_do)),
+        ]
+        total += numbers
+        table.add_row(stage, *map(str, numbers))
+    table.add_row("all", *map(str, total), style="bold")
     console.print()
     console.print(table)
     console.print()
 
 
 def _print_arms(console: Console, study: Study) -> None:
-    profile = study.profile
+    profile, resolution = study.profile, study.resolution
     console.print(
         f"Profile {profile.name}: {profile.replicates} replicates, views by "
         f"{profile.size_experiment}"
     )
-    for entry in study.resolution.entries:
-        console.print(
-            f"{entry.name}: {entry.action} {entry.ablated_part} ({entry.status})", markup=False
-        )
+    for entry in resolution.entries:
+        console.print(f"{entry.name}: {entry.action} {entry.ablated_part} ({entry.status})")
         for arm in entry.arms:
-            console.print(f"  {arm.id}: {arm.label}: {arm.done}", markup=False)
-    for problem in study.resolution.problems:
-        console.print(f"not run: {problem}", markup=False)
-    for sentence in study.resolution.left_out:
-        console.print(f"left out: {sentence}", markup=False)
-    for sentence in study.resolution.without_effect:
-        console.print(f"nothing to run: {sentence}", markup=False)
-    names = ", ".join(study.trained)
-    console.print(
-        f"Trained: {names}. Views: "
-        f"{', '.join(view for view in study.views if view != FULL) or 'none'}."
-    )
+            console.print(f"  {arm.id}: {arm.label}: {arm.done}")
+    for label, sentences in (
+        ("not run", resolution.problems),
+        ("left out", resolution.left_out),
+        ("nothing to run", resolution.without_effect),
+    ):
+        for sentence in sentences:
+            console.print(f"{label}: {sentence}")
+    views = ", ".join(view for view in study.views if view != FULL) or "none"
+    console.print(f"Trained: {', '.join(study.trained)}. Views: {views}.")

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
@@ -32,13 +32,19 @@ from chunkwise.evaluation.stages import BAG_OF_WORDS, GATE_OFF_CHECK, PERPLEXITY
 from chunkwise.graph.jobs import Job, Jobs
 from chunkwise.graph.stage import Stage
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.resolution import Resolution
+from chunkwise.lab.resolve.resolution import EntryResolution, Resolution
 from chunkwise.lab.study.data import DATA_STAGES, Data, prepare
 from chunkwise.lab.terms import FULL, Arm, Comparison, Selector
 from chunkwise.neighbours.config import RebuildCheckConfig
 from chunkwise.neighbours.stages import REBUILD_CHECK
 from chunkwise.training import stages as trainings
 from chunkwise.training.config import PACKAGED, AdoptedBase
+
+Places = tuple[Selector, Selector]
+"""Where an arm is measured: on text, on questions."""
+
+Evidence = Literal["found", "placebo"]
+Experiment = Literal["swap", "retrain", "arm"]
 
 QUESTION_METRICS = ("choice_accuracy", "exact_match", "f1", "answer_nll")
 WRITTEN_METRICS = ("exact_match", "f1")
@@ -50,20 +56,8 @@ PLACEBO, TWIN_PLACEBO, UNTUNED, WORDS, WORDS_PLACEBO = (
     "bag-of-words",
     "bag-of-words-placebo",
 )
-"""Arms of cells that are no training of their own: the same models read placebo passages or were
-not tuned.
-"""
-
-NATURAL = {
-    "in_prompt": ("in_prompt", "prompt"),
-    "wider": ("none", "prompt"),
-    "none": ("none", "prompt"),
-}
-"""Mechanism without cross-attention -> condition for text, cell for questions."""
-
-CONDITION = {"found": "on", "random": "random", "shuffled": "shuffled", "own": "own"}
-"""Source of the neighbours in training -> condition for text: what is read is of the kind that was
-trained with.
+"""Arms without a training of their own: the same models read placebo passages, or are asked before
+their tuning, or there is no model at all.
 """
 
 
@@ -91,7 +85,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One cell before it is measured, and the job that measures it."""
+    """What is measured of one arm in one replicate, and the job that measures it."""
 
     at: Selector
     replicate: int
@@ -100,12 +94,12 @@ class Evaluation:
 
 @dataclass
 class Study:
-    """All jobs, and what their results mean. Built from plan and profile alone; nothing here has
-    run.
+    """All jobs, and what their results mean. Built from plan and profile alone, before anything
+    runs.
 
     Attributes:
         views: id -> view of the datastore, FULL first.
-        places: (arm id, experiment) -> selector for text, selector for questions.
+        places: (arm id, experiment) -> where the arm is measured.
     """
 
     profile: Profile
@@ -114,7 +108,7 @@ class Study:
     trained: dict[str, Trained] = field(default_factory=dict)
     evaluations: list[Evaluation] = field(default_factory=list)
     views: dict[str, ViewConfig] = field(default_factory=dict)
-    places: dict[tuple[str, str], tuple[Selector, Selector]] = field(default_factory=dict)
+    places: dict[tuple[str, str], Places] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
     rebuild_check: Job | None = None
     gate_check: Job | None = None
@@ -127,21 +121,21 @@ class Study:
         return any(metric in QUESTION_METRICS for metric in self.metric_ids)
 
     @property
-    def metric_ids(self) -> tuple[str, ...]:
-        return tuple(
-            dict.fromkeys(
-                metric for entry in self.resolution.entries for metric in self.metrics_of(entry)
-            )
-        )
+    def writes_answers(self) -> bool:
+        """Whether any metric of the plan is about answers in the model's own words."""
+        return any(metric in WRITTEN_METRICS for metric in self.metric_ids)
 
-    def metrics_of(self, entry) -> tuple[str, ...]:
+    @property
+    def metric_ids(self) -> tuple[str, ...]:
+        metrics = [m for entry in self.resolution.entries for m in self.metrics_of(entry)]
+        return tuple(dict.fromkeys(metrics))
+
+    def metrics_of(self, entry: EntryResolution) -> tuple[str, ...]:
         """Measured metrics of an entry, the primary one first; the profile's where it names none
         that we know.
         """
-        return (
-            tuple(dict.fromkeys(metric.id for metric in entry.metrics if metric.id))
-            or self.profile.metrics
-        )
+        metrics = dict.fromkeys(metric.id for metric in entry.metrics if metric.id)
+        return tuple(metrics) or self.profile.metrics
 
     @property
     def replicates(self) -> range:
@@ -165,22 +159,29 @@ class Study:
 
     def _model(self, trained: Trained, replicate: int) -> Job:
         profile, data = trained.profile, trained.data
-        base = self.base(profile, data, replicate)
-        about: dict[str, Any] = {"seed": replicate, "arm": trained.id}
-        inputs = {"base": base, "sequences": data.text, "validation": data.validation}
-        if trained.mechanism in ("none", "wider"):
-            return self.jobs.add(trainings.TWIN, profile.twin_config(), inputs, **about)
-        inputs |= {
-            "neighbours": data.text_neighbours,
-            "validation_neighbours": data.validation_neighbours,
+        inputs = {
+            "base": self.base(profile, data, replicate),
+            "sequences": data.text,
+            "validation": data.validation,
         }
-        inputs |= {"datastore": data.datastore}
-        if trained.mechanism == "in_prompt":
-            return self.jobs.add(
-                trainings.IN_PROMPT, profile.in_prompt_config(trained.view), inputs, **about
-            )
+        config: Config
+        if trained.mechanism in ("none", "wider"):
+            stage, config = trainings.TWIN, profile.twin_config()
+        else:
+            inputs |= {
+                "neighbours": data.text_neighbours,
+                "validation_neighbours": data.validation_neighbours,
+                "datastore": data.datastore,
+            }
+            stage, config = trainings.RETROFIT, profile.retrofit_config(trained.view)
+            if trained.mechanism == "in_prompt":
+                stage, config = trainings.IN_PROMPT, profile.in_prompt_config(trained.view)
         return self.jobs.add(
-            trainings.RETROFIT, profile.retrofit_config(trained.view), inputs, **about
+            stage,
+            config,
+            inputs,
+            seed=replicate,
+            arm=trained.id,
         )
 
     def base(self, profile: Profile, data: Data, replicate: int) -> Job:
@@ -189,139 +190,157 @@ class Study:
             adopted = AdoptedBase(name=profile.pretrained or PACKAGED)
             return self.jobs.add(trainings.ADOPTED_BASE, adopted, {"tokens": data.tokens}, arm=BASE)
         inputs = {"sequences": data.text, "validation": data.validation}
+        # With one seed all replicates ask for the same job.
+        seed = 0 if profile.share_base else replicate
         return self.jobs.add(
             trainings.BASE,
             profile.base,
             inputs,
-            seed=0 if profile.share_base else replicate,
+            seed=seed,
             arm=BASE,
         )
 
     def _tuned(self, trained: Trained, model: Job, replicate: int) -> Job:
-        config = trained.profile.instruct_config(trained.view)
-        if config is None or trained.data.questions is None:
+        profile, data = trained.profile, trained.data
+        config = profile.instruct_config(trained.view)
+        if config is None or data.questions is None:
             return model
-        if (
-            trained.mechanism != "cross-attention"
-            or trained.profile.retrofit.neighbour_source != "found"
-        ):
-            config = config.model_copy(
-                update={"gate": 0}
-            )  # a plain decoder has no other, and controls find nothing
-        data = trained.data
+        source = profile.retrofit.neighbour_source
+        if trained.mechanism != "cross-attention" or source != "found":
+            # A plain decoder has no gate to open, and controls find nothing to tune on.
+            config = config.model_copy(update={"gate": 0})
         inputs = {"model": model, "instructions": data.questions, "tokens": data.tokens}
+        # Only where it is read: inputs are part of a job's identity.
         if config.passages or config.gate:
             inputs["datastore"] = data.datastore
-        return self.jobs.add(trainings.INSTRUCT, config, inputs, seed=replicate, arm=trained.id)
-
-    def read_text(self, at: Selector, trained: Trained, *, model: Job | None = None) -> None:
-        """Evaluate perplexity in every replicate; `at.condition` and `at.view` say how."""
-        profile, data = trained.profile, trained.data
-        view = trained.view or (profile.whole_view if at.view == FULL else self.view_of(at.view))
-        overlap = (
-            at.arm in (RETRO, TWIN) and at.condition in ("on", "off", "none") and at.view == FULL
+        return self.jobs.add(
+            trainings.INSTRUCT,
+            config,
+            inputs,
+            seed=replicate,
+            arm=trained.id,
         )
+
+    def read_text(self, trained: Trained, condition: str, view: str = FULL) -> None:
+        """Evaluate perplexity in every replicate, under a condition, with a view of `views`."""
+        at = Selector(arm=trained.id, condition=condition, view=view)
+        profile, data = trained.profile, trained.data
+        changes = {
+            "condition": condition,
+            "k": max(1, profile.neighbours_read),
+            "view": self._view_read(trained, view),
+        }
+        # Overlap is a fact of the text, the same for all arms: three evaluations suffice.
+        plain = condition in ("on", "off", "none") and view == FULL
+        if trained.id not in (RETRO, TWIN) or not plain:
+            changes["overlap_neighbours"] = 0
         for replicate in self.replicates:
-            config = profile.perplexity.model_copy(
-                update={
-                    "condition": at.condition,
-                    "k": max(1, profile.neighbours_read),
-                    "view": view,
-                    "view_seed": replicate,
-                    "random_seed": replicate,
-                    # Overlap is a fact of the text, the same for all arms: three evaluations
-                    # suffice.
-                    "overlap_neighbours": profile.perplexity.overlap_neighbours if overlap else 0,
-                }
-            )
-            inputs = {"model": model or trained.models[replicate], "sequences": data.evaluation}
-            inputs |= {"neighbours": data.evaluation_neighbours, "datastore": data.datastore}
+            changes |= {"view_seed": replicate, "random_seed": replicate}
+            config = profile.perplexity.model_copy(update=changes)
+            inputs = {
+                "model": trained.models[replicate],
+                "sequences": data.evaluation,
+                "neighbours": data.evaluation_neighbours,
+                "datastore": data.datastore,
+            }
             self._evaluate(PERPLEXITY, config.used(), inputs, at, replicate)
 
     def ask(
         self,
-        at: Selector,
         trained: Trained,
+        cell: str,
+        view: str = FULL,
         *,
-        cell: str | None = None,
-        evidence: str = "found",
+        arm: str | None = None,
+        evidence: Evidence = "found",
         models: list[Job] | None = None,
         write: bool = False,
     ) -> None:
-        """Answer the questions in every replicate.
+        """Answer the questions in every replicate, if the study has any.
 
         Args:
-            cell: where it is not `at.condition`.
+            arm: the name of the results, where it is not that of the training.
             models: others than the tuned ones.
             write: also generate free-form answers (slow).
         """
         profile, data = trained.profile, trained.data
         if data.questions is None:
             return
+        at = Selector(arm=arm or trained.id, condition=cell, view=view)
+        changes = {
+            "cell": cell,
+            "evidence": evidence,
+            "k": max(1, profile.neighbours_read),
+            "view": self._view_read(trained, view),
+        }
+        source = profile.retrofit.neighbour_source
+        if source != "found" and evidence == "found":
+            changes["encoder_reads"] = source  # as in training; cells without encoder drop it
+        if not write:
+            changes["n_generate"] = 0
         for replicate in self.replicates:
-            config = profile.qa.model_copy(
-                update={"cell": cell or at.condition, "evidence": evidence}
-                | self._reading(trained, at, replicate)
-            )
-            source = profile.retrofit.neighbour_source
-            if source != "found" and config.in_encoder and evidence == "found":
-                config = config.model_copy(update={"encoder_reads": source})
-            if not write:
-                config = config.model_copy(update={"n_generate": 0})
-            inputs: dict[str, Job | None] = {
-                "model": (models or trained.tuned)[replicate],
-                "questions": data.questions,
-            }
-            inputs |= {"question_neighbours": data.question_neighbours, "datastore": data.datastore}
-            self._evaluate(QA, config.used(), inputs | {"tokens": data.tokens}, at, replicate)
+            changes |= {"view_seed": replicate, "placebo_seed": replicate}
+            config = profile.qa.model_copy(update=changes)
+            model = (models or trained.tuned)[replicate]
+            inputs = {"model": model, **data.question_inputs}
+            # `used`, so that settings that a cell ignores do not make two jobs of one evaluation.
+            self._evaluate(QA, config.used(), inputs, at, replicate)
 
     def count_words(
-        self, at: Selector, trained: Trained, *, reads: Any, evidence: Any = "found"
+        self,
+        arm: str,
+        cell: str,
+        trained: Trained,
+        reads: Literal["passages", "question"],
+        evidence: Evidence = "found",
     ) -> None:
         """The rival without a model, on the same questions and passages."""
-        profile, data = trained.profile, trained.data
+        at = Selector(arm=arm, condition=cell)
+        # It counts words in the passages that the models read: the settings are theirs.
+        qa = trained.profile.qa
         for replicate in self.replicates:
-            reading = self._reading(trained, at, replicate)
-            reading.pop("k")
-            same = {
-                name: getattr(profile.qa, name)
-                for name in ("passages", "passage_chunks", "n_questions")
-            }
-            config = BagOfWordsConfig(reads=reads, evidence=evidence, **same, **reading)
-            inputs = {"questions": data.questions, "question_neighbours": data.question_neighbours}
-            inputs |= {"datastore": data.datastore, "tokens": data.tokens}
+            config = BagOfWordsConfig(
+                reads=reads,
+                evidence=evidence,
+                passages=qa.passages,
+                passage_chunks=qa.passage_chunks,
+                n_questions=qa.n_questions,
+                view=self._view_read(trained, FULL),
+                view_seed=replicate,
+                placebo_seed=replicate,
+            )
+            inputs = trained.data.question_inputs
             self._evaluate(BAG_OF_WORDS, config.used(), inputs, at, replicate)
 
-    def _reading(self, trained: Trained, at: Selector, replicate: int) -> dict:
-        """What passages are drawn from."""
-        view = trained.view or (
-            trained.profile.whole_view if at.view == FULL else self.view_of(at.view)
-        )
-        k = max(1, trained.profile.neighbours_read)
-        return {"k": k, "view": view, "view_seed": replicate, "placebo_seed": replicate}
+    def _view_read(self, trained: Trained, view: str) -> ViewConfig | None:
+        """The part of the datastore that an evaluation may read."""
+        if trained.view is not None:
+            return trained.view
+        # The arm's own whole view: an arm may change it together with other fields.
+        return trained.profile.whole_view if view == FULL else self.view_of(view)
 
     def _evaluate(
-        self, stage: Stage, config, inputs: Mapping[str, Job | None], at: Selector, replicate: int
+        self,
+        stage: Stage,
+        config: Config,
+        inputs: Mapping[str, Job | None],
+        at: Selector,
+        replicate: int,
     ) -> None:
-        view = "" if at.view == FULL else at.view
-        detail = " ".join(part for part in (at.condition, view) if part)
-        job = self.jobs.add(stage, config, inputs, replicate=replicate, arm=at.arm, detail=detail)
+        detail = at.condition if at.view == FULL else f"{at.condition} {at.view}"
+        job = self.jobs.add(
+            stage,
+            config,
+            inputs,
+            replicate=replicate,
+            arm=at.arm,
+            detail=detail,
+        )
         self.evaluations.append(Evaluation(at, replicate, job))
 
     def data_jobs(self) -> Iterator[Job]:
         """The jobs that train and evaluate nothing."""
         return (job for job in self.jobs if job.stage.name in DATA_STAGES)
-
-
-def kind_of(arm: Arm, baseline: Profile) -> str:
-    """What an arm needs: `view` (another datastore), `off` (a closed gate), or `training` of its
-    own.
-    """
-    if all(path.startswith("view.") for path in arm.changes):
-        return "view"
-    if arm.changes == {"retrofit.retro.gate": 0.0} and baseline.mechanism == "cross-attention":
-        return "off"
-    return "training"
 
 
 def mechanism_of(profile: Profile) -> str:
@@ -334,10 +353,12 @@ def natural(profile: Profile) -> tuple[str, str]:
     """How an arm is read: condition for text, cell for questions."""
     mechanism = mechanism_of(profile)
     if mechanism != "cross-attention":
-        return NATURAL[mechanism]
+        return "in_prompt" if mechanism == "in_prompt" else "none", "prompt"
     if not profile.neighbours_read:
         return "off", "prompt"
-    return CONDITION[profile.retrofit.neighbour_source], "both"
+    # A control reads the kind of neighbours that it was trained with.
+    source = profile.retrofit.neighbour_source
+    return "on" if source == "found" else source, "both"
 
 
 def plan_study(profile: Profile, resolution: Resolution) -> Study:
@@ -350,131 +371,159 @@ def plan_study(profile: Profile, resolution: Resolution) -> Study:
     Raises:
         ConfigError: the baseline itself has no retrieval.
     """
+    _require_retro(profile)
+    study = Study(profile, resolution)
+    study.views[FULL] = profile.view  # first: views are listed and checked in this order
+    data = prepare(study.jobs, profile, questions=study.asks_questions)
+    retro = Trained(
+        id=RETRO,
+        label="Retro",
+        words="trained and read with retrieval",
+        profile=profile,
+        mechanism="cross-attention",
+        data=data,
+    )
+    twin = Trained(
+        id=TWIN,
+        label="Twin",
+        words="same base, tokens and order, no retrieval",
+        profile=profile,
+        mechanism="none",
+        data=data,
+    )
+    study.train(retro)
+    study.train(twin)
+    _controls(study, retro, twin)
+    for arm in resolution.arms.values():
+        if all(path.startswith("view.") for path in arm.changes):
+            _view_arm(study, arm, retro)
+        elif arm.changes == {"retrofit.retro.gate": 0.0}:
+            # A closed gate needs no training: the baseline's own evaluations show it.
+            study.places[arm.id, arm.experiment] = _places(RETRO, "off", "prompt")
+        else:
+            _variant(study, arm, data)
+    study.comparisons = tuple(_comparisons(study))
+    _integrity_checks(study, retro)
+    return study
+
+
+def _require_retro(profile: Profile) -> None:
     if natural(profile) != ("on", "both"):
         raise ConfigError(
             f"profile {profile.name}: the baseline of a study is a Retro model; got "
-            f"mechanism={profile.mechanism} "
-            f"with {profile.retrofit.retro.neighbours} neighbours, {profile.neighbours_read} of "
-            "them read, source "
-            f"{profile.retrofit.neighbour_source}",
+            f"mechanism={profile.mechanism} with {profile.retrofit.retro.neighbours} neighbours, "
+            f"{profile.neighbours_read} of them read, source {profile.retrofit.neighbour_source}",
             hint=(
                 "leave `mechanism`, `evaluation_neighbours` and `neighbour_source` out; what "
                 "differs is an arm"
             ),
         )
-    study = Study(profile, resolution)
-    data = prepare(study.jobs, profile, questions=study.asks_questions)
-    study.views[FULL] = profile.view
-    arms = resolution.arms
-    for arm in arms.values():
-        if kind_of(arm, profile) == "view":
-            study.views[arm.id] = arm.profile(profile).view
 
-    retro = Trained(
-        RETRO, "Retro", "trained and read with retrieval", profile, "cross-attention", data
-    )
-    twin = Trained(TWIN, "Twin", "same base, tokens and order, no retrieval", profile, "none", data)
-    for always in (retro, twin):
-        study.train(always)
-    _controls(study, retro, twin)
-    for arm in arms.values():
-        kind = kind_of(arm, profile)
-        if kind == "off":
-            study.places[arm.id, arm.experiment] = (
-                Selector(arm=RETRO, condition="off"),
-                Selector(arm=RETRO, condition="prompt"),
-            )
-        elif kind == "training":
-            _variant(study, arm, data)
-        else:
-            _view_arm(study, arm, retro)
-    study.comparisons = tuple(_comparisons(study))
-    read = {"model": retro.models[0], "sequences": data.evaluation}
-    study.gate_check = study.jobs.add(GATE_OFF_CHECK, Config(), read)
-    drawn = {view_id: view for view_id, view in study.views.items() if view_id != FULL}
-    if drawn:
-        smallest = min(
-            drawn.values(), key=lambda view: (view.fraction is None, view.fraction or 1.0)
-        )
-        config = RebuildCheckConfig(view=smallest, view_seed=0, k=retro_neighbours(profile))
+
+def _integrity_checks(study: Study, retro: Trained) -> None:
+    """That gate 0 is the plain decoder, and that a filtered view is what a rebuilt index finds."""
+    data = retro.data
+    inputs = {"model": retro.models[0], "sequences": data.evaluation}
+    study.gate_check = study.jobs.add(GATE_OFF_CHECK, Config(), inputs)
+    views = [view for view_id, view in study.views.items() if view_id != FULL]
+    if views:
+        # The smallest one is rebuilt fastest; views without a fraction come last.
+        smallest = min(views, key=lambda view: (view.fraction is None, view.fraction or 1.0))
+        config = RebuildCheckConfig(view=smallest, view_seed=0, k=retro_neighbours(study.profile))
         inputs = {"neighbours": data.evaluation_neighbours, "datastore": data.datastore}
         study.rebuild_check = study.jobs.add(REBUILD_CHECK, config, inputs)
-    return study
 
 
 def retro_neighbours(profile: Profile) -> int:
     return max(1, profile.retrofit.retro.neighbours)
 
 
+def _places(arm: str, text: str, questions: str, view: str = FULL) -> Places:
+    """Where an arm is measured: on text under this condition, on questions in this cell."""
+    return (
+        Selector(arm=arm, condition=text, view=view),
+        Selector(arm=arm, condition=questions, view=view),
+    )
+
+
+def _compare(
+    study: Study, key: tuple[str, str], trained: Trained, text: str, cell: str, view: str = FULL
+) -> None:
+    """The evaluations of an arm that comparisons read."""
+    study.places[key] = _places(trained.id, text, cell, view)
+    study.read_text(trained, text, view)
+    study.ask(trained, cell, view, write=study.writes_answers)
+
+
 def _controls(study: Study, retro: Trained, twin: Trained) -> None:
     """Evaluations that every study has."""
-    both, prompt = Selector(arm=RETRO, condition="both"), Selector(arm=TWIN, condition="prompt")
-    study.places["baseline", "arm"] = Selector(arm=RETRO), both
-    study.places["twin", "arm"] = Selector(arm=TWIN, condition="none"), prompt
+    study.places["baseline", "arm"] = _places(RETRO, "on", "both")
+    study.places["twin", "arm"] = _places(TWIN, "none", "prompt")
     for condition in ("on", "off", "random", "oracle"):
-        study.read_text(Selector(arm=RETRO, condition=condition), retro)
-    study.read_text(Selector(arm=TWIN, condition="none"), twin)
-    bases = [study.base(study.profile, retro.data, replicate) for replicate in study.replicates]
+        study.read_text(retro, condition)
+    study.read_text(twin, "none")
+    profile, data = study.profile, retro.data
+    bases = [study.base(profile, data, replicate) for replicate in study.replicates]
     base = Trained(
-        BASE,
-        "Base",
-        "before continued training",
-        study.profile,
-        "none",
-        retro.data,
-        None,
-        None,
-        bases,
-        bases,
+        id=BASE,
+        label="Base",
+        words="before continued training",
+        profile=profile,
+        mechanism="none",
+        data=data,
+        models=bases,
+        tuned=bases,
     )
     study.trained[BASE] = base
-    study.read_text(Selector(arm=BASE, condition="none"), base)
-    if not study.asks_questions:
-        return
+    study.read_text(base, "none")
+    if study.asks_questions:
+        _question_controls(study, retro, twin, base)
+
+
+def _question_controls(study: Study, retro: Trained, twin: Trained, base: Trained) -> None:
     for cell in ("closed", "prompt", "encoder", "both"):
-        write = cell == "both" or (
-            cell == "prompt" and _writes(study)
-        )  # prompt: gate-off's side of exact match
-        study.ask(Selector(arm=RETRO, condition=cell), retro, write=write)
+        # Writing is slow. `prompt` is the cell of the arm with its gate off, and is written only
+        # where the plan compares what is written.
+        write = cell == "both" or (cell == "prompt" and study.writes_answers)
+        study.ask(retro, cell, write=write)
     for cell in ("closed", "prompt"):
-        study.ask(Selector(arm=TWIN, condition=cell), twin, write=cell == "prompt")
-    study.ask(Selector(arm=PLACEBO, condition="both"), retro, evidence="placebo")
-    study.ask(Selector(arm=TWIN_PLACEBO, condition="prompt"), twin, evidence="placebo")
-    study.count_words(Selector(arm=WORDS, condition="prompt"), retro, reads="passages")
-    study.count_words(Selector(arm=WORDS, condition="closed"), retro, reads="question")
-    study.count_words(
-        Selector(arm=WORDS_PLACEBO, condition="prompt"), retro, reads="passages", evidence="placebo"
-    )
+        study.ask(twin, cell, write=cell == "prompt")
+    study.ask(retro, "both", arm=PLACEBO, evidence="placebo")
+    study.ask(twin, "prompt", arm=TWIN_PLACEBO, evidence="placebo")
+    study.count_words(WORDS, "prompt", retro, "passages")
+    study.count_words(WORDS, "closed", retro, "question")
+    study.count_words(WORDS_PLACEBO, "prompt", retro, "passages", "placebo")
     # Two more models for the waterfall: before continued pretraining, and before tuning.
     for cell in ("closed", "prompt"):
-        study.ask(Selector(arm=BASE, condition=cell), base)
+        study.ask(base, cell)
     if retro.tuned != retro.models:
         for cell in ("prompt", "both"):
-            study.ask(Selector(arm=UNTUNED, condition=cell), retro, models=retro.models)
+            study.ask(retro, cell, arm=UNTUNED, models=retro.models)
 
 
 def _variant(study: Study, arm: Arm, data: Data) -> None:
     """An arm with a training of its own."""
     profile = arm.profile(study.profile)
-    mechanism = mechanism_of(profile)
     condition, cell = natural(profile)
-    places = Selector(arm=arm.id, condition=condition), Selector(arm=arm.id, condition=cell)
-    study.places[arm.id, arm.experiment] = places
-    if arm.id == TWIN:
-        return  # every study has it
-    own = (
-        data
-        if _same_data(profile, study.profile)
-        else prepare(study.jobs, profile, questions=study.asks_questions)
+    key = (arm.id, arm.experiment)
+    if arm.id == TWIN:  # every study has it
+        study.places[key] = _places(TWIN, condition, cell)
+        return
+    if not _same_data(profile, study.profile):
+        data = prepare(study.jobs, profile, questions=study.asks_questions)
+    trained = Trained(
+        id=arm.id,
+        label=arm.label[:1].upper() + arm.label[1:],
+        words=arm.done,
+        profile=profile,
+        mechanism=mechanism_of(profile),
+        data=data,
+        arm=arm,
     )
-    label = arm.label[:1].upper() + arm.label[1:]
-    trained = study.train(Trained(arm.id, label, arm.done, profile, mechanism, own, None, arm))
-    study.read_text(places[0], trained)
-    if study.asks_questions:
-        study.ask(places[1], trained, write=_writes(study))
+    _compare(study, key, study.train(trained), condition, cell)
 
 
-def _same_data(one: Profile, other: Profile) -> bool:
+def _same_data(profile: Profile, other: Profile) -> bool:
     fields = (
         "corpus",
         "tokenizer",
@@ -486,41 +535,27 @@ def _same_data(one: Profile, other: Profile) -> bool:
         "question_neighbours",
         "pretrained",
     )
-    return all(getattr(one, name) == getattr(other, name) for name in fields)
+    return all(getattr(profile, name) == getattr(other, name) for name in fields)
 
 
 def _view_arm(study: Study, arm: Arm, retro: Trained) -> None:
     """Another datastore: read by the baseline's models, and with `retrain` also trained on."""
-    swapped = Selector(arm=RETRO, view=arm.id), Selector(arm=RETRO, condition="both", view=arm.id)
-    study.places[arm.id, "swap"] = swapped
-    study.read_text(swapped[0], retro)
-    if study.asks_questions:
-        study.ask(swapped[1], retro, write=_writes(study))
-    if study.profile.size_experiment != "retrain":
-        return
-    name = f"{RETRO}-{arm.id}"
-    label, words = f"Retro trained on {arm.label}", f"trained and read with {arm.done}"
-    trained = study.train(
-        Trained(
-            name,
-            label,
-            words,
-            study.profile,
-            "cross-attention",
-            retro.data,
-            study.views[arm.id],
-            arm,
+    profile = study.profile
+    view = arm.profile(profile).view
+    study.views[arm.id] = view
+    _compare(study, (arm.id, "swap"), retro, "on", "both", arm.id)
+    if profile.size_experiment == "retrain":
+        trained = Trained(
+            id=f"{RETRO}-{arm.id}",
+            label=f"Retro trained on {arm.label}",
+            words=f"trained and read with {arm.done}",
+            profile=profile,
+            mechanism="cross-attention",
+            data=retro.data,
+            view=view,
+            arm=arm,
         )
-    )
-    retrained = Selector(arm=name, view=arm.id), Selector(arm=name, condition="both", view=arm.id)
-    study.places[arm.id, "retrain"] = retrained
-    study.read_text(retrained[0], trained)
-    if study.asks_questions:
-        study.ask(retrained[1], trained, write=_writes(study))
-
-
-def _writes(study: Study) -> bool:
-    return any(metric in WRITTEN_METRICS for metric in study.metric_ids)
+        _compare(study, (arm.id, "retrain"), study.train(trained), "on", "both", arm.id)
 
 
 def _comparisons(study: Study) -> Iterator[Comparison]:
@@ -528,35 +563,35 @@ def _comparisons(study: Study) -> Iterator[Comparison]:
     first.
     """
     for entry in study.resolution.entries:
-        metrics = study.metrics_of(entry)
-        extra = "swap" if study.profile.size_experiment == "retrain" else None
-        asked: list[tuple[Arm, Any]] = [
-            (arm, arm.experiment) for arm in entry.arms if arm.role != "reference"
-        ]
-        asked += [(arm, extra) for arm, experiment in asked if extra and experiment == "retrain"]
-        for arm, experiment in asked:
-            at_text, at_questions = study.places[arm.id, experiment]
-            against = (
-                study.places["baseline", "arm"]
-                if arm.against == "baseline"
-                else study.places[arm.against, experiment]
-            )
-            exploratory = arm.role == "second-meaning" or experiment != arm.experiment
-            share = study.profile.view.fraction or 1.0
-            yield Comparison(
-                entry=entry.name,
-                label=f"{arm.label}, second meaning" if arm.role == "second-meaning" else arm.label,
-                done=arm.done,
-                arm=at_text,
-                baseline=against[0],
-                metrics=metrics,
-                at={
-                    metric: (at_questions, against[1])
-                    for metric in metrics
-                    if metric in QUESTION_METRICS
-                },
-                experiment=experiment,
-                role="extra" if exploratory else "primary",
-                series=arm.series,
-                fraction=None if arm.fraction is None else arm.fraction / share,
-            )
+        arms = [arm for arm in entry.arms if arm.role != "reference"]
+        for arm in arms:
+            yield _comparison(study, entry, arm, arm.experiment)
+        for arm in arms:
+            if arm.experiment == "retrain":  # its view was also swapped
+                yield _comparison(study, entry, arm, "swap")
+
+
+def _comparison(
+    study: Study, entry: EntryResolution, arm: Arm, experiment: Experiment
+) -> Comparison:
+    against = (arm.against, "arm" if arm.against == "baseline" else experiment)
+    text, questions = study.places[arm.id, experiment]
+    baseline_text, baseline_questions = study.places[against]
+    metrics = study.metrics_of(entry)
+    of_questions = [metric for metric in metrics if metric in QUESTION_METRICS]
+    second = arm.role == "second-meaning"
+    # A target is a share of the baseline's view, which may itself be a part of the datastore.
+    whole = study.profile.view.fraction or 1.0
+    return Comparison(
+        entry=entry.name,
+        label=f"{arm.label}, second meaning" if second else arm.label,
+        done=arm.done,
+        arm=text,
+        baseline=baseline_text,
+        metrics=metrics,
+        at=dict.fromkeys(of_questions, (questions, baseline_questions)),
+        experiment=experiment,
+        role="extra" if second or experiment != arm.experiment else "primary",
+        series=arm.series,
+        fraction=None if arm.fraction is None else arm.fraction / whole,
+    )

@@ -1,4 +1,7 @@
-"""The answers: what the contrasts say, as a table, as sentences and as a figure."""
+"""The answers: what the contrasts say, as a table, as sentences and as figures.
+
+Dimensions: S replicates, L sizes of the datastore.
+"""
 
 from __future__ import annotations
 
@@ -8,75 +11,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chunkwise.lab.measure.contrasts import Cells, Contrast
+from chunkwise.lab.measure.contrasts import Contrast
 from chunkwise.lab.measure.results import StudyResults
 from chunkwise.lab.measure.statistics import Verdict, t_interval
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.draw import BAND, BLUE, INK, MUTED, ORANGE, draw, short
 from chunkwise.lab.report.page import Badge, Blocks, Figure, Material, Row, Table, Text
-from chunkwise.lab.terms import Comparison, Metric
+from chunkwise.lab.terms import Comparison, Metric, Selector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+DOT = " \N{MIDDLE DOT} "
 
-def answers(s: Material) -> Blocks:
-    rows: list[Row] = []
-    for i, one in s.shown:
-        experiment = (
-            f" \N{MIDDLE DOT} {say.EXPERIMENTS[one.experiment]}" if one.experiment != "arm" else ""
-        )
-        heading = f"{one.entry}{experiment} \N{MIDDLE DOT} compared with {one.baseline}"
-        if not any(row.kind == "group" and row.cells[0] == heading for row in rows):
-            rows.append(Row([heading], "group"))
-        metric = s.metric(one.metric)
-        realised = (
-            f" ({say.percent(one.realised_fraction)} of its tokens)"
-            if one.realised_fraction
-            else ""
-        )
-        in_sds = (
-            one.difference / one.seed_sd if one.difference is not None and one.seed_sd else None
-        )
-        rows.append(
-            Row(
-                [
-                    f"{say.capital(one.arm)}: {one.done}{realised}",
-                    metric.title.replace(" ", "\N{NO-BREAK SPACE}"),
-                    say.familiar(metric, one.baseline_mean),
-                    say.familiar(metric, one.arm_mean),
-                    say.with_unit(one.difference, one.interval, metric),
-                    say.number(in_sds, 2),
-                    say.p_value(one.p_holm),
-                    f"{one.n}" if one.n == one.planned else f"{one.n} of {one.planned}",
-                    _badge(one.verdict),
-                ],
-                "minor" if one.family.startswith("levels") else "",
-                f"contrasts-{i}",
-            )
-        )
-    if not rows:
+
+def answers(material: Material) -> Blocks:
+    contrasts = material.contrasts
+    if not contrasts:
         return []
-    contrasts = [one for _, one in s.shown]
-    verdicts = dict.fromkeys(one.verdict for one in contrasts)
-    key = "; ".join(f"{say.SYMBOLS[word]} {word.value}: {say.MEANINGS[word]}" for word in verdicts)
-    tested = sum(one.family == "primary" and one.p is not None for one in contrasts)
-    used = dict.fromkeys(one.metric for one in contrasts)
-    thresholds = ", ".join(f"{s.metric(id).title} {say.threshold(s.metric(id))}" for id in used)
-    how = (
-        "Difference: arm minus baseline, of a slope the change per halving; the mean over paired "
-        "replicates with its "
-        "t interval at the Holm level. Perplexity is analysed in nats per token. "
-        "\N{GREEK CAPITAL LETTER DELTA}/SD: "
-        f"in SDs of the paired differences. Holm p: the primary family has {tested} tested "
-        "contrasts, the first "
-        "metric of each entry and, for an ordered replacement, its slope. Further metrics, the "
-        "sizes under a slope "
-        "and second experiments are exploratory families of their own. Smallest difference that "
-        "counts, set before "
-        f"running: {thresholds}."
-    )
+    rows: list[Row] = []
+    for place, contrast in contrasts.items():
+        heading = contrast.entry
+        if contrast.experiment != "arm":
+            heading += f"{DOT}{say.EXPERIMENTS[contrast.experiment]}"
+        group = Row([f"{heading}{DOT}compared with {contrast.baseline}"], "group")
+        if group not in rows:  # arms that share a baseline need not follow each other
+            rows.append(group)
+        rows.append(_answer(contrast, material.metric(contrast.metric), f"contrasts-{place}"))
     headers = [
         "What was changed",
         "Metric",
@@ -88,124 +50,105 @@ def answers(s: Material) -> Blocks:
         "n",
         "Verdict",
     ]
+    verdicts = dict.fromkeys(contrast.verdict for contrast in contrasts.values())
+    key = "; ".join(f"{say.SYMBOLS[word]} {word.value}: {say.MEANINGS[word]}" for word in verdicts)
     return [
         Table(headers, rows, words=(0, 1, 8), kind="answers"),
         Text(f"Verdicts. {key}.", "note"),
-        Text(how, "note"),
+        Text(_how_to_read(material), "note"),
     ]
 
 
-def reading(s: Material) -> Blocks:
-    blocks: Blocks = []
-    for entry in s.study.entries:
-        said = [
-            Text(say.sentence(one, s.metric(one.metric)), "item", _badge(one.verdict))
-            for _, one in s.shown
-            if one.entry == entry.name and not one.family.startswith("levels")
-        ]
-        blocks += (
-            [Text(f"{entry.name}: {entry.action.lower()} {entry.ablated_part}", "heading"), *said]
-            if said
-            else []
-        )
-    return blocks
-
-
-def drawings(s: Material) -> Blocks:
-    blocks: Blocks = []
-    measured = [one for _, one in s.shown if one.difference is not None]
-    if measured:
-        caption = (
-            "Differences from the baseline with t intervals at each contrast's Holm level; the "
-            "small ticks are the "
-            f"{s.study.replicates} replicates. The grey band holds differences too small to count. "
-            "Filled: primary "
-            "family and further metrics. Open: sizes under a slope, second experiments. Diamonds: "
-            "slopes. Numbers: "
-            "the table above."
-        )
-        blocks.append(Figure("forest", forest(s.study, measured), caption))
-    groups: dict[tuple[str, str, str], list[Comparison]] = {}
-    for one in s.study.comparisons:
-        if one.series and one.fraction:
-            groups.setdefault((one.entry, one.experiment, one.series), []).append(one)
-    for place, levels in enumerate(groups.values()):
-        table = _dose_table(s, levels)
-        if table is None:
-            continue
-        reference = s.study.reference
-        source = f" Dotted: {reference.label}, {reference.source}." if reference else ""
-        caption = (
-            f"Size of the datastore ({say.EXPERIMENTS[levels[0].experiment]}). A thin line per "
-            "replicate, the mean "
-            f"thick, at the realised share of tokens.{source}"
-        )
-        name = f"dose-response-{levels[0].experiment}" + (f"-{place}" if place > 1 else "")
-        blocks += [Figure(name, dose_response(s.study, levels), caption), table]
-    return blocks
-
-
-def _dose_table(s: Material, levels: Sequence[Comparison]) -> Table | None:
-    """Each size's value and the share of the full gain over the twin that it keeps."""
-    metric = s.metric(levels[0].metrics[0])
-    controls = s.study.controls
-    twin = controls.twin if controls and controls.metric == metric.id else None
-    full_at = levels[0].selectors(metric.id)[1]
-    published = s.study.reference.shares if s.study.reference else {}
-    rows = []
-    sizes = [
-        ("full", full_at, 1.0),
-        *((one.label, one.selectors(metric.id)[0], one.fraction) for one in levels),
+def _answer(contrast: Contrast, metric: Metric, anchor: str) -> Row:
+    change = f"{say.capital(contrast.arm)}: {contrast.done}"
+    if contrast.realised_fraction:
+        change += f" ({say.percent(contrast.realised_fraction)} of its tokens)"
+    # Without spread, or in one replicate, there is nothing to divide by.
+    in_sds = None
+    if contrast.difference is not None and contrast.seed_sd:
+        in_sds = contrast.difference / contrast.seed_sd
+    n = f"{contrast.n}"
+    if contrast.n != contrast.planned:
+        n += f" of {contrast.planned}"
+    cells = [
+        change,
+        metric.title.replace(" ", "\N{NO-BREAK SPACE}"),
+        say.familiar(metric, contrast.baseline_mean),
+        say.familiar(metric, contrast.arm_mean),
+        say.with_unit(contrast.difference, contrast.interval, metric),
+        say.number(in_sds, 2),
+        say.p_value(contrast.p_holm),
+        n,
+        _badge(contrast.verdict),
     ]
-    for label, at, target in sizes:
-        replicates, columns = s.cells.paired(metric.id, at, full_at, *([twin] if twin else []))
-        if not replicates:
-            return None
-        values, at_full, *without = (
-            np.array([cell.value for cell in column]) for column in columns
-        )
-        fraction = float(
-            np.mean([s.cells.fraction(at.view, r, target) or target for r in replicates])
-        )
-        kept = None
-        if without and (without[0] != at_full).all():
-            share = 100 * (without[0] - values) / (without[0] - at_full)
-            kept = f"{share.mean():.0f} %"
-            interval = t_interval(share) if at != full_at else None
-            kept += (
-                f" [{interval[0]:.0f}, {interval[1]:.0f}]".replace("-", say.MINUS)
-                if interval
-                else ""
-            )
-        reference = (
-            f"{100 * published[f'{target:g}']:.0f} %" if f"{target:g}" in published else None
-        )
-        rows.append(
-            Row(
-                [
-                    label,
-                    say.percent(fraction),
-                    say.level(metric, float(values.mean())),
-                    kept,
-                    reference,
-                ]
-            )
-        )
-    headers = [
-        "Datastore",
-        "Realised share of tokens",
-        f"Mean {metric.title}",
-        "Gain kept [95 %]",
-        "Published",
-    ]
-    return Table(
-        headers, rows, "Share of the gain over the twin that survives in a smaller datastore."
+    return Row(cells, "minor" if contrast.family.startswith("levels") else "", anchor)
+
+
+def _how_to_read(material: Material) -> str:
+    contrasts = material.contrasts.values()
+    tested = sum(one.family == "primary" and one.p is not None for one in contrasts)
+    metrics = [material.metric(name) for name in dict.fromkeys(one.metric for one in contrasts)]
+    thresholds = ", ".join(f"{metric.title} {say.threshold(metric)}" for metric in metrics)
+    return (
+        "Difference: arm minus baseline, of a slope the change per halving; the mean over paired "
+        "replicates with its t interval at the Holm level. Perplexity is analysed in nats per "
+        "token. \N{GREEK CAPITAL LETTER DELTA}/SD: in SDs of the paired differences. Holm p: the "
+        f"primary family has {tested} tested contrasts, the first metric of each entry and, for an "
+        "ordered replacement, its slope. Further metrics, the sizes under a slope and second "
+        "experiments are exploratory families of their own. Smallest difference that counts, set "
+        f"before running: {thresholds}."
     )
 
 
-def _badge(verdict: Verdict | str) -> Badge:
-    verdict = Verdict(verdict)
+def reading(material: Material) -> Blocks:
+    blocks: Blocks = []
+    contrasts = [one for one in material.contrasts.values() if not one.family.startswith("levels")]
+    for entry in material.study.entries:
+        members = [contrast for contrast in contrasts if contrast.entry == entry.name]
+        if members:
+            title = f"{entry.name}: {entry.action.lower()} {entry.ablated_part}"
+            blocks.append(Text(title, "heading"))
+        for contrast in members:
+            sentence = say.sentence(contrast, material.metric(contrast.metric))
+            blocks.append(Text(sentence, "item", _badge(contrast.verdict)))
+    return blocks
+
+
+def _badge(verdict: Verdict) -> Badge:
     return Badge(verdict.value, say.SYMBOLS[verdict], verdict.name.lower().replace("_", "-"))
+
+
+def drawings(material: Material) -> Blocks:
+    study = material.study
+    blocks: Blocks = []
+    contrasts = [one for one in material.contrasts.values() if one.difference is not None]
+    if contrasts:
+        caption = (
+            "Differences from the baseline with t intervals at each contrast's Holm level; the "
+            f"small ticks are the {study.replicates} replicates. The grey band holds differences "
+            "too small to count. Filled: primary family and further metrics. Open: sizes under a "
+            "slope, second experiments. Diamonds: slopes. Numbers: the table above."
+        )
+        blocks.append(Figure("forest", forest(study, contrasts), caption))
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for comparison in study.comparisons:
+        if comparison.series and comparison.fraction:
+            series = (comparison.entry, comparison.experiment, comparison.series)
+            groups.setdefault(series, []).append(comparison)
+    for place, levels in enumerate(groups.values()):
+        table = _dose_table(material, levels)
+        if table is not None:
+            experiment = levels[0].experiment
+            caption = (
+                f"Size of the datastore ({say.EXPERIMENTS[experiment]}). A thin line per "
+                "replicate, the mean thick, at the realised share of tokens."
+            )
+            if study.reference:
+                caption += f" Dotted: {study.reference.label}, {study.reference.source}."
+            # The usual two, of one entry by swap and by retrain, differ by their experiment.
+            name = f"dose-response-{experiment}" + (f"-{place}" if place > 1 else "")
+            blocks += [Figure(name, dose_response(material, levels), caption), table]
+    return blocks
 
 
 def forest(study: StudyResults, contrasts: Sequence[Contrast]) -> str:
@@ -213,137 +156,205 @@ def forest(study: StudyResults, contrasts: Sequence[Contrast]) -> str:
     do not count.
     """
     panels: dict[str, list[Contrast]] = {}
-    for one in contrasts:
-        if one.difference is not None:
-            panels.setdefault(one.metric, []).append(one)
+    for contrast in contrasts:
+        panels.setdefault(contrast.metric, []).append(contrast)
+    # One row for each contrast, and 0.9 for title and axis.
+    heights = [len(members) + 0.9 for members in panels.values()]
 
     def plot(figure: Canvas) -> None:
-        rows = [len(members) + 0.9 for members in panels.values()]
-        for axes, (metric_id, members) in zip(
-            np.ravel(figure.subplots(len(panels), 1, height_ratios=rows, squeeze=False)),
-            panels.items(),
-            strict=True,
-        ):
-            metric = study.metric(metric_id)
-            axes.axvspan(
-                -metric.threshold * metric.factor,
-                metric.threshold * metric.factor,
-                color=BAND,
-                lw=0,
-            )
-            axes.axvline(0, color=MUTED, lw=0.8)
-            for y, one in enumerate(members):
-                assert one.difference is not None
-                primary = one.family == "primary" or one.family.startswith("secondary")
-                centre = one.difference * metric.factor
-                if one.interval:
-                    axes.plot(
-                        np.multiply(one.interval, metric.factor),
-                        [y, y],
-                        color=INK,
-                        lw=2 if primary else 1,
-                    )
-                axes.plot(
-                    np.multiply(one.differences, metric.factor),
-                    [y + 0.26] * one.n,
-                    "|",
-                    color=MUTED,
-                    ms=5,
-                )
-                axes.plot(
-                    centre,
-                    y,
-                    "D" if one.kind == "slope" else "o",
-                    ms=6,
-                    color=INK,
-                    mfc=INK if primary else "white",
-                )
-            axes.set_yticks(range(len(members)), [_label(one) for one in members])
-            axes.set_ylim(len(members) - 0.4, -0.6)
-            axes.grid(axis="y", visible=False)
-            better = "lower is better" if metric.better == "lower" else "higher is better"
-            axes.set_title(f"{metric.title}: difference, {metric.unit} ({better})")
+        grid = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)
+        for axes, metric in zip(grid.flat, panels, strict=True):
+            _forest_panel(axes, study.metric(metric), panels[metric])
 
-    alt = "Differences with intervals: " + "; ".join(
-        f"{one.arm} {one.metric} {one.verdict}" for one in contrasts
-    )
+    marks = "; ".join(f"{one.arm} {one.metric} {one.verdict}" for one in contrasts)
     height = sum(0.62 + 0.3 * len(members) for members in panels.values())
-    return draw("forest", alt, height, plot)
+    return draw("forest", f"Differences with intervals: {marks}", height, plot)
 
 
-def dose_response(study: StudyResults, levels: Sequence[Comparison]) -> str:
+def _forest_panel(axes: Axes, metric: Metric, contrasts: Sequence[Contrast]) -> None:
+    threshold = metric.threshold * metric.factor
+    axes.axvspan(-threshold, threshold, color=BAND, lw=0)
+    axes.axvline(0, color=MUTED, lw=0.8)
+    labels = []
+    for y, contrast in enumerate(contrasts):
+        filled = contrast.family == "primary" or contrast.family.startswith("secondary")
+        if contrast.interval:
+            bounds = np.multiply(contrast.interval, metric.factor)
+            axes.plot(bounds, [y, y], color=INK, lw=2 if filled else 1)
+        ticks = np.multiply(contrast.differences, metric.factor)
+        # Below the interval, which they would hide.
+        axes.plot(
+            ticks,
+            [y + 0.26] * contrast.n,
+            "|",
+            color=MUTED,
+            ms=5,
+        )
+        marker = "D" if contrast.kind == "slope" else "o"
+        centre = (contrast.difference or 0.0) * metric.factor
+        axes.plot(
+            centre,
+            y,
+            marker,
+            ms=6,
+            color=INK,
+            mfc=INK if filled else "white",
+        )
+        where = "" if contrast.experiment == "arm" else f", {contrast.experiment}"
+        labels.append(short(contrast.arm + where))
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)  # the first contrast on top
+    axes.grid(axis="y", visible=False)
+    axes.set_title(f"{metric.title}: difference, {metric.unit} ({metric.better} is better)")
+
+
+def _dose_table(material: Material, levels: Sequence[Comparison]) -> Table | None:
+    """Each size's value and the share of the full gain over the twin that it keeps."""
+    measurements = material.measurements
+    metric = material.metric(levels[0].metrics[0])
+    full = levels[0].selectors(metric.id)[1]
+    sizes = [(one.label, one.selectors(metric.id)[0], one.fraction) for one in levels]
+    twin = _twin(material, metric)
+    reference = material.study.reference
+    published = reference.shares if reference else {}
+    rows = []
+    for label, at, target in [("full", full, 1.0), *sizes]:
+        places = [at, full, twin] if twin else [at, full]
+        # By size, so that a failed evaluation of one size leaves the rows of the others whole.
+        replicates, _ = measurements.paired(metric.id, *places)
+        if not replicates:
+            return None
+        values, at_full, *without = measurements.values(metric.id, *places)
+        fraction = float(measurements.fractions(replicates, [at], [target]).mean())
+        gain = None
+        # A twin as good as the full datastore leaves no gain to keep a share of.
+        if without and (without[0] != at_full).all():
+            shares = 100 * (without[0] - values) / (without[0] - at_full)
+            gain = f"{shares.mean():.0f} %"
+            interval = t_interval(shares)
+            if interval and at != full:
+                gain += f" [{interval[0]:.0f}, {interval[1]:.0f}]".replace("-", say.MINUS)
+        share = published.get(f"{target:g}")
+        cells = [
+            label,
+            say.percent(fraction),
+            say.level(metric, float(values.mean())),
+            gain,
+            None if share is None else f"{100 * share:.0f} %",
+        ]
+        rows.append(Row(cells))
+    headers = [
+        "Datastore",
+        "Realised share of tokens",
+        f"Mean {metric.title}",
+        "Gain kept [95 %]",
+        "Published",
+    ]
+    caption = "Share of the gain over the twin that survives in a smaller datastore."
+    return Table(headers, rows, caption)
+
+
+def _twin(material: Material, metric: Metric) -> Selector | None:
+    """The twin, where the controls were measured by this metric."""
+    controls = material.study.controls
+    return controls.twin if controls and controls.metric == metric.id else None
+
+
+def dose_response(material: Material, levels: Sequence[Comparison]) -> str:
     """Metric against realised fraction: a thin line per replicate, the mean thick, the twin as a
     level line.
     """
-    cells, first = Cells(study), levels[0]
-
-    def panel(axes: Axes, metric: Metric) -> None:
-        places = [first.selectors(metric.id)[1], *(one.selectors(metric.id)[0] for one in levels)]
-        targets = [1.0, *(one.fraction for one in levels)]
-        replicates, columns = cells.paired(metric.id, *places)
-        values = np.array([[cell.value for cell in column] for column in columns]).T * metric.factor
-        fractions = np.array(
-            [
-                [
-                    cells.fraction(place.view, r, target)
-                    for place, target in zip(places, targets, strict=True)
-                ]
-                for r in replicates
-            ],
-            dtype=float,
-        )
-        for x, y in zip(fractions, values, strict=True):
-            axes.plot(x, y, color=BLUE, lw=0.8, alpha=0.55, marker="o", ms=2.5)
-        mean = values.mean(axis=0)
-        axes.plot(
-            fractions.mean(axis=0),
-            mean,
-            color=BLUE,
-            lw=2.4,
-            marker="o",
-            ms=6,
-            label="mean of the replicates",
-        )
-        twin = (
-            study.controls.twin if study.controls and study.controls.metric == metric.id else None
-        )
-        without = cells.values(metric.id, twin)[0] * metric.factor if twin else np.array([])
-        if len(without):
-            axes.axhline(without.mean(), color=ORANGE, ls="--", lw=1.4, label="twin (no retrieval)")
-            if study.reference:
-                x, kept = np.array(
-                    sorted((float(at), share) for at, share in study.reference.shares.items())
-                ).T
-                curve = without.mean() - kept * (without.mean() - mean[0])
-                axes.plot(x, curve, color=MUTED, ls=":", lw=1.8, label=study.reference.label)
-        if metric.chance is not None:
-            axes.axhline(metric.chance * metric.factor, color=MUTED, ls=":", lw=1.2, label="chance")
-        axes.set_xscale("log", base=2)
-        ticks = sorted({target for target in targets if target})
-        axes.set_xticks(ticks, [_fraction(tick) for tick in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel("share of the datastore's tokens")
-        axes.set_title(f"{metric.title}, {metric.unit if metric.factor == 1 else '%'}")
-        axes.legend(loc="best")
-
-    metrics = [study.metric(metric) for metric in first.metrics]
-    metrics = [m for m in metrics if cells.paired(m.id, *first.selectors(m.id))[0]]
-    alt = (
-        f"{', '.join(m.title for m in metrics)} against the size of the datastore, one thin line "
-        "per replicate"
-    )
+    metrics = []
+    for metric in map(material.metric, levels[0].metrics):
+        if material.measurements.paired(metric.id, *levels[0].selectors(metric.id))[0]:
+            metrics.append(metric)
 
     def plot(figure: Canvas) -> None:
-        for axes, metric in zip(
-            np.ravel(figure.subplots(1, len(metrics), squeeze=False)), metrics, strict=True
-        ):
-            panel(axes, metric)
+        grid = figure.subplots(1, len(metrics), squeeze=False)
+        for axes, metric in zip(grid.flat, metrics, strict=True):
+            _dose_panel(axes, material, levels, metric)
 
-    return draw(f"dose {first.entry} {first.experiment}", alt, 3.1, plot)
+    titles = ", ".join(metric.title for metric in metrics)
+    alt = f"{titles} against the size of the datastore, one thin line per replicate"
+    return draw(f"dose {levels[0].entry} {levels[0].experiment}", alt, 3.1, plot)
 
 
-def _label(one: Contrast) -> str:
-    return short(one.arm if one.experiment == "arm" else f"{one.arm}, {one.experiment}")
+def _dose_panel(
+    axes: Axes, material: Material, levels: Sequence[Comparison], metric: Metric
+) -> None:
+    measurements = material.measurements
+    full = levels[0].selectors(metric.id)[1]
+    # A line needs all its points: only replicates with every size are drawn.
+    places = [full, *(level.selectors(metric.id)[0] for level in levels)]
+    targets = [1.0, *(level.fraction for level in levels)]
+    replicates, _ = measurements.paired(metric.id, *places)
+    values_SL = np.array(measurements.values(metric.id, *places)).T * metric.factor
+    fractions_SL = measurements.fractions(replicates, places, targets)
+    for x, y in zip(fractions_SL, values_SL, strict=True):
+        axes.plot(
+            x,
+            y,
+            color=BLUE,
+            lw=0.8,
+            alpha=0.55,
+            marker="o",
+            ms=2.5,
+        )
+    x, y = fractions_SL.mean(axis=0), values_SL.mean(axis=0)
+    label = "mean of the replicates"
+    axes.plot(
+        x,
+        y,
+        color=BLUE,
+        lw=2.4,
+        marker="o",
+        ms=6,
+        label=label,
+    )
+    _draw_twin(axes, material, metric, y[0])
+    if metric.chance is not None:
+        axes.axhline(
+            metric.chance * metric.factor,
+            color=MUTED,
+            ls=":",
+            lw=1.2,
+            label="chance",
+        )
+    axes.set_xscale("log", base=2)  # halvings are equally far apart
+    ticks = sorted({target for target in targets if target})
+    axes.set_xticks(ticks, map(_fraction, ticks))
+    axes.minorticks_off()  # a log axis would label them as well
+    axes.set_xlabel("share of the datastore's tokens")
+    axes.set_title(f"{metric.title}, {say.unit_of_level(metric)}")
+    axes.legend(loc="best")
+
+
+def _draw_twin(axes: Axes, material: Material, metric: Metric, mean_at_full: float) -> None:
+    """The twin as a level line, and the published curve from the full datastore towards it."""
+    twin, reference = _twin(material, metric), material.study.reference
+    values = material.measurements.values(metric.id, twin)[0] if twin else np.array([])
+    if not len(values):
+        return
+    level = (values * metric.factor).mean()
+    axes.axhline(
+        level,
+        color=ORANGE,
+        ls="--",
+        lw=1.4,
+        label="twin (no retrieval)",
+    )
+    if reference:
+        points = sorted((float(at), share) for at, share in reference.shares.items())
+        x, shares = np.array(points).T
+        curve = level - shares * (level - mean_at_full)
+        axes.plot(
+            x,
+            curve,
+            color=MUTED,
+            ls=":",
+            lw=1.8,
+            label=reference.label,
+        )
 
 
 def _fraction(value: float) -> str:

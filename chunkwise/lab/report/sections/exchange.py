@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from chunkwise.lab.measure.results import StudyResults
 from chunkwise.lab.report import wording as say
@@ -11,69 +11,62 @@ from chunkwise.lab.report.draw import INK, MUTED, STYLES, draw
 from chunkwise.lab.report.page import Blocks, Figure, Material, Text
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 
-def exchange(s: Material) -> Blocks:
-    rate = s.analysis.exchange_rate
+def exchange(material: Material) -> Blocks:
+    study, rate = material.study, material.analysis.exchange_rate
     if rate is None:
         return []
-    names = {arm.id: arm.label for arm in s.study.arms}
-    said = say.exchange_sentences(
-        rate, names.get(rate.arm, rate.arm), names.get(rate.twin, rate.twin)
-    )
+    # An arm without a row in the ledger goes by its id.
+    labels = {rate.arm: rate.arm, rate.twin: rate.twin} | {arm.id: arm.label for arm in study.arms}
+    sentences = say.exchange_sentences(rate, labels[rate.arm], labels[rate.twin])
     caption = (
-        f"Validation loss during continued pretraining, {s.study.replicates} replicates a line "
-        "each; beneath, the "
-        "difference within each replicate. The rates are read off these curves on a line in log "
-        "tokens, replicate by "
-        "replicate."
+        f"Validation loss during continued pretraining, {study.replicates} replicates a line each; "
+        "beneath, the difference within each replicate. The rates are read off these curves on a "
+        "line in log tokens, replicate by replicate."
     )
-    return [
-        Text(said),
-        Figure("training-curves", training_curves(s.study, rate.arm, rate.twin), caption),
-    ]
+    curves = training_curves(study, labels, rate.arm, rate.twin)
+    return [Text(sentences), Figure("training-curves", curves, caption)]
 
 
-def training_curves(study: StudyResults, arm: str, twin: str) -> str:
+def training_curves(study: StudyResults, labels: Mapping[str, str], arm: str, twin: str) -> str:
     """Validation loss of the arm and its twin, every replicate; beneath, their paired
     difference.
     """
-    labels = {one.id: one.label for one in study.arms}
-    read = {
-        (curve.arm, curve.replicate): {
-            p.tokens: p.validation_loss
-            for p in curve.points
-            if p.validation_loss is not None and p.tokens
-        }
-        for curve in study.curves
-    }
+    losses: dict[tuple[str, int], dict[float, float]] = {}
+    for curve in sorted(study.curves, key=lambda curve: (curve.arm, curve.replicate)):
+        points = losses[curve.arm, curve.replicate] = {}
+        for point in curve.points:
+            # The reading before training has no place on an axis of log tokens.
+            if point.validation_loss is not None and point.tokens:
+                points[point.tokens / 1e6] = point.validation_loss
+    millions = sorted({tokens for points in losses.values() for tokens in points})
 
     def plot(figure: Canvas) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.5))
-        for id, (colour, style, marker) in zip((arm, twin), STYLES, strict=False):
-            ours = [points for (a, _), points in sorted(read.items()) if a == id and points]
-            for i, points in enumerate(ours):
-                _unit(
-                    top,
-                    list(points),
-                    list(points.values()),
-                    color=colour,
-                    ls=style,
-                    marker=marker,
-                    ms=3,
-                    lw=1.1,
-                    label=labels.get(id, id) if i == 0 else None,
-                )
-        for (id, replicate), points in sorted(read.items()):
-            other = read.get((twin, replicate), {})
+        # Not strict: there are more styles than arms.
+        for name, (colour, style, marker) in zip((arm, twin), STYLES, strict=False):
+            label: str | None = labels[name]
+            for (owner, _), points in losses.items():
+                if owner == name and points:
+                    look = {"color": colour, "ls": style, "marker": marker, "label": label}
+                    top.plot(
+                        [*points],
+                        [*points.values()],
+                        ms=3,
+                        lw=1.1,
+                        **look,
+                    )
+                    label = None  # once in the legend
+        for (owner, replicate), points in losses.items():
+            other = losses.get((twin, replicate), {})
             shared = [tokens for tokens in points if tokens in other]
-            if id == arm and shared:
-                _unit(
-                    bottom,
+            if owner == arm and shared:
+                differences = [points[tokens] - other[tokens] for tokens in shared]
+                bottom.plot(
                     shared,
-                    [points[t] - other[t] for t in shared],
+                    differences,
                     color=INK,
                     lw=1,
                     marker=".",
@@ -84,22 +77,10 @@ def training_curves(study: StudyResults, arm: str, twin: str) -> str:
         top.legend(loc="upper right")
         bottom.set_title("difference within each replicate, nats per token")
         bottom.set_xscale("log")
-        ticks = [
-            tokens / 1e6
-            for tokens in sorted({tokens for points in read.values() for tokens in points})
-        ]
-        ticks = ticks[:: max(1, len(ticks) // 8)]
+        ticks = millions[:: max(1, len(millions) // 8)]  # more would run into each other
         bottom.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
         bottom.minorticks_off()
         bottom.set_xlabel("tokens of continued pretraining, millions")
 
-    return draw(
-        "curves",
-        f"Validation loss during training of {labels.get(arm, arm)} and of its twin",
-        3.9,
-        plot,
-    )
-
-
-def _unit(axes: Axes, tokens: Sequence[int], values: Sequence[float], **style: Any) -> None:
-    axes.plot([t / 1e6 for t in tokens], values, **style)
+    alt = f"Validation loss during training of {labels[arm]} and of its twin"
+    return draw("curves", alt, 3.9, plot)

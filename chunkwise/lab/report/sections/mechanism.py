@@ -6,40 +6,41 @@ from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import NO, UNCLEAR, YES, Blocks, Material, Row, Table
 
 
-def mechanism(s: Material) -> Blocks:
-    blocks: Blocks = []
-    if s.analysis.mechanism_checks:
-        answers = {badge.word: badge for badge in (YES, NO, UNCLEAR)}
-        rows = [
-            Row([check.question, answers[check.answer], check.detail], anchor=f"check-{check.id}")
-            for check in s.analysis.mechanism_checks
-        ]
-        caption = "Yes or no only where the whole interval is on that side; first against second."
-        blocks.append(
-            Table(["Check", "Answer", "Difference in perplexity"], rows, caption, words=(0, 1, 2))
-        )
-    if s.analysis.mechanism and s.study.controls:
-        metric = s.metric(s.study.controls.metric)
-        rows = [
+def mechanism(material: Material) -> Blocks:
+    badges = {badge.word: badge for badge in (YES, NO, UNCLEAR)}
+    rows = []
+    for check in material.analysis.mechanism_checks:
+        anchor = f"check-{check.id}"
+        rows.append(Row([check.question, badges[check.answer], check.detail], anchor=anchor))
+    headers = ["Check", "Answer", "Difference in perplexity"]
+    caption = "Yes or no only where the whole interval is on that side; first against second."
+    blocks: Blocks = [Table(headers, rows, caption, words=(0, 1, 2))]
+    controls = material.study.controls
+    if controls is None:  # then there are no rows either, and no metric to name
+        return blocks
+    metric = material.metric(controls.metric)
+    rows = []
+    for row in material.analysis.mechanism:
+        difference = say.estimate(row.difference, row.interval, metric.factor)
+        ratio = say.ratio(row.difference) if metric.exponential else None
+        rows.append(
             Row(
                 [
                     row.name,
                     say.level(metric, row.mean),
-                    say.estimate(row.difference, row.interval, metric.factor),
-                    say.ratio(row.difference) if metric.exponential else None,
+                    difference,
+                    ratio,
                     str(row.n),
                 ]
             )
-            for row in s.analysis.mechanism
-        ]
-        headers = [
-            "Retrieval",
-            f"Mean {metric.title}",
-            f"Against the twin, {metric.unit} [95 %]",
-            "In perplexity",
-            "n",
-        ]
-        blocks.append(
-            Table(headers, rows, "Settings of retrieval on the same text, paired by replicate.")
         )
+    headers = [
+        "Retrieval",
+        f"Mean {metric.title}",
+        f"Against the twin, {metric.unit} [95 %]",
+        "In perplexity",
+        "n",
+    ]
+    caption = "Settings of retrieval on the same text, paired by replicate."
+    blocks.append(Table(headers, rows, caption))
     return blocks

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chunkwise.lab.measure.results import StudyResults
+from chunkwise.lab.measure.results import OverlapRow
 from chunkwise.lab.measure.statistics import t_interval
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.draw import MUTED, STYLES, draw
@@ -15,76 +16,81 @@ from chunkwise.lab.report.page import Blocks, Figure, Material, Row, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
+Ranges = Mapping[tuple[float, float], list[OverlapRow]]
+"""Range of the shared share -> its rows, one for each replicate; ranges in rising order."""
 
-def overlap(s: Material) -> Blocks:
-    if not s.study.overlap:
+AGAINST = {"twin": "against the twin", "off": "against gate 0"}
+
+
+def overlap(material: Material) -> Blocks:
+    study = material.study
+    if not study.overlap:
         return []
+    bounds = sorted({(row.low, row.high) for row in study.overlap})
+    ranges: Ranges = {pair: [] for pair in bounds}
+    for row in study.overlap:
+        ranges[row.low, row.high].append(row)
     rows = []
-    for low, high in sorted({(row.low, row.high) for row in s.study.overlap}):
-        here = [row for row in s.study.overlap if (row.low, row.high) == (low, high)]
-        gains = []
-        for name in ("twin", "off"):
-            ours = [
-                row.losses[name] - row.losses["on"]
-                for row in here
-                if {name, "on"} <= row.losses.keys()
-            ]
-            gains.append(say.estimate(float(np.mean(ours)), t_interval(ours)) if ours else None)
-        tokens = say.count(sum(row.tokens for row in here) / len(here))
-        rows.append(Row([say.percent_range(low, high), tokens, *gains]))
+    for pair, members in ranges.items():
+        tokens = sum(row.tokens for row in members) / len(members)
+        cells = [say.percent_range(*pair), say.count(tokens)]
+        for name in AGAINST:
+            gains = _gains(members, name)
+            mean = float(np.mean(gains)) if gains else None
+            cells.append(say.estimate(mean, t_interval(gains)))
+        rows.append(Row(cells))
     caption = (
         "Loss saved by retrieval where a chunk shares more or less text with its neighbours: mean "
-        "over "
-        f"{s.study.replicates} replicates with a 95 % t interval. A gain at high overlap only is "
-        "copying."
+        f"over {study.replicates} replicates with a 95 % t interval. A gain at high overlap only "
+        "is copying."
     )
-    against = ["Saved against the twin [95 %]", "Saved against gate 0 [95 %]"]
-    headers = [say.capital(s.study.overlap_unit), "Tokens", *against]
-    return [Figure("overlap", overlap_gain(s.study), caption), Table(headers, rows)]
+    headers = [say.capital(study.overlap_unit), "Tokens"]
+    headers += [f"Saved {words} [95 %]" for words in AGAINST.values()]
+    figure = Figure("overlap", overlap_gain(ranges, study.overlap_unit), caption)
+    return [figure, Table(headers, rows)]
 
 
-def overlap_gain(study: StudyResults) -> str:
+def overlap_gain(ranges: Ranges, unit: str) -> str:
     """Loss saved by retrieval, by how much of the evaluated chunk stands in its neighbours."""
-    ranges = sorted({(row.low, row.high) for row in study.overlap})
-    against = [name for name in ("twin", "off") if any(name in row.losses for row in study.overlap)]
-    shares = _token_shares(study)
+    rows = [row for members in ranges.values() for row in members]
+    against = [name for name in AGAINST if any(name in row.losses for row in rows)]
+    tokens = sum(row.tokens for row in rows) or 1
 
     def plot(figure: Canvas) -> None:
         axes = figure.subplots()
-        for name, (colour, _, marker) in zip(against, STYLES, strict=False):
-            offset = 0.16 * (against.index(name) - (len(against) - 1) / 2)
-            for x, bounds in enumerate(ranges):
-                gains = [
-                    row.losses[name] - row.losses["on"]
-                    for row in study.overlap
-                    if (row.low, row.high) == bounds and {name, "on"} <= row.losses.keys()
-                ]
-                if not gains:
-                    continue
-                low, high = t_interval(gains) or (gains[0], gains[0])
-                axes.plot([x + offset] * 2, [low, high], color=colour, lw=1.6)
-                label = (
-                    {"twin": "against the twin", "off": "against gate 0"}[name] if x == 0 else None
-                )
-                axes.plot(x + offset, np.mean(gains), marker, color=colour, ms=6, label=label)
+        # Not strict: there are more styles than rivals.
+        for i, (name, (colour, _, marker)) in enumerate(zip(against, STYLES, strict=False)):
+            offset = 0.16 * (i - (len(against) - 1) / 2)  # side by side, not one over the other
+            for x, members in enumerate(ranges.values()):
+                gains = _gains(members, name)
+                if gains:
+                    # One replicate has no interval: its line is a point.
+                    bounds = t_interval(gains) or (gains[0], gains[0])
+                    axes.plot([x + offset] * 2, bounds, color=colour, lw=1.6)
+                    label = AGAINST[name] if x == 0 else None  # once in the legend
+                    axes.plot(
+                        x + offset,
+                        np.mean(gains),
+                        marker,
+                        color=colour,
+                        ms=6,
+                        label=label,
+                    )
         axes.axhline(0, color=MUTED, lw=0.8)
-        ticks = [
-            f"{say.percent_range(*bounds)}\n{100 * shares[bounds]:.0f} % of tokens"
-            for bounds in ranges
-        ]
-        axes.set_xticks(range(len(ranges)), ticks)
-        axes.set_xlabel(study.overlap_unit)
+        ticks = []
+        for bounds, members in ranges.items():
+            share = sum(row.tokens / tokens for row in members)
+            ticks.append(f"{say.percent_range(*bounds)}\n{100 * share:.0f} % of tokens")
+        axes.set_xticks(range(len(ticks)), ticks)
+        axes.set_xlabel(unit)
         axes.set_title("loss saved by retrieval, nats per token")
         axes.legend(loc="upper left")
 
-    return draw(
-        "overlap", "Loss saved by retrieval, by overlap of the chunk with its neighbours", 2.9, plot
-    )
+    alt = "Loss saved by retrieval, by overlap of the chunk with its neighbours"
+    return draw("overlap", alt, 2.9, plot)
 
 
-def _token_shares(study: StudyResults) -> dict[tuple[float, float], float]:
-    total = sum(row.tokens for row in study.overlap) or 1
-    shares: dict[tuple[float, float], float] = {}
-    for row in study.overlap:
-        shares[row.low, row.high] = shares.get((row.low, row.high), 0.0) + row.tokens / total
-    return shares
+def _gains(rows: list[OverlapRow], name: str) -> list[float]:
+    """Loss without retrieval minus loss with it, of the rows that have both."""
+    pairs = [row.losses for row in rows if {name, "on"} <= row.losses.keys()]
+    return [losses[name] - losses["on"] for losses in pairs]

@@ -5,30 +5,26 @@ from __future__ import annotations
 from chunkwise.lab.report.page import Blocks, Material, Row, Table
 
 
-def resolution(s: Material) -> Blocks:
-    blocks: Blocks = []
-    rows = []
-    for entry in dict.fromkeys(row.entry for row in s.study.resolution):
-        rows.append(Row([entry], "group"))
-        for row in (row for row in s.study.resolution if row.entry == entry):
-            score = None if row.score is None else f"{row.score:.2f} ({row.by})"
-            here = row.realised or row.local_target
-            rows.append(
-                Row(
-                    [
-                        row.words,
-                        row.status,
-                        row.component,
-                        score,
-                        row.runner_up,
-                        row.paper_value,
-                        row.ratio,
-                        here,
-                        row.arm,
-                        "; ".join(row.warnings),
-                    ]
-                )
-            )
+def resolution(material: Material) -> Blocks:
+    study = material.study
+    # By entry first: an entry's rows need not stand together.
+    groups: dict[str, list[Row]] = {
+        row.entry: [Row([row.entry], "group")] for row in study.resolution
+    }
+    for row in study.resolution:
+        cells = [
+            row.words,
+            row.status,
+            row.component,
+            None if row.score is None else f"{row.score:.2f} ({row.by})",
+            row.runner_up,
+            row.paper_value,
+            row.ratio,
+            row.realised or row.local_target,
+            row.arm,
+            "; ".join(row.warnings),
+        ]
+        groups[row.entry].append(Row(cells))
     headers = [
         "Plan's words",
         "Status",
@@ -41,9 +37,10 @@ def resolution(s: Material) -> Blocks:
         "Arm",
         "Warnings",
     ]
-    if rows:
-        blocks.append(Table(headers, rows, words=range(10)))
-    if s.study.not_measured:
-        rows = [Row([metric, why]) for metric, why in sorted(s.study.not_measured.items())]
-        blocks.append(Table(["Metric of the plan", "Why it is not measured"], rows, words=(0, 1)))
-    return blocks
+    rows = [row for group in groups.values() for row in group]
+    reasons = [Row(pair) for pair in sorted(study.not_measured.items())]
+    return [
+        # All columns are words: there is nothing to line up by its decimals.
+        Table(headers, rows, words=range(10)),
+        Table(["Metric of the plan", "Why it is not measured"], reasons, words=(0, 1)),
+    ]

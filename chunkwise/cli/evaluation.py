@@ -1,0 +1,162 @@
+"""Runs an evaluation for its verb: one call of the stage, and one line, for each way of reading."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from chunkwise.cli.options import StageOptions
+from chunkwise.cli.output import about, print_columns, print_json
+from chunkwise.cli.settings import read_settings, settings_class, stage_config
+from chunkwise.cli.steps import Steps, require_same_tokenizer, retro_settings, row_tokens
+from chunkwise.core.io import read_json
+from chunkwise.core.progress import display
+from chunkwise.corpus.stages import SEQUENCES
+from chunkwise.evaluation.resolve import require_cell, require_condition
+from chunkwise.evaluation.stages import PERPLEXITY, QA
+from chunkwise.graph.stage import Stage
+from chunkwise.neighbours.stages import QUESTION_NEIGHBOURS
+from chunkwise.training.trainer import quiet_transformers
+
+
+def measure_perplexity(
+    options: StageOptions,
+    model: str,
+    text: str,
+    conditions: Sequence[str] | None,
+    out: Path | None,
+) -> None:
+    """Loss on documents, one measurement a condition."""
+    calls = Steps(options.store, options.dry_run)
+    artefact = calls.model(model)
+    tokens, source = calls.text(text)
+    require_same_tokenizer(artefact, source or tokens)
+    retro = retro_settings(artefact)
+    rows = {"split": "valid", "layout": "documents", **row_tokens(source)}
+    defaults = {"text": rows, **_own_neighbours(retro)}
+    # off beside on: the difference between the two is what retrieval is worth
+    conditions = conditions or (["on", "off"] if retro else ["none"])
+    measurements = _read(PERPLEXITY, options, defaults, "condition", conditions)
+    # here too, not only in the stage: the search for neighbours that comes first can take long
+    for settings in measurements:
+        require_condition(artefact, settings)
+    with display(), quiet_transformers():
+        # the measurements differ in their condition alone: they share rows and neighbours
+        sequences = calls.call(SEQUENCES, measurements[0].text, {"tokens": tokens})
+        inputs = {
+            "model": artefact,
+            "sequences": sequences,
+            "neighbours": calls.neighbours(measurements[0].search, source, sequences),
+            "datastore": source,
+        }
+        results = _measure(calls, PERPLEXITY, measurements, "condition", inputs, out)
+    headings = {
+        "nll": "nats per token",
+        "perplexity": "perplexity",
+        "bits_per_byte": "bits per byte",
+        "documents": "documents",
+        "tokens": "tokens",
+    }
+    _print(calls, options, results, "condition", headings)
+
+
+def answer_questions(
+    options: StageOptions,
+    model: str,
+    datastore: str,
+    questions: str | None,
+    cells: Sequence[str] | None,
+    out: Path | None,
+) -> None:
+    """Zero-shot answers, one measurement a cell."""
+    calls = Steps(options.store, options.dry_run)
+    artefact = calls.model(model)
+    source = calls.datastore(datastore)
+    tokens, _ = calls.text(datastore)
+    require_same_tokenizer(artefact, source)
+    retro = retro_settings(artefact)
+    cells = cells or ["closed", "prompt", *(["encoder", "both"] if retro else [])]
+    measurements = _read(QA, options, _own_neighbours(retro), "cell", cells)
+    for settings in measurements:
+        require_cell(artefact, settings)
+    with display(), quiet_transformers():
+        settings = measurements[0]
+        question_set = calls.questions(questions, "questions", settings.made, tokens)
+        evidence = {"datastore": source, "questions": question_set, "tokens": tokens}
+        neighbours = calls.call(QUESTION_NEIGHBOURS, settings.search, evidence)
+        inputs = {"model": artefact, "question_neighbours": neighbours, **evidence}
+        results = _measure(calls, QA, measurements, "cell", inputs, out)
+    headings = {
+        "questions": "questions",
+        "choice_accuracy": "choice accuracy",
+        "exact_match": "exact match",
+        "f1": "F1",
+        "answer_nll": "nats per answer token",
+    }
+    _print(calls, options, results, "cell", headings)
+
+
+def _own_neighbours(retro: Mapping[str, Any] | None) -> dict[str, Any]:
+    """As many neighbours as the model was trained with; nothing of a plain decoder."""
+    return {} if retro is None else {"k": retro["neighbours"]}
+
+
+def _read(
+    stage: Stage,
+    options: StageOptions,
+    defaults: Mapping[str, Any],
+    field: str,
+    values: Iterable[str],
+) -> list[Any]:
+    """Settings of each measurement, which differ in the field `field`."""
+    read_one = partial(
+        read_settings, settings_class(stage), options.config, options.settings, defaults=defaults
+    )
+    return [read_one(options={field: value}) for value in values]
+
+
+def _measure(
+    calls: Steps,
+    stage: Stage,
+    measurements: Iterable[Any],
+    field: str,
+    inputs: Mapping[str, Any],
+    out: Path | None,
+) -> list[dict[str, Any]]:
+    """The result of each measurement as JSON; nothing in a dry run."""
+    results = []
+    for settings in measurements:
+        value = getattr(settings, field)
+        folder = None if out is None else out / value
+        artefact = calls.call(stage, stage_config(settings, stage), inputs, out=folder)
+        # there is nothing to read yet, only a row of the plan
+        if not calls.dry_run:
+            metrics = read_json(artefact.file("metrics.json"))
+            results.append({field: value, **about(artefact, folder), "metrics": metrics})
+    return results
+
+
+def _print(
+    calls: Steps,
+    options: StageOptions,
+    results: list[dict[str, Any]],
+    field: str,
+    headings: Mapping[str, str],
+) -> None:
+    """Results as JSON, or as a table with the metrics that have a heading."""
+    if calls.dry_run:
+        calls.print(options.as_json)
+    elif options.as_json:
+        print_json(results)
+    else:
+        rows = [[field, *headings.values()]]
+        for result in results:
+            metrics = result["metrics"]
+            rows.append([result[field], *(_cell(metrics[name]) for name in headings)])
+        print_columns(rows)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:  # no question has the metric: choice accuracy without choices
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,163 @@
+"""Runs a training for its verb: the settings, the inputs that the stage declares, the stage.
+
+What is wrong with a call is said before neighbours are searched, which can take half an hour.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chunkwise.cli.options import TrainingOptions
+from chunkwise.cli.output import print_artefact
+from chunkwise.cli.settings import (
+    BASE_STEPS,
+    CONTINUED_STEPS,
+    INSTRUCT_STEPS,
+    read_training,
+    settings_class,
+    stage_config,
+)
+from chunkwise.cli.steps import (
+    Steps,
+    chunk_tokens,
+    require_same_tokenizer,
+    retro_settings,
+    row_tokens,
+)
+from chunkwise.core.artefact import Artefact
+from chunkwise.core.errors import ConfigError
+from chunkwise.core.progress import display
+from chunkwise.core.store import Store
+from chunkwise.graph.stage import Stage
+from chunkwise.training.stages import BASE, IN_PROMPT, INSTRUCT, RETROFIT
+from chunkwise.training.trackers import Tracking
+
+COUNTS = {
+    "parameters": "parameters",
+    "steps": "steps",
+    "tokens": "tokens",
+    "loss": "training loss (nats)",
+    "validation_nll": "validation loss (nats)",
+}
+"""Count of a trained model -> its title in the output."""
+
+
+def train_on_rows(
+    stage: Stage, options: TrainingOptions, text: str, model: str | None = None
+) -> None:
+    """Train on the packed rows of a text: base, retrofit, twin, in-prompt."""
+    calls = Steps(options.store, options.dry_run)
+    searches = "neighbours" in stage.inputs
+    if searches:
+        calls.datastore(text)  # `text` takes tokens too, and those cannot be searched
+    tokens, source = calls.text(text)
+    # the same for all that continue a base: they are compared at equal tokens
+    default_steps = BASE_STEPS if stage == BASE else CONTINUED_STEPS
+    settings = _read(stage, options, default_steps, _row_defaults(stage, source))
+    # the stage refuses this too, but only when it has the neighbours
+    if stage == RETROFIT:
+        row_length = settings.text.sequence_tokens
+        settings.require_reading(row_length)
+        settings.used(settings.train.steps_for(row_length))
+    tracking = _tracking(calls.store, options)
+    inputs: dict[str, Any] = {"datastore": source}
+    if model is not None:
+        inputs["base"] = calls.decoder(model, tokens)
+        # named in the message as the user named it
+        owner: Any = source if searches else tokens
+        require_same_tokenizer(inputs["base"], owner)
+    with display():
+        inputs["sequences"], inputs["validation"] = calls.training_rows(settings.text, tokens)
+        if searches:
+            search = settings.search
+            inputs["neighbours"] = calls.neighbours(search, source, inputs["sequences"])
+            inputs["validation_neighbours"] = calls.neighbours(search, source, inputs["validation"])
+        artefact = _call(calls, stage, settings, inputs, options, tracking)
+    _print(calls, artefact, options)
+
+
+def tune(options: TrainingOptions, model: str, text: str, instructions: str | None) -> None:
+    """Tune a model on instructions."""
+    calls = Steps(options.store, options.dry_run)
+    tokens, source = calls.text(text)
+    untuned = calls.model(model)
+    require_same_tokenizer(untuned, tokens)
+    # a model reads chunks and neighbours as it was trained to, so its own numbers are the defaults
+    retro = retro_settings(untuned)
+    defaults = {}
+    if retro is not None:
+        defaults = {name: retro[name] for name in ("chunk_tokens", "neighbours")}
+    settings = _read(INSTRUCT, options, INSTRUCT_STEPS, defaults)
+    tracking = _tracking(calls.store, options)
+    with display():
+        tasks = calls.questions(instructions, "instructions", settings.questions, tokens)
+        inputs = {"model": untuned, "instructions": tasks, "tokens": tokens, "datastore": source}
+        artefact = _call(calls, INSTRUCT, settings, inputs, options, tracking)
+    _print(calls, artefact, options)
+
+
+def _row_defaults(stage: Stage, source: Artefact | None) -> dict[str, Any]:
+    """Defaults that follow the datastore: rows of whole chunks, its own chunk length."""
+    defaults: dict[str, Any] = {"text": row_tokens(source)}
+    if stage == RETROFIT and source is not None:
+        defaults["retro"] = {"chunk_tokens": chunk_tokens(source)}
+    elif stage == IN_PROMPT and source is not None:
+        defaults["chunk_tokens"] = chunk_tokens(source)
+    return defaults
+
+
+def _read(
+    stage: Stage, options: TrainingOptions, default_steps: int, defaults: Mapping[str, Any]
+) -> Any:
+    settings = read_training(
+        settings_class(stage),
+        options.config,
+        options.settings,
+        steps=options.steps,
+        default_steps=default_steps,
+        defaults=defaults,
+    )
+    # a base and an in-prompt training have no such field
+    if getattr(settings, "lora", None) is not None:
+        from chunkwise.training.lora import require_peft
+
+        require_peft()
+    return settings
+
+
+def _tracking(store: Store, options: TrainingOptions) -> Tracking | None:
+    """Where curves go; None where nobody asked for them."""
+    if options.tracker:
+        return Tracking(tuple(options.tracker), options.track_dir or store.root / "tracking")
+    if options.track_dir is not None:
+        # said, not ignored: who names a folder expects curves in it
+        raise ConfigError("--track-dir without --tracker", hint="add --tracker tensorboard")
+    return None
+
+
+def _call(
+    calls: Steps,
+    stage: Stage,
+    settings: Any,
+    inputs: Mapping[str, Any],
+    options: TrainingOptions,
+    tracking: Tracking | None,
+) -> Any:
+    return calls.call(
+        stage,
+        stage_config(settings, stage),
+        # the verb has more at hand than a stage takes: a twin, for one, reads no datastore
+        {name: inputs.get(name) for name in stage.inputs},
+        seed=options.replicate,
+        out=options.out,
+        tracking=tracking,
+    )
+
+
+def _print(calls: Steps, artefact: Any, options: TrainingOptions) -> None:
+    if calls.dry_run:
+        calls.print(options.as_json)
+        return
+    counts = artefact.counts
+    # a base that was taken over has no loss, and without a split valid there is no validation
+    facts = {title: counts[name] for name, title in COUNTS.items() if name in counts}
+    print_artefact(artefact, options.out, facts, options.as_json)

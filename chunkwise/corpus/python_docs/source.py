@@ -1,0 +1,175 @@
+"""The Python that runs us, as documents: a real corpus on any machine, without a download.
+
+A file `rich/console.py` of the distribution `rich` gives two documents of one group, which a split
+never parts:
+
+- `rich/console.py#code`: the source without its docstrings and without the licence block at its
+  head;
+- `rich/console.py#docstrings`: for the module and each class, function and method that has a
+  docstring, a line of the form `function rich.console.detect_legacy_windows()` and the docstring,
+  indented by four blanks.
+
+Files of prose (.rst, .md, .txt) give `...#prose`, and so does the long description in a
+distribution's metadata. No line is thus in two documents, and a docstring says in words what no
+code document says.
+
+The packages are those of the running interpreter: their digest is printed with the corpus.
+"""
+
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from chunkwise.core.errors import InputError
+from chunkwise.core.io import digest_file
+from chunkwise.corpus.config import SourceConfig
+from chunkwise.corpus.python_docs.syntax import PYTHON, code_text, docstring_text, parse_source
+from chunkwise.corpus.readers import Document, Drops, counted, read_text, selected
+
+STANDARD_LIBRARY = "python"
+"""The name under which the standard library's files stand: `python/json/decoder.py`."""
+
+PROSE_SUFFIXES = (".rst", ".md", ".txt")
+_PROSE_STEMS_LEFT_OUT = (
+    "license",
+    "licence",
+    "copying",
+    "notice",
+    "authors",
+    "top_level",
+    "entry_points",
+    "sources",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFile:
+    """name: `package/relative/path.py`, the same on every machine."""
+
+    name: str
+    package: str
+    path: Path
+
+
+def package_files(source: SourceConfig) -> list[PackageFile]:
+    """The files of a `python` source that its globs select, by name.
+
+    Raises:
+        InputError: a distribution is not installed here.
+    """
+    files = _standard_library_files() if source.standard_library else []
+    for package in source.packages:
+        files += _distribution_files(package)
+    wanted = {file.name: file for file in files if _holds_kinds(file, source.python_kinds)}
+    return [wanted[name] for name in sorted(wanted) if selected(name, source)]
+
+
+def _holds_kinds(file: PackageFile, kinds: tuple[str, ...]) -> bool:
+    """Whether a file gives documents of these kinds."""
+    if file.path.name.lower().startswith(_PROSE_STEMS_LEFT_OUT):
+        return False
+    if file.name.endswith(".py"):
+        return "code" in kinds or "docstrings" in kinds
+    is_prose = file.name.endswith(PROSE_SUFFIXES) or file.path.name == "METADATA"
+    return is_prose and "prose" in kinds
+
+
+def _standard_library_files() -> list[PackageFile]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    foreign = {"site-packages", "dist-packages", "__pycache__"}
+    files = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in foreign]
+        below = Path(folder).relative_to(root)
+        for name in names:
+            relative = (below / name).as_posix()
+            file_name = f"{STANDARD_LIBRARY}/{relative}"
+            files.append(PackageFile(file_name, STANDARD_LIBRARY, root / relative))
+    return files
+
+
+def _distribution_files(package: str) -> list[PackageFile]:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        paths = distribution(package).files or ()
+    except PackageNotFoundError:
+        raise InputError(
+            f"source of kind python: the distribution {package!r} is not installed in {sys.prefix}",
+            hint=f"python -m pip install {package}, or take it out of `packages`",
+        ) from None
+    files = []
+    for relative in paths:
+        if ".." in relative.parts or relative.suffix == ".pyc":
+            continue  # scripts and other files outside site-packages
+        name = relative.as_posix()
+        if relative.parts[0].endswith(".dist-info"):
+            if relative.name != "METADATA":
+                continue
+            # `rich-15.0.0.dist-info/METADATA` would put a version into the document's id.
+            name = f"{package}/METADATA"
+        elif "/" not in name:
+            name = f"{package}/{name}"  # a distribution of one module: six/six.py
+        path = Path(str(relative.locate()))
+        if path.is_file():
+            files.append(PackageFile(name, package, path))
+    return files
+
+
+def digest_python(source: SourceConfig) -> str:
+    """Content digest of the selected files and of the grammar that reads them (Python's major.minor
+    version).
+    """
+    digest = hashlib.blake2b(f"python {PYTHON}\n".encode(), digest_size=32)
+    for file in package_files(source):
+        content = digest_file(file.path)
+        digest.update(f"{file.name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def read_python(source: SourceConfig, max_document_bytes: int, drops: Drops) -> Iterator[Document]:
+    """Documents of the selected files, by name; see the head of this module. Empty ones are not
+    yielded.
+    """
+    prefix = f"{source.source}/" if source.source else ""
+    for file in package_files(source):
+        # One group: no split may part a file's docstrings from its code.
+        group = file.name
+        with counted(source, drops):
+            text = read_text(file.path, max_bytes=max_document_bytes)
+            for kind, kind_text in _texts_by_kind(file, text).items():
+                if kind not in source.python_kinds or not kind_text.strip():
+                    continue
+                label = prefix + (kind if source.label == "kind" else file.package)
+                document_id = f"{file.name}#{kind}"
+                title = module_name(file.name)
+                yield Document(document_id, title, label, kind_text, group)
+
+
+def _texts_by_kind(file: PackageFile, text: str) -> dict[str, str]:
+    if file.path.suffix == ".py":
+        tree = parse_source(text, file.name)
+        docstrings = docstring_text(tree, module_name(file.name))
+        return {"code": code_text(text, tree), "docstrings": docstrings}
+    if file.path.name == "METADATA":
+        _headers, _blank_line, description = text.partition("\n\n")
+        return {"prose": description}
+    return {"prose": text}
+
+
+def module_name(name: str) -> str:
+    """`python/json/decoder.py` -> `json.decoder`; `rich/__init__.py` -> `rich`; other files keep
+    their name.
+    """
+    if not name.endswith(".py"):
+        return name
+    package, *parts = name.removesuffix(".py").split("/")
+    if package != STANDARD_LIBRARY and parts != [package]:
+        parts = [package, *parts]  # [package] alone: a distribution of one module, six/six.py
+    if parts[-1] == "__init__" and len(parts) > 1:
+        parts = parts[:-1]
+    return ".".join(parts)
