@@ -209,7 +209,7 @@ def _report(
     out: Path,
 ) -> int:
     """Collect what was measured and write it; the exit status."""
-    outcome = Outcome(study, schedule.artefacts, schedule.failures, frozenset(schedule.skipped))
+    outcome = Outcome(study, schedule.artefacts, schedule.failures)
     profile_values = study.profile.model_dump(mode="json", exclude_defaults=True)
     results = collect(
         outcome,

@@ -178,3 +178,13 @@ def test_means_are_shown_as_readers_know_them():
     assert say.familiar(METRICS["choice_accuracy"], 0.3514) == "35.1 %"
     assert say.threshold(METRICS["choice_accuracy"]) == "1 point"
     assert say.count(1_234_567) == "1.23 M" and say.count(999) == "999"
+
+
+def test_two_entries_on_the_size_have_a_figure_each(tmp_path):
+    study = made_study()
+    again = tuple(one.model_copy(update={"entry": "Size again"}) for one in study.comparisons if one.fraction)
+    entries = (*study.entries, study.entries[0].model_copy(update={"name": "Size again"}))
+    twice = {"comparisons": (*study.comparisons, *again), "entries": entries}
+    write_report(study.model_copy(update=twice), made_log(), tmp_path)
+    names = sorted(path.stem for path in (tmp_path / "figures").glob("dose-response-*"))
+    assert names == [f"dose-response-{experiment}" for experiment in ("retrain", "retrain-2", "swap", "swap-2")]

@@ -84,6 +84,27 @@ def test_a_tokenizer_cannot_be_varied_under_a_decoder_that_brings_its_own():
     assert (row.status, row.arm) == ("not-applicable", None) and "tokenizer comes with it" in row.message
 
 
+def test_a_section_that_the_profile_leaves_out_cannot_be_varied_and_stops_no_other_entry():
+    profile = make_profile().model_copy(update={"instruct": None})
+    entries = [
+        {"name": name, "ablated_part": part, "action": "REPLACE", "replacement": [value], "metrics": ["perplexity"]}
+        for name, part, value in (
+            ("Gate", "gate during instruction tuning", "gate on"),
+            ("Depth", "encoder depth", "1"),
+        )
+    ]
+    gate, depth = resolve(parse(json.dumps(entries)), profile).entries
+    (row,) = gate.replacements
+    assert (row.status, row.arm) == ("not-applicable", None) and "no section 'instruct'" in row.message
+    assert depth.status == "resolved"
+
+
+@pytest.mark.parametrize("value", ["1e308x", "1e400x"])
+def test_a_multiple_beyond_all_numbers_is_refused(value):
+    (row,) = resolve_one("encoder depth", value).replacements
+    assert row.status == "unresolved" and row.arm is None
+
+
 def test_a_lora_rank_is_a_number_and_all_weights_an_option():
     full = resolve_one("LoRA rank", "8", "64", "full training")
     assert changes(full) == [{"retrofit.lora": 8}, {"retrofit.lora": 64}]

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from chunkwise.core.errors import ConfigError
-from chunkwise.lab.measure.checks import limits_of
+from chunkwise.lab.measure.checks import grids_of, limits_of
 from chunkwise.lab.measure.results import ArmRow as LedgerArm
+from chunkwise.lab.measure.results import Measurement
 from chunkwise.lab.plan import read as plan
 from chunkwise.lab.profile import Profile
 from chunkwise.lab.resolve.arms import mark_infeasible, resolve
@@ -194,3 +195,23 @@ def test_a_text_that_is_read_again_stands_among_the_limits():
     )
     assert "it is read 3.04 times" in again
     assert "times" not in once
+
+
+def test_arms_of_one_label_have_a_row_each_in_the_grid_of_questions():
+    def entry(name, part):
+        fields = {"Ablated Part": part, "Action": "REPLACE", "Replacement": "3", "Metrics": "zero-shot QA accuracy"}
+        return "\n".join([f"### {name}", *(f"- **{field}**: {value}" for field, value in fields.items())])
+
+    text = "# P\n## Ablation Plan\n" + "\n".join(
+        [entry("Depth", "encoder depth"), entry("Neighbours", "number of neighbours")]
+    )
+    study = study_of(text, profile())
+    cells = [
+        Measurement(
+            at=Selector(arm=arm, condition="both", view="full"), replicate=0, metric="choice_accuracy", value=value
+        )
+        for arm, value in (("encoder-layers-3", 0.5), ("neighbours-3", 0.6))
+    ]
+    grid = grids_of(study, cells)[0]
+    rows = {label: next(at for at in row if at).arm for label, row in grid.rows}
+    assert rows == {"3 (encoder-layers-3)": "encoder-layers-3", "3 (neighbours-3)": "neighbours-3"}

@@ -5,6 +5,7 @@ checks, limits.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -102,25 +103,27 @@ def waterfalls_of(measurements: Sequence[Measurement]) -> Iterator[Waterfall]:
 
 def grids_of(study: Study, measurements: Sequence[Measurement]) -> list[Grid]:
     """Question answering, systems by conditions."""
-    variants = {
-        trained.label: trained.id
-        for trained in study.trained.values()
-        if trained.id not in (RETRO, TWIN, BASE)
-    }
-    systems = {
-        "Retro": RETRO,
-        "Retro, placebo passages": PLACEBO,
-        "Retro, not tuned": UNTUNED,
-        "Twin": TWIN,
-        "Twin, placebo passages": TWIN_PLACEBO,
-        **variants,
-        "Base, not tuned": BASE,
-        "Bag of words (closed: the question alone)": WORDS,
-        "Bag of words, placebo passages": WORDS_PLACEBO,
-    }
-    measured = {row.at for row in measurements if row.metric == "choice_accuracy"}
+    arms = [trained for trained in study.trained.values() if trained.id not in (RETRO, TWIN, BASE)]
+    labels = Counter(trained.label for trained in arms)
+    # Two entries may call an arm alike: "1", of encoder layers and of neighbours.
+    variants = [
+        (one.label if labels[one.label] == 1 else f"{one.label} ({one.id})", one.id) for one in arms
+    ]
+    systems = [
+        ("Retro", RETRO),
+        ("Retro, placebo passages", PLACEBO),
+        ("Retro, not tuned", UNTUNED),
+        ("Twin", TWIN),
+        ("Twin, placebo passages", TWIN_PLACEBO),
+        *variants,
+        ("Base, not tuned", BASE),
+        ("Bag of words (closed: the question alone)", WORDS),
+        ("Bag of words, placebo passages", WORDS_PLACEBO),
+    ]
+    # In the order of the measurements, so that a row is the same in every process.
+    measured = {row.at: None for row in measurements if row.metric == "choice_accuracy"}
     rows = []
-    for label, arm in systems.items():
+    for label, arm in systems:
         # Retro also reads the other views, in the contrasts; an arm that was trained on a view
         # reads that one alone.
         cells = {

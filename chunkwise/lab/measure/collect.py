@@ -57,14 +57,12 @@ class Outcome:
     """A study after its jobs have run.
 
     Attributes:
-        artefacts: job id -> result. failures: job id -> why it failed. skipped: ids of jobs that
-            needed a failed one.
+        artefacts: job id -> result. failures: job id -> why it failed.
     """
 
     study: Study
     artefacts: Mapping[str, Artefact]
     failures: Mapping[str, ChunkwiseError]
-    skipped: frozenset[str] = frozenset()
 
     def of(self, job: Job) -> Artefact | None:
         return self.artefacts.get(job.id)

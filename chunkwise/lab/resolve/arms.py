@@ -354,6 +354,7 @@ class _EntryResolver:
                 "train a base in the run (`base`) to vary it",
                 "not-applicable",
             )
+        self._require_sections(reading.changes)
         changes = {
             path: value
             for path, value in reading.changes.items()
@@ -394,6 +395,21 @@ class _EntryResolver:
             fraction=changes[field.path] if is_share else None,
             joint=reading.joint,
         )
+
+    def _require_sections(self, paths: Iterable[str]) -> None:
+        """Refuse a change of a section that the profile leaves out, such as `instruct`.
+
+        Raises:
+            Unclear: there is no such section in this profile.
+        """
+        for path in paths:
+            section, _, setting = path.partition(".")
+            if setting and getattr(self.profile, section, None) is None:
+                raise Unclear(
+                    f"profile {self.profile.name} has no section {section!r}, so {path} changes "
+                    "nothing; add the section to vary it",
+                    "not-applicable",
+                )
 
     def _is_baseline(self, path: str, value: Any) -> bool:
         """Whether the profile has this value already; a share that is not set is 1."""

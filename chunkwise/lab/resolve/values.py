@@ -429,6 +429,8 @@ class Interpreter:
             if not isinstance(baseline, (int, float)):
                 raise Unclear(f"the baseline has no number at {field.path} to take {value.text} of")
             number = number * baseline
+        if not math.isfinite(number):
+            raise Unclear(f"{value.text!r} gives no finite number of {field.title}")
         if field.is_integer:
             # A part of a whole number, 1/3 of 6, may miss a whole number by its last bits.
             if not math.isclose(number, round(number), abs_tol=1e-9):

@@ -6,6 +6,7 @@ Dimensions: S replicates, L sizes of the datastore.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -135,18 +136,21 @@ def drawings(material: Material) -> Blocks:
         if comparison.series and comparison.fraction:
             series = (comparison.entry, comparison.experiment, comparison.series)
             groups.setdefault(series, []).append(comparison)
-    for place, levels in enumerate(groups.values()):
+    names: Counter[str] = Counter()
+    for levels in groups.values():
         table = _dose_table(material, levels)
         if table is not None:
             experiment = levels[0].experiment
+            names[experiment] += 1
             caption = (
                 f"Size of the datastore ({say.EXPERIMENTS[experiment]}). A thin line per "
                 "replicate, the mean thick, at the realised share of tokens."
             )
             if study.reference:
                 caption += f" Dotted: {study.reference.label}, {study.reference.source}."
-            # The usual two, of one entry by swap and by retrain, differ by their experiment.
-            name = f"dose-response-{experiment}" + (f"-{place}" if place > 1 else "")
+            # Two entries may vary the size in the same experiment.
+            number = names[experiment]
+            name = f"dose-response-{experiment}" + (f"-{number}" if number > 1 else "")
             blocks += [Figure(name, dose_response(material, levels), caption), table]
     return blocks
 

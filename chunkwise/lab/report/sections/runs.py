@@ -15,7 +15,7 @@ def runs(material: Material) -> Blocks:
 
 
 def _jobs(material: Material) -> Table:
-    attempts = {job.key: str(job.attempts) for job in material.log.jobs}
+    attempts = {job.key: str(job.attempts) for job in material.log.jobs if job.key}
     rows = []
     for run in material.study.runs:
         cells = [
@@ -23,7 +23,7 @@ def _jobs(material: Material) -> Table:
             str(run.replicate),
             run.status,
             run.key and run.key[:12],
-            attempts.get(run.key or ""),  # a failed job has no key in the log either
+            attempts.get(run.key or ""),  # without a key, which of its jobs failed is not said
             run.failure,
         ]
         rows.append(Row(cells))
