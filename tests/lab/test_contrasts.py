@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from chunkwise.lab.measure.analysis import analyse
 from chunkwise.lab.measure.contrasts import SLOPE, Examples
 from chunkwise.lab.measure.results import Measurement, StudyResults
-from chunkwise.lab.measure.statistics import Verdict
+from chunkwise.lab.measure.statistics import Verdict, detectable_effect, replicates_needed
 from chunkwise.lab.measure.table import Measurements
 from chunkwise.lab.terms import Comparison, Selector
 from tests.lab.study_fixture import HALVING, REMOVE, SIZE, made_study
@@ -98,6 +99,39 @@ def test_families_hold_slopes_first_metrics_and_nothing_untested():
     assert all((c.q is None) == (c.family == "primary") for c in found if c.p is not None)
 
 
+@pytest.fixture
+def family_of_three():
+    """Contrasts of three p values, found by a plan in another order."""
+    rows = {"weak": [3.03, 3.09, 3.24], "strong": [3.10, 3.21, 3.29], "middle": [3.03, 3.14, 3.24]}
+    values = {Selector(arm=name): row for name, row in rows.items()} | {ON: [3.0, 3.1, 3.2]}
+    comparisons = tuple(
+        Comparison(entry="e", label=name, done="", arm=Selector(arm=name), baseline=ON, metrics=("perplexity",))
+        for name in rows
+    )
+    return {one.arm: one for one in analyse(study_of(values, comparisons=comparisons)).contrasts}
+
+
+def test_a_printed_interval_has_its_own_holm_level(family_of_three):
+    ranks = sorted(family_of_three.values(), key=lambda one: one.p)
+    assert [one.level for one in ranks] == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 2, 0.95])
+    for one in ranks:
+        error = np.std(one.differences, ddof=1) / np.sqrt(3)
+        half = stats.t.ppf(0.5 + one.level / 2, 2) * error
+        assert one.interval == pytest.approx((one.difference - half, one.difference + half))
+        assert one.interval_90 == pytest.approx(
+            (one.difference - 2.92 * error, one.difference + 2.92 * error), rel=1e-3
+        )
+
+
+def test_what_can_be_detected_and_what_is_needed_are_said_for_the_whole_family(family_of_three):
+    weak = family_of_three["weak"]
+    assert weak.verdict is Verdict.INCONCLUSIVE
+    sd = float(np.std(weak.differences, ddof=1))
+    corrected = replicates_needed(weak.difference, sd, 0.01, alpha=0.05 / 3)
+    assert weak.n_needed == corrected != replicates_needed(weak.difference, sd, 0.01)
+    assert weak.detectable == pytest.approx(detectable_effect(3, 0.05 / 3) * sd)
+
+
 def test_identical_arms_do_not_cost_the_family_power():
     twin2 = Selector(arm="other")
     values = {ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29], twin2: [3.0, 3.1, 3.2]}
@@ -119,6 +153,17 @@ def test_the_planted_slope_is_found_on_realised_fractions():
     assert slope.realised_fraction is None
     halves = find(study, arm="600B tokens", experiment="swap")
     assert all(0.48 < half.realised_fraction < 0.52 for half in halves)
+
+
+def test_a_slope_is_fitted_on_what_the_views_came_out_as():
+    # Losses lie on a line in halvings of the targets. Views of which each holds 1.2 times as many halvings make it
+    # flatter.
+    study = made_study(replicates=5, seed=3)
+    views = tuple(view.model_copy(update={"realised_fraction": view.realised_fraction**1.2}) for view in study.views)
+    (slope,) = find(
+        study.model_copy(update={"views": views}), entry=SIZE, arm=SLOPE, experiment="swap", metric="perplexity"
+    )
+    assert slope.difference == pytest.approx(HALVING / 1.2, abs=0.002)
 
 
 def test_a_bent_response_is_reported_as_a_departure_from_the_line():

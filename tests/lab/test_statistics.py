@@ -180,6 +180,31 @@ def test_verdicts(differences, p_holm, level, expected):
     assert found is expected
 
 
+# Three differences with a standard error e: the 90 % interval is the mean +- 2.920 e, the 80 % one 1.886 e (t, 2 df).
+@pytest.mark.parametrize(
+    ("mean", "error", "expected"),
+    [
+        (0.0, 0.0030, Verdict.NONE),  # +- 0.0088
+        (0.0, 0.0040, Verdict.INCONCLUSIVE),  # +- 0.0117, though the 80 % interval is +- 0.0075
+        (0.008, 0.0030, Verdict.INCONCLUSIVE),  # -0.0008 to 0.0168: above the threshold on one side
+        (-0.008, 0.0030, Verdict.INCONCLUSIVE),
+        (0.001, 0.0030, Verdict.NONE),  # -0.0078 to 0.0098
+        (-0.001, 0.0030, Verdict.NONE),
+    ],
+)
+def test_no_meaningful_effect_needs_the_90_percent_interval_inside_on_both_sides(mean, error, expected):
+    spread = error * math.sqrt(3)  # the SD of (mean - d, mean, mean + d) is d
+    test = PairedTest((mean - spread, mean, mean + spread))
+    assert test.p > 0.05
+    assert st.verdict(test, threshold=0.01, holm_result=HolmResult(test.p, 1, 0.95)) is expected
+
+
+def test_the_mean_of_replicates_is_no_surer_of_chance_than_one_of_them():
+    # They answer the same questions: 0.28 +- 0.039 holds 0.25, and 0.039 over the root of 3 would not reach it.
+    assert st.at_chance([0.28, 0.281, 0.279], [0.02, 0.02, 0.02], 0.25)
+    assert not st.at_chance([0.30, 0.301, 0.299], [0.02, 0.02, 0.02], 0.25)
+
+
 def test_chance_uses_the_examples_error_where_it_is_known():
     assert st.at_chance([0.27, 0.26, 0.28], [0.02, 0.02, 0.02], 0.25)  # 0.27 +- 0.039
     assert not st.at_chance([0.40, 0.41, 0.39], [0.02, 0.02, 0.02], 0.25)

@@ -154,7 +154,9 @@ class Costs:
         if stage in DATA_SECONDS:
             jobs, seconds = self.rates.get(stage, (1.0, DATA_SECONDS[stage]))
             return seconds / jobs
-        timed = [(name, *rate) for name, rate in self.rates.items() if name not in DATA_SECONDS]
+        # A copy, because the display asks from a thread of its own while jobs end.
+        rates = list(self.rates.items())
+        timed = [(name, *rate) for name, rate in rates if name not in DATA_SECONDS]
         timed += self.running.values()
         # A stage that was not timed yet is expected to be as fast as the others together.
         alike = [sample for sample in timed if sample[0] == stage] or timed
