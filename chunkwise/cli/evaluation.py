@@ -8,13 +8,20 @@ from typing import Any
 from chunkwise.cli.options import StageOptions
 from chunkwise.cli.output import about, print_columns, print_json
 from chunkwise.cli.settings import read_settings, settings_class, stage_config
-from chunkwise.cli.steps import Steps, require_same_tokenizer, retro_settings, row_tokens
+from chunkwise.cli.steps import (
+    Steps,
+    chunk_tokens,
+    require_same_tokenizer,
+    retro_settings,
+    row_tokens,
+)
 from chunkwise.core.io import read_json
 from chunkwise.core.progress import display
 from chunkwise.corpus.stages import SEQUENCES
-from chunkwise.evaluation.resolve import require_cell, require_condition
+from chunkwise.evaluation.resolve import require_cell, require_condition, require_documents
 from chunkwise.evaluation.stages import PERPLEXITY, QA
 from chunkwise.graph.stage import Stage
+from chunkwise.neighbours.queries import require_whole_chunks
 from chunkwise.neighbours.stages import QUESTION_NEIGHBOURS
 from chunkwise.training.trainer import quiet_transformers
 
@@ -32,14 +39,18 @@ def measure_perplexity(
     tokens, source = calls.text(text)
     require_same_tokenizer(artefact, source or tokens)
     retro = retro_settings(artefact)
-    rows = {"split": "valid", "layout": "documents", **row_tokens(source)}
-    defaults = {"text": rows, **_own_neighbours(retro)}
+    layout = {"split": "valid", "layout": "documents", **row_tokens(source)}
+    defaults = {"text": layout, **_own_neighbours(retro)}
     # off beside on: the difference between the two is what retrieval is worth
     conditions = conditions or (["on", "off"] if retro else ["none"])
     measurements = _read(PERPLEXITY, options, defaults, "condition", conditions)
     # here too, not only in the stage: the search for neighbours that comes first can take long
     for settings in measurements:
         require_condition(artefact, settings)
+    rows = measurements[0].text
+    require_documents(rows.layout)
+    if source is not None:
+        require_whole_chunks(rows.sequence_tokens, chunk_tokens(source))
     with display(), quiet_transformers():
         # the measurements differ in their condition alone: they share rows and neighbours
         sequences = calls.call(SEQUENCES, measurements[0].text, {"tokens": tokens})

@@ -24,10 +24,11 @@ from chunkwise.cli.steps import (
     row_tokens,
 )
 from chunkwise.core.artefact import Artefact
-from chunkwise.core.errors import ConfigError
+from chunkwise.core.errors import ConfigError, MismatchError
 from chunkwise.core.progress import display
 from chunkwise.core.store import Store
 from chunkwise.graph.stage import Stage
+from chunkwise.neighbours.queries import require_whole_chunks
 from chunkwise.training.stages import BASE, IN_PROMPT, INSTRUCT, RETROFIT
 from chunkwise.training.trackers import Tracking
 
@@ -53,11 +54,7 @@ def train_on_rows(
     # the same for all that continue a base: they are compared at equal tokens
     default_steps = BASE_STEPS if stage == BASE else CONTINUED_STEPS
     settings = _read(stage, options, default_steps, _row_defaults(stage, source))
-    # the stage refuses this too, but only when it has the neighbours
-    if stage == RETROFIT:
-        row_length = settings.text.sequence_tokens
-        settings.require_reading(row_length)
-        settings.used(settings.train.steps_for(row_length))
+    _require_fit(stage, settings, source)
     tracking = _tracking(calls.store, options)
     inputs: dict[str, Any] = {"datastore": source}
     if model is not None:
@@ -73,6 +70,31 @@ def train_on_rows(
             inputs["validation_neighbours"] = calls.neighbours(search, source, inputs["validation"])
         artefact = _call(calls, stage, settings, inputs, options, tracking)
     _print(calls, artefact, options)
+
+
+def _require_fit(stage: Stage, settings: Any, source: Artefact | None) -> None:
+    """Refuse settings that do not fit each other or the datastore. The stage refuses them too, but
+    only when it has the neighbours.
+
+    Raises:
+        ConfigError: restarts or a curriculum that the steps do not hold; rows that read nothing.
+        MismatchError: other chunks than the datastore's, or rows of no whole number of them.
+    """
+    row_length = settings.text.sequence_tokens
+    settings.train.resolved(row_length)
+    if stage not in (RETROFIT, IN_PROMPT) or source is None:
+        return
+    own = settings.retro if stage == RETROFIT else settings
+    if own.chunk_tokens != chunk_tokens(source):
+        raise MismatchError(
+            f"the model reads chunks of {own.chunk_tokens} tokens, the datastore holds "
+            f"{chunk_tokens(source)}",
+            hint="set chunk_tokens to the datastore's, or build another datastore",
+        )
+    require_whole_chunks(row_length, own.chunk_tokens)
+    if stage == RETROFIT:
+        settings.require_reading(row_length)
+        settings.used(settings.train.steps_for(row_length))
 
 
 def tune(options: TrainingOptions, model: str, text: str, instructions: str | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def find_passages(datastore: Datastore, text: str, k: int, tokenizer: Any) -> li
     """See `Datastore.find`."""
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"expected words to look for, got {text!r}")
-    if not isinstance(k, int) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InputError(f"expected k, a whole number from 1, got {k!r}")
     folder = tokenizer_folder(datastore) if tokenizer is None else _require(tokenizer, datastore)
     words = load_tokenizer(folder)
@@ -130,7 +130,8 @@ def _sources(
     # A string is one path, never a text; texts come in a list, also a single one.
     if isinstance(texts, Path | str):
         return tuple(sources_of(str(texts)))
-    if not isinstance(texts, Iterable):
+    # Of a mapping the keys alone would be read.
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | bytes):
         raise InputError(f"expected texts, a file or a folder, got {type(texts).__name__}")
     rows = []
     for number, text in enumerate(texts):

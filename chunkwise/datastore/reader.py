@@ -222,6 +222,8 @@ class Datastore:
         Returns:
             Hits(ids int32 [Q, K] with -1, scores float32 [Q, K], excluded int32 [Q]).
         """
+        if (exclude_first_document is None) != (exclude_last_document is None):
+            raise ShapeError("give exclude_first_document and exclude_last_document, or neither")
         exclude = None
         if exclude_first_document is not None and exclude_last_document is not None:
             exclude = self.chunk_range(exclude_first_document, exclude_last_document)

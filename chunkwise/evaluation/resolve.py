@@ -31,12 +31,7 @@ def perplexity(
     """
     # From the model's config.json alone: to resolve a call loads no weights.
     require_condition(model, config)
-    layout = read_json(sequences.file("sequences.json"))["layout"]
-    if layout != "documents":
-        raise MismatchError(
-            f"perplexity is measured by document; these sequences have the layout {layout!r}",
-            hint='pack the evaluation split with layout="documents"',
-        )
+    require_documents(read_json(sequences.file("sequences.json"))["layout"])
     if config.reads_the_table and neighbours is None:
         raise ConfigError(f"condition {config.condition!r} needs the neighbours of these sequences")
     if datastore is None and (neighbours is not None or config.condition == "random"):
@@ -110,6 +105,19 @@ def _settled(config: PerplexityConfig | QuestionsEvalConfig) -> Config:
 def _tokenizer_digest(tokens: Artefact) -> str:
     """Of the tokens only the tokenizer matters: equal ones make equal evaluations."""
     return read_json(tokens.file("tokens.json"))["tokenizer_digest"]
+
+
+def require_documents(layout: str) -> None:
+    """Refuse rows that hold parts of several documents.
+
+    Raises:
+        MismatchError: another layout than "documents".
+    """
+    if layout != "documents":
+        raise MismatchError(
+            f"perplexity is measured by document; these sequences have the layout {layout!r}",
+            hint='pack the evaluation split with layout="documents"',
+        )
 
 
 def require_condition(model: Artefact, config: PerplexityConfig) -> None:

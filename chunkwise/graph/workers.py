@@ -184,6 +184,7 @@ class Workers:
             try:
                 kind, *facts = worker.pipe.recv()
             except (EOFError, OSError):
+                mirror.close(number)  # else its pace would be taken for the next job's
                 answers += self._replace(number, worker)
                 continue
             if kind == "event":

@@ -56,6 +56,23 @@ def without_unread(mask_BCkr: np.ndarray, lengths_B: np.ndarray, chunk_tokens: i
     return mask_BCkr & is_read_BC[:, :, None, None]
 
 
+def require_whole_chunks(sequence_tokens: int, chunk_tokens: int) -> None:
+    """Refuse rows that are no whole number of chunks.
+
+    Raises:
+        MismatchError: n is no multiple of m.
+    """
+    remainder = sequence_tokens % chunk_tokens
+    if remainder:
+        whole = sequence_tokens + chunk_tokens - remainder
+        raise MismatchError(
+            f"sequences of {sequence_tokens} tokens are not a whole number of chunks of "
+            f"{chunk_tokens} tokens",
+            hint=f"pack sequences of {whole} tokens, or choose a chunk length that divides "
+            f"{sequence_tokens}",
+        )
+
+
 def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     """Every chunk of a `sequences` artefact as a query; query of chunk c of sequence s is row s * C
     + c.
@@ -71,13 +88,8 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     rows_Sn = load_npy(sequences.file("sequences.npy"))
     n = rows_Sn.shape[1]
     m = datastore.chunk_tokens
-    C, remainder = divmod(n, m)
-    if remainder:
-        whole = n + m - remainder
-        raise MismatchError(
-            f"sequences of {n} tokens are not a whole number of chunks of {m} tokens",
-            hint=f"pack sequences of {whole} tokens, or choose a chunk length that divides {n}",
-        )
+    require_whole_chunks(n, m)
+    C = n // m
     lengths_S = load_npy(sequences.file("lengths.npy"), mmap=False)
     lengths_SC = chunk_lengths(lengths_S, C, m)
     same_corpus = sequences.record.inputs.get("tokens") == datastore.tokens_digest

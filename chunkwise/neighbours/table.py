@@ -151,8 +151,8 @@ class NeighbourTable:
 
         Raises:
             ShapeError: `members` is of another datastore, or k < 1.
-            MismatchError: more than 1 % of the queries are short because K hits were too few for
-                this view.
+            MismatchError: no query has a neighbour in this view, or more than 1 % of the queries
+                are short because K hits were too few for it.
         """
         if k < 1:
             raise ShapeError(f"k is {k}; select at least 1 neighbour, or run without neighbours")
@@ -172,6 +172,8 @@ class NeighbourTable:
         short = has_query & (ids[:, -1] < 0)
         queries = int(has_query.sum())
         neighbours = int((ids >= 0).sum())
+        if queries and not neighbours and not allow_short:
+            self._refuse_nothing(allowed)
         selection = Selection(
             ids=ids,
             queries=queries,
@@ -184,10 +186,19 @@ class NeighbourTable:
             self._refuse(selection, allowed, k)
         return selection
 
+    def _refuse_nothing(self, allowed: np.ndarray) -> NoReturn:
+        """Say that there is nothing to read: losses would be those of a shut gate."""
+        chunks = int(allowed.sum())
+        share = f"{chunks:,} of {len(allowed):,} chunks"
+        raise MismatchError(
+            f"no query has a neighbour in this view, which holds {share}",
+            hint="widen the view, or evaluate without neighbours",
+        )
+
     def _refuse(self, selection: Selection, allowed: np.ndarray, k: int) -> NoReturn:
         """Say what K would serve the view."""
         share = float(allowed.mean())
-        need = f"about K={needed_hits(share, k)}" if share > 0 else "some documents"
+        need = f"about K={needed_hits(share, k)}"
         raise MismatchError(
             f"the neighbour table keeps K={self.K} hits a query; in this view ({share:.4g} of the "
             f"chunks) {selection.short_by_K} of {selection.queries} queries keep fewer than k={k} "

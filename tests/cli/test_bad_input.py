@@ -79,6 +79,36 @@ def test_a_view_that_is_too_small(refuses, world):
     assert "the neighbour table keeps K=4 hits a query" in asked and "it needs about K=" in asked
 
 
+@pytest.mark.parametrize(
+    ("settings", "complaint", "code"),
+    [
+        (("retro.chunk_tokens=8",), "the model reads chunks of 8 tokens, the datastore holds 16", 1),
+        (("text.sequence_tokens=100",), "not a whole number of chunks", 1),
+        (("train.tokens=512", "train.steps=null", "train.restarts=[300]"), "restarts must lie before the last", 2),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(refuses, world, settings, complaint, code):
+    given = [part for setting in settings for part in ("--set", setting)]
+    for dry_run in ((), ("--dry-run",)):
+        call = ("train", "retrofit", world.base, world.datastore, *given, *dry_run)
+        assert complaint in refuses(*call, code=code, store=world.store)
+
+
+def test_a_dry_run_of_perplexity_refuses_rows_of_several_documents(refuses, world):
+    call = ("evaluate", "perplexity", world.retrofit, world.datastore, "--condition", "on")
+    for dry_run in ((), ("--dry-run",)):
+        asked = refuses(*call, "--set", "text.layout=packed", *dry_run, store=world.store)
+        assert "perplexity is measured by document" in asked
+
+
+@pytest.mark.parametrize("view", ["view.tokens=1", "view.fraction=0.000001"])
+def test_a_view_that_holds_nothing_is_not_evaluated(refuses, world, view):
+    asked = refuses(
+        "evaluate", "perplexity", world.retrofit, world.datastore, "--condition", "on", "--set", view, store=world.store
+    )
+    assert "no query has a neighbour in this view, which holds 0 of" in asked and "widen the view" in asked
+
+
 def test_a_plan_without_a_plan(cli, tmp_path):
     file = tmp_path / "letter.md"
     file.write_text("# Dear reader\n\nNothing to remove here.\n")

@@ -1,7 +1,9 @@
 """What worker processes start with."""
 
 import os
+from types import SimpleNamespace
 
+from chunkwise.core.progress import Mirror
 from chunkwise.core.store import Store
 from chunkwise.graph import workers
 
@@ -30,3 +32,26 @@ def test_a_users_own_tunables_stay(tmp_path, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=3")
     assert a_workers_variables(tmp_path, monkeypatch)["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=3"
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=3"
+
+
+def report_and_die(pipe, root, number):
+    """In a worker's place: half of the first job, then a killed process."""
+    pipe.recv()
+    pipe.send(("event", ("begin", 0, "training", 100, "steps")))
+    for _ in range(2):
+        pipe.send(("event", ("advance", 0, 25)))
+    os._exit(9)
+
+
+def test_the_pace_of_a_worker_that_died_is_not_the_next_jobs(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_work", report_and_die)
+    mirror = Mirror()
+    with workers.Workers(1, Store(tmp_path), threads=1) as pool:
+        pool.give(SimpleNamespace(id="first", title="first"), {})
+        paced, died = [], []
+        while not died:
+            died = [answer for answer in pool.answers(mirror, 1.0) if answer.died]
+            paced.append(pool.paces(mirror))
+        assert any(paces.get("first") for paces in paced)
+        pool.give(SimpleNamespace(id="second", title="second"), {})
+        assert pool.paces(mirror) == {}

@@ -135,7 +135,11 @@ def test_a_view_is_a_filter(store):
     without_copy = table.select(np.array([True, True, False, True]), 1, rows=slice(0, 2))
     assert without_copy.ids.tolist() == [[2], [3]]
     assert without_copy.share_short == 0
-    assert table.select(np.zeros(4, bool), 1).mean_neighbours == 0
+    nothing = np.zeros(4, bool)
+    assert table.select(nothing, 1, allow_short=True).mean_neighbours == 0
+    for complete in (False, True):
+        with pytest.raises(MismatchError, match="no query has a neighbour in this view, which holds 0 of"):
+            table.select(nothing, 1, complete=complete)
 
 
 def test_a_table_that_cannot_serve_the_view_is_refused_with_the_k_that_could(store):
