@@ -192,7 +192,7 @@ class NeighbourTable:
         share = f"{chunks:,} of {len(allowed):,} chunks"
         raise MismatchError(
             f"no query has a neighbour in this view, which holds {share}",
-            hint="widen the view, or evaluate without neighbours",
+            hint="widen the view, or train and evaluate without neighbours",
         )
 
     def _refuse(self, selection: Selection, allowed: np.ndarray, k: int) -> NoReturn:

@@ -88,12 +88,6 @@ class Retrieval:
             inside = members(self.view, documents, self.replicate)
             is_searched = self.view.searched_itself
         selection = hits.select(inside, self.k, complete=is_searched)
-        if not selection.mean_neighbours:
-            raise MismatchError(
-                "no chunk of these sequences has a neighbour in the view, so there is nothing to "
-                "learn to read",
-                hint="widen the view, or train the twin",
-            )
         facts: Facts = {"neighbours": {"k": self.k, **selection.counts()}}
         if self.view is not None and inside is not None:
             facts["view"] = view_facts(self.view, inside, documents).as_dict()

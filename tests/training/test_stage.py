@@ -165,7 +165,7 @@ def test_replicates_and_views_differ(world):
     assert 0 < facts["view"]["realised_fraction"] < 1
     digests = {retrofit(world, start, replicate, view=view).digest for replicate in (0, 1) for view in (None, half)}
     assert len(digests) == 4
-    with pytest.raises(MismatchError, match="no chunk of these sequences has a neighbour in the view"):
+    with pytest.raises(MismatchError, match="no query has a neighbour in this view"):
         retrofit(world, start, view=ViewConfig(fraction=1e-9))
 
 
