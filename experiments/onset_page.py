@@ -451,7 +451,12 @@ def write(out: Path, runs: Sequence[Record], plan: Plan) -> None:
     runs = [run for run in runs if "failed" not in run]
     if of_variant(runs, BASELINE):
         files["curves.svg"] = curves_figure(runs)
-        files["onset.svg"] = curves_figure(max(grouped(of_variant(runs, BASELINE)).values(), key=len))
+        groups = grouped(of_variant(runs, BASELINE)).values()
+        order = list(plan.corpora)
+        # Of groups with as many replicates, the one whose corpus the plan names first.
+        files["onset.svg"] = curves_figure(
+            max(groups, key=lambda group: (len(group), -order.index(group[0]["corpus"])))
+        )
     if runs:
         files["variants.svg"] = variants_figure(runs, plan)
     for name, text in files.items():
