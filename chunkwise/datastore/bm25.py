@@ -23,7 +23,6 @@ Letters: N chunks, M tokens a chunk, T terms, P postings, Q queries, K hits.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ import numpy as np
 from chunkwise.core.errors import InputError, MismatchError
 from chunkwise.core.io import load_npy, read_json, save_npy, write_json
 from chunkwise.datastore.config import Bm25Config
+from chunkwise.graph.workers import available_cores
 
 SLICE_QUERIES = 256
 """Queries a thread takes at a time; each slice pays for one array of N sums."""
@@ -328,7 +328,7 @@ class Bm25Index:
 
         starts = range(0, count, SLICE_QUERIES)
         # Python threads run at the same time here, because the kernels release the GIL.
-        workers = min(threads or available_cpus(), max(1, len(starts)))
+        workers = min(threads or available_cores(), max(1, len(starts)))
         with ThreadPoolExecutor(workers) as pool:
             for queries_done in pool.map(search_rows, starts):
                 if advance is not None:
@@ -356,11 +356,3 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use (a container's share, not the machine's count)."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1

@@ -26,7 +26,7 @@ from torch import Tensor
 from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import InputError, MismatchError, ShapeError
 from chunkwise.core.io import load_npy, read_json
-from chunkwise.datastore.reader import Datastore
+from chunkwise.datastore.reader import Datastore, MaskedTokens
 from chunkwise.neighbours.controls import next_chunk_windows, oracle_neighbours
 from chunkwise.neighbours.in_prompt import IGNORED, lay_out_in_prompt
 from chunkwise.neighbours.queries import without_unread
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 Batch = dict[str, Tensor]
 Rows = Sequence[int]
 """Row numbers of a sequence table, or of a list of examples."""
-Windows = tuple[np.ndarray, np.ndarray]
-"""Neighbours as token ids int64 and mask bool, both [B, C, k, r]."""
 
 
 class Collate(Protocol):
@@ -187,7 +185,7 @@ class Retrieved:
         self.ids_SCk = ids_Qk.reshape(rows, -1, ids_Qk.shape[1])  # a row's chunks are consecutive
         self.datastore = datastore
 
-    def __call__(self, rows: Rows) -> Windows:
+    def __call__(self, rows: Rows) -> MaskedTokens:
         return self.datastore.gather(self.ids_SCk[np.asarray(rows)])
 
 
@@ -212,7 +210,7 @@ class OwnText:
     part: str = "chunk"
     first_read: int = 0
 
-    def __call__(self, rows: Rows) -> Windows:
+    def __call__(self, rows: Rows) -> MaskedTokens:
         if self.part == "shifted_oracle":
             return self._shifted_windows(rows)
         m = self.chunk_tokens
@@ -221,7 +219,7 @@ class OwnText:
         continued = self.part == "oracle"
         return oracle_neighbours(tokens_Bn, lengths_B, m, self.k, pad, continued=continued)
 
-    def _shifted_windows(self, rows: Rows) -> Windows:
+    def _shifted_windows(self, rows: Rows) -> MaskedTokens:
         m = self.chunk_tokens
         pad = self.sequences.pad
         tokens_Bn, lengths_B = self.sequences.read(rows)
@@ -241,7 +239,7 @@ class OwnText:
 
 
 Neighbours = Retrieved | OwnText
-"""Row numbers -> token ids and mask of the chunks' neighbours."""
+"""Row numbers -> token ids and mask of the chunks' neighbours, both [B, C, k, r]."""
 
 
 @dataclass(frozen=True)
