@@ -1,6 +1,6 @@
 """The base model that ships with the package: a small Llama trained on the laptop corpus, its split `train` alone.
 
-    python experiments/base_model.py --out chunkwise/base
+    python experiments/base_model.py --out chunkwise/packs/laptop/base
 
 About 4 million tokens; some minutes on two idle cores. Interrupted, it goes on from its last checkpoint when it is
 called again. Writes the model (safetensors), its tokenizer, and `record/` (curves, FLOPs, recipe and input digests):

@@ -219,8 +219,8 @@ def test_the_bare_package_loads_a_model_generates_and_names_what_it_lacks(tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["4", "pip", "install", '"chunkwise[data]"']
     plan = tmp_path / "plan.md"
-    plan.write_text((ROOT / "chunkwise" / "plans" / "instructretro.md").read_text())
-    checked = run(chunkwise, "plan", "check", plan)
+    plan.write_text((ROOT / "chunkwise/packs/laptop/instructretro.plan.md").read_text())
+    checked = run(chunkwise, "plan", "check", "instructretro")
     assert checked.returncode == 0 and "cross-attention" in checked.stdout, checked.stderr
     built = run(chunkwise, "datastore", "build", plan, "--store", tmp_path / "store")
     assert built.returncode == 1 and 'hint: pip install "chunkwise[data]"' in built.stderr
@@ -247,14 +247,19 @@ except MachineError as error:
 """
 
 
+def data_files(package: Path) -> list[str]:
+    """What is no code and no cache, from the package's folder on."""
+    code = {".py", ".pyc", ".nbi", ".nbc"}
+    files = (path for path in package.rglob("*") if path.is_file() and path.suffix not in code)
+    return sorted(str(path.relative_to(package)) for path in files)
+
+
 def test_all_data_files_of_the_package_are_installed():
     package = ROOT / "chunkwise"
     globs = PROJECT["tool"]["setuptools"]["package-data"]["chunkwise"]
-    installed = {path for pattern in globs for path in package.glob(pattern)}
-    data = [
-        path for path in package.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".nbi", ".nbc"}
-    ]
-    assert [str(path.relative_to(package)) for path in data if path not in installed] == []
+    installed = {str(path.relative_to(package)) for pattern in globs for path in package.glob(pattern)}
+    assert "packs/laptop/base/model.safetensors" in installed
+    assert [path for path in data_files(package) if path not in installed] == []
 
 
 def test_every_folder_with_python_is_a_package():
@@ -277,5 +282,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     where = [sys.executable, "-c", "import chunkwise; print(chunkwise.__file__)"]
     place = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     assert place.startswith(str(tmp_path))
-    for folder in ("profiles", "plans", "papers"):
-        assert any((tmp_path / "site" / "chunkwise" / folder).iterdir())
+    assert data_files(tmp_path / "site" / "chunkwise") == data_files(ROOT / "chunkwise")
+    command = [sys.executable, "-m", "chunkwise.cli.main", "plan", "check", "mechanism"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and "cross-attention" in result.stdout, result.stderr

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from chunkwise.core.packs import packaged_names
+
 StoreOption = Annotated[
     Path | None,
     Option("--store", help="Artefact store. Default: $CHUNKWISE_STORE, else .chunkwise."),
@@ -26,6 +28,17 @@ DryRunOption = Annotated[
     Option(
         "--dry-run",
         help="Show what would be built, what is stored, and how long it takes; build nothing.",
+    ),
+]
+PACKAGED_PLANS = packaged_names("plan")
+PlanArgument = Annotated[
+    str,
+    Argument(
+        metavar="PLAN",
+        help=(
+            "Plan: a file (Markdown, HTML, JSON, JSON lines or YAML), or a packaged one by name "
+            f"({PACKAGED_PLANS})."
+        ),
     ),
 ]
 JsonOption = Annotated[bool, Option("--json", help="Print JSON.")]

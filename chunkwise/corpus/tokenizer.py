@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chunkwise.core.errors import InputError
+from chunkwise.core.packs import PACKAGED, packaged_base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,14 +60,18 @@ def train_byte_bpe(texts: Iterable[str], *, vocabulary_size: int, folder: Path) 
 
 
 def load_tokenizer(folder: Path | str) -> "PreTrainedTokenizerBase":
-    """A tokenizer from a folder or hub name, with an end-of-text token and a padding token.
+    """A tokenizer from a folder or hub name, with an end-of-text token and a padding token;
+    `packaged`: the one of the packaged base model.
 
     Raises:
         InputError: it cannot be loaded without running its own code, or it has no end-of-text
             token.
+        ConfigError: no packaged base model in this installation.
     """
     from transformers import AutoTokenizer
 
+    if folder == PACKAGED:
+        folder = packaged_base()
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # the library raises some ten types for the same thing

@@ -1,5 +1,5 @@
 """How the papers trained, as presets: `train: {preset: instructretro-823m}`. Data:
-papers/training/presets.yaml.
+packs/training_presets.yaml.
 
 A preset is expanded before anything else is made of the settings, so a training is what its
 settings became and not what it was called: whatever stands beside the preset wins, and the same
@@ -16,12 +16,12 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any, Literal
 
 from pydantic import JsonValue
 
 from chunkwise.core.config import Config, parse_yaml
+from chunkwise.core.packs import PACKS
 
 
 class Preset(Config):
@@ -50,7 +50,7 @@ class Preset(Config):
 @functools.cache
 def presets() -> Mapping[str, Preset]:
     """All presets by name."""
-    file = resources.files("chunkwise") / "papers" / "training" / "presets.yaml"
+    file = PACKS / "training_presets.yaml"
     entries = parse_yaml(file.read_text(encoding="utf-8"), "training presets")
     parsed = {}
     for name, entry in entries.items():

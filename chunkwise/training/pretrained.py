@@ -5,16 +5,16 @@ model of our own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from chunkwise.core.artefact import Artefact
-from chunkwise.core.errors import ConfigError, MachineError, MismatchError
+from chunkwise.core.errors import MachineError, MismatchError
 from chunkwise.core.io import read_json, write_json
+from chunkwise.core.packs import PACKAGED, packaged_base
 from chunkwise.corpus.tokenizer import load_tokenizer
 from chunkwise.graph.stage import Run
-from chunkwise.training.config import PACKAGED, AdoptedBase
+from chunkwise.training.config import AdoptedBase
 
 
 def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
@@ -76,17 +76,7 @@ def base_folder(name: str) -> Path:
             no network.
     """
     if name == PACKAGED:
-        folder = Path(str(resources.files("chunkwise") / "base"))
-        if not (folder / "config.json").is_file():
-            raise ConfigError(
-                "pretrained: packaged asks for the base model that ships with the package, and "
-                "this installation has none",
-                hint=(
-                    "set `base` in the profile to train one in the run, or name a folder or a hub "
-                    "model"
-                ),
-            )
-        return folder
+        return packaged_base()
     if Path(name).is_dir():
         return Path(name)
     try:

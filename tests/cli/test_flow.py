@@ -151,6 +151,15 @@ def test_plan_check(cli, tmp_path, text, code, entries):
     assert ("error:" in told.err) == (code != 0)
 
 
+def test_plan_check_of_a_packaged_plan(cli):
+    told = cli("plan", "check", "mechanism")
+    assert (told.code, told.err) == (0, "") and told.out.startswith("1. REMOVE chunk-wise cross-attention\n")
+    assert cli("plan", "check", "instructretro", "--json").out.count('"ablated_part"') == 4
+    assert "instructretro, mechanism" in cli("plan", "--help").out
+    unknown = cli("plan", "check", "mechanisms")
+    assert unknown.code == 2 and "no plan 'mechanisms'" in unknown.err and "instructretro, mechanism" in unknown.err
+
+
 def test_ablate_hands_everything_to_the_engine(cli, tmp_path, monkeypatch):
     from chunkwise.lab import run
 

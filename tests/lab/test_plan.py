@@ -268,12 +268,22 @@ def test_check_reads_a_file_and_names_one_that_is_not_there(tmp_path):
     assert [found["ablated_part"] for found in summary["entries"]] == ["retrieval database size", "cross-attention"]
     assert summary["entries"][0]["replacements"] == ["600B tokens", "½ of it"] and summary["diagnostics"] == []
     assert json.loads(json.dumps(summary)) == summary
-    with pytest.raises(PlanError, match="cannot read the plan .*no_such"):
+    with pytest.raises(PlanError, match=r"no plan .*no_such\.md': neither a file nor .*\(instructretro, mechanism\)"):
         check(tmp_path / "no_such.md")
 
 
+def test_a_file_is_read_before_the_packaged_plan_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mechanism").mkdir()  # a folder is no plan, and hides none
+    (tmp_path / "instructretro").write_text(PLAIN, encoding="utf-8")
+    assert [found.ablated_part for found in check("instructretro").entries][1] == "cross-attention"
+    assert len(check("mechanism").entries) == 8
+    with pytest.raises(PlanError, match="cannot read the plan .*: Is a directory"):
+        check(tmp_path)
+
+
 def test_the_packaged_plan_is_clean():
-    document = check(Path(__file__).parents[2] / "chunkwise/plans/instructretro.md")
+    document = check("instructretro")
     assert [found.action for found in document.entries] == ["REPLACE", "REMOVE", "REPLACE", "REPLACE"]
     assert document.diagnostics == () and parse(render(document)).content() == document.content()
 
@@ -310,7 +320,7 @@ def assert_round_trip(document: PlanDocument) -> None:
     assert parse(render(document)).content() == document.content()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(DOCUMENTS)
 @example("## Ablation Plan\n### E\n- **Ablated Part**: Ã©\n- **Action**: ADD &amp;#195;")
 def test_any_text_is_read_without_raising_and_survives_a_round_trip(text):
@@ -319,7 +329,7 @@ def test_any_text_is_read_without_raising_and_survives_a_round_trip(text):
                             "- **Action**: ADD\n" + text))  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(DOCUMENTS)
 def test_any_text_in_a_field_survives_a_round_trip(text):
     lines = [f"### E {text}", f"- **Ablated Part**: {text}", "- **Action**: ADD", f"- **Metrics**: {text}"]
@@ -327,13 +337,13 @@ def test_any_text_in_a_field_survives_a_round_trip(text):
     assert_round_trip(parse("\n".join(["## Ablation Plan", *lines])))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_without_raising(data):
     assert_round_trip(parse(data))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ENTRIES, st.text(), st.text())
 def test_any_objects_survive_a_round_trip(entries, title, trace):
     assert_round_trip(parse(json.dumps({"title": title, "trace": trace, "entries": entries})))

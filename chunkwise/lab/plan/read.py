@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chunkwise.core.errors import PlanError
+from chunkwise.core.packs import packaged_files, packaged_names
 from chunkwise.lab.plan.document import Action, Diagnostic, Entry, PlanDocument, Severity, render
 from chunkwise.lab.plan.forms import as_text, json_entries, read_objects, split_list, split_metrics
 from chunkwise.lab.plan.quantities import RawValue, parse_value
@@ -85,18 +86,36 @@ _BOLD_LABEL = re.compile(
 _PLAIN_LABEL = re.compile(rf"(?P<bold>){_NAME}\s*:(?P<value>.*)")
 
 
-def check(path: Path | str) -> PlanDocument:
-    """Read a plan file: Markdown, text, HTML, JSON lines, JSON or YAML.
+def check(plan: Path | str) -> PlanDocument:
+    """Read a plan: a file (Markdown, text, HTML, JSON lines, JSON or YAML), or a packaged plan by
+    name.
 
     Raises:
-        PlanError: the file cannot be read. Whatever is in it ends in `diagnostics`.
+        PlanError: there is no such plan, or its file cannot be read. Whatever is in it ends in
+            `diagnostics`.
     """
+    return parse(plan_bytes(plan))
+
+
+def plan_bytes(plan: Path | str) -> bytes:
+    """What a plan's file holds, or the packaged plan of this name; a file before a name.
+
+    Raises:
+        PlanError: there is no such plan, or its file cannot be read.
+    """
+    packaged = packaged_files("plan").get(str(plan))
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        if packaged is not None and not Path(plan).is_file():
+            return packaged.read_bytes()
+        with Path(plan).open("rb") as file:
+            return file.read(MAX_BYTES + 1)  # the last byte tells `parse` that there are too many
+    except FileNotFoundError:
+        raise PlanError(
+            f"no plan {str(plan)!r}: neither a file nor one of the packaged plans "
+            f"({packaged_names('plan')})"
+        ) from None
     except OSError as error:
-        raise PlanError(f"cannot read the plan {path}: {error.strerror}") from None
-    return parse(data)
+        raise PlanError(f"cannot read the plan {plan}: {error.strerror}") from None
 
 
 def parse(source: str | bytes) -> PlanDocument:
