@@ -187,6 +187,7 @@ def made_up_datastore(sizes: Sizes, words: Callable[[int], Any]) -> Any:
             "title": [""] * documents,
             "source": ["words"] * documents,
             "split": ["train"] * documents,
+            "first_of_group": np.arange(documents),
             "first_token": np.arange(documents) * length,
             "tokens": np.full(documents, length),
             "bytes": np.full(documents, 4 * length),

@@ -33,7 +33,7 @@ Ratios:
                                                    in that side's dtype and process right after its turn, the best of
                                                    three: median over rounds; gemm_share is ours
 
-Operations are what the algorithm requires (`chunkwise.training.flops`): half of causal attention, no norms or softmax;
+Operations are what the algorithm requires (`chunkwise.model.flops`): half of causal attention, no norms or softmax;
 a training step is three forward passes. Take figures on a quiet machine (`machine.share_of_others` in the result). All
 sides stay in memory, some 2 GB each at the default size.
 """
@@ -214,7 +214,7 @@ def our_allocator() -> dict[str, str]:
 
 
 def peer_flops(sizes: Sizes, *, executed: bool = False) -> dict[str, int]:
-    """Operations of retro-pytorch's forward pass over one sequence, term by term, counted as `training.flops` does.
+    """Operations of retro-pytorch's forward pass over one sequence, term by term, counted as `model.flops` does.
 
     Dimensions: L tokens, D width of decoder and encoder, m tokens a chunk, X = C k 2m neighbour tokens.
 
@@ -273,9 +273,10 @@ def work(task: dict[str, Any]) -> None:
     import transformers
 
     from chunkwise.model.config import RetroOptions
+    from chunkwise.model.flops import DecoderSizes, decoder_flops, retrieval_flops
     from chunkwise.training.config import DecoderConfig, TrainOptions
     from chunkwise.training.data import PlainBatches, RetroBatches, SequenceTable
-    from chunkwise.training.flops import decoder_flops, retrieval_flops, training_flops
+    from chunkwise.training.flops import training_flops
     from chunkwise.training.initialise import new_decoder, new_retrofit
     from chunkwise.training.trainer import (
         Curves,
@@ -299,7 +300,8 @@ def work(task: dict[str, Any]) -> None:
         tied_embeddings=False,
     )
     model: Any = new_decoder(decoder, vocabulary_size=sizes.vocabulary, eos=0, pad=0, replicate=0)
-    flops = {"decoder": sum(decoder_flops(model.config, sizes.sequence_tokens).values()), "retrieval": 0}
+    decoder_sizes = DecoderSizes.of(model.config)
+    flops = {"decoder": sum(decoder_flops(decoder_sizes, sizes.sequence_tokens).values()), "retrieval": 0}
     if retrieval:
         retro = RetroOptions(
             chunk_tokens=sizes.chunk_tokens,
@@ -310,7 +312,7 @@ def work(task: dict[str, Any]) -> None:
         model = new_retrofit(model, retro, replicate=0)
         # Nothing predicted reads the neighbours of a row's last chunk, and the loop leaves them out.
         read = {"k": 1 if task["label"] == "ours_made" else sizes.neighbours, "chunks": sizes.chunks - 1}
-        flops["retrieval"] = sum(retrieval_flops(model.config, sizes.sequence_tokens, **read).values())
+        flops["retrieval"] = sum(retrieval_flops(decoder_sizes, retro, sizes.sequence_tokens, **read).values())
 
     random = np.random.default_rng(0)
     tokens = random.integers(1, sizes.vocabulary, (sizes.batch, sizes.sequence_tokens))

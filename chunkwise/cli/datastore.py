@@ -1,5 +1,6 @@
 """`chunkwise datastore`: build one from text, search it, look at it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,8 @@ from chunkwise.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from chunkwise.cli.settings import BuildSettings
+    from chunkwise.cli.steps import Steps
     from chunkwise.corpus.config import SourceConfig
 
 app = typer.Typer(
@@ -89,10 +92,6 @@ def build(
     from chunkwise.cli.settings import BuildSettings, read_settings
     from chunkwise.cli.steps import Steps
     from chunkwise.core.errors import ConfigError
-    from chunkwise.core.progress import display
-    from chunkwise.corpus.config import TokensConfig
-    from chunkwise.corpus.stages import CORPUS, TOKENIZER, TOKENS
-    from chunkwise.datastore.stages import DATASTORE
 
     corpus_sources = [
         source.model_dump(mode="json", exclude_unset=True)
@@ -120,15 +119,25 @@ def build(
         },
     )
     calls = Steps(options.store, options.dry_run)
-    with display():
-        corpus = calls.call(CORPUS, settings.corpus)
-        words = calls.call(TOKENIZER, settings.tokenizer, {"corpus": corpus})
-        tokens = calls.call(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": words})
-        artefact = calls.call(DATASTORE, settings.datastore, {"tokens": tokens}, out=out)
+    artefact = _call_stages(calls, settings, out)
     if calls.dry_run:
         calls.print(options.as_json)
     else:
         print_artefact(artefact, out, _facts(artefact.counts), options.as_json)
+
+
+def _call_stages(calls: "Steps", settings: "BuildSettings", out: Path | None) -> Any:
+    """Call the stages from documents to the datastore, which is returned."""
+    from chunkwise.core.progress import display
+    from chunkwise.corpus.config import TokensConfig
+    from chunkwise.corpus.stages import CORPUS, TOKENIZER, TOKENS
+    from chunkwise.datastore.stages import DATASTORE
+
+    with display():
+        corpus = calls.call(CORPUS, settings.corpus)
+        words = calls.call(TOKENIZER, settings.tokenizer, {"corpus": corpus})
+        tokens = calls.call(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": words})
+        return calls.call(DATASTORE, settings.datastore, {"tokens": tokens}, out=out)
 
 
 def _sources(names: list[str], kind: str) -> list["SourceConfig"]:

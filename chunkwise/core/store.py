@@ -208,18 +208,31 @@ class Store:
                 _agree(stage, key, team)
                 if team.rank:
                     return self._join(stage, key, build, team)
-            with _telling(team) as tell:
-                if out is not None:
-                    require_free(out, key)  # before hours of building, and not after
-                code = code or (lambda: code_facts(build))
-                # Looked for without the lock first: what is stored is found at once.
-                artefact = self.stored(stage, key) or self._build_alone(
-                    recipe, key, build, code, team, tell
-                )
-                if artefact.reused:
-                    tell(_FOUND)
+            code = code or (lambda: code_facts(build))
+            artefact = self._lead(recipe, key, build, code, team, out)
             if out is not None:
                 place(artefact, out)
+        return artefact
+
+    def _lead(
+        self,
+        recipe: dict[str, Any],
+        key: str,
+        build: Builder,
+        code: CodeFacts,
+        team: Team | None,
+        out: Path | None,
+    ) -> Artefact:
+        """`make`, for process 0 of a team and for a process by itself."""
+        with _telling(team) as tell:
+            if out is not None:
+                require_free(out, key)  # before hours of building, and not after
+            # Looked for without the lock first: what is stored is found at once.
+            artefact = self.stored(recipe["stage"], key) or self._build_alone(
+                recipe, key, build, code, team, tell
+            )
+            if artefact.reused:
+                tell(_FOUND)
         return artefact
 
     def _join(self, stage: str, key: str, build: Builder, team: Team) -> Artefact:

@@ -259,6 +259,18 @@ def tokens_read(continuation: str, chunk_tokens: int) -> slice:
     return slice(start, stop)
 
 
+def encoder_feed_forward_width(options: RetroOptions, width: int) -> int:
+    """F: the option, else 4 widths; gated 8/3 widths (as many weights), rounded down to a multiple
+    of 64 unless that is 0.
+    """
+    if options.encoder_feed_forward_width is not None:
+        return options.encoder_feed_forward_width
+    if options.encoder_feed_forward == "gelu":
+        return 4 * width
+    inner = 8 * width // 3
+    return inner // 64 * 64 or inner
+
+
 def cca_layer_numbers(rule: str | tuple[int, ...] | list[int], layers: int) -> tuple[int, ...]:
     """Layer numbers from 1 that carry CCA in a decoder of `layers` layers.
 

@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 
 from chunkwise.core.errors import ConfigError
-from chunkwise.model.config import RetroOptions
+from chunkwise.model.config import RetroOptions, encoder_feed_forward_width
 
 
 @dataclass(frozen=True)
@@ -243,18 +243,6 @@ def _mixed_values(
     value = value_NSHh.transpose(1, 2)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return mixed.transpose(1, 2).flatten(2)
-
-
-def encoder_feed_forward_width(options: RetroOptions, width: int) -> int:
-    """F: the option, else 4 widths; gated 8/3 widths (as many weights), rounded down to a multiple
-    of 64 unless that is 0.
-    """
-    if options.encoder_feed_forward_width is not None:
-        return options.encoder_feed_forward_width
-    if options.encoder_feed_forward == "gelu":
-        return 4 * width
-    inner = 8 * width // 3
-    return inner // 64 * 64 or inner
 
 
 def _heads(width: int) -> int:

@@ -12,12 +12,13 @@ It needs the states from which the logits are computed, and logits that are a li
 `plain_head` recognises decoders that scale or cap their logits (Granite, Cohere, Gemma 2); they
 keep the whole logits.
 
-Dimensions: N places, D width, V vocabulary, B rows, T tokens.
+Dimensions: N places, D width, V vocabulary, T tokens; B places of a block, and rows of a batch.
 Source of the idea: gradients inside the forward pass as in Liger Kernel (arXiv:2410.10989); the
 code is our own.
 """
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +32,67 @@ WHOLE_PLACES = 64
 """A block is a multiple of so many places: products of other shapes take up to a tenth longer on a
 CPU.
 """
+
+
+@dataclass
+class _Gradients:
+    """What a loss leaves behind of each of its inputs; None of one that needs none."""
+
+    states: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def add(
+        self,
+        place: slice,
+        grad_BV: Tensor,
+        total_B1: Tensor,
+        products_BV: Tensor,
+        states_BD: Tensor,
+        weight_VD: Tensor,
+    ) -> None:
+        """Add those of a block.
+
+        Args:
+            place: of the block among all places.
+            grad_BV: of its logits, times `total_B1`.
+            products_BV: overwritten.
+        """
+        sums = total_B1.dtype
+        in_type = weight_VD.dtype
+        if self.bias is not None:
+            self.bias += (grad_BV / total_B1).sum(0)
+        # Into the buffer, where the products are of no more use; a no-op for equal types.
+        grad = products_BV.copy_(grad_BV)
+        if self.states is not None:
+            self.states[place] = torch.mm(grad, weight_VD).to(sums) / total_B1
+        if self.weight is not None:
+            scaled = (states_BD.to(sums) / total_B1).to(in_type)
+            if self.weight.dtype == in_type:
+                self.weight.addmm_(grad.t(), scaled, beta=int(place.start > 0))
+            else:
+                self.weight += grad.t() @ scaled
+
+
+def _add_loss(
+    loss: Tensor, products_BV: Tensor, bias_V: Tensor | None, target_B1: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Add a block's loss to `loss`, in whose type it is computed.
+
+    Returns:
+        (weights_BV, total_B1): the softmax is their quotient. Where the products have the type of
+        the loss, the weights stand in their place.
+    """
+    logits = products_BV.to(loss.dtype)
+    # From here on in place: this block is the largest tensor.
+    if bias_V is not None:
+        logits += bias_V.to(loss.dtype)
+    highest = logits.amax(-1, keepdim=True)
+    loss -= (logits.gather(1, target_B1) - highest).sum()
+    weights = logits.sub_(highest).exp_()
+    total = weights.sum(-1, keepdim=True)
+    loss += total.log().sum()
+    return weights, total
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -55,14 +117,14 @@ class _SummedCrossEntropy(torch.autograd.Function):
         weight = weight_VD.to(in_type)
         sums = torch.promote_types(in_type, torch.float32)
         needed = ctx.needs_input_grad if with_gradients else (False, False, False)
-        grad_states = torch.empty_like(states) if needed[0] else None
-        grad_weight = _empty_gradient(weight_VD, states) if needed[1] else None
-        grad_bias = None
-        if bias_V is not None and needed[2]:
-            grad_bias = torch.zeros_like(bias_V)
+        gradients = _Gradients(
+            states=torch.empty_like(states) if needed[0] else None,
+            weight=_empty_gradient(weight_VD, states) if needed[1] else None,
+            bias=torch.zeros_like(bias_V) if bias_V is not None and needed[2] else None,
+        )
         loss = torch.zeros((), dtype=sums, device=states.device)
         logit_bytes = sums.itemsize + (in_type.itemsize if in_type != sums else 0)
-        gradient_bytes = 0 if grad_weight is None else grad_weight.nbytes
+        gradient_bytes = 0 if gradients.weight is None else gradients.weight.nbytes
         block = places_of_a_block(len(weight), logit_bytes, gradient_bytes)
         # One buffer for all blocks: malloc finds no room for a new one where the last one of the
         # same size was.
@@ -71,35 +133,15 @@ class _SummedCrossEntropy(torch.autograd.Function):
             for start in range(0, len(states), block):
                 place = slice(start, start + block)
                 block_states = states[place]
-                products = torch.mm(block_states, weight.t(), out=buffer[: len(block_states)])
-                logits = products.to(sums)
-                # From here on in place: this block is the largest tensor.
-                if bias_V is not None:
-                    logits += bias_V.to(sums)
                 target = targets_N[place, None]
-                highest = logits.amax(-1, keepdim=True)
-                loss -= (logits.gather(1, target) - highest).sum()
-                weights = logits.sub_(highest).exp_()
-                total = weights.sum(-1, keepdim=True)
-                loss += total.log().sum()
-                if not with_gradients:
-                    continue
-                grad = weights.scatter_add_(1, target, -total)  # softmax - target, times total
-                if grad_bias is not None:
-                    grad_bias += (grad / total).sum(0)
-                # Into the buffer, where the products are of no more use; a no-op for equal types.
-                grad = products.copy_(grad)
-                if grad_states is not None:
-                    grad_states[place] = torch.mm(grad, weight).to(sums) / total
-                if grad_weight is not None:
-                    scaled = (block_states.to(sums) / total).to(in_type)
-                    if grad_weight.dtype == in_type:
-                        grad_weight.addmm_(grad.t(), scaled, beta=int(start > 0))
-                    else:
-                        grad_weight += grad.t() @ scaled
-        if grad_states is not None:
-            grad_states = grad_states.to(states_ND.dtype)
-        ctx.gradients = [grad_states, grad_weight, grad_bias]
+                products = torch.mm(block_states, weight.t(), out=buffer[: len(block_states)])
+                weights, total = _add_loss(loss, products, bias_V, target)
+                if with_gradients:
+                    grad = weights.scatter_add_(1, target, -total)  # softmax - target, times total
+                    gradients.add(place, grad, total, products, block_states, weight)
+        if gradients.states is not None:
+            gradients.states = gradients.states.to(states_ND.dtype)
+        ctx.gradients = [gradients.states, gradients.weight, gradients.bias]
         return loss
 
     @staticmethod

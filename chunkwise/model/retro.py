@@ -46,6 +46,20 @@ from chunkwise.model.select import select_neighbours
 class RetroForCausalLM(PreTrainedModel, GenerationMixin):
     """A decoder, a neighbour encoder, and CCA modules inside the decoder's layers
     (`...layers.i.retro_cca`).
+
+    How `forward` and `generate` count the texts of a batch and their chunks:
+
+    neighbour_ids hold those of all chunks of each text, from its start, also when part of it is in
+        the cache. C is at least the number of complete chunks; more are ignored. None at first:
+        plain decoder. None on a cache with retrieval: goes on, and a chunk that completes meanwhile
+        has no neighbours.
+    chunk_start is the place in the row at which a text's chunk 0 begins; None: its first token,
+        after left padding. Put it into the padding to have a prompt end with a chunk. On a cache it
+        stays what it was.
+    retrieval_stride is at most chunk_tokens, which None stands for. Below it, "chunk u" of
+        neighbour_ids is the window of chunk_tokens tokens from u strides on.
+    A left-padded batch needs both attention_mask and position_ids, as in transformers (`generate`
+        makes the positions, for models whose forward names them).
     """
 
     config: RetroConfig
@@ -166,95 +180,112 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         padding_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The decoder's forward, with retrieval.
+        """The decoder's forward, with retrieval; returns the decoder's output object. The class
+        says how texts and chunks are counted.
 
         Args:
             input_ids: [B, T]; with `past_key_values` only the new tokens.
-            attention_mask, position_ids: as in transformers, [B, past + T] and [B, T]; a
-                left-padded batch needs both, as there (`generate` makes the positions, for models
-                whose forward names them).
-            neighbour_ids: [B, C, k, r] token ids of the neighbours of all chunks of each text, from
-                its start, also when part of it is in the cache. C is at least the number of
-                complete chunks; more are ignored. None at first: plain decoder. None on a cache
-                with retrieval: goes on, and a chunk that completes meanwhile has no neighbours.
+            attention_mask, position_ids: as in transformers, [B, past + T] and [B, T].
+            neighbour_ids: [B, C, k, r] token ids of the neighbours of all chunks so far.
             neighbour_mask: [B, C, k, r] bool, False = not there; None = all there.
             labels: as in transformers. With labels, no cache is made unless asked for.
-            gate: factor on cross-attention in this call; None takes config.gate. 0 runs the plain
-                decoder.
-            chunk_start: place in the row at which each text's chunk 0 begins, one number or [B];
-                None: its first token, after left padding. Put it into the padding to have a prompt
-                end with a chunk. On a cache it stays what it was.
-            retrieval_stride: tokens from one lookup to the next, at most chunk_tokens, which None
-                stands for. Below it, "chunk u" of neighbour_ids is the window of chunk_tokens
-                tokens from u strides on.
-            padding_mask: [B, past + T], only where attention_mask is not of that form (static
-                caches).
-
-        Returns:
-            The decoder's output object.
+            gate: factor on cross-attention; None takes config.gate. 0 runs the plain decoder.
+            chunk_start: where each text's chunk 0 begins, one number or [B]; None: with the text.
+            retrieval_stride: tokens from one lookup to the next.
+            padding_mask: [B, past + T], where attention_mask has another form (static caches).
 
         Raises:
-            ShapeError: neighbours do not fit the text. MismatchError: the cache was advanced
-                without retrieval.
+            ShapeError: neighbours do not fit the text.
+            MismatchError: the cache was advanced without retrieval.
             ConfigError: chunk_alignment right with a cache, padding, chunk_start or stride.
         """
         gate = self._gate(gate)
         if use_cache is None:
             use_cache = labels is None and not self.training and self.decoder.config.use_cache
         context = None
-        state = state_of(past_key_values)
-        if gate != 0 and (neighbour_ids is not None or state is not None):
-            tokens = inputs_embeds if input_ids is None else input_ids
-            if tokens is None:
-                raise ShapeError("expected input_ids or inputs_embeds, got neither")
-            batch, length = tokens.shape[:2]
-            past = _length(past_key_values)
-            m = self.config.chunk_tokens
-            if self.config.chunk_alignment == "right":
-                _require_right_alignable(past, attention_mask, chunk_start, retrieval_stride)
-                use_cache = False
-                # The text ends with a chunk, and the first chunk begins before the text.
-                chunk_start = -(-length % m)
+        if gate != 0 and (neighbour_ids is not None or state_of(past_key_values) is not None):
+            use_cache = use_cache and self.config.chunk_alignment != "right"
             # Here and not in the decoder, since the retrieval state goes onto the cache.
             if use_cache and past_key_values is None:
                 past_key_values = DynamicCache(config=self.config.decoder)
-            if state is None:
-                if padding_mask is None:
-                    padding_mask = _padding_in(attention_mask)
-                state = self._new_state(batch, padding_mask, chunk_start, retrieval_stride)
-                if past_key_values is not None:
-                    board(past_key_values, state)
-            state.require_length(past)
-            grid = Grid.of(past, length, m, state.stride, state.starts)
-            cached = past_key_values is not None
-            neighbours = None
-            if neighbour_ids is not None:
-                neighbours = select_neighbours(
-                    self.config, grid, neighbour_ids, neighbour_mask, batch=batch, cached=cached
-                )
-            context = kwargs[KEYWORD] = RetrievalContext(
-                config=self.config,
-                encoder=self.encoder,
-                embed=self.decoder.get_input_embeddings(),
-                neighbours=neighbours,
-                grid=grid,
-                first_tokens=state.first_tokens,
-                state=state if cached else None,
-                gate=gate,
-            )
+            size = _batch_size(input_ids, inputs_embeds)
+            masks = (attention_mask, padding_mask)
+            state = self._state(size, past_key_values, masks, chunk_start, retrieval_stride)
+            neighbours = (neighbour_ids, neighbour_mask)
+            context = self._context(size, past_key_values, state, neighbours, gate)
+            kwargs[KEYWORD] = context
+        kwargs |= {"attention_mask": attention_mask, "past_key_values": past_key_values}
         # Only if present: not every decoder's forward names them.
         extra = {"labels": labels, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
         kwargs.update({name: value for name, value in extra.items() if value is not None})
-        output = self.decoder(
-            input_ids,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **kwargs,
-        )
+        output = self.decoder(input_ids, use_cache=use_cache, **kwargs)
         if context is not None:
             context.finish()
         return output
+
+    def _state(
+        self,
+        size: tuple[int, int],
+        past_key_values: Cache | None,
+        masks: tuple[Tensor | None, Tensor | None],
+        chunk_start: Tensor | int | None,
+        stride: int | None,
+    ) -> RetroState:
+        """Where texts and their chunks begin: as the cache says, else anew, for the cache.
+
+        Args:
+            size: texts of the batch, and tokens of this call.
+            masks: attention_mask and padding_mask of `forward`.
+        """
+        batch, length = size
+        attention_mask, padding_mask = masks
+        past = _length(past_key_values)
+        if self.config.chunk_alignment == "right":
+            _require_right_alignable(past, attention_mask, chunk_start, stride)
+            # The text ends with a chunk, and the first chunk begins before the text.
+            chunk_start = -(-length % self.config.chunk_tokens)
+        state = state_of(past_key_values)
+        if state is None:
+            if padding_mask is None:
+                padding_mask = _padding_in(attention_mask)
+            state = self._new_state(batch, padding_mask, chunk_start, stride)
+            if past_key_values is not None:
+                board(past_key_values, state)
+        state.require_length(past)
+        return state
+
+    def _context(
+        self,
+        size: tuple[int, int],
+        past_key_values: Cache | None,
+        state: RetroState,
+        neighbours: tuple[Tensor | None, Tensor | None],
+        gate: float,
+    ) -> RetrievalContext:
+        """What the decoder's layers are given to read.
+
+        Args:
+            size: texts of the batch, and tokens of this call.
+            neighbours: ids and mask of `forward`.
+        """
+        batch, length = size
+        ids, mask = neighbours
+        past = _length(past_key_values)
+        grid = Grid.of(past, length, self.config.chunk_tokens, state.stride, state.starts)
+        cached = past_key_values is not None
+        selected = None
+        if ids is not None:
+            selected = select_neighbours(self.config, grid, ids, mask, batch=batch, cached=cached)
+        return RetrievalContext(
+            config=self.config,
+            encoder=self.encoder,
+            embed=self.decoder.get_input_embeddings(),
+            neighbours=selected,
+            grid=grid,
+            first_tokens=state.first_tokens,
+            state=state if cached else None,
+            gate=gate,
+        )
 
     def _gate(self, gate: float | None) -> float:
         return self.config.gate if gate is None else gate
@@ -431,6 +462,15 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
                 "gradient checkpointing of a Retro model needs use_reentrant=False, got True"
             )
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+
+
+def _batch_size(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, int]:
+    """Texts of a batch, and tokens of each."""
+    tokens = inputs_embeds if input_ids is None else input_ids
+    if tokens is None:
+        raise ShapeError("expected input_ids or inputs_embeds, got neither")
+    batch, length = tokens.shape[:2]
+    return batch, length
 
 
 def _require_right_alignable(

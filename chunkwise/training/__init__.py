@@ -27,8 +27,8 @@ tuning.
     dropout.py      dropout wherever a decoder keeps its own
     feed_forward.py gated feed-forwards that keep less for the backward pass
     attention.py    attention by plain products, the faster way in bfloat16 on a CPU
-    flops.py        operations by formula
+    flops.py        operations of a training, by formula: before it runs, and of what it has read
     report.py       training.json: curves, tokens, parameters, FLOPs
 
-Importing `stages` and `config` imports no torch.
+Importing `stages`, `config` and `flops` imports no torch.
 """

@@ -395,6 +395,11 @@ class DecoderConfig(Config):
             raise ValueError("gpt2 has as many key-value heads as heads")
         return self
 
+    @property
+    def inner_width(self) -> int:
+        """The width of the feed-forward, as given or by the family's rule."""
+        return self.feed_forward_width or (4 if self.family == "gpt2" else 3) * self.width
+
 
 class BaseConfig(Config):
     """Train a decoder from scratch, without retrieval."""
@@ -570,10 +575,6 @@ class InstructConfig(Config):
     def reads_passages(self) -> bool:
         """Whether instructions come with passages, in the prompt or in the encoder."""
         return bool(self.passages or self.gate)
-
-
-PACKAGED = "packaged"
-"""Name of the base that ships with the package."""
 
 
 class AdoptedBase(Config):

@@ -62,18 +62,9 @@ def build_retrofit(
     facts["tokenizer_digest"] = table.tokenizer_digest
     # Made neighbours and the shifted oracle put the next chunk where this model reads.
     first_read = tokens_read(config.retro.continuation, m).start
-    curriculum = None
-    if config.made_neighbours.share:
-        runs = None
-        if config.made_neighbours.found_overlap:
-            # Without the random share: runs are those of real retrieval.
-            real_neighbours, _ = retrieval.of(neighbours, table)
-            runs = found_runs(table, real_neighbours, m)
-            facts["neighbours"]["mean_run_tokens"] = float(runs.mean())
-        batch = config.train.batch_sequences
-        curriculum = MadeNeighbours(
-            config.made_neighbours, table, m, run.seed, batch, first_read, runs
-        )
+    curriculum = _curriculum(config, run.seed, table, retrieval, neighbours, first_read)
+    if curriculum is not None and curriculum.runs is not None:
+        facts["neighbours"]["mean_run_tokens"] = float(curriculum.runs.mean())
     model = new_retrofit(load_model(base), config.retro, run.seed)
     # After retrieval is attached: what it added stays trainable.
     model.freeze_backbone(config.freeze_backbone)
@@ -89,6 +80,28 @@ def build_retrofit(
         decoder_rate=config.made_neighbours.decoder_rate_at,
     )
     return train_and_save(job, run, "retrofit", facts)
+
+
+def _curriculum(
+    config: RetrofitConfig,
+    seed: int,
+    table: SequenceTable,
+    retrieval: Retrieval,
+    neighbours: Artefact,
+    first_read: int,
+) -> MadeNeighbours | None:
+    """The made neighbours that are read at first; None where none are asked for."""
+    made = config.made_neighbours
+    if not made.share:
+        return None
+    m = config.retro.chunk_tokens
+    runs = None
+    if made.found_overlap:
+        # Without the random share: runs are those of real retrieval.
+        real_neighbours, _ = retrieval.of(neighbours, table)
+        runs = found_runs(table, real_neighbours, m)
+    batch = config.train.batch_sequences
+    return MadeNeighbours(made, table, m, seed, batch, first_read, runs)
 
 
 def build_twin(

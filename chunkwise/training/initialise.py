@@ -136,7 +136,7 @@ def decoder_config(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad
             n_embd=config.width,
             n_layer=config.layers,
             n_head=config.heads,
-            n_inner=config.feed_forward_width or 4 * config.width,
+            n_inner=config.inner_width,
             n_positions=config.max_tokens,
             # dropout is a setting of training (TrainOptions.dropout), not of the model
             embd_pdrop=0.0,
@@ -151,7 +151,7 @@ def decoder_config(config: DecoderConfig, *, vocabulary_size: int, eos: int, pad
         num_attention_heads=config.heads,
         num_key_value_heads=config.key_value_heads or config.heads,
         head_dim=config.width // config.heads,
-        intermediate_size=config.feed_forward_width or 3 * config.width,
+        intermediate_size=config.inner_width,
         max_position_embeddings=config.max_tokens,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
     )

@@ -24,8 +24,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from chunkwise.model.flops import DecoderSizes
 from chunkwise.model.retro_config import RetroConfig
-from chunkwise.training.flops import decoder_flops, retrieval_flops, training_flops
+from chunkwise.training.flops import Reading, count
 from chunkwise.training.lora import Updates
 from chunkwise.training.trainer import Curves, Job
 
@@ -54,53 +55,38 @@ def count_parameters(
 
 def count_flops(job: Job, curves: Curves) -> dict[str, Any]:
     """Operations of the mean row's forward pass, and of the whole training."""
-    terms = _decoder_terms(job, curves)
-    rows = job.options.total_rows
-    decoder = sum(terms.values())
-    retrieval = 0.0
-    updates = 0.0
+    config = job.model.config
+    retro = None
     # With a closed gate nothing reads neighbours.
     if curves.neighbours and job.forward.get("gate") != 0:
-        neighbours = curves.neighbours / curves.reading_chunks
-        chunks = curves.reading_chunks / rows
-        assert isinstance(job.model.config, RetroConfig)
-        added = retrieval_flops(job.model.config, job.row_tokens, neighbours, chunks=chunks)
-        terms |= added
-        retrieval = sum(added.values())
+        assert isinstance(config, RetroConfig)
+        retro = config.options
     outside = job.retrieval_names
+    update_weights = None
     if job.updates is not None:
         outside |= job.updates.names
-        sizes = count_parameters(job.model, job.retrieval_names, job.updates)
-        # Each weight is used once a token, in a product and a sum.
-        updates = 2 * sizes["lora"] * (curves.decoder_tokens / rows)
-        terms["decoder_updates"] = updates
+        update_weights = count_parameters(job.model, job.retrieval_names, job.updates)["lora"]
     parameters = job.model.named_parameters()
     trained = {name for name, parameter in parameters if parameter.requires_grad}
-    decoder_trained = not trained <= outside
-    training = training_flops(decoder, retrieval, decoder_trained=decoder_trained) + 3 * updates
+    flops = count(
+        DecoderSizes.of(config.decoder if job.retrieval_names else config),
+        retro,
+        Reading(
+            job.options.total_rows,
+            curves.decoder_tokens,
+            curves.decoder_squares,
+            curves.predicted_tokens,
+            curves.reading_chunks,
+            curves.neighbours,
+        ),
+        decoder_trained=not trained <= outside,
+        update_weights=update_weights,
+    )
     return {
-        "forward_per_row": {name: round(value) for name, value in terms.items()},
-        "forward_per_token": round((decoder + retrieval + updates) / job.row_tokens),
-        "training": round(training * rows),
+        "forward_per_row": {name: round(value) for name, value in flops.terms.items()},
+        "forward_per_token": round(flops.forward / job.row_tokens),
+        "training": round(flops.training),
     }
-
-
-def _decoder_terms(job: Job, curves: Curves) -> dict[str, float]:
-    """Operations of the mean row in the decoder, term by term."""
-    config = job.model.config.decoder if job.retrieval_names else job.model.config
-    rows = job.options.total_rows
-    # Every term is linear or quadratic in the length, so the means of L and L^2 give the mean row
-    # exactly.
-    mean = curves.decoder_tokens / rows
-    mean_square = curves.decoder_squares / rows
-    at_one = decoder_flops(config, 1)
-    at_two = decoder_flops(config, 2)
-    terms: dict[str, float] = {}
-    for name, value in at_one.items():
-        quadratic = (at_two[name] - 2 * value) / 2
-        terms[name] = (value - quadratic) * mean + quadratic * mean_square
-    terms["logits"] = at_one["logits"] * curves.predicted_tokens / rows
-    return terms
 
 
 def training_report(job: Job, curves: Curves, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_the_check_finds_a_decoder_that_looks_ahead():
         check_causality(model)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     m=st.integers(1, 6),
     length=st.integers(1, 20),

@@ -27,7 +27,7 @@ from chunkwise.graph.jobs import Job, Jobs
 from chunkwise.graph.schedule import Schedule
 from chunkwise.graph.workers import Workers
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.study.cost import TRAININGS, Costs, costs_of
+from chunkwise.lab.study.cost import TRAININGS, Costs, costs_of, counted
 from chunkwise.lab.study.data import Data, prepare, tokenizer_config
 from chunkwise.neighbours.stages import NEIGHBOURS
 from chunkwise.training.config import AdoptedBase
@@ -42,22 +42,25 @@ Probe = tuple[Job, Job]
 """A short job and a long one of one stage, which differ in nothing else."""
 
 
-def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Costs, str]:
+def calibrate(
+    profile: Profile, workers: int, study_jobs: Jobs, to_do: Iterable[Job]
+) -> tuple[Costs, str]:
     """Measure the rates that a study's jobs need.
 
     Args:
-        to_do: the study's jobs; only their stages are measured.
+        study_jobs: all of the study.
+        to_do: those that are not in the store; only their stages are measured.
 
     Returns:
         (costs of the study with measured rates, a sentence on how they were measured).
     """
     started = time.monotonic()
     stages = {job.stage.name for job in to_do}
-    miniature_costs = costs_of(profile)
     with tempfile.TemporaryDirectory(prefix="chunkwise-calibration-") as name:
         folder = Path(name)
         _write_text(folder)
         jobs, probes = _probes(profile, folder, workers, stages)
+        miniature_costs = costs_of(profile, jobs)
         schedule = Schedule(jobs, miniature_costs, workers, quiet=True)
         with display(), Workers(workers, Store(folder / "store"), threads=1) as pool:
             schedule.run(pool, jobs)
@@ -67,9 +70,11 @@ def calibrate(profile: Profile, workers: int, to_do: Iterable[Job]) -> tuple[Cos
                 hint="the study would fail alike; run without --dry-run to see where",
             )
         rates = _rates(probes, miniature_costs, schedule.artefacts)
-    # Rates and the decoder's size hold for the study; the sizes of the made-up text do not.
-    costs = costs_of(profile)
-    costs.decoder = miniature_costs.decoder
+    # Rates hold for the study, and the sizes of a decoder that it adopts; those of the made-up text
+    # do not.
+    costs = costs_of(profile, study_jobs)
+    if profile.base is None:
+        costs.decoder = miniature_costs.decoder
     costs.rates = rates
     return costs, (
         f"{', '.join(rates)} were run at this profile's sizes on made-up text, on {workers} "
@@ -96,8 +101,10 @@ def _rates(
 
 def _work(job: Job, costs: Costs, artefacts: Mapping[str, Artefact]) -> float:
     if job.stage.name == "perplexity":  # it reads as much as its own text holds
-        text = artefacts[job.inputs["sequences"]]
-        costs = replace(costs, text_tokens=text.counts["tokens"])
+        text = costs.texts["evaluation"]
+        for stage in ("sequences", "neighbours"):
+            text = counted(text, stage, artefacts[job.inputs[stage]].counts)
+        costs = replace(costs, texts=costs.texts | {"evaluation": text})
     return costs.work(job)
 
 
@@ -188,7 +195,7 @@ def _miniature(profile: Profile, folder: Path) -> Profile:
             "corpus": {
                 "sources": [{"kind": "jsonl", "path": str(folder / "text.jsonl")}],
                 "near_duplicate_jaccard": None,
-                "decontaminate_jaccard": None,
+                "decontamination": "none",
                 "valid_fraction": 0.3,
                 "held_fraction": 0.35,
             },

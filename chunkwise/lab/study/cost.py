@@ -1,31 +1,43 @@
-"""How long jobs take: a formula for how they compare, and what was measured for how fast this
+"""How long jobs take: formulas for how they compare, and what was measured for how fast this
 machine is.
 
-Seconds of a job = its work (operations, by formula) / the rate of its stage + a fixed overhead. A
-rate starts as a guess, which decides the order of jobs and is never shown; it comes from the
-calibration of a dry run, or from what the first trainings report as they run, and is corrected by
-every job that ends. Good to some tens of percent.
+Seconds of a job = its work / the rate of its stage + a fixed overhead. Work is counted in
+operations, by the formulas that a training's own report uses (`model.flops`, `training.flops`);
+only how long texts, questions and answers are is a guess until they are there. A rate starts as a
+guess, which decides the order of jobs and is never shown; it comes from the calibration of a dry
+run, or from what the first trainings report as they run, and is corrected by every job that ends.
+Good to some tens of percent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from chunkwise.core.errors import ConfigError
 from chunkwise.core.io import read_json
 from chunkwise.core.store import Artefact
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
-from chunkwise.graph.jobs import Job
+from chunkwise.graph.jobs import Job, Jobs
 from chunkwise.lab.profile import Profile
 from chunkwise.model.config import RetroOptions
-from chunkwise.training.config import RetrofitConfig
+from chunkwise.model.flops import (
+    DecoderSizes,
+    as_large_as_retrofit,
+    decoder_flops,
+    retrieval_flops,
+)
+from chunkwise.training.config import BaseConfig, DecoderConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.flops import TextRows, expected_flops, new_decoder_sizes
 
 TRAININGS = ("base", "retrofit", "twin", "in-prompt", "instruct")
 FIRST_RATE = 3e10  # operations a second of one core: small models in bfloat16 on a CPU that has it
 OVERHEAD_SECONDS = 1.0  # loading a model, writing an artefact
 WATCHED_SECONDS = 2.0  # of a running job, before its pace counts
 CLOSED_PROMPT_TOKENS = 64  # of a question without passages
-# Four options of some 24 tokens, after the prompt and after an empty one.
-SCORED_TOKENS = 2 * 4 * 24
+OPTION_TOKENS = 24
+TEXT_TOKENS = 200_000  # of a text that is not bounded
 WRITING_FACTOR = 8  # a token that is generated takes about as long as so many that are read
 DATA_SECONDS = {
     "corpus": 30.0,
@@ -49,34 +61,27 @@ some ten million tokens.
 assert DATA_SECONDS.keys().isdisjoint(TRAININGS)
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """Size of the decoder of a study, as far as costs go."""
-
-    width: int = 128
-    layers: int = 4
-    vocabulary: int = 4096
-
-
 @dataclass
 class Costs:
     """Expected seconds of jobs, corrected by what has been measured.
 
     Args:
-        decoder: its size.
-        retro: settings of the baseline's retrieval.
+        jobs: of the study: through them an evaluation knows the model that it reads.
+        decoder: the study's, until a job's own has been built.
+        texts: "training" and "evaluation" -> its size; a guess until it is there.
         n_questions: how many are asked.
-        text_tokens: of the evaluation text; a guess until it is there.
-        train_row_tokens: of the training text.
+        options: of a question.
+        decoders: id -> sizes of the bases that have been built.
         rates: stage -> (work, seconds) of its finished jobs; data stages count jobs as work.
         running: job id -> (stage, work, seconds) of what it has done so far.
     """
 
-    decoder: Decoder
-    retro: RetroOptions
+    jobs: Jobs
+    decoder: DecoderSizes
+    texts: dict[str, TextRows]
     n_questions: int = 1000
-    text_tokens: int = 200_000
-    train_row_tokens: int = 256
+    options: int = 4
+    decoders: dict[str, DecoderSizes] = field(default_factory=dict)
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)
     running: dict[str, tuple[str, float, float]] = field(default_factory=dict)
 
@@ -86,67 +91,95 @@ class Costs:
         return bool(self.running or self.rates.keys() - DATA_SECONDS.keys())
 
     def work(self, job: Job) -> float:
-        """Operations that a job needs, about: 2 for each weight and token, three times as many in
-        training.
+        """Operations that a job needs; 0 of a stage that is timed by its jobs, and of a job that
+        will be refused: its settings do not fit its decoder.
         """
+        try:
+            return self._operations(job)
+        except ConfigError:
+            return 0.0
+
+    def _operations(self, job: Job) -> float:
         stage = job.stage.name
         if stage in TRAININGS:
-            return 3 * self._training_pass(job)
+            text = self.texts["training"]
+            flops = expected_flops(job.config, self._decoder(job), text, self._retro(job))
+            return flops.training if flops else 0.0
         if stage == "perplexity":
-            return self._text_pass(job.config)
+            return self._text_pass(job)
         if stage == "qa":
-            return self._questions_pass(job.config)
+            return self._questions_pass(job)
         return 0.0
 
-    def _text_pass(self, config: PerplexityConfig) -> float:
-        """One forward pass over the evaluation text."""
-        tokens = self.text_tokens
+    def _text_pass(self, job: Job) -> float:
+        """One forward pass over the evaluation text, with logits everywhere."""
+        config: PerplexityConfig = job.config
+        decoder = self._decoder(job)
+        text = self.texts["evaluation"]
+        tokens = text.tokens / text.rows
+        reading_chunks = text.reading_chunks
+        retro = self._retro(job)
         if config.condition == "in_prompt":
-            return self._decoder(tokens * (1 + 2 * config.k))
-        operations = self._decoder(tokens)
-        if config.reads_neighbours:
-            operations += self._retrieval(tokens, config.k, self.retro)
-        return operations
+            m = text.chunk_tokens
+            tokens += reading_chunks * (config.k * 2 * m + 1)
+            retro = None
+        operations = _total(decoder_flops(decoder, tokens))
+        if retro is not None and config.reads_neighbours:
+            # The controls that are made of the text itself are one neighbour.
+            k = 1 if config.condition in ("own", "oracle") else config.k
+            reading = retrieval_flops(decoder, retro, tokens, k, chunks=reading_chunks)
+            operations += _total(reading)
+        return text.rows * operations
 
-    def _questions_pass(self, config: QuestionsEvalConfig) -> float:
+    def _questions_pass(self, job: Job) -> float:
         """Reading all questions with their options, and writing some answers."""
+        config: QuestionsEvalConfig = job.config
+        decoder = self._decoder(job)
         prompt = config.prompt_tokens if config.in_prompt else CLOSED_PROMPT_TOKENS
         questions = min(config.n_questions or self.n_questions, self.n_questions)
         answers = min(config.n_generate, questions)
-        written = answers * config.max_answer_tokens * WRITING_FACTOR
-        return self._decoder(questions * (prompt + SCORED_TOKENS) + written)
+        # Calibrated scores also take each option after an empty prompt.
+        readings = 2 if config.scoring == "calibrated" else 1
+        option = _following(decoder, prompt, OPTION_TOKENS)
+        operations = _total(decoder_flops(decoder, prompt, places=1))
+        operations += readings * self.options * option
+        retro = self._retro(job)
+        if retro is not None and config.in_encoder:
+            # The prompt's last chunk alone has neighbours.
+            operations += _total(retrieval_flops(decoder, retro, prompt, config.k, chunks=1))
+        written = WRITING_FACTOR * _following(decoder, prompt, config.max_answer_tokens)
+        return questions * operations + answers * written
 
-    def _training_pass(self, job: Job) -> float:
-        """One forward pass over everything that a training reads."""
+    def _maker(self, job: Job) -> Job | None:
+        """The job that made the model which a job reads or trains on; None for a base."""
+        job_id = job.inputs.get("model") or job.inputs.get("base")
+        return self.jobs[job_id] if job_id else None
+
+    def _decoder(self, job: Job) -> DecoderSizes:
+        """Sizes of the decoder that a job reads or trains on."""
+        return self._made_decoder(self._maker(job) or job)
+
+    def _made_decoder(self, job: Job) -> DecoderSizes:
+        """Sizes of the decoder that a job leaves behind."""
         config = job.config
-        stage = job.stage.name
-        row = self.train_row_tokens
-        if stage == "instruct":
-            row = config.prompt_tokens + config.answer_tokens
-        steps = config.train.steps_for(row)
-        if stage == "in-prompt":
-            # Only after the steps: the budget counts the tokens of the text, not what is put
-            # before them.
-            row += (row // config.chunk_tokens) * config.neighbours * 2 * config.chunk_tokens
-        tokens = steps * config.train.batch_sequences * row
-        operations = self._decoder(tokens)
-        if stage == "retrofit":
-            neighbours = _neighbours_read(config, steps)
-            operations += self._retrieval(tokens, neighbours, config.retro)
-        return operations
+        if job.id in self.decoders:
+            return self.decoders[job.id]
+        if isinstance(config, BaseConfig):
+            return new_decoder_sizes(config.decoder, self.decoder.vocabulary)
+        maker = self._maker(job)
+        decoder = self._made_decoder(maker) if maker else self.decoder
+        if isinstance(config, TwinConfig) and config.as_large_as is not None:
+            return as_large_as_retrofit(decoder, config.as_large_as)
+        return decoder
 
-    def _decoder(self, tokens: float) -> float:
-        """One pass of so many tokens."""
-        size = self.decoder
-        layers = size.layers * 13 * size.width**2
-        return 2 * tokens * (layers + size.vocabulary * size.width)
-
-    def _retrieval(self, tokens: float, k: float, retro: RetroOptions) -> float:
-        """What encoder and cross-attention add."""
-        width = retro.encoder_width or self.decoder.width
-        read = tokens * k * 2  # a neighbour is two chunks long
-        encoder = retro.encoder_layers * 12 * width**2
-        return 2 * read * (encoder + 4 * self.decoder.width**2)
+    def _retro(self, job: Job) -> RetroOptions | None:
+        """Settings of the retrieval in the model that a job runs; None where it has none."""
+        maker: Job | None = job
+        while maker is not None:
+            if isinstance(maker.config, RetrofitConfig):
+                return maker.config.retro
+            maker = self._maker(maker)
+        return None
 
     def expected_seconds(self, job: Job) -> float:
         """How long the job will take on one worker."""
@@ -184,39 +217,61 @@ class Costs:
     def learn_sizes(self, job: Job, artefact: Artefact) -> None:
         """Take from a finished stage what the work of later ones depends on."""
         stage = job.stage.name
-        if stage == "sequences" and job.detail == "evaluation":
-            self.text_tokens = int(artefact.counts["tokens"])
+        if stage in ("sequences", "neighbours") and job.detail in self.texts:
+            text = self.texts[job.detail]
+            self.texts[job.detail] = counted(text, stage, artefact.counts)
         elif stage == "questions":
             self.n_questions = int(artefact.counts["questions"])
         elif stage in ("base", "adopted-base"):
-            size = read_json(artefact.file("model/config.json"))
-            # GPT-2 has names of its own.
-            width = size.get("hidden_size", size.get("n_embd"))
-            layers = size.get("num_hidden_layers", size.get("n_layer"))
-            vocabulary = size.get("vocab_size", self.decoder.vocabulary)
-            if width and layers:
-                self.decoder = Decoder(width, layers, vocabulary)
+            try:
+                sizes = DecoderSizes.of_json(read_json(artefact.file("model/config.json")))
+            except ConfigError:
+                # A family with names of its own for them. Rates are measured with the same guess,
+                # so that what is expected stays right on the whole.
+                return
+            self.decoders[job.id] = sizes
+            self.decoder = sizes
 
 
-def _neighbours_read(config: RetrofitConfig, steps: int) -> float:
-    """Neighbours of a chunk, in the mean over a training of so many steps."""
-    made = 0.0  # controls get no made ones
-    if config.neighbour_source == "found":
-        made = config.made_neighbours.mean_share(steps)
-    # A made neighbour is the only one of its chunk.
-    return made + (1 - made) * config.retro.neighbours
+def counted(text: TextRows, stage: str, counts: Mapping[str, Any]) -> TextRows:
+    """A text's size with what a finished stage has counted of it.
+
+    Args:
+        stage: sequences, or neighbours.
+    """
+    if stage == "neighbours":
+        return replace(text, chunks=counts["queries"])
+    rows, tokens = counts["rows"], counts["tokens"]
+    # Until the search has counted them: those of the mean row.
+    chunks = rows * -(-tokens / rows // text.chunk_tokens)
+    return replace(text, rows=rows, tokens=tokens, chunks=chunks)
 
 
-def costs_of(profile: Profile) -> Costs:
+def _total(terms: Mapping[str, float]) -> float:
+    return sum(terms.values())
+
+
+def _following(decoder: DecoderSizes, before: int, tokens: int) -> float:
+    """Operations of tokens that follow others, which the cache holds; with logits for each."""
+    together = _total(decoder_flops(decoder, before + tokens, places=tokens))
+    return together - _total(decoder_flops(decoder, before, places=0))
+
+
+def costs_of(profile: Profile, jobs: Jobs) -> Costs:
     """Costs of a study before anything of it has run."""
-    decoder = Decoder()
-    if profile.base is not None:
-        size = profile.base.decoder
-        decoder = Decoder(size.width, size.layers, profile.tokenizer.vocabulary_size)
+    base = DecoderConfig() if profile.base is None else profile.base.decoder
+    m = profile.datastore.chunk_tokens
+    train = profile.training_text
+    evaluation = profile.evaluation_text
+    train_tokens = train.max_tokens or TEXT_TOKENS
+    evaluation_tokens = evaluation.max_tokens or TEXT_TOKENS
     return Costs(
-        decoder,
-        profile.retrofit.retro,
+        jobs,
+        new_decoder_sizes(base, profile.tokenizer.vocabulary_size),
+        {
+            "training": TextRows.full(train_tokens, train.sequence_tokens, m),
+            "evaluation": TextRows.full(evaluation_tokens, evaluation.sequence_tokens, m),
+        },
         n_questions=profile.qa.n_questions or profile.questions.questions or 1000,
-        text_tokens=profile.evaluation_text.max_tokens or 200_000,
-        train_row_tokens=profile.training_text.sequence_tokens,
+        options=profile.questions.choices,
     )

@@ -30,9 +30,9 @@ def print_dry_run(study: Study, store: Store, workers: int) -> None:
     _print_arms(console, study)
     stored = study.jobs.stored(store)
     to_do = [job for job in study.jobs if job.id not in stored]
-    costs, method = costs_of(study.profile), ""
+    costs, method = costs_of(study.profile, study.jobs), ""
     if to_do:
-        costs, method = calibrate(study.profile, workers, to_do)
+        costs, method = calibrate(study.profile, workers, study.jobs, to_do)
     # The study's own text, where it is there, replaces what the profile only lets expect.
     for job in study.jobs:
         if job.id in stored:
