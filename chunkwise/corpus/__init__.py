@@ -7,9 +7,11 @@ texts.py           the stage texts: all documents as they are
 sources.py         the kinds of source, each with its reader and its digest
 readers.py         text, Markdown, JSONL, Parquet, source folders, Hugging Face data sets ->
                    documents
-ngrams.py          words and n-grams as 64-bit hashes, the ground of the next two and of questions
+words.py           what a word is, in every script
+ngrams.py          words and n-grams as 64-bit hashes, the ground of the next three and of questions
 deduplicate.py     exact and near-duplicate removal
-decontaminate.py   the 13-gram rule against the validation documents
+decontaminate.py   the rules against copies of validation documents
+clean.py           what of each validation document stands elsewhere all the same
 split.py           train, held, valid: by a hash of the document's group
 tokens.py          the stages tokenizer and tokens
 tokenizer.py       a byte-level BPE trained here, or any Hugging Face tokenizer

@@ -1,16 +1,19 @@
 """The stage `corpus`: read, clean and split the documents of all sources.
 
     documents.parquet    document, document_id, title, source, group, split, text
+    overlap.parquet      how much of each valid document stands in train or held too: `clean`
 
 Order of the steps: read; drop what is too short; exact and near-duplicates; size budget; split;
 decontamination. Every drop is counted in the record.
 
 `document` is the ordinal of a document: its row here, where train comes first, then held, then
-valid, each in the order of a hash. It is the same number in every artefact made from one corpus.
+valid, each in the order of a hash of the group: the documents of one group follow each other. It is
+the same number in every artefact made from one corpus.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +23,9 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import InputError
 from chunkwise.core.io import read_parquet, write_parquet
 from chunkwise.core.progress import note, track
+from chunkwise.corpus.clean import overlap_columns
 from chunkwise.corpus.config import CorpusConfig, TextsConfig
-from chunkwise.corpus.decontaminate import ContaminationIndex
+from chunkwise.corpus.decontaminate import Contamination
 from chunkwise.corpus.deduplicate import find_duplicates
 from chunkwise.corpus.ngrams import word_hashes
 from chunkwise.corpus.readers import Document, Drops
@@ -51,22 +55,25 @@ def build(config: CorpusConfig, run: Run) -> Mapping[str, Any]:
     drops: Drops = Counter()
     documents = read_documents(config, drops)
     read = len(documents)
-    documents, splits = _clean(config, documents, drops)
+    items = _clean(config, documents, drops)
+    documents = [item.document for item in items]
+    splits = [item.split for item in items]
     _require_documents(config, read, drops, splits)
     write_documents(run.folder, documents, splits)
+    overlap = _overlap(items)
+    write_parquet(run.folder / "overlap.parquet", overlap)
     counts = {
         "read": read,
         "dropped": dict(sorted(drops.items())),
         "splits": _split_counts(documents, splits),
+        "clean_valid_documents": int(overlap["clean"].sum()),
     }
     note(f"corpus: {_summary(counts)}")
     return counts
 
 
-def _clean(
-    config: CorpusConfig, documents: list[Document], drops: Drops
-) -> tuple[list[Document], list[Split]]:
-    """The documents that stay, in the order of the corpus, and their splits."""
+def _clean(config: CorpusConfig, documents: list[Document], drops: Drops) -> list["_Item"]:
+    """The documents that stay, in the order of the corpus."""
     words = []
     with track("hash words", total=len(documents), unit="documents") as advance:
         for document in documents:
@@ -80,13 +87,10 @@ def _clean(
     for position in duplicates.kept:
         items.append(_Item(documents[position], words[position], config))
     items = _within_budget(config, items, drops)
-    # Last, because the 13-gram rule guards the valid documents that stay, and those alone.
-    if config.decontaminate_jaccard is not None:
-        items = _decontaminated(
-            items, config.decontaminate_ngram, config.decontaminate_jaccard, drops
-        )
-    items.sort(key=lambda item: SPLITS.index(item.split))  # stable: hash order inside a split
-    return [item.document for item in items], [item.split for item in items]
+    # Last, because the rule guards the valid documents that stay, and those alone.
+    items = _decontaminated(config, items, drops)
+    # Stable: the hash order stays inside a split.
+    return sorted(items, key=lambda item: SPLITS.index(item.split))
 
 
 class _Item:
@@ -100,23 +104,41 @@ class _Item:
             seed=config.seed,
             valid_fraction=config.valid_fraction,
             held_fraction=config.held_fraction,
+            dev_share=config.dev_share,
         )
 
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether its losses are looked at, so that nothing else may repeat it."""
+        return self.split in ("dev", "valid")
 
-def _decontaminated(items: list[_Item], n: int, threshold: float, drops: Drops) -> list[_Item]:
-    valid = [item for item in items if item.split == "valid"]
-    index = ContaminationIndex([item.words for item in valid], n=n)
-    clean = list(valid)  # out of order, which the caller's sort by split mends
+
+def _decontaminated(config: CorpusConfig, items: list[_Item], drops: Drops) -> list[_Item]:
+    valid = [item.words for item in items if item.is_evaluated]
+    repeats_valid = Contamination(config, valid)
+    clean = []
     for item in items:
         # A valid document is in the index, and would be dropped for being itself.
-        if item.split == "valid":
-            continue
-        jaccard, _nearest = index.highest_jaccard(item.words)
-        if jaccard >= threshold:
+        if not item.is_evaluated and repeats_valid(item.words):
             drops[f"contaminated_{item.split}"] += 1
         else:
             clean.append(item)
     return clean
+
+
+def _overlap(items: list[_Item]) -> dict[str, Any]:
+    """The columns of overlap.parquet: one row a document of dev or valid."""
+    import pyarrow
+
+    valid = [item for item in items if item.is_evaluated]
+    others = (item.words for item in items if not item.is_evaluated)
+    # Documents of dev and valid come last.
+    first = len(items) - len(valid)
+    columns: dict[str, Any] = {"document": np.arange(first, len(items), dtype=np.int32)}
+    for name in ("document_id", "group"):
+        values = [getattr(item.document, name) for item in valid]
+        columns[name] = pyarrow.array(values, pyarrow.string())  # of no values too
+    return columns | overlap_columns([item.words for item in valid], others)
 
 
 def _within_budget(config: CorpusConfig, items: list[_Item], drops: Drops) -> list[_Item]:
@@ -183,7 +205,12 @@ def _require_new(document_id: str, source: int, source_of_id: dict[str, int]) ->
 def _require_documents(
     config: CorpusConfig, read: int, drops: Drops, splits: Sequence[Split]
 ) -> None:
-    fractions = {"train": 1.0, "held": config.held_fraction, "valid": config.valid_fraction}
+    fractions = {
+        "train": 1.0,
+        "held": config.held_fraction,
+        "dev": config.valid_fraction * config.dev_share,
+        "valid": config.valid_fraction,
+    }
     # A split of fraction 0 is not wanted, and may be empty.
     empty = [name for name in SPLITS if fractions[name] and name not in splits]
     if not empty:
@@ -240,7 +267,12 @@ def _summary(counts: Mapping[str, Any]) -> str:
 
 
 def write_documents(folder: Path, documents: Sequence[Document], splits: Sequence[Split]) -> None:
-    """Write documents.parquet; the ordinal of a document is its place."""
+    """Write documents.parquet; the ordinal of a document is its place.
+
+    Args:
+        documents: those of one group follow each other.
+    """
+    _require_whole_groups(documents)
     ordinals = np.arange(len(documents), dtype=np.int32)
     columns: dict[str, Any] = {"document": ordinals}
     for name in ("document_id", "title", "source", "group"):
@@ -248,6 +280,13 @@ def write_documents(folder: Path, documents: Sequence[Document], splits: Sequenc
     columns["split"] = splits
     columns["text"] = [document.text for document in documents]
     write_parquet(folder / "documents.parquet", columns)
+
+
+def _require_whole_groups(documents: Sequence[Document]) -> None:
+    """What reads a corpus takes a group for a range of ordinals."""
+    groups = [document.group for document in documents]
+    changes = sum(before != after for before, after in pairwise(groups))
+    assert changes + 1 == len(set(groups)) or not groups, "documents of one group are scattered"
 
 
 def texts_of(corpus: Artefact, split: str) -> list[str]:

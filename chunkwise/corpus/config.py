@@ -16,6 +16,17 @@ MEBIBYTE = 2**20
 # For `exclude` of model_dump: `path` of every item of `sources`.
 _PATHS = {"sources": {"__all__": {"path"}}}
 
+_DECONTAMINATION_FIELDS = {
+    "none": set(),
+    "whole_document": {"decontaminate_ngram", "decontaminate_jaccard"},
+    "containment": {
+        "decontaminate_ngram",
+        "decontaminate_containment",
+        "decontaminate_run_words",
+    },
+}
+"""The settings that each rule reads."""
+
 SOURCE_KINDS = ("text", "markdown", "jsonl", "parquet", "code", "huggingface", "python")
 
 DEFAULT_INCLUDE: dict[str, tuple[str, ...]] = {
@@ -162,6 +173,10 @@ class CorpusConfig(Config):
     """Share of the groups in neither training text nor datastore: perplexity is measured on
     these.
     """
+    dev_share: float = Field(0.0, ge=0, lt=1)
+    """Share of those that are set apart to choose settings by (split `dev`): validation curves read
+    them, and no reported perplexity does. 0: curves read what is reported.
+    """
     held_fraction: float = Field(0.25, ge=0, lt=1)
     """Share of the groups in the datastore and in no training text: questions are made from
     these.
@@ -170,11 +185,21 @@ class CorpusConfig(Config):
     """Jaccard of word 5-grams from which the later of two documents is dropped; None keeps
     near-duplicates.
     """
-    decontaminate_ngram: int = Field(13, ge=2)
-    decontaminate_jaccard: float | None = Field(0.8, gt=0, le=1)
-    """Jaccard of word 13-grams with a valid document from which a train or held document is
-    dropped; None: off.
+    decontamination: Literal["none", "whole_document", "containment"] = "whole_document"
+    """Which train and held documents are dropped for repeating a valid document: near-copies of the
+    whole (`decontaminate_jaccard`), or all that hold a part of one (`decontaminate_containment`,
+    `decontaminate_run_words`); see `corpus.decontaminate`.
     """
+    decontaminate_ngram: int = Field(13, ge=2)
+    """Words an n-gram, of both rules."""
+    decontaminate_jaccard: float = Field(0.8, gt=0, le=1)
+    """whole_document: Jaccard of n-grams with a valid document from which a document is dropped."""
+    decontaminate_containment: float = Field(0.2, gt=0, le=1)
+    """containment: share of a valid document's n-grams from which a document that holds them is
+    dropped.
+    """
+    decontaminate_run_words: int = Field(32, ge=2)
+    """containment: a document that shares a run of this many words with a valid one is dropped."""
     min_document_bytes: int = Field(64, ge=1)
     max_document_bytes: int = Field(16 * MEBIBYTE, ge=1024)
     """A larger file or record is not read into memory; see SourceConfig.unreadable."""
@@ -194,8 +219,13 @@ class CorpusConfig(Config):
         return self
 
     def identity(self) -> dict:
-        """The parameters as they enter the store's key: everything but where the files are."""
-        return self.model_dump(mode="json", exclude=_PATHS)
+        """The parameters as they enter the store's key: everything but where the files are, and
+        what the rule of decontamination does not ask for.
+        """
+        parameters = self.model_dump(mode="json", exclude=_PATHS)
+        used = _DECONTAMINATION_FIELDS[self.decontamination]
+        every = set().union(*_DECONTAMINATION_FIELDS.values())
+        return {name: value for name, value in parameters.items() if name not in every - used}
 
 
 class TokenizerConfig(Config):
@@ -208,8 +238,8 @@ class TokenizerConfig(Config):
     train.
     """
     pretrained: str | None = None
-    """A folder or hub name for `AutoTokenizer.from_pretrained`; then nothing is trained and the
-    size is its own.
+    """A folder or hub name for `AutoTokenizer.from_pretrained`, or `packaged`, the tokenizer of the
+    packaged base model; then nothing is trained and the size is its own.
     """
 
 
@@ -220,7 +250,7 @@ class TokensConfig(Config):
 class SequencesConfig(Config):
     """Rows of equal length, for training (packed) or for evaluation (documents)."""
 
-    split: Literal["train", "held", "valid"] = "train"
+    split: Literal["train", "held", "dev", "valid"] = "train"
     sequence_tokens: int = Field(256, ge=2)
     layout: Literal["packed", "documents"] = "packed"
     """packed: the split as one stream, cut anywhere. documents: a row never holds two documents."""
@@ -230,27 +260,65 @@ class SequencesConfig(Config):
     """Layout documents: only the first rows of each document, so that a few long ones do not
     decide. None: all.
     """
+    max_package_share: float | None = Field(None, gt=0, le=1)
+    """Layout documents: no package (what stands before the first slash of a document's id) has more
+    than this share of the rows; later documents of a larger one are left out. None: no limit.
+    """
 
     @model_validator(mode="after")
     def _a_packed_row_has_no_document(self) -> "SequencesConfig":
-        if self.layout == "packed" and self.max_rows_per_document is not None:
-            raise ValueError(
-                "max_rows_per_document needs layout: documents; a packed row belongs to no document"
-            )
+        for name in ("max_rows_per_document", "max_package_share"):
+            if self.layout == "packed" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} needs layout: documents; a packed row belongs to no document"
+                )
         return self
 
 
+TASKS = (
+    "copied",
+    "same_document",
+    "default_value",
+    "which_function",
+    "yes_no",
+    "counterfactual",
+)
+"""What the questions of the stage `questions` ask for; `python_docs.questions` describes them."""
+
+READING_TASKS = ("same_document", "default_value", "which_function")
+"""Tasks of four options that a bag of words cannot do."""
+
+
+class TaskNumbers(Config):
+    """Questions of each task, at most; None: all that the rules leave. `python_docs.questions` says
+    what the tasks are.
+    """
+
+    copied: int | None = Field(240, ge=0)
+    same_document: int | None = Field(240, ge=0)
+    default_value: int | None = Field(240, ge=0)
+    which_function: int | None = Field(240, ge=0)
+    yes_no: int | None = Field(240, ge=0)
+    counterfactual: int | None = Field(160, ge=0)
+
+
 class QuestionsConfig(Config):
-    """Multiple-choice questions from docstrings of split held, instructions from those of split
+    """Multiple-choice questions from documents of split held, instructions from those of split
     train.
     """
 
     questions: int | None = Field(1000, ge=1)
-    """At most this many, in hash order. None: all that the rules leave."""
+    """At most this many in all: the tasks that have most give way. None: no such limit."""
+    tasks: TaskNumbers = TaskNumbers()
     min_questions: int = Field(500, ge=1)
-    """Fewer than this is an error: they would tell two models apart only by luck."""
+    """Fewer than this in all is an error: they would tell two models apart only by luck."""
+    max_task_share: float = Field(0.4, gt=0, le=1)
+    """No task has more than this share of the questions, where `min_questions` are left then."""
+    max_package_share: float = Field(0.25, gt=0, le=1)
+    """No package has more than this share of the questions, where `min_questions` are left then."""
     instructions: int | None = Field(4000, ge=0)
     choices: int = Field(4, ge=2, le=26)
+    """Options of a question; those of the task yes_no are always two."""
     min_answer_words: int = Field(3, ge=1)
     max_answer_words: int = Field(24, ge=1)
     opening_sentences: int = Field(3, ge=1)
@@ -259,12 +327,20 @@ class QuestionsConfig(Config):
     """
     length_tolerance: float = Field(0.5, gt=0)
     """An option is longer than another, in characters, by at most this share of it."""
+    nearby_length_tolerance: float = Field(1.0, gt=0)
+    """The same for options of one document, which are few."""
+    nearby_characters: int = Field(800, ge=1)
+    """Length of the part of a document that a question about it needs, all options included, at
+    most: what a few chunks hold.
+    """
     topic_margin: float = Field(0.03, ge=0)
-    """How much closer a question may be to its own answer than to the mean option, in the cosine of
-    `TopicGuess`.
+    """How much closer a question of the task copied may be to its own answer than to the mean
+    option, in the cosine of `TopicGuess`.
     """
     per_document: int = Field(12, ge=1)
-    """At most this many questions from one document, so that no module dominates."""
+    """At most this many questions of one task from one document, so that no module dominates."""
+    passage_characters: int = Field(360, ge=40)
+    """Length of a counterfactual passage, at most: it has to fit into two chunks."""
     seed: int = 0
 
 

@@ -1,33 +1,25 @@
 """Words and word n-grams as 64-bit hashes, without a Python loop over words.
 
-A word is a run of ASCII letters, digits, underscores and non-ASCII bytes, with ASCII letters folded
-to lower case; punctuation and blanks only separate. So re-wrapped lines and re-indented code count
-as the same text.
+`words` says what a word is; so re-wrapped lines, re-indented code, other quotes and other letter
+case count as the same text.
 
-With c_i the bytes of a text and B odd, prefix sums P_i = sum_{j<i} c_j B^j (mod 2^64) give the hash
-of any run: (P_end - P_start) B^-start. The same trick over word hashes gives the hash of any run of
-words, of whatever length, which is what lets `PhraseIndex` find thousands of phrases of different
-lengths in one pass.
+With c_i the code points of a text and B odd, prefix sums P_i = sum_{j<i} c_j B^j (mod 2^64) give
+the hash of any run: (P_end - P_start) B^-start. The same trick over word hashes gives the hash of
+any run of words, of whatever length, which is what lets `PhraseIndex` find thousands of phrases of
+different lengths in one pass.
 
-Cost: about 25 MB of text a second on one core, 5-grams included. Two different runs collide with a
-probability of about 2^-64 each; nothing here needs secrecy, so a keyed hash would buy nothing.
+Two different runs collide with a probability of about 2^-64 each; nothing here needs secrecy, so a
+keyed hash would buy nothing.
 """
 
-import string
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
+from chunkwise.corpus.words import characters
+
 _BASE = 0x9E3779B97F4A7C15  # odd, hence invertible modulo 2^64
-
-_WORD_BYTES = (string.ascii_letters + string.digits + "_").encode()
-_IS_WORD = np.zeros(256, bool)
-_IS_WORD[list(_WORD_BYTES)] = True
-_IS_WORD[128:] = True  # parts of non-ASCII characters
-
-# bytes.lower folds ASCII letters alone. Values begin at 1: a zero byte would vanish from a sum.
-_FOLDED = np.array(list(bytes(range(256)).lower()), np.uint64) + 1
 
 
 class _Powers:
@@ -77,14 +69,10 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
 
 def word_hashes(text: str) -> np.ndarray:
     """uint64 [words]: one hash a word, in the order of the text."""
-    characters = np.frombuffer(text.encode(), np.uint8)
-    # A blank before and after the text, so that its first and last words have edges too.
-    inside = np.zeros(len(characters) + 2, np.int8)
-    inside[1:-1] = _IS_WORD[characters]
-    edges = np.diff(inside)
-    starts = np.flatnonzero(edges == 1)
-    ends = np.flatnonzero(edges == -1)
-    return _hashes(_prefix_sums(_FOLDED[characters]), starts, ends)
+    found = characters(text)
+    # Values begin at 1: a zero would vanish from a sum.
+    values = found.codes.astype(np.uint64) + 1
+    return _hashes(_prefix_sums(values), found.starts, found.ends)
 
 
 def run_hashes(words: np.ndarray, n: int) -> np.ndarray:
@@ -112,6 +100,29 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
     shared = len(np.intersect1d(first, second, assume_unique=True))
     union = len(first) + len(second) - shared
     return shared / union if union else 0.0
+
+
+class RunIndex:
+    """All runs of n words of some texts, to be met again in others.
+
+    `len` is the number of different runs; each has a place from 0 up.
+    """
+
+    def __init__(self, texts: Sequence[np.ndarray], n: int):
+        """texts: word hashes of each one; those of fewer than n words have no run."""
+        self._n = n
+        runs = [run_hashes(words, n) for words in texts if len(words) >= n]
+        # Without a run there is nothing to join; the empty array gives the type.
+        self._hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *runs]))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def places(self, words: np.ndarray) -> np.ndarray:
+        """int64: the place of each run of a text that is one of these, in the order of the text."""
+        if len(words) < self._n or not len(self):
+            return np.zeros(0, np.int64)
+        return _found(self._hashes, run_hashes(words, self._n))[1]
 
 
 class PhraseIndex:
@@ -147,10 +158,7 @@ class PhraseIndex:
         for anchor, anchor_hashes in self._anchors.items():
             if len(words) < anchor:
                 continue  # `run_hashes` would hash the whole text as one shorter run
-            hashes = run_hashes(words, anchor)
-            nearest = np.searchsorted(anchor_hashes, hashes)
-            nearest = np.minimum(nearest, len(anchor_hashes) - 1)  # above the largest: no place
-            positions = np.flatnonzero(anchor_hashes[nearest] == hashes)
+            positions, _ = _found(anchor_hashes, run_hashes(words, anchor))
             for n in self._lengths[anchor]:
                 starts = positions[positions + n <= len(words)]
                 phrase_hashes = _hashes(sums, starts, starts + n)
@@ -158,6 +166,16 @@ class PhraseIndex:
                     # `get`, because [] would add every hash that is looked up to the defaultdict.
                     indices.update(self._indices_by_hash.get((n, value), ()))
         return indices
+
+
+def _found(known: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of some hashes are known: their positions, and where each stands in `known` (sorted,
+    not empty).
+    """
+    nearest = np.searchsorted(known, hashes)
+    nearest = np.minimum(nearest, len(known) - 1)  # above the largest: no place
+    positions = np.flatnonzero(known[nearest] == hashes)
+    return positions, nearest[positions]
 
 
 def _single_hash(words: np.ndarray) -> int:

@@ -1,7 +1,23 @@
 """Files of questions and instructions: their fields, their checks, and the stage `question-file`.
 
-`python_docs.questions` makes such files from docstrings; a user's own come through here, and what
-asks or trains reads both with the same two functions.
+`python_docs.questions` makes such files from Python source; a user's own come through here, and
+what asks or trains reads both with the same two functions.
+
+A question has `question` and `answers`, and may have more:
+
+    choices, answer_index    options, and which one is right
+    id                       default: the line number
+    document_id              the document that answers it, as the corpus calls it
+    kind, source             labels, for reports
+    task                     what it takes to answer; figures are given by task. `config.TASKS` are
+                             those of the stage `questions`
+    group                    questions of one group are no independent draws; default: the document
+    support                  pieces of the document that settle the question, in their order; where
+                             the evidence is `own`, the chunks that hold them are shown. Default:
+                             the answer
+    passage                  a text that is shown instead of these chunks
+    remembered_index         the option that the training text says, where `passage` says another
+    statement                what is asked about, where the options are yes and no
 """
 
 from collections.abc import Iterator, Mapping
@@ -60,6 +76,14 @@ def read_questions(path: Path | str) -> list[Row]:
             )
         if record.get("choices") is not None:
             _require_choices(record, where)
+        for field in ("task", "passage", "statement"):
+            if record.get(field) is not None:
+                _require_text(record, field, where)
+        support = record.get("support")
+        if support is not None and not _is_texts(support, at_least=1):
+            raise InputError(
+                f"{where}: expected a list of texts in the field 'support', got {support!r}"
+            )
         identifier = record.get("id", number)
         questions.append({**record, "id": str(identifier)})
     return questions
@@ -97,17 +121,21 @@ def _require_text(record: Row, field: str, where: str) -> None:
 
 def _require_choices(record: Row, where: str) -> None:
     choices = record["choices"]
-    index: Any = record.get("answer_index")
     if not _is_texts(choices, at_least=2):
         raise InputError(
             f"{where}: expected two or more texts in the field 'choices', got {choices!r}"
         )
+    _require_index(record, "answer_index", len(choices), where)
+    if record.get("remembered_index") is not None:
+        _require_index(record, "remembered_index", len(choices), where)
+
+
+def _require_index(record: Row, field: str, choices: int, where: str) -> None:
+    index: Any = record.get(field)
     # JSON's true is an int to Python, and would pass as the index 1.
     is_index = isinstance(index, int) and not isinstance(index, bool)
-    if not is_index or not 0 <= index < len(choices):
-        raise InputError(
-            f"{where}: expected 'answer_index' from 0 to {len(choices) - 1}, got {index!r}"
-        )
+    if not is_index or not 0 <= index < choices:
+        raise InputError(f"{where}: expected {field!r} from 0 to {choices - 1}, got {index!r}")
 
 
 def _is_texts(value: Any, at_least: int) -> bool:

@@ -1,7 +1,9 @@
 """The stage `sequences`: flat tokens -> rows of equal length.
 
     sequences.npy [S, n]; lengths, first_document, last_document, bytes .npy [S]; sequences.json
-    documents.parquet    document, document_id, source, first_row, rows (layout documents only)
+    own_documents.npy [S, 2], first and last document of the groups that a row's documents belong to
+    documents.parquet    document, document_id, source, first_of_group, first_row, rows (layout
+                         documents only)
 
 Two layouts. *packed* cuts one split's stream of documents anywhere, so every row but the last is
 full: for training. *documents* starts each document on a row of its own, so a row has one author
@@ -11,7 +13,8 @@ the corpus, which is a hash order: the first N tokens are a sample, and a larger
 Dimensions: S rows, n tokens a row.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +92,13 @@ def window(
     n: int,
     pad: int,
     max_rows: int | None,
+    packages: Sequence[str] | None = None,
+    max_package_share: float | None = None,
 ) -> tuple[Rows, np.ndarray, np.ndarray]:
     """Each document in windows of n tokens, in order. Arguments as for `pack`.
+
+    Args:
+        packages: of each document; with `max_package_share` none has more of the rows.
 
     Returns:
         Rows, and for each document its first row and its number of rows.
@@ -99,6 +107,8 @@ def window(
     row_counts = -(-(last_token - first_token) // n)
     if max_rows is not None:
         row_counts = np.minimum(row_counts, max_rows)
+    if packages is not None and max_package_share is not None:
+        row_counts = within_share(row_counts, packages, max_package_share)
     first_row = np.cumsum(row_counts) - row_counts
     owner = np.repeat(np.arange(len(row_counts)), row_counts)  # the document of each row
     row_in_document = np.arange(len(owner)) - first_row[owner]
@@ -112,6 +122,40 @@ def window(
     ordinals = documents[owner]
     rows = _rows(sequences, starts, ends, ordinals, ordinals, sizes)
     return rows, first_row, row_counts
+
+
+def within_share(row_counts: np.ndarray, packages: Sequence[str], share: float) -> np.ndarray:
+    """Row counts [D] of documents, the longest of a large package cut so that no package has more
+    than this share of all rows, and as many documents as can be keep a row.
+
+    Raises:
+        InputError: too few packages for that.
+    """
+    _, package_D = np.unique(np.asarray(packages), return_inverse=True)
+    totals = np.bincount(package_D, weights=row_counts).astype(np.int64)
+    # The largest limit that the sum of what it leaves still allows; lowering it lowers that sum.
+    limit = int(totals.max())
+    while limit and limit > share * np.minimum(totals, limit).sum():
+        limit = min(limit - 1, int(share * np.minimum(totals, limit).sum()))
+    if not limit:
+        raise InputError(
+            f"max_package_share {share:g}: expected documents of {math.ceil(1 / share)} packages "
+            f"or more, got {len(totals)} with {int(totals.sum())} rows",
+            hint="raise max_package_share, or add packages",
+        )
+    cut = row_counts.copy()
+    for package in np.flatnonzero(totals > limit):
+        places = np.flatnonzero(package_D == package)
+        rows = row_counts[places]
+        most = int(rows.max())
+        # Lower the longest first, then give what is left to the first documents that have more.
+        while np.minimum(rows, most).sum() > limit:
+            most -= 1
+        lowered = np.minimum(rows, most)
+        spare = np.flatnonzero(rows > most)[: limit - int(lowered.sum())]
+        lowered[spare] += 1
+        cut[places] = lowered
+    return cut
 
 
 def _rows(
@@ -134,6 +178,24 @@ def _rows(
         last_document.astype(np.int32),
         through - before,
     )
+
+
+def own_documents(rows: Rows, first_of_group_D: np.ndarray) -> np.ndarray:
+    """The documents that share a group with a document of a row: another part of the same file is
+    no more a neighbour than the row's own text.
+
+    Args:
+        first_of_group_D: ordinal of the first document of each document's group, for all documents
+            of the corpus; those of one group follow each other.
+
+    Returns:
+        int32 [S, 2], first and last ordinal of each row.
+    """
+    first_S = first_of_group_D[rows.first_document]
+    last_group_S = first_of_group_D[rows.last_document]
+    # Ascending, because groups do not interleave.
+    last_S = np.searchsorted(first_of_group_D, last_group_S, side="right") - 1
+    return np.stack([first_S, last_S], axis=1).astype(np.int32)
 
 
 def bytes_per_token(
@@ -174,7 +236,8 @@ def build(config: SequencesConfig, run: Run, tokens: Artefact) -> Mapping[str, A
         InputError: no document in the split. MismatchError: a damaged tokens artefact.
     """
     facts = read_json(tokens.file("tokens.json"))
-    table = _documents_of_split(config, tokens)
+    all_documents = read_parquet(tokens.file("documents.parquet"))
+    table = _documents_of_split(config, all_documents)
     document_tokens = table["tokens"].to_numpy()
     first_token = np.cumsum(document_tokens) - document_tokens
     start = table["first_token"][0].as_py()
@@ -193,14 +256,25 @@ def build(config: SequencesConfig, run: Run, tokens: Artefact) -> Mapping[str, A
     if config.layout == "packed":
         rows = pack(*stream, n, pad)
     else:
-        rows, first_row, row_counts = window(*stream, n, pad, config.max_rows_per_document)
-        columns = {name: table[name] for name in ("document", "document_id", "source")}
+        ids = table["document_id"].to_pylist()
+        rows, first_row, row_counts = window(
+            *stream,
+            n,
+            pad,
+            config.max_rows_per_document,
+            [document_id.partition("/")[0] for document_id in ids],
+            config.max_package_share,
+        )
+        names = ("document", "document_id", "source", "first_of_group")
+        columns = {name: table[name] for name in names}
         columns |= {"first_row": first_row, "rows": row_counts}
         write_parquet(run.folder / "documents.parquet", columns)
     save_npy(run.folder / "sequences.npy", rows.sequences)
     save_npy(run.folder / "lengths.npy", rows.lengths)
     save_npy(run.folder / "first_document.npy", rows.first_document)
     save_npy(run.folder / "last_document.npy", rows.last_document)
+    own_S2 = own_documents(rows, all_documents["first_of_group"].to_numpy())
+    save_npy(run.folder / "own_documents.npy", own_S2)
     save_npy(run.folder / "bytes.npy", rows.row_bytes)
     row_bytes = "exact" if exact else "estimated"
     facts |= {"sequence_tokens": n, "layout": config.layout, "row_bytes": row_bytes}
@@ -213,9 +287,8 @@ def build(config: SequencesConfig, run: Run, tokens: Artefact) -> Mapping[str, A
     }
 
 
-def _documents_of_split(config: SequencesConfig, tokens: Artefact) -> "pyarrow.Table":
+def _documents_of_split(config: SequencesConfig, table: "pyarrow.Table") -> "pyarrow.Table":
     """The rows of documents.parquet that the config takes."""
-    table = read_parquet(tokens.file("documents.parquet"))
     rows = rows_of_split(table, config.split)
     require_documents(len(rows), config.split)
     document_tokens = table["tokens"].to_numpy()[rows]
@@ -224,6 +297,6 @@ def _documents_of_split(config: SequencesConfig, tokens: Artefact) -> "pyarrow.T
     # One slice of tokens.npy is taken for all of them.
     if last - first != len(rows) - 1:
         raise MismatchError(
-            f"{tokens.path}: documents of split {config.split} do not follow each other"
+            f"documents of split {config.split} do not follow each other in these tokens"
         )
     return table.slice(first, len(rows))

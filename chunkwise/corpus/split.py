@@ -4,7 +4,8 @@
 |---|---|---|---|
 | train | yes | yes | all training |
 | held  | no  | yes | questions whose answer only retrieval can know |
-| valid | no  | no  | perplexity |
+| dev   | no  | no  | validation curves, and whatever settings are chosen by |
+| valid | no  | no  | perplexity, as reports give it |
 
 A group (say, the code and the docstrings of one file) goes to one split as a whole. The place is a
 function of the group's name and the seed alone: documents that come or go move no other.
@@ -13,8 +14,8 @@ function of the group's name and the seed alone: documents that come or go move 
 from hashlib import blake2b
 from typing import Literal
 
-Split = Literal["train", "held", "valid"]
-SPLITS: tuple[Split, ...] = ("train", "held", "valid")
+Split = Literal["train", "held", "dev", "valid"]
+SPLITS: tuple[Split, ...] = ("train", "held", "dev", "valid")
 """In the order in which a corpus holds them."""
 
 
@@ -26,13 +27,24 @@ def unit_hash(name: str, seed: int, purpose: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: what a double holds exactly
 
 
-def split_of(group: str, *, seed: int, valid_fraction: float, held_fraction: float) -> Split:
+def split_of(
+    group: str,
+    *,
+    seed: int,
+    valid_fraction: float,
+    held_fraction: float,
+    dev_share: float = 0.0,
+) -> Split:
     """The split of a group. Raising a fraction only moves groups towards valid and held, never
     back.
+
+    Args:
+        dev_share: of the groups in neither training text nor datastore, those to choose settings
+            by. Drawn on its own, so that it moves no group in or out of training text.
     """
     place = unit_hash(group, seed, "split")
     if place < valid_fraction:
-        return "valid"
+        return "dev" if unit_hash(group, seed, "dev") < dev_share else "valid"
     if place >= 1 - held_fraction:
         return "held"
     return "train"

@@ -19,7 +19,7 @@ QUESTIONS_INPUT = Input(("questions",))
 CORPUS = declare(
     Stage(
         name="corpus",
-        version=1,
+        version=2,  # 2: words of every script; overlap.parquet
         config=CorpusConfig,
         inputs={},
         resolve="chunkwise.corpus.collect:resolve",
@@ -30,7 +30,7 @@ CORPUS = declare(
 TEXTS = declare(
     Stage(
         name="texts",
-        version=1,
+        version=2,  # 2: documents of a group follow each other
         config=TextsConfig,
         inputs={},
         resolve="chunkwise.corpus.collect:resolve",
@@ -53,7 +53,7 @@ TOKENIZER = declare(
 TOKENS = declare(
     Stage(
         name="tokens",
-        version=1,
+        version=2,  # 2: first_of_group
         config=TokensConfig,
         inputs={"corpus": CORPUS_INPUT, "tokenizer": Input(("tokenizer",))},
         build="chunkwise.corpus.tokens:build_tokens",
@@ -63,7 +63,7 @@ TOKENS = declare(
 SEQUENCES = declare(
     Stage(
         name="sequences",
-        version=1,
+        version=2,  # 2: own_documents.npy
         config=SequencesConfig,
         inputs={"tokens": TOKENS_INPUT},
         build="chunkwise.corpus.sequences:build",
@@ -73,7 +73,7 @@ SEQUENCES = declare(
 QUESTIONS = declare(
     Stage(
         name="questions",
-        version=1,
+        version=2,  # 2: of several tasks
         config=QuestionsConfig,
         inputs={"corpus": CORPUS_INPUT},
         build="chunkwise.corpus.python_docs.questions:build",

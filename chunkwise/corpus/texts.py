@@ -28,7 +28,11 @@ def build(config: TextsConfig, run: Run) -> Mapping[str, Any]:
     by_text: dict[str, Document] = {}
     for document in read_documents(everything, drops):
         by_text.setdefault(document.text, document)
-    documents = list(by_text.values())
+    # Documents of one group follow each other, in the place of the first.
+    by_group: dict[str, list[Document]] = {}
+    for document in by_text.values():
+        by_group.setdefault(document.group, []).append(document)
+    documents = [document for group in by_group.values() for document in group]
     if not documents:
         raise InputError("expected a text, got none", hint="check the files, or give the texts")
     # A datastore holds the splits train and held, so either would do.

@@ -4,6 +4,9 @@
     tokens      tokens.npy, documents.parquet, tokens.json, token_bytes.npy (byte-level tokenizers
                 only), tokenizer/
 
+documents.parquet holds document, document_id, title, source, split as the corpus has them,
+first_of_group (the ordinal of the first document of the same group), first_token, tokens and bytes.
+
 All documents become one flat array of ids, each document followed by one end-of-text token.
 """
 
@@ -139,6 +142,7 @@ def build_tokens(
             save_npy(run.folder / "token_bytes.npy", sizes)
     names = ("document", "document_id", "title", "source", "split")
     columns = {name: table[name] for name in names}
+    columns["first_of_group"] = _first_of_group(table)
     columns |= {"first_token": first_token, "tokens": document_tokens, "bytes": document_bytes}
     write_parquet(run.folder / "documents.parquet", columns)
     # The tokenizer's record would be the record of this artefact, and mark it as complete.
@@ -157,6 +161,15 @@ def build_tokens(
     for split, source, size in zip(splits, sources, document_tokens.tolist(), strict=True):
         per_split[split][source] += size
     return {"tokens": len(tokens), "documents": table.num_rows, "splits": per_split}
+
+
+def _first_of_group(table: "pyarrow.Table") -> np.ndarray:
+    """Ordinal of the first document of each document's group (say, of its file)."""
+    first: dict[str, int] = {}
+    groups = table["group"].to_pylist()
+    ordinals = table["document"].to_pylist()
+    firsts = [first.setdefault(*row) for row in zip(groups, ordinals, strict=True)]
+    return np.array(firsts, np.int32)
 
 
 def _encode_all(

@@ -3,8 +3,8 @@
     chunks.npy            [N, m] token ids, pad after a chunk's end
     lengths.npy           uint8 [N]
     chunk_document.npy    int32 [N], ordinal of the chunk's document in the corpus
-    documents.parquet     document (ordinal), document_id, source, split, first_chunk, chunks,
-                          tokens
+    documents.parquet     document (ordinal), document_id, source, split, first_of_group,
+                          first_chunk, chunks, tokens
     bm25/                 postings and statistics
     datastore.json        chunk_tokens, vocabulary_size, pad, eos, tokenizer_digest, tokens_digest
 

@@ -144,6 +144,12 @@ class Datastore:
     def documents(self) -> DocumentTable:
         """The documents, in order of their ordinals."""
         table = read_parquet(self.folder / "documents.parquet")
+        if "first_of_group" not in table.column_names:
+            raise ArtefactError(
+                f"{self.folder}: an earlier version wrote this datastore; it does not say which "
+                "documents belong to one file",
+                hint="build it again",
+            )
         return DocumentTable.of(table.to_pydict())
 
     @cached_property

@@ -9,7 +9,7 @@ DATASTORE_INPUT = Input(("datastore",))
 DATASTORE = declare(
     Stage(
         name="datastore",
-        version=1,
+        version=2,  # 2: first_of_group
         config=DatastoreConfig,
         inputs={"tokens": TOKENS_INPUT},
         build="chunkwise.datastore.build:build",
@@ -19,7 +19,7 @@ DATASTORE = declare(
 DATASTORE_VIEW = declare(
     Stage(
         name="datastore-view",
-        version=1,
+        version=2,  # 2: first_of_group
         config=DatastoreViewConfig,
         inputs={"tokens": TOKENS_INPUT, "statistics": DATASTORE_INPUT.or_none()},
         build="chunkwise.datastore.build:build_view",

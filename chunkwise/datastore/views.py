@@ -48,6 +48,8 @@ class DocumentTable:
     Attributes:
         document: int64 ordinal in the corpus, strictly ascending.
         document_id, source, split: what the corpus says.
+        first_of_group: int64 ordinal of the first document of the same group, in the datastore or
+            not; equal for the code and the docstrings of one file.
         first_chunk, chunks: where the document's chunks stand.
         tokens: tokens of its text (end of text not counted).
     """
@@ -56,6 +58,7 @@ class DocumentTable:
     document_id: list[str]
     source: np.ndarray
     split: np.ndarray
+    first_of_group: np.ndarray
     first_chunk: np.ndarray
     chunks: np.ndarray
     tokens: np.ndarray
@@ -65,7 +68,7 @@ class DocumentTable:
         """The columns of documents.parquet; further ones are ignored."""
         numbers = {
             name: np.asarray(columns[name], np.int64)
-            for name in ("document", "first_chunk", "chunks", "tokens")
+            for name in ("document", "first_of_group", "first_chunk", "chunks", "tokens")
         }
         # Arrays of objects, so that their items are Python's `str`, which become keys of JSON.
         labels = {name: np.asarray(columns[name], object) for name in ("source", "split")}

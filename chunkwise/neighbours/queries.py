@@ -18,7 +18,7 @@ from chunkwise.datastore.reader import Datastore
 
 @dataclass(frozen=True)
 class Queries:
-    """Rows of token ids, and the documents that are no neighbours of each.
+    """Rows of token ids, and the documents that are no neighbours of each: its own ones.
 
     Attributes:
         tokens: [Q, L]. lengths: int64 [Q], tokens that count; 0 = no query.
@@ -78,7 +78,8 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     + c.
 
     All documents of a packed sequence are excluded for each of its chunks: they are what the model
-    reads. Sequences of another corpus share no document with the datastore, so nothing is excluded.
+    reads. So are the others of their groups: the docstrings of a file repeat its code. Sequences of
+    another corpus share no document with the datastore, so nothing is excluded.
 
     Raises:
         MismatchError: another tokenizer, or rows that are no whole number of chunks.
@@ -94,8 +95,7 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     lengths_SC = chunk_lengths(lengths_S, C, m)
     same_corpus = sequences.record.inputs.get("tokens") == datastore.tokens_digest
     if same_corpus:
-        first_S = load_npy(sequences.file("first_document.npy"), mmap=False)
-        last_S = load_npy(sequences.file("last_document.npy"), mmap=False)
+        first_S, last_S = load_npy(sequences.file("own_documents.npy"), mmap=False).T
     else:
         # Ordinals of another corpus would exclude unrelated documents.
         first_S, last_S = excluding_nothing(len(rows_Sn))

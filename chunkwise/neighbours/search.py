@@ -7,13 +7,14 @@ each query.
                       scores
     queries.npy       [rows, L] token ids; query_tokens.npy int32 [rows], how many count (0: no
                       neighbours)
-    exclude.npy       int32 [rows, 2], chunks from <= id < to are the query's own documents
+    exclude.npy       int32 [rows, 2], chunks from <= id < to are the query's own documents, those
+                      of the same group (file) included
     exhaustive.npy    bool [rows]: the row holds *every* chunk that shares a term with its query, K
                       cut nothing off
     neighbours.json   K, overlap_tokens, chunk_tokens, chunks_per_row, tokenizer_digest,
                       datastore_digest, counts
 
-Order of operations: exclude the documents of the query's row -> top K -> drop overlapping windows.
+Order of operations: exclude the query's own documents -> top K -> drop overlapping windows.
 Views come later, by filtering (`table`); each of these steps looks at one (query, chunk) pair
 alone, so dropping and filtering may change places.
 

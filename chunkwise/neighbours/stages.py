@@ -14,7 +14,7 @@ NEIGHBOURS_INPUT = Input(("neighbours",))
 NEIGHBOURS = declare(
     Stage(
         name="neighbours",
-        version=2,
+        version=3,  # 3: documents of the same group are own ones
         config=NeighboursConfig,
         inputs={"datastore": DATASTORE_INPUT, "sequences": SEQUENCES_INPUT},
         build="chunkwise.neighbours.search:build",

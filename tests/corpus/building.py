@@ -1,6 +1,8 @@
 """Small sources of text that the corpus tests share."""
 
+import itertools
 import json
+import random
 from pathlib import Path
 
 from chunkwise.core.store import Artefact, Store
@@ -8,6 +10,33 @@ from chunkwise.corpus.config import CorpusConfig, SourceConfig
 from chunkwise.corpus.stages import CORPUS
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "inlet", "jetty", "knoll", "larch")
+
+
+# The words of a script, and what stands between two of them. 100 each, so that the same random choices are made in all.
+LATIN = [
+    "".join(pair)
+    for pair in itertools.product("bdfghklmnp", ["ab", "en", "il", "or", "up", "ax", "em", "ist", "ol", "ur"])
+]
+SCRIPTS = {
+    "english": (LATIN, " "),
+    "chinese": ([chr(0x4E00 + 7 * n) for n in range(100)], ""),
+    "japanese": ([chr(0x3042 + n) for n in range(50)] + [chr(0x65E5 + 3 * n) for n in range(50)], ""),
+    "thai": ([chr(0x0E01 + n // 3) + ("", "\u0e34", "\u0e35")[n % 3] for n in range(100)], ""),
+}  # fmt: skip
+
+
+class Writer:
+    """Texts of one script."""
+
+    def __init__(self, script: str) -> None:
+        self.vocabulary, self.blank = SCRIPTS[script]
+
+    def words(self, seed: str, count: int = 400) -> list[str]:
+        return random.Random(seed).choices(self.vocabulary, k=count)
+
+    def text(self, words: list[str], sentence: int = 9) -> str:
+        sentences = [self.blank.join(words[i : i + sentence]) for i in range(0, len(words), sentence)]
+        return ". ".join(sentences) + "."
 
 
 def prose(number: int, words: int = 80) -> str:

@@ -3,7 +3,7 @@ import pytest
 
 from chunkwise.corpus.deduplicate import PERMUTATIONS, bands_for, find_duplicates, minhash
 from chunkwise.corpus.ngrams import jaccard, ngram_set, word_hashes
-from tests.corpus.building import prose
+from tests.corpus.building import SCRIPTS, Writer, prose
 
 
 def duplicates(documents: dict[str, str], threshold=0.8):
@@ -47,6 +47,19 @@ def test_the_threshold_is_exact(changed, dropped):
     a, b = (ngram_set(word_hashes(" ".join(text)), 5) for text in (words, other))
     assert jaccard(a, b) == pytest.approx(expected)
     assert (duplicates({"a": " ".join(words), "b": " ".join(other)})[2] == {"b": "a"}) == dropped == (expected >= 0.8)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_copies_with_one_word_changed_are_found_in_every_script(script):
+    writer = Writer(script)
+    documents, expected = {}, {}
+    for number in range(60):
+        words = writer.words(f"document {number}")
+        documents[f"original {number}"] = writer.text(words)
+        words[200] = writer.vocabulary[writer.vocabulary.index(words[200]) - 1]
+        documents[f"original {number}, a copy"] = writer.text(words)
+        expected[f"original {number}, a copy"] = f"original {number}"
+    assert duplicates(documents)[2] == expected
 
 
 def test_a_copy_of_a_dropped_copy_is_measured_against_what_was_kept():

@@ -1,17 +1,12 @@
-import re
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chunkwise.corpus.ngrams import PhraseIndex, jaccard, ngram_set, run_hashes, word_hashes
+from chunkwise.corpus.ngrams import PhraseIndex, RunIndex, jaccard, ngram_set, run_hashes, word_hashes
+from chunkwise.corpus.words import words_of
 
-texts = st.lists(st.sampled_from(["a", "b", "c", "dd", "é"]), max_size=30).map(" ".join)
-
-
-def words_of(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9_é]+", text.lower())
+texts = st.lists(st.sampled_from(["a", "b", "c", "dd", "é", "茶叶"]), max_size=30).map(" ".join)
 
 
 def grams_of(text: str, n: int) -> set[tuple[str, ...]]:
@@ -58,3 +53,20 @@ def test_phrases_found_are_those_that_occur_as_runs_of_words(phrases, text):
         wanted = words_of(phrase)
         occurs = any(words[i : i + len(wanted)] == wanted for i in range(len(words) - len(wanted) + 1))
         assert (index in found) == occurs
+
+
+@settings(max_examples=60)
+@given(st.lists(texts, max_size=4), texts, st.integers(1, 5))
+def test_a_run_index_knows_each_run_of_n_words_and_no_other(known, text, n):
+    index = RunIndex([word_hashes(one) for one in known], n)
+    runs = {run for one in known for run in runs_of(one, n)}
+    assert len(index) == len(runs)
+    places = index.places(word_hashes(text)).tolist()
+    met = [run for run in runs_of(text, n) if run in runs]
+    assert len(places) == len(met)
+    assert len(set(zip(places, met, strict=True))) == len(set(places)) == len(set(met))  # a place is a run
+
+
+def runs_of(text: str, n: int) -> list[tuple[str, ...]]:
+    words = words_of(text)
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]

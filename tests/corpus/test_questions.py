@@ -7,7 +7,7 @@ import pytest
 from chunkwise.core.errors import InputError
 from chunkwise.core.io import read_jsonl
 from chunkwise.core.store import Store
-from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SourceConfig
+from chunkwise.corpus.config import TASKS, CorpusConfig, QuestionsConfig, SourceConfig, TaskNumbers
 from chunkwise.corpus.python_docs.options import (
     Candidate,
     TopicGuess,
@@ -17,7 +17,8 @@ from chunkwise.corpus.python_docs.options import (
     stems,
     too_alike,
 )
-from chunkwise.corpus.python_docs.questions import make, opening_sentences
+from chunkwise.corpus.python_docs.questions import make
+from chunkwise.corpus.python_docs.sentences import opening_sentences
 from chunkwise.corpus.readers import Document
 from chunkwise.corpus.stages import CORPUS, QUESTIONS
 from tests.corpus.building import WORDS
@@ -82,7 +83,8 @@ def world(held: int = 40) -> list[tuple[Document, str]]:
     return documents + [docstrings(1000 + n, "train", [nonsense(1000 + n, 0)]) for n in range(20)]
 
 
-CONFIG = QuestionsConfig(questions=None, min_questions=1)
+COPIED = TaskNumbers(copied=None, same_document=0, default_value=0, which_function=0, yes_no=0, counterfactual=0)
+CONFIG = QuestionsConfig(questions=None, tasks=COPIED, min_questions=1)
 
 
 def test_every_option_is_right_once_in_its_circle():
@@ -90,6 +92,7 @@ def test_every_option_is_right_once_in_its_circle():
     assert len(made.questions) >= 40
     circles = Counter(frozenset(question["choices"]) for question in made.questions)
     assert set(circles.values()) == {4}
+    assert set(Counter(question["group"] for question in made.questions).values()) == {4}
     rights = Counter((frozenset(q["choices"]), q["choices"][q["answer_index"]]) for q in made.questions)
     assert set(rights.values()) == {1}
     # So a preference among options that ignores the question is right in exactly one case of four.
@@ -116,7 +119,7 @@ def test_no_option_gives_a_clue_to_its_question():
     documents = world()
     documents += [docstrings(n, "held", [f"Amber {nonsense(n, 0)}", nonsense(n, 1)]) for n in range(100, 120)]
     made = make(CONFIG, documents)  # function names are amber and birch
-    assert made.counts["left_out"]["answer_in_question"] == 20
+    assert made.counts["left_out"]["copied"]["answer_in_question"] == 20
     assert not any(gives_a_clue(q["question"], option) for q in made.questions for option in q["choices"])
 
 
@@ -128,7 +131,7 @@ def test_an_answer_that_stands_anywhere_else_is_left_out(split, reason):
     leak = nonsense(3, 0).upper().replace(" ", ",\n", 1)  # case, punctuation and line breaks do not hide it
     documents.append((Document("other#code", "other", "code", f"x = 1\n# {leak}\n", "other"), split))
     made = make(CONFIG, documents)
-    assert made.counts["left_out"][reason] == 1
+    assert made.counts["left_out"]["copied"][reason] == 1
     assert not any(nonsense(3, 0) in question["choices"] for question in made.questions)
 
 
@@ -136,7 +139,7 @@ def test_an_answer_is_asked_for_once():
     documents = world()
     documents.append(docstrings(500, "held", [nonsense(500, 0), nonsense(500, 0).lower(), nonsense(500, 1)]))
     made = make(CONFIG, documents)
-    assert made.counts["left_out"]["answer_repeated"] == 1
+    assert made.counts["left_out"]["copied"]["answer_repeated"] == 1
 
 
 def test_too_few_questions_are_refused_with_the_counts():
@@ -147,9 +150,9 @@ def test_too_few_questions_are_refused_with_the_counts():
 def test_a_seed_and_a_limit():
     documents = world()
     assert make(CONFIG, documents).questions == make(CONFIG, list(reversed(documents))).questions
-    few = make(QuestionsConfig(questions=10, min_questions=1, instructions=3), documents)
+    few = make(CONFIG.model_copy(update={"questions": 10, "instructions": 3}), documents)
     assert (len(few.questions), len(few.instructions)) == (8, 3)  # whole circles
-    other = make(QuestionsConfig(questions=None, min_questions=1, seed=1), documents)
+    other = make(CONFIG.model_copy(update={"seed": 1}), documents)
     assert other.questions != make(CONFIG, documents).questions
 
 
@@ -190,4 +193,5 @@ def test_questions_about_the_standard_library(tmp_path):
     made = store.get_or_build(QUESTIONS, QuestionsConfig(min_questions=100), {"corpus": corpus})
     questions = read_jsonl(made.file("questions.jsonl"))
     assert len(questions) >= 100
-    assert all(len(set(question["choices"])) == 4 for question in questions)
+    assert {question["task"] for question in questions} == set(TASKS)
+    assert all(len(set(q["choices"])) == (2 if q["task"] == "yes_no" else 4) for q in questions)

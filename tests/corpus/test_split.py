@@ -15,9 +15,17 @@ def test_a_smaller_fraction_never_takes_a_group_into_valid_or_held(group, seed, 
 
 
 def test_shares_are_those_asked_for():
-    found = [split_of(f"g{n}", seed=3, valid_fraction=0.1, held_fraction=0.25) for n in range(4000)]
+    fractions = {"valid_fraction": 0.2, "held_fraction": 0.25, "dev_share": 0.5}
+    found = [split_of(f"g{n}", seed=3, **fractions) for n in range(4000)]
     shares = [found.count(name) / 4000 for name in SPLITS]
-    assert shares == pytest.approx([0.65, 0.25, 0.1], abs=0.03)
+    assert shares == pytest.approx([0.55, 0.25, 0.1, 0.1], abs=0.03)
+
+
+def test_setting_some_apart_moves_no_group_in_or_out_of_training_text():
+    for n in range(500):
+        before = split_of(f"g{n}", seed=0, valid_fraction=0.3, held_fraction=0.3)
+        after = split_of(f"g{n}", seed=0, valid_fraction=0.3, held_fraction=0.3, dev_share=0.4)
+        assert after == before or (before, after) == ("valid", "dev")
 
 
 def test_seed_and_purpose_are_separate_draws():

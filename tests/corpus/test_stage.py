@@ -7,8 +7,15 @@ from chunkwise.core.config import ConfigError
 from chunkwise.core.errors import InputError
 from chunkwise.core.io import load_npy, read_json, read_parquet
 from chunkwise.core.store import Store
-from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokenizerConfig, TokensConfig
-from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
+from chunkwise.corpus.config import (
+    CorpusConfig,
+    SequencesConfig,
+    SourceConfig,
+    TextsConfig,
+    TokenizerConfig,
+    TokensConfig,
+)
+from chunkwise.corpus.stages import CORPUS, SEQUENCES, TEXTS, TOKENIZER, TOKENS
 from chunkwise.corpus.tokenizer import load_tokenizer
 from tests.corpus.building import prose, small_corpus, write_jsonl
 
@@ -44,14 +51,65 @@ def test_identity_is_content_and_settings_not_place(tmp_path):
 
 
 def test_a_group_shares_its_split(tmp_path):
-    rows = [{"id": f"{n}{part}", "text": prose(2 * n + (part == "b")), "g": str(n)} for n in range(40) for part in "ab"]
-    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    source = SourceConfig(kind="jsonl", path=str(tmp_path / "x.jsonl"), group_field="g")
+    source = grouped_rows(tmp_path)
     corpus = Store(tmp_path / "store").get_or_build(CORPUS, CorpusConfig(sources=(source,), valid_fraction=0.2))
     table = read_parquet(corpus.file("documents.parquet")).to_pydict()
     splits = dict(zip(table["document_id"], table["split"], strict=True))
     assert all(splits[f"{n}a"] == splits[f"{n}b"] for n in range(40))
     assert len(set(splits.values())) == 3
+
+
+def test_identity_holds_the_settings_that_the_rule_of_decontamination_reads():
+    source = SourceConfig(kind="text", path="x")
+
+    def same(rule: str, **changed) -> bool:
+        settings = {"sources": (source,), "decontamination": rule}
+        return CorpusConfig(**settings, **changed).identity() == CorpusConfig(**settings).identity()
+
+    assert [same(rule, decontaminate_jaccard=0.5) for rule in ("none", "whole_document", "containment")] == [1, 0, 1]
+    assert [same(rule, decontaminate_run_words=64) for rule in ("none", "whole_document", "containment")] == [1, 1, 0]
+    assert [same(rule, decontaminate_containment=0.5) for rule in ("none", "whole_document", "containment")] == [
+        1,
+        1,
+        0,
+    ]
+    assert [same(rule, decontaminate_ngram=8) for rule in ("none", "whole_document", "containment")] == [1, 0, 0]
+
+
+def grouped_rows(folder, groups: int = 40) -> SourceConfig:
+    """Two documents a group, with those of all groups mixed."""
+    rows = [
+        {"id": f"{n}{part}", "text": prose(2 * n + (part == "b")), "g": str(n)} for part in "ab" for n in range(groups)
+    ]
+    (folder / "grouped.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return SourceConfig(kind="jsonl", path=str(folder / "grouped.jsonl"), group_field="g")
+
+
+@pytest.mark.parametrize(("stage", "config"), [(CORPUS, CorpusConfig), (TEXTS, TextsConfig)])
+def test_documents_of_a_group_follow_each_other(tmp_path, stage, config):
+    corpus = Store(tmp_path / "store").get_or_build(stage, config(sources=(grouped_rows(tmp_path),)))
+    groups = read_parquet(corpus.file("documents.parquet"))["group"].to_pylist()
+    assert len(groups) == 80
+    assert groups[::2] == groups[1::2] and len(set(groups)) == 40
+
+
+def test_rows_know_the_other_documents_of_their_groups(tmp_path):
+    """Also those that a budget of tokens leaves out of the rows."""
+    store = Store(tmp_path / "store")
+    corpus = store.get_or_build(CORPUS, CorpusConfig(sources=(grouped_rows(tmp_path),)))
+    tokenizer = store.get_or_build(TOKENIZER, TokenizerConfig(vocabulary_size=300), {"corpus": corpus})
+    tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
+    groups = read_parquet(corpus.file("documents.parquet"))["group"].to_pylist()
+    first_of_group = read_parquet(tokens.file("documents.parquet"))["first_of_group"].to_pylist()
+    assert first_of_group == [groups.index(group) for group in groups]
+    for settings in ({"max_tokens": 1}, {"layout": "documents", "split": "held"}, {"sequence_tokens": 512}):
+        rows = store.get_or_build(SEQUENCES, SequencesConfig(**settings), {"tokens": tokens})
+        first, last, own = (
+            load_npy(rows.file(f"{name}.npy")) for name in ("first_document", "last_document", "own_documents")
+        )
+        ends = [len(groups) - 1 - groups[::-1].index(groups[document]) for document in last]
+        assert own.tolist() == [[groups.index(groups[a]), end] for a, end in zip(first, ends, strict=True)]
+        assert (own[:, 0] <= first).all() and (own[:, 1] > last).any()
 
 
 def test_a_copy_of_a_valid_document_is_in_neither_training_text_nor_datastore(tmp_path):
@@ -67,7 +125,7 @@ def test_a_copy_of_a_valid_document_is_in_neither_training_text_nor_datastore(tm
     others = {name.removeprefix("copy").removeprefix("d") for name, split in _splits(table) if split != "valid"}
     assert valid and not valid & others
     dropped = clean.counts["dropped"]
-    raw = store.get_or_build(CORPUS, CorpusConfig(**settings, decontaminate_jaccard=None))
+    raw = store.get_or_build(CORPUS, CorpusConfig(**settings, decontamination="none"))
     assert 120 - dropped["contaminated_train"] - dropped["contaminated_held"] == len(table["split"])
     assert sum(facts["documents"] for facts in raw.counts["splits"].values()) == 120
 

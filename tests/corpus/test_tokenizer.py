@@ -21,7 +21,7 @@ def test_token_0_ends_documents_and_pads(tokenizer):
     assert len(tokenizer) == 400
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text())
 def test_every_text_comes_back_and_its_bytes_are_the_sum_over_its_tokens(tokenizer, text):
     ids = encode(tokenizer, [text])[0]

@@ -119,7 +119,7 @@ def test_saved_and_opened_it_answers_the_same(tmp_path):
     assert opened.space == index.space
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(1, 60),

@@ -27,7 +27,7 @@ def test_worked_by_hand():
     assert longest_common_runs(chunks, lengths, neighbours, mask).tolist() == [2, 4, 3, 2]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 3), min_size=1, max_size=12),
     st.lists(st.lists(st.integers(1, 3), min_size=0, max_size=16), min_size=1, max_size=3),

@@ -39,7 +39,7 @@ views = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     corpus=st.integers(0, 2**32),
     count=st.integers(8, 25),
@@ -86,7 +86,45 @@ def test_a_filtered_table_equals_the_table_of_a_physical_rebuild(corpus, count, 
         assert (filtered.short_by_K, filtered.short_by_text) == (0, rebuilt.short_by_text)
 
 
-@settings(max_examples=25, deadline=None)
+def group_of(documents: list[Doc], number: int) -> tuple[int, int]:
+    """First and last document of the group of a document."""
+    first = last = number
+    while not documents[first].starts_group:
+        first -= 1
+    while last + 1 < len(documents) and not documents[last + 1].starts_group:
+        last += 1
+    return first, last
+
+
+@settings(max_examples=25)
+@given(corpus=st.integers(0, 2**32), count=st.integers(8, 25))
+def test_a_row_finds_every_chunk_that_shares_a_token_outside_its_own_groups(corpus, count):
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        documents = random_documents(corpus, count)
+        tokens = make_tokens(store, documents)
+        full = store.get_or_build(
+            DATASTORE, DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2), {"tokens": tokens}
+        )
+        rows = [document.tokens[:CHUNK] for document in documents]
+        spans = [(i, min(i + i % 2, count - 1)) for i in range(count)]
+        sequences = make_sequences(store, tokens, rows, spans, width=CHUNK)
+        datastore = Datastore.open(full)
+        config = NeighboursConfig(K=len(datastore), overlap_tokens=None)
+        table = NeighbourTable.open(
+            store.get_or_build(NEIGHBOURS, config, {"datastore": full, "sequences": sequences}), full
+        )
+        for row, (first, last) in enumerate(spans):
+            own = range(group_of(documents, first)[0], group_of(documents, last)[1] + 1)
+            expected = set()
+            for chunk, document in enumerate(datastore.chunk_document.tolist()):
+                held = datastore.chunks[chunk, : datastore.lengths[chunk]].tolist()
+                if document not in own and set(held) & set(rows[row]):
+                    expected.add(chunk)
+            assert set(table.ids[row].tolist()) - {-1} == expected
+
+
+@settings(max_examples=25)
 @given(corpus=st.integers(0, 2**32), seed=st.integers(0, 99), K=st.integers(1, 12), fraction=st.floats(0.2, 0.9))
 def test_with_a_small_K_every_row_that_is_not_cut_short_is_exact(corpus, seed, K, fraction):
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +149,8 @@ def test_with_a_small_K_every_row_that_is_not_cut_short_is_exact(corpus, seed, K
         for name, chosen in (("small", small), ("large", large)):
             found = table.select(chosen, 2, allow_short=True)
             index, ids = table.datastore.rebuild(chosen)
-            start, end = table.datastore.chunk_range(np.repeat(np.arange(20), 2), np.repeat(np.arange(20), 2))
+            own = np.repeat([group_of(documents, i) for i in range(20)], 2, axis=0)  # two chunks a row
+            start, end = table.datastore.chunk_range(*own.T)
             lengths = np.clip(np.array([len(row) for row in rows])[:, None] - [0, 4], 0, 4).reshape(-1)
             queries = np.array([row + [0] * (8 - len(row)) for row in rows]).reshape(-1, 4)
             exclude = np.searchsorted(ids, start), np.searchsorted(ids, end)

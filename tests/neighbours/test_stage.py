@@ -1,5 +1,7 @@
 """The neighbour table: layout, drops, views, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,23 @@ def test_rows_are_chunks_without_their_own_document(store):
     assert table.counts["dropped_same_document"] == 3  # chunk 0, chunk 1 and chunk 6 would have been found
     assert table.counts["dropped_overlap"] == 0
     assert table.counts["mean_neighbours"] == 1.0
+
+
+def test_the_other_documents_of_a_file_are_own_documents_too(store):
+    """The copy belongs to the file of document 1: rows of document 1 lose it, those of document 0 find it."""
+    documents = [*HAND[:2], replace(HAND[2], starts_group=False), HAND[3]]
+    tokens = make_tokens(store, documents)
+    datastore = store.get_or_build(DATASTORE, DATASTORE_CONFIG, {"tokens": tokens})
+    rows = [[1, 2, 3, 4]] * 3
+    sequences = make_sequences(store, tokens, rows, [(0, 0), (1, 1), (2, 2)], width=4)
+    config = NeighboursConfig(K=6, overlap_tokens=None)
+    table = store.get_or_build(NEIGHBOURS, config, {"datastore": datastore, "sequences": sequences})
+    assert load_npy(table.file("ids.npy")).tolist() == [
+        [4, 2, -1, -1, -1, -1],
+        [0, -1, -1, -1, -1, -1],
+        [0, -1, -1, -1, -1, -1],
+    ]
+    assert load_npy(table.file("exclude.npy")).tolist() == [[0, 2], [2, 6], [2, 6]]
 
 
 def test_the_same_window_in_another_document_is_dropped_and_counted(store):

@@ -2,7 +2,12 @@
 
 source.py      installed packages -> documents of three kinds (code, docstrings, prose); registered
                in `corpus.sources`
-syntax.py      source text -> its code and its docstrings, and docstrings back to definitions
-questions.py   the stage questions: four-way questions and instructions from docstrings
-options.py     what may stand beside a right answer without giving it away
+syntax.py      source text -> its code and its docstrings, and these back to definitions and values
+parameters.py  what docstrings say of parameters
+questions.py   the stage questions: questions of six tasks, and instructions; the task copied
+sentences.py   what of a docstring can be an answer
+options.py     what may stand beside a right answer of copied without giving it away
+nearby.py      the tasks same_document, which_function and yes_no
+values.py      the tasks default_value and counterfactual
+drafts.py      which questions are asked: spread over tasks and packages, places balanced
 """

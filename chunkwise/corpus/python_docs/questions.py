@@ -1,34 +1,44 @@
-"""The stage `questions`: four-way questions that only retrieval can answer, made by rule from
-docstrings; and instructions for tuning.
+"""The stage `questions`: questions that only retrieval can answer, made by rule from Python source;
+and instructions for tuning.
 
     questions.jsonl, instructions.jsonl    a record a line; `corpus.questions` reads them back
 
-    What does the documentation of function http.client.parse_headers say?
-      a) ...   b) ...   c) ...   d) ...
+A task each (field `task`):
 
-One rule for all kinds (function, class, method): the question gives the qualified name as the
-docstrings document has it, and the right option is the first of the docstring's opening sentences
-that gives no clue (below). The document is of split held: in the datastore, in no training text.
+    copied           What does the documentation of function http.client.parse_headers say?  Four
+                     sentences of four unrelated documents: to find the right one is to answer.
+    same_document    the same with sentences of other definitions of the document (`nearby`)
+    which_function   which definition of a document says a sentence (`nearby`)
+    yes_no           whether a definition's documentation says a sentence (`nearby`)
+    default_value    the default of a parameter, the value of a constant (`values`)
+    counterfactual   the same, of a training text, with a passage that says otherwise (`values`)
 
-What keeps the questions honest:
+A bag of words finds the right option of `copied` wherever the passage holds it. It cannot do
+`same_document`, `default_value` and `which_function`, whose options stand in one passage: a name
+has to be bound to what is said of it.
+
+All but the last are of split held: in the datastore, in no training text. What keeps them honest:
 
 - *Nothing to remember.* An answer whose words occur in a row in any other document of the corpus,
-  training text above all, is left out (letter case, punctuation and line breaks ignored).
-- *No lexical clue, no topic clue, no better option.* See `options`: questions come in circles of
-  four that lend each other their answers.
+  training text above all, is left out (letter case, punctuation and line breaks ignored); of a
+  value, the signature or the assignment that holds it.
+- *No clue in the question.* See `options` and `nearby`. Questions of `copied` come in circles of
+  four that lend each other their answers, and so do values.
+- *No place, task or package decides.* Each place is right equally often; tasks and packages have at
+  most a share each, and the record says which share was reached (`drafts`).
 
 Nine docstrings in ten begin by saying their own name in words ("Return the clip box" of
 `get_clip_box`), which is why a later sentence is taken when the first gives itself away.
 
-Instructions are such questions with their answers from documents of split train. There the first
-two rules are not needed, and without them there are five times as many; a sentence without a clue
-is still preferred.
+Instructions are questions as of `copied` with their answers from documents of split train. There
+the first two rules are not needed, and without them there are five times as many; a sentence
+without a clue is still preferred.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from chunkwise.core.artefact import Artefact
@@ -36,36 +46,35 @@ from chunkwise.core.errors import InputError
 from chunkwise.core.io import write_jsonl
 from chunkwise.core.progress import track
 from chunkwise.corpus.collect import drop_words, stored_documents
-from chunkwise.corpus.config import QuestionsConfig
+from chunkwise.corpus.config import TASKS, QuestionsConfig
 from chunkwise.corpus.ngrams import PhraseIndex, word_hashes
+from chunkwise.corpus.python_docs import nearby, values
+from chunkwise.corpus.python_docs.drafts import (
+    Draft,
+    DraftSet,
+    at_most_per_document,
+    package_of,
+    records,
+    select,
+)
 from chunkwise.corpus.python_docs.options import (
     Candidate,
     TopicGuess,
-    content_words,
     form_circles,
     gives_a_clue,
 )
-from chunkwise.corpus.python_docs.syntax import Definition, parse_docstrings
+from chunkwise.corpus.python_docs.sentences import (
+    KINDS,
+    possible_answers,
+    public_definitions,
+    question_text,
+)
 from chunkwise.corpus.readers import Document, Drops
-from chunkwise.corpus.split import unit_hash
+from chunkwise.corpus.split import SPLITS, unit_hash
 from chunkwise.graph.stage import Run
 
-KINDS = ("function", "class", "method")
 _IN_TRAINING_TEXT = "answer_in_training_text"
 _IN_ANOTHER_DOCUMENT = "answer_in_another_document"
-
-# A stop before a capital, a quote or the end; but not that of an abbreviation or an initial.
-_SENTENCE_END = re.compile(
-    r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)(?<!\bcf)(?<!\s[A-Z])[.!?](?=\s+[A-Z\"'(`*]|\s*$)"
-)
-_NOT_PROSE = re.compile(r"[<>{}\[\]|\\=@#$%^~]|::|:\w+:|https?:|\.\.\.|[^\x20-\x7e]")
-# A heading of a section, its underline, or the first line of a list, an example or a directive.
-_DESCRIPTION_END = re.compile(
-    r"^(\s*(args|arguments|parameters|params|returns?|raises|yields?|examples?|usage|notes?|see "
-    r"also|references"
-    r"|attributes)\b.{0,20}:?\s*$|\s*(-{3,}|={3,}|>>>|\.\. |:\w+[^:]*:|@|[-*+] |\d+\. ))",
-    re.IGNORECASE | re.MULTILINE,
-)
 
 
 @dataclass(frozen=True)
@@ -92,9 +101,9 @@ def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> 
         documents: (document, split) of the whole corpus; all are searched for the answers.
 
     Returns:
-        questions (id, question, choices, answer_index, answers, document_id, kind, source),
-        instructions (instruction, input, output, document_id, kind), and counts of what each rule
-        left out.
+        questions (the fields that `corpus.questions` lists), instructions (instruction, input,
+        output, document_id, kind), and counts: of tasks, kinds and packages, the shares reached,
+        and what each rule left out of each task.
 
     Raises:
         InputError: fewer than `config.min_questions` remain; the message has the counts.
@@ -102,63 +111,133 @@ def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> 
     documents = list(documents)
     train = [document for document, split in documents if split == "train"]
     held = [document for document, split in documents if split == "held"]
-    drops: Drops = Counter()
-    candidates = list(_candidates(config, held, drops))
-    candidates = _nowhere_else(candidates, documents, drops)
-    candidates = _distinct(config, candidates, drops)
-    circles = _circles(config, candidates, train, drops)
-    questions = [_question(config, member, circle) for circle in circles for member in circle]
+    drops: dict[str, Drops] = {task: Counter() for task in TASKS}
+    elsewhere = _Elsewhere(documents)
+    sets = {
+        "copied": _copied(config, held, train, elsewhere, drops["copied"]),
+        **_nearby(config, held, elsewhere, drops),
+        **_values(config, held, train, elsewhere, drops),
+    }
+    available = {task: sum(map(len, sets[task])) for task in TASKS}
+    selected = select(sets, config)
+    questions = records(selected, config.seed)
     if len(questions) < config.min_questions:
+        total: Drops = Counter()
+        for of_task in drops.values():
+            total.update(of_task)  # `+` would leave out what was looked for and not found
         raise InputError(
-            f"expected at least {config.min_questions} questions from the docstrings of split "
-            f"held, got {len(questions)} (left out: {drop_words(drops)})",
+            f"expected at least {config.min_questions} questions from the docstrings and the code "
+            f"of split held, got {len(questions)} (left out: {drop_words(total)})",
             hint=(
-                "add packages to the `python` source, raise held_fraction or topic_margin, or "
-                "lower min_questions"
+                "add packages to the `python` source, raise held_fraction, topic_margin or the "
+                "numbers in `tasks`, or lower min_questions"
             ),
         )
     instructions = _instructions(config, train)
-    kinds = Counter(question["kind"] for question in questions)
-    counts = {
+    counts = _counts(selected, questions, available, drops)
+    return QuestionSet(questions, instructions, counts | {"instructions": len(instructions)})
+
+
+def _counts(
+    selected: Mapping[str, Sequence[DraftSet]],
+    questions: Sequence[Mapping[str, Any]],
+    available: Mapping[str, int],
+    drops: Mapping[str, Drops],
+) -> dict[str, Any]:
+    """What was asked, what could have been, and why the rest was not."""
+    drafts = [draft for sets in selected.values() for drafts in sets for draft in drafts]
+    packages = Counter(draft.package for draft in drafts)
+    tasks = Counter(draft.task for draft in drafts)
+    kinds = Counter(draft.kind for draft in drafts)
+    groups = {task: len({q["group"] for q in questions if q["task"] == task}) for task in TASKS}
+    return {
         "questions": len(questions),
-        "instructions": len(instructions),
+        "tasks": {task: tasks[task] for task in TASKS},
+        "groups": groups,
+        "not_asked": {task: available[task] - tasks[task] for task in TASKS},
+        "packages": dict(sorted(packages.items())),
+        "largest_package_share": max(packages.values(), default=0) / max(1, len(drafts)),
+        "largest_task_share": max(tasks.values(), default=0) / max(1, len(drafts)),
         "kinds": dict(sorted(kinds.items())),
-        "left_out": dict(sorted(drops.items())),
+        "left_out": {task: dict(sorted(drops[task].items())) for task in TASKS},
     }
-    return QuestionSet(questions, instructions, counts)
 
 
-# From docstrings to candidates
+class _Elsewhere:
+    """Where else in the corpus a run of words stands."""
+
+    def __init__(self, documents: Sequence[tuple[Document, str]]):
+        # Hashed once: each task asks.
+        self._hashes = [
+            (document.document_id, split, word_hashes(document.text))
+            for document, split in documents
+        ]
+
+    def refused(
+        self, phrases: Sequence[tuple[str, str]], drops: Drops, *, splits: Sequence[str] = SPLITS
+    ) -> set[int]:
+        """Positions of the phrases that stand in a document other than their own, counted.
+
+        Args:
+            phrases: (text, id of its own document).
+            splits: of the documents that count.
+        """
+        index = PhraseIndex([word_hashes(text) for text, _own in phrases])
+        reasons: dict[int, str] = {}
+        for document_id, split, words in self._hashes:
+            if split not in splits:
+                continue
+            for number in index.found_in(words):
+                if phrases[number][1] == document_id:
+                    continue
+                if split == "train":
+                    reasons[number] = _IN_TRAINING_TEXT  # the graver reason wins
+                else:
+                    reasons.setdefault(number, _IN_ANOTHER_DOCUMENT)
+        totals = Counter(reasons.values())
+        # Both are listed, also where nothing is left out: the record says that it was looked for.
+        for reason in (_IN_TRAINING_TEXT, _IN_ANOTHER_DOCUMENT):
+            drops[reason] += totals[reason]
+        return set(reasons)
 
 
-def opening_sentences(docstring: str, limit: int) -> list[str]:
-    """The first whole sentences of the description, each on one line, without full stops.
-
-    The description ends where parameters, sections, lists, examples or directives begin. A sentence
-    ends inside its paragraph; one that leads to a list ("Either of:"), or that the end of the
-    description cuts, is none.
-    """
-    end = _DESCRIPTION_END.search(docstring)
-    description = docstring[: end.start()] if end else docstring
-    # Blank lines before what ends it belong to the match.
-    after_blank = description.endswith("\n\n") or (end and end.group().startswith("\n"))
-    cut = end is not None and not after_blank
-    paragraphs = re.split(r"\n\s*\n", description)
-    sentences = []
-    for number, paragraph in enumerate(paragraphs, start=1):
-        rest = " ".join(paragraph.split())
-        while stop := _SENTENCE_END.search(rest):
-            sentences.append(rest[: stop.start()])
-            rest = rest[stop.end() :].strip()
-        # Many docstrings of one line have no full stop: what is left is a sentence too.
-        unfinished = rest.endswith(":") or (cut and number == len(paragraphs))
-        if rest and not unfinished:
-            sentences.append(rest)
-    return [sentence.rstrip(" .;,") for sentence in sentences[:limit]]
+def _docstrings(documents: Iterable[Document]) -> list[Document]:
+    return [document for document in documents if document.document_id.endswith("#docstrings")]
 
 
-def question_text(kind: str, qualified_name: str) -> str:
-    return f"What does the documentation of {kind} {qualified_name} say?"
+# copied
+
+
+def _copied(
+    config: QuestionsConfig,
+    held: Sequence[Document],
+    train: Sequence[Document],
+    elsewhere: _Elsewhere,
+    drops: Drops,
+) -> list[DraftSet]:
+    """Circles of four documents."""
+    candidates = list(_candidates(config, held, drops))
+    answers = [(c.answer, c.document.document_id) for c in candidates]
+    refused = elsewhere.refused(answers, drops)
+    candidates = [c for number, c in enumerate(candidates) if number not in refused]
+    candidates = _distinct(config, candidates, drops)
+    circles = _circles(config, candidates, train, drops)
+    return [[_copied_draft(member, circle) for member in circle] for circle in circles]
+
+
+def _copied_draft(right: Candidate, circle: Sequence[Candidate]) -> Draft:
+    name = right.question.removeprefix("What does the documentation of ").removesuffix(" say?")
+    return Draft(
+        task="copied",
+        identifier=right.identifier,
+        group=f"circle of {circle[0].identifier}",
+        kind=right.kind,
+        question=right.question,
+        right=right.answer,
+        others=tuple(member.answer for member in circle if member is not right),
+        document=right.document,
+        support=(name, right.answer),
+    )
 
 
 def _candidates(
@@ -168,77 +247,19 @@ def _candidates(
     *,
     clues_allowed: bool = False,
 ) -> Iterator[Candidate]:
-    for document in documents:
-        if not document.document_id.endswith("#docstrings"):
-            continue
-        package = document.document_id.partition("/")[0]
-        for definition in _public_definitions(document):
-            name, kind = definition.name, definition.kind
-            question = question_text(kind, name)
-            answers, refusal = _possible_answers(config, definition.docstring)
+    for document in _docstrings(documents):
+        for definition in public_definitions(document):
+            question = question_text(definition)
+            answers, refusal = possible_answers(config, definition.docstring)
             usable = [answer for answer in answers if not gives_a_clue(question, answer)]
             if clues_allowed and not usable:
                 usable = answers
             if usable:
-                identifier = f"{document.document_id}:{name}"
-                yield Candidate(identifier, kind, package, question, usable[0], document)
+                identifier = f"{document.document_id}:{definition.name}"
+                package = package_of(document)
+                yield Candidate(identifier, definition.kind, package, question, usable[0], document)
             else:
                 drops["answer_in_question" if answers else refusal] += 1
-
-
-def _public_definitions(document: Document) -> Iterator[Definition]:
-    """Definitions that can be asked for: with a name that the document gives once, or first."""
-    names = set()
-    for definition in parse_docstrings(document.text):
-        is_special = definition.name.rpartition(".")[2].startswith("__")
-        if definition.kind in KINDS and not is_special and definition.name not in names:
-            names.add(definition.name)
-            yield definition
-
-
-def _possible_answers(config: QuestionsConfig, docstring: str) -> tuple[list[str], str]:
-    """Opening sentences that can be an answer, and why the last of the others cannot."""
-    answers = []
-    reason = "no_description"
-    for sentence in opening_sentences(docstring, config.opening_sentences):
-        if not config.min_answer_words <= len(sentence.split()) <= config.max_answer_words:
-            reason = "answer_length"
-        elif not _is_prose(sentence):
-            reason = "answer_not_prose"
-        else:
-            answers.append(sentence)
-    return answers, reason
-
-
-def _is_prose(sentence: str) -> bool:
-    if not sentence[:1].isalpha() or _NOT_PROSE.search(sentence):
-        return False
-    balanced = sentence.count("(") == sentence.count(")")
-    return balanced and len(content_words(sentence)) >= 3
-
-
-# From candidates to questions
-
-
-def _nowhere_else(
-    candidates: list[Candidate], documents: list[tuple[Document, str]], drops: Drops
-) -> list[Candidate]:
-    """Candidates whose answer stands in no document but their own."""
-    index = PhraseIndex([word_hashes(candidate.answer) for candidate in candidates])
-    reasons: dict[int, str] = {}
-    for document, split in documents:
-        for number in index.found_in(word_hashes(document.text)):
-            if candidates[number].document.document_id == document.document_id:
-                continue
-            if split == "train":
-                reasons[number] = _IN_TRAINING_TEXT  # the graver reason wins
-            else:
-                reasons.setdefault(number, _IN_ANOTHER_DOCUMENT)
-    totals = Counter(reasons.values())
-    # Both are listed, also where nothing is left out: the record says that it was looked for.
-    for reason in (_IN_TRAINING_TEXT, _IN_ANOTHER_DOCUMENT):
-        drops[reason] += totals[reason]
-    return [c for number, c in enumerate(candidates) if number not in reasons]
 
 
 def _distinct(
@@ -262,7 +283,7 @@ def _distinct(
 
 
 def _circles(
-    config: QuestionsConfig, candidates: list[Candidate], train: list[Document], drops: Drops
+    config: QuestionsConfig, candidates: list[Candidate], train: Sequence[Document], drops: Drops
 ) -> list[list[Candidate]]:
     texts = [text for c in candidates for text in (c.question, c.answer)]
     topics = TopicGuess(texts, (document.text for document in train))
@@ -277,34 +298,130 @@ def _circles(
             topic_margin=config.topic_margin,
         )
     drops["no_circle"] += len(candidates) - config.choices * len(circles)
-    # Whole circles, or an option would be right more often than once in its circle.
-    limit = None if config.questions is None else config.questions // config.choices
-    circles.sort(key=lambda circle: unit_hash(circle[0].identifier, config.seed, "circle"))
-    return circles[:limit]
+    return circles
 
 
-def _question(config: QuestionsConfig, right: Candidate, circle: list[Candidate]) -> dict[str, Any]:
-    """The question of one member. Its options stand in an order of its own, so that no place is
-    right more often.
+# Tasks within one document
+
+
+def _nearby(
+    config: QuestionsConfig,
+    held: Sequence[Document],
+    elsewhere: _Elsewhere,
+    drops: Mapping[str, Drops],
+) -> dict[str, list[DraftSet]]:
+    """Questions about which name of a document what is said of."""
+    of_definitions: Drops = Counter()  # what is left out before the tasks part
+    of_parameters: Drops = Counter()
+    names = [
+        one
+        for document in _docstrings(held)
+        for one in nearby.described(config, document, of_definitions, of_parameters)
+    ]
+    names = _with_sentences_of_their_own(names, elsewhere, of_definitions, of_parameters)
+    drops["same_document"].update(of_parameters)
+    tasks: dict[str, Callable[..., Iterator[DraftSet]]] = {
+        "same_document": partial(nearby.same_document, times_shorter=Counter()),
+        "which_function": partial(nearby.which_function, times_shorter=Counter()),
+        "yes_no": nearby.yes_no,
+    }
+    by_document: dict[str, list[nearby.Described]] = {}
+    for one in names:
+        by_document.setdefault(one.document.document_id, []).append(one)
+    sets = {}
+    for task, draft in tasks.items():
+        drops[task].update(of_definitions)
+        drafts = [
+            drafts
+            # Sorted: what was asked before has a say.
+            for _document_id, of_document in sorted(by_document.items())
+            for drafts in draft(config, of_document, drops[task])
+        ]
+        sets[task] = at_most_per_document(drafts, config, drops[task])
+    return sets
+
+
+def _with_sentences_of_their_own(
+    names: Sequence[nearby.Described],
+    elsewhere: _Elsewhere,
+    of_definitions: Drops,
+    of_parameters: Drops,
+) -> list[nearby.Described]:
+    """Names without the sentences that stand in other documents. The wrong options count too: were
+    they common phrases, the rarest would be right.
     """
+    refused: set[tuple[int, str]] = set()
+    for is_parameter, shared in ((False, of_definitions), (True, of_parameters)):
+        sentences = [
+            (number, sentence.text)
+            for number, one in enumerate(names)
+            if (one.kind == "parameter") == is_parameter
+            for sentence in one.sentences
+        ]
+        phrases = [(text, names[number].document.document_id) for number, text in sentences]
+        refused |= {sentences[place] for place in elsewhere.refused(phrases, shared)}
+    remaining = []
+    for number, one in enumerate(names):
+        sentences_left = tuple(s for s in one.sentences if (number, s.text) not in refused)
+        remaining.append(replace(one, sentences=sentences_left))
+    return remaining
 
-    def place(option: Candidate) -> float:
-        return unit_hash(f"{right.identifier}\0{option.identifier}", config.seed, "place")
 
-    order = sorted(circle, key=place)
+# Values
+
+
+def _values(
+    config: QuestionsConfig,
+    held: Sequence[Document],
+    train: Sequence[Document],
+    elsewhere: _Elsewhere,
+    drops: Mapping[str, Drops],
+) -> dict[str, list[DraftSet]]:
+    """Questions about defaults and constants."""
+    known = [values.bound_values(document, drops["counterfactual"]) for document in _valued(train)]
+    usual = values.UsualValues(value for of_document in known for value in of_document)
+    replacements = values.Replacements(value for of_document in known for value in of_document)
+    circles: list[DraftSet] = []
+    for of_document in _not_told(held, elsewhere, drops["default_value"]):
+        circles += values.default_value(config, of_document, usual, drops["default_value"])
+    altered: list[DraftSet] = []
+    for of_document in known:
+        altered += values.counterfactual(config, of_document, replacements, drops["counterfactual"])
     return {
-        "id": right.identifier,
-        "question": right.question,
-        "choices": [member.answer for member in order],
-        "answer_index": order.index(right),
-        "answers": [right.answer],
-        "document_id": right.document.document_id,
-        "kind": right.kind,
-        "source": right.document.source,
+        "default_value": at_most_per_document(circles, config, drops["default_value"]),
+        "counterfactual": at_most_per_document(altered, config, drops["counterfactual"]),
     }
 
 
-def _instructions(config: QuestionsConfig, train: list[Document]) -> list[dict[str, Any]]:
+def _valued(documents: Iterable[Document]) -> list[Document]:
+    """Documents that bind values to names: code, and the signatures among docstrings."""
+    kinds = ("#code", "#docstrings")
+    return [document for document in documents if document.document_id.endswith(kinds)]
+
+
+def _not_told(
+    held: Sequence[Document], elsewhere: _Elsewhere, drops: Drops
+) -> Iterator[list[values.BoundValue]]:
+    """The values of each document whose signature or assignment stands in no training text."""
+    by_document = [values.bound_values(document, drops) for document in _valued(held)]
+    every = [value for of_document in by_document for value in of_document]
+    phrases = [(value.told_by, value.document.document_id) for value in every]
+    # A file's code and its docstrings both hold the signature.
+    refused = elsewhere.refused(phrases, drops, splits=("train",))
+    number = 0
+    for of_document in by_document:
+        remaining = []
+        for value in of_document:
+            if number not in refused:
+                remaining.append(value)
+            number += 1
+        yield remaining
+
+
+# Instructions
+
+
+def _instructions(config: QuestionsConfig, train: Sequence[Document]) -> list[dict[str, Any]]:
     # What is left out here is not counted: the record's counts are those of the questions.
     candidates = _candidates(config, train, Counter(), clues_allowed=True)
     by_answer: dict[str, Candidate] = {}

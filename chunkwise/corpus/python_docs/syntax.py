@@ -1,4 +1,5 @@
-"""Python source -> two texts, its code and its docstrings; and the docstrings back to definitions.
+"""Python source -> two texts, its code and its docstrings; and these back to definitions and to
+literals that are bound to names.
 
 The grammar is the running interpreter's. Cost: about 6 MB of source a second on one core.
 """
@@ -7,6 +8,7 @@ import ast
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,18 +20,47 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 DefinitionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Scope = ast.Module | DefinitionNode
 
-_ENTRY = re.compile(r"^(module|class|function|method) ([\w.]+)(?:\(.*)?$", re.MULTILINE)
+_ENTRY = re.compile(r"^(module|class|function|method) ([\w.]+)(\(.*)?$", re.MULTILINE)
+_CONSTANT = re.compile(r"^[A-Z_][A-Z0-9_]*\s*(:.*)?=", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """One entry of a docstrings document. kind: module, class, function or method; name:
-    `rich.console.Console`.
+    """One entry of a docstrings document.
+
+    Attributes:
+        kind: module, class, function or method.
+        name: qualified: `rich.console.Console`.
+        signature: parameters in their parentheses; empty for modules and classes.
+        place: of the entry among the entries of its document, from 0.
+        start, end: of the entry in the text of the document, in characters.
     """
 
     kind: str
     name: str
     docstring: str
+    signature: str
+    place: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A name and the literal that a text gives it: a parameter and its default, a constant and its
+    value.
+
+    Attributes:
+        value: as it stands in the text, strings with their quotes.
+        type: of the literal: int, float, str, bool or NoneType.
+        start, end: of the literal in the text of the document, in characters.
+    """
+
+    name: str
+    value: str
+    type: str
+    start: int
+    end: int
 
 
 def parse_source(text: str, name: str) -> ast.Module:
@@ -143,12 +174,15 @@ def docstring_text(tree: ast.Module, module: str) -> str:
 
 def parse_docstrings(text: str) -> Iterator[Definition]:
     """Read back what `docstring_text` wrote: its entries in order, that of the module too."""
-    # A split at a pattern with two groups: text before the first entry, then kind, name and body.
-    _before, *parts = _ENTRY.split(text)
-    for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        lines = [line.strip() for line in body.split("\n")]
-        docstring = "\n".join(lines)
-        yield Definition(kind, name, docstring.strip())
+    heads = list(_ENTRY.finditer(text))
+    starts = [head.start() for head in heads]
+    ends = [*starts[1:], len(text)]
+    for place, head in enumerate(heads):
+        end = ends[place]
+        kind, name, signature = head.group(1), head.group(2), head.group(3) or ""
+        lines = [line.strip() for line in text[head.end() : end].split("\n")]
+        docstring = "\n".join(lines).strip()
+        yield Definition(kind, name, docstring, signature, place, head.start(), end)
 
 
 def _signatures(tree: ast.Module, module: str) -> Iterator[tuple[str, Scope]]:
@@ -201,3 +235,81 @@ def _without_annotations(parameters: list[ast.arg]) -> list[ast.arg]:
 
 def _constant(default: ast.expr) -> ast.expr:
     return default if isinstance(default, ast.Constant) else ast.Constant(...)
+
+
+# Literals that are bound to names
+
+
+def default_bindings(definition: Definition) -> list[Binding]:
+    """The parameters of an entry that have a literal default, in order."""
+    source = f"def f{definition.signature}: pass"
+    # Columns of the tree are counted in bytes.
+    if not definition.signature or not source.isascii():
+        return []
+    try:
+        (function,) = ast.parse(source).body
+    except (SyntaxError, ValueError):  # a signature that somebody else wrote
+        return []
+    assert isinstance(function, ast.FunctionDef)
+    arguments = function.args
+    positional = arguments.posonlyargs + arguments.args
+    with_default = positional[len(positional) - len(arguments.defaults) :]
+    pairs = list(zip(with_default, arguments.defaults, strict=True))
+    for parameter, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        if default is not None:
+            pairs.append((parameter, default))
+    head = f"{definition.kind} {definition.name}"
+    offset = definition.start + len(head) - len("def f")
+    bindings = [_binding(name.arg, value, source, offset) for name, value in pairs]
+    return [binding for binding in bindings if binding is not None]
+
+
+def constant_bindings(text: str) -> list[Binding]:
+    """Names in capitals that a module binds to a literal on one line, once, in order."""
+    if not _CONSTANT.search(text):
+        return []  # to read a tree takes most of the time
+    if "\r" in text:
+        return []  # a line end to the tree, and none to the places counted below
+    try:
+        tree = parse_source(text, "text")
+    except Unreadable:  # code of another language, or a part of a file
+        return []
+    line_starts = [0]
+    for line in text.split("\n"):
+        line_starts.append(line_starts[-1] + len(line) + 1)
+    bindings = []
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                pass
+            case _:
+                continue
+        start = line_starts[value.lineno - 1]
+        line = text[start : line_starts[value.lineno] - 1]
+        if name.isupper() and line.isascii():
+            bindings.append(_binding(name, value, line, start))
+    constants = [binding for binding in bindings if binding is not None]
+    if not constants:
+        return []
+    # Also below `if` and inside functions: a name that is bound twice has no one value.
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+    times = Counter(node.id for node in names if isinstance(node.ctx, ast.Store))
+    return [binding for binding in constants if times[binding.name] == 1]
+
+
+def _binding(name: str, value: ast.expr, line: str, start: int) -> Binding | None:
+    """The binding of a name to a value that stands in a line; None where it is no literal.
+
+    Args:
+        start: place of the line's first character in the text of the document.
+    """
+    literals = (int, float, str, bool, type(None))
+    if not isinstance(value, ast.Constant) or not isinstance(value.value, literals):
+        return None
+    first, last = value.col_offset, value.end_col_offset
+    if value.lineno != value.end_lineno or last is None:
+        return None  # a string of several lines
+    text = line[first:last]
+    return Binding(name, text, type(value.value).__name__, start + first, start + last)
