@@ -97,14 +97,25 @@ def answer_questions(
         neighbours = calls.call(QUESTION_NEIGHBOURS, settings.search, evidence)
         inputs = {"model": artefact, "question_neighbours": neighbours, **evidence}
         results = _measure(calls, QA, measurements, "cell", inputs, out)
+    # Of several tasks one share would be a mixture.
+    has_tasks = any(result["metrics"]["by_task"] for result in results)
     headings = {
         "questions": "questions",
-        "choice_accuracy": "choice accuracy",
+        **(_BY_TASK if has_tasks else {"choice_accuracy": "choice accuracy"}),
         "exact_match": "exact match",
         "f1": "F1",
         "answer_nll": "nats per answer token",
     }
     _print(calls, options, results, "cell", headings)
+
+
+_BY_TASK = {
+    "reading_accuracy": "reading",
+    "found_and_copied": "found and copied",
+    "yes_no_accuracy": "yes or no",
+    "follows_passage": "follows passage",
+}
+"""Metrics of questions that have tasks; `evaluation.records` says what each one is."""
 
 
 def _own_neighbours(retro: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow
+from transformers import PreTrainedTokenizerBase
 
 from chunkwise.core.artefact import Artefact
 from chunkwise.core.io import read_json, write_json, write_parquet
 from chunkwise.corpus.questions import read_questions
 from chunkwise.corpus.tokenizer import load_tokenizer
-from chunkwise.datastore.reader import MaskedTokens
+from chunkwise.datastore.reader import Datastore, MaskedTokens
 from chunkwise.evaluation import bag_of_words
 from chunkwise.evaluation import questions as answering
 from chunkwise.evaluation.config import BagOfWordsConfig, QuestionsEvalConfig
@@ -25,6 +26,7 @@ from chunkwise.evaluation.evidence import (
     Evidence,
     find_evidence,
     own_documents,
+    own_evidence,
     random_evidence,
 )
 from chunkwise.evaluation.inference import (
@@ -38,7 +40,17 @@ from chunkwise.graph.stage import Run
 from chunkwise.neighbours.controls import shuffled_neighbours
 from chunkwise.neighbours.table import NeighbourTable
 
-_COUNTS = ("questions", "choice_accuracy", "answer_nll", "exact_match", "f1")
+_COUNTS = (
+    "questions",
+    "choice_accuracy",
+    "reading_accuracy",
+    "found_and_copied",
+    "yes_no_accuracy",
+    "follows_passage",
+    "answer_nll",
+    "exact_match",
+    "f1",
+)
 
 
 def build(
@@ -73,7 +85,9 @@ def build(
     if config.cell != "closed":
         # One list serves both, so that they read the same chunks.
         chunks = max(encoder_chunks, prompt_chunks)
-        evidence = _evidence(config, chunks, question_neighbours, datastore, records, facts)
+        evidence = _evidence(
+            config, chunks, question_neighbours, datastore, records, facts, tokenizer
+        )
     prepared = []
     for position in positions:
         passages = []
@@ -96,7 +110,12 @@ def build(
     # What did not fit into a prompt was not shown.
     shown = [max(encoder_chunks, len(question.shown)) for question in prepared]
     own_found = _own_found(evidence, positions, shown)
-    columns, metrics = answering.records(prepared, answers, config.scoring, own_found)
+    read = _texts_read(tokenizer, prepared, neighbours)
+    reads_evidence = config.in_prompt or config.encoder_reads == "evidence"
+    own_passage = _own_passage(evidence if reads_evidence else None, positions)
+    columns, metrics = answering.records(
+        prepared, answers, config.scoring, own_found, read, own_passage
+    )
     work = answering.work(prepared)
     metrics |= {"cell": config.cell, "scoring": config.scoring, "work": work}
     return _write(run, columns, metrics, config.evidence, evidence)
@@ -119,16 +138,17 @@ def build_bag_of_words(
     evidence = None
     texts = [[record["question"]] for record in asked]
     if config.reads == "passages":
-        evidence = _evidence(
-            config, config.passages, question_neighbours, datastore, records, facts
-        )
         tokenizer = load_tokenizer(tokens.file("tokenizer"))
+        evidence = _evidence(
+            config, config.passages, question_neighbours, datastore, records, facts, tokenizer
+        )
         texts = []
         for position in positions:
             passages = evidence.passages(position, config.passages, config.passage_chunks)
             texts.append([tokenizer.decode(ids) for ids in passages])
     own_found = _own_found(evidence, positions, [config.passages] * len(positions))
-    columns, metrics = bag_of_words.records(asked, texts, own_found)
+    own_passage = _own_passage(evidence, positions)
+    columns, metrics = bag_of_words.records(asked, texts, own_found, own_passage)
     metrics |= {"cell": f"bag of words: {config.reads}", "scoring": "bag of words"}
     return _write(run, columns, metrics, config.evidence, evidence)
 
@@ -147,12 +167,26 @@ def _evidence(
     datastore: Artefact | None,
     records: list[dict[str, Any]],
     facts: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Evidence:
     """Evidence for all questions, used or not, as the rows of the table are."""
-    assert question_neighbours is not None and datastore is not None  # `resolve` refused it
+    assert datastore is not None  # `resolve` refused it
+    document_ids = [record.get("document_id") for record in records]
+    if config.evidence == "own":
+        source = Datastore.open(datastore)
+        source.require_tokenizer(facts["tokenizer_digest"], "the tokens artefact")
+        own_Q = own_documents(source, document_ids)
+        return own_evidence(
+            records,
+            chunks,
+            datastore=source,
+            tokenizer=tokenizer,
+            own_Q=own_Q,
+            passage_chunks=config.passage_chunks,
+        )
+    assert question_neighbours is not None  # `resolve` refused it
     table = NeighbourTable.open(question_neighbours, datastore)
     table.datastore.require_tokenizer(facts["tokenizer_digest"], "the tokens artefact")
-    document_ids = [record.get("document_id") for record in records]
     own_Q = own_documents(table.datastore, document_ids)
     # For all questions: what is drawn for one does not depend on which others are used.
     ids, counts = find_evidence(
@@ -181,12 +215,14 @@ def _encoder_input(
     if config.encoder_reads == "own":
         prompts = [question.prompt for question in prepared]
         return answering.own_chunks(prompts, chunk_tokens, config.k, pad)
+    if config.encoder_reads == "evidence":
+        return evidence.neighbours(positions, config.k)
     ids = evidence.ids[:, : config.k]
     # Controls are made for all questions and cut afterwards, as the evidence is.
     if config.encoder_reads == "shuffled":
         has_evidence = np.any(ids >= 0, axis=1)
         ids = shuffled_neighbours(ids, has_evidence, None, config.placebo_seed)
-    elif config.encoder_reads == "random":
+    else:
         ids = random_evidence(
             evidence.datastore,
             evidence.own_Q,
@@ -203,6 +239,28 @@ def _own_found(evidence: Evidence | None, positions: np.ndarray, shown: list[int
     if evidence is None:
         return np.zeros(len(positions), bool)
     return evidence.holds_own(positions, shown)
+
+
+def _own_passage(evidence: Evidence | None, positions: np.ndarray) -> np.ndarray:
+    """Whether each question is shown the passage that it brings."""
+    if evidence is None:
+        return np.zeros(len(positions), bool)
+    return np.array([position in evidence.given for position in positions.tolist()], bool)
+
+
+def _texts_read(
+    tokenizer: PreTrainedTokenizerBase,
+    prepared: list[answering.Prepared],
+    neighbours: MaskedTokens | None,
+) -> list[list[str]]:
+    """What each question is shown, in the prompt and by the encoder, as texts."""
+    texts = [list(question.shown) for question in prepared]
+    if neighbours is not None:
+        for of_question, ids, mask in zip(texts, *neighbours, strict=True):
+            of_question += [
+                str(tokenizer.decode(ids[k][mask[k]].tolist())) for k in range(len(ids))
+            ]
+    return texts
 
 
 def _write(

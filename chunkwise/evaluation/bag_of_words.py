@@ -8,6 +8,9 @@ An option's score is the share of its words, weighted by inverse document freque
 what is read: sum of idf over its words found / sum of idf over its words. Ties (above all: nothing
 found) are broken by a hash of the question's id and the option's number, so that a tie scores at
 chance wherever the right option stands.
+
+Where the options are yes and no, the words are those of the statement that is asked about: yes
+scores their share, no the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from chunkwise.core.errors import InputError
-from chunkwise.evaluation.records import columns_of, metrics, origin
+from chunkwise.evaluation.records import chosen, columns_of, metrics, origin, stands_in
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -67,6 +70,17 @@ def score_options(
     return scores
 
 
+def score_record(
+    record: Mapping[str, Any], read: Sequence[str], weight: InverseDocumentFrequency
+) -> list[float]:
+    """The score of each option of a question."""
+    options = [choice.casefold() for choice in record["choices"]]
+    if record.get("statement") and sorted(options) == ["no", "yes"]:
+        (share,) = score_options([record["statement"]], read, weight)
+        return [share if option == "yes" else 1 - share for option in options]
+    return score_options(record["choices"], read, weight)
+
+
 def choose(question_id: str, scores: Sequence[float]) -> int:
     """Index of the largest score, ties broken by hash."""
 
@@ -82,6 +96,7 @@ def records(
     questions: Sequence[Mapping[str, Any]],
     read: Sequence[Sequence[str]],
     own_found: Sequence[bool] | np.ndarray,
+    own_passage: Sequence[bool] | np.ndarray,
 ) -> tuple[dict[str, list], dict[str, Any]]:
     """One row for each question that has choices, and the metrics, in the form of
     `questions.records`.
@@ -91,6 +106,7 @@ def records(
         read: the texts that each question's options are compared with. Document frequencies are
             taken over all of them.
         own_found: whether a question's texts come in part from its own document.
+        own_passage: whether they are the passage that the question brings.
 
     Raises:
         InputError: no question has choices.
@@ -100,18 +116,16 @@ def records(
     weight = InverseDocumentFrequency(passages)
     rows = []
     options = []
-    for record, texts, own in zip(questions, read, own_found, strict=True):
+    for record, texts, own, given in zip(questions, read, own_found, own_passage, strict=True):
         if not record.get("choices"):
             continue
-        scores = score_options(record["choices"], texts, weight)
+        scores = score_record(record, texts, weight)
         right = int(record["answer_index"])
         others = scores[:right] + scores[right + 1 :]
         row = origin(record)
-        choice = choose(row["question"], scores)
+        row |= chosen(record, choose(row["question"], scores), own_passage=bool(given))
+        row |= stands_in(record, texts)
         row |= {
-            "answer_index": right,
-            "choice": choice,
-            "correct": choice == right,
             "margin": scores[right] - max(others),
             "passages": len(texts),
             "own_document_found": bool(own),

@@ -90,8 +90,11 @@ class QuestionsEvalConfig(Config):
         both     passages in the encoder and in the prompt: the cell that contrasts test
     evidence:
         found            the question's nearest chunks in the arm's view
-        placebo          random chunks of the view, none of the question's own document
-        other_documents  the nearest chunks, those of the question's own document left out
+        placebo          random chunks of the view, none of the question's own file
+        other_documents  the nearest chunks, those of the question's own file left out
+        own              the chunks of the question's own document that settle it, or the passage
+                         that the question brings, whatever the view holds: what reading would do
+                         if finding were no question
     encoder_reads:
         evidence  the same as the prompt
         random, shuffled, own   controls, with the prompt as it is: random chunks of the view, the
@@ -108,7 +111,7 @@ class QuestionsEvalConfig(Config):
     """
 
     cell: Literal["closed", "prompt", "encoder", "both"] = "both"
-    evidence: Literal["found", "placebo", "other_documents"] = "found"
+    evidence: Literal["found", "placebo", "other_documents", "own"] = "found"
     encoder_reads: Literal["evidence", "random", "shuffled", "own"] = "evidence"
     k: int = Field(2, ge=1, description="passages in the neighbour encoder")
     passages: int = Field(5, ge=1, description="passages in the prompt, at most")
@@ -153,13 +156,15 @@ class QuestionsEvalConfig(Config):
         ignored = set()
         if self.cell == "closed":
             ignored |= {"evidence", "view", "view_seed"}
+        draws_control = self.in_encoder and self.encoder_reads in ("random", "shuffled")
+        if self.evidence == "own" and not draws_control:
+            ignored |= {"view", "view_seed"}
         if not self.in_encoder:
             ignored |= {"k", "encoder_reads"}
         if not self.in_prompt:
             ignored |= {"passages", "passage_chunks"}
         draws_evidence = self.evidence == "placebo" and self.cell != "closed"
         # The seed of the placebo also draws what the encoder reads as a control.
-        draws_control = self.in_encoder and self.encoder_reads in ("random", "shuffled")
         if not draws_evidence and not draws_control:
             ignored |= {"placebo_seed"}
         if not self.n_generate:  # nothing is written
@@ -175,7 +180,7 @@ class BagOfWordsConfig(Config):
     """
 
     reads: Literal["passages", "question"] = "passages"
-    evidence: Literal["found", "placebo", "other_documents"] = "found"
+    evidence: Literal["found", "placebo", "other_documents", "own"] = "found"
     passages: int = Field(5, ge=1, description="passages read, at most")
     passage_chunks: Literal[1, 2] = 2
     n_questions: int | None = Field(
@@ -190,6 +195,8 @@ class BagOfWordsConfig(Config):
         ignored = set()
         if self.reads == "question":
             ignored |= {"evidence", "passages", "passage_chunks", "view", "view_seed"}
+        if self.evidence == "own":
+            ignored |= {"view", "view_seed"}
         if self.reads == "question" or self.evidence != "placebo":
             ignored |= {"placebo_seed"}
         return _reset(self, ignored)

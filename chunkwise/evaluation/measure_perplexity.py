@@ -121,6 +121,8 @@ def _write_documents(
         "document": documents["document"],
         "document_id": [row["document_id"] for row in in_order],
         "source": sources,
+        # Documents of one file are no independent draws.
+        "group": [row["first_of_group"] for row in in_order],
     }
     write_parquet(run.folder / "records.parquet", names | documents)
     source = np.array(sources, dtype=object)  # a list would compare as a whole
@@ -225,14 +227,15 @@ def _random_neighbours(
     base: Datastore,
     chunks: int,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Random chunks for each chunk that holds text, none of its own document."""
+    """Random chunks for each chunk that holds text, none of its own documents."""
     lengths_SC = chunk_lengths(rows.lengths_S, chunks, base.chunk_tokens)
     has_query = lengths_SC.reshape(-1) > 0
     exclude = None
     # Ordinals of another corpus would exclude unrelated documents.
     if sequences.record.inputs.get("tokens") == base.tokens_digest:
-        document_Q = np.repeat(rows.document_S, chunks)
-        exclude = base.chunk_range(document_Q, document_Q)
+        own_S2 = load_npy(sequences.file("own_documents.npy"), mmap=False)
+        first_Q, last_Q = np.repeat(own_S2, chunks, axis=0).T
+        exclude = base.chunk_range(first_Q, last_Q)
     ids_Qk = random_neighbours(
         base, len(has_query), config.k, config.random_seed, exclude=exclude, has_query=has_query
     )

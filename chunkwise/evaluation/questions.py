@@ -24,8 +24,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from chunkwise.core.progress import track
 from chunkwise.corpus.chat_format import render_question
 from chunkwise.corpus.split import unit_hash
+from chunkwise.corpus.words import holds_phrase
 from chunkwise.datastore.reader import MaskedTokens
-from chunkwise.evaluation.answers import exact_match, f1, normalise
+from chunkwise.evaluation.answers import exact_match, f1
 from chunkwise.evaluation.config import QuestionsEvalConfig
 from chunkwise.evaluation.inference import reading
 from chunkwise.evaluation.prompts import (
@@ -35,8 +36,13 @@ from chunkwise.evaluation.prompts import (
     encode_answer,
     pad_left,
 )
-from chunkwise.evaluation.records import columns_of, metrics, origin
-from chunkwise.evaluation.scoring import read_prompts, score_options, write_answers
+from chunkwise.evaluation.records import chosen, columns_of, metrics, origin, stands_in
+from chunkwise.evaluation.scoring import (
+    read_prompts,
+    score_after_one,
+    score_options,
+    write_answers,
+)
 
 
 @dataclass(frozen=True)
@@ -127,20 +133,23 @@ def answer(
     """
     most = max(len(question.options) for question in questions)
     nats_QO = np.full((len(questions), most), np.nan)
-    empty_QO = np.full_like(nats_QO, np.nan)
     written: list[str | None] = [None] * len(questions)
     names = [str(question.record["id"]) for question in questions]
     generated = set(first_by_hash(names, config.n_generate).tolist())
-    batches = _batches(questions, generated, config.batch_questions)
+    batches = _batches(questions, generated, config.batch_questions, chunk_tokens)
     with (
         reading(model, config.dtype),
         track(f"questions, {config.cell}", len(questions), "questions") as advance,
     ):
-        # Read once for all questions: an empty prompt is the same before the options of each.
-        empty = None
+        empty_QO = None
         if config.scoring == "calibrated":
             empty_prompt = encode(tokenizer, render_question(""))
             empty = read_prompts(model, [empty_prompt], chunk_tokens=chunk_tokens, pad=pad)
+            # The same prompt for all questions, which also share many of their options.
+            options = [question.options for question in questions]
+            empty_QO = score_after_one(
+                model, empty, options, pad=pad, batch_rows=config.batch_questions
+            )
         for batch in batches:
             options = [questions[index].options for index in batch]
             prompts = [questions[index].prompt for index in batch]
@@ -154,8 +163,6 @@ def answer(
             # Batches have different numbers of options; NaN stays where a question has none.
             widest = max(map(len, options))
             nats_QO[batch, :widest] = score_options(model, read, options, pad=pad)
-            if empty is not None:
-                empty_QO[batch, :widest] = score_options(model, empty, options, pad=pad)
             # All questions of a batch are answered in writing, or none: see `_batches`.
             if batch[0] in generated:
                 # After the scoring, because writing uses up the cache.
@@ -165,7 +172,7 @@ def answer(
                 for index, row in zip(batch, rows, strict=True):
                     written[index] = _first_line(str(tokenizer.decode(row)))
             advance(len(batch))
-    return Answers(nats_QO, None if empty is None else empty_QO, written)
+    return Answers(nats_QO, empty_QO, written)
 
 
 def work(questions: Sequence[Prepared]) -> dict[str, int]:
@@ -194,16 +201,21 @@ def own_chunks(prompts: TokenRows, chunk_tokens: int, k: int, pad: int) -> Maske
     return ids, mask
 
 
-def _batches(questions: Sequence[Prepared], generated: set[int], size: int) -> list[list[int]]:
+def _batches(
+    questions: Sequence[Prepared], generated: set[int], size: int, chunk_tokens: int
+) -> list[list[int]]:
     """Positions in batches, longest prompts first; a batch writes answers for all of its questions
     or for none.
     """
 
-    def prompt_tokens(index: int) -> int:
-        return len(questions[index].prompt)
+    def padded_size(index: int) -> tuple[int, int]:
+        question = questions[index]
+        prompt_chunks = -(-len(question.prompt) // chunk_tokens)
+        return prompt_chunks, max(map(len, question.options))
 
-    # Prompts of like length waste little on padding. `reverse` keeps the order of equal ones.
-    order = sorted(range(len(questions)), key=prompt_tokens, reverse=True)
+    # Prompts are padded to whole chunks; among those of like length, options of like length waste
+    # little. `reverse` keeps the order of equal ones.
+    order = sorted(range(len(questions)), key=padded_size, reverse=True)
     batches = []
     for writes in (True, False):
         group = [index for index in order if (index in generated) == writes]
@@ -234,11 +246,15 @@ def records(
     answers: Answers,
     scoring: str,
     own_found: Sequence[bool] | np.ndarray,
+    read: Sequence[Sequence[str]],
+    own_passage: Sequence[bool] | np.ndarray,
 ) -> tuple[dict[str, list], dict[str, Any]]:
     """One row for each question, and the metrics over them.
 
     Args:
         own_found: whether the evidence that was shown holds a chunk of the question's own document.
+        read: the texts that prompt and encoder were shown.
+        own_passage: whether they are the passage that the question brings.
 
     Returns:
         (columns of records.parquet, metrics). The metrics also hold the accuracy under the other
@@ -257,7 +273,9 @@ def records(
     for index, question in enumerate(questions):
         nats = answers.nats_QO[index]
         score = scores[scoring][index]
-        rows.append(_row(question, nats, score, answers.written[index], bool(own_found[index])))
+        row = _row(question, nats, score, answers.written[index], bool(own_passage[index]))
+        row |= stands_in(question.record, read[index])
+        rows.append(row | {"own_document_found": bool(own_found[index])})
     columns = columns_of(rows)
     summary = metrics(columns, [len(question.options) for question in questions])
     has_choices_Q = np.array([question.has_choices for question in questions])
@@ -277,7 +295,7 @@ def _row(
     nats: np.ndarray,
     score: np.ndarray,
     prediction: str | None,
-    own_found: bool,
+    own_passage: bool,
 ) -> dict[str, Any]:
     """The row of one question; what does not apply is left out."""
     record = question.record
@@ -285,26 +303,18 @@ def _row(
     # A question with choices need not list answers: the right option is one.
     accepted = list(record.get("answers") or [record["choices"][right]])
     tokens = len(question.options[right])
-    # Between blanks, so that an answer matches whole words only.
-    passages = f" {normalise(' '.join(question.shown))} "
-    answers = [normalise(text) for text in accepted]
+    passages = " ".join(question.shown)
     row = origin(record) | {
         "answer_tokens": tokens,
         "answer_nll": float(nats[right]) / max(1, tokens),
         "prompt_tokens": len(question.prompt),
         "passages": len(question.shown),
-        "own_document_found": own_found,
-        "answer_in_prompt": any(f" {answer} " in passages for answer in answers if answer),
+        "answer_in_prompt": any(holds_phrase(passages, text) for text in accepted),
     }
     # A question of one option has nothing to choose from, and a written answer may not be wanted.
     if question.has_choices:
-        choice = int(score.argmax())
-        row |= {
-            "answer_index": right,
-            "choice": choice,
-            "correct": choice == right,
-            "margin": float(score[right] - np.delete(score, right).max()),
-        }
+        row |= chosen(record, int(score.argmax()), own_passage=own_passage)
+        row["margin"] = float(score[right] - np.delete(score, right).max())
     if prediction is not None:
         row |= {
             "prediction": prediction,

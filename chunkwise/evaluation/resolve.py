@@ -62,8 +62,8 @@ def questions(
         MismatchError: a table of other questions; a model that has no such cell.
     """
     require_cell(model, config)
-    reads = config.cell != "closed"
-    inputs = _evidence(questions, question_neighbours, datastore, reads, f"cell {config.cell!r}")
+    evidence = None if config.cell == "closed" else config.evidence
+    inputs = _evidence(questions, question_neighbours, datastore, evidence, f"cell {config.cell!r}")
     inputs |= {"model": model, "tokenizer": _tokenizer_digest(tokens)}
     return Resolved(_settled(config), inputs=inputs)
 
@@ -78,8 +78,8 @@ def bag_of_words(
 ) -> Resolved:
     """Of the stage `bag-of-words`; raises as `questions`."""
     config = config.used()
-    reads = config.reads == "passages"
-    inputs = _evidence(questions, question_neighbours, datastore, reads, "reading passages")
+    evidence = config.evidence if config.reads == "passages" else None
+    inputs = _evidence(questions, question_neighbours, datastore, evidence, "reading passages")
     inputs |= {"tokenizer": _tokenizer_digest(tokens)}
     # The stage shares a folder with `qa`: the params are named, so that no keys can be the same.
     return Resolved(config, params={"bag_of_words": config.model_dump(mode="json")}, inputs=inputs)
@@ -153,12 +153,24 @@ def _require_kind(model: Artefact, *, retrieval: bool, what: str) -> None:
 
 
 def _evidence(
-    questions: Artefact, table: Artefact | None, datastore: Artefact | None, reads: bool, what: str
+    questions: Artefact,
+    table: Artefact | None,
+    datastore: Artefact | None,
+    evidence: str | None,
+    what: str,
 ) -> dict[str, Artefact | str]:
-    """The inputs that count, checked to belong together."""
+    """The inputs that count, checked to belong together.
+
+    Args:
+        evidence: its kind; None where no passages are read.
+    """
     # Without passages the table and the datastore change no answer, so they are no part of the key.
-    if not reads:
+    if evidence is None:
         return {"questions": questions}
+    if evidence == "own":
+        if datastore is None:
+            raise ConfigError(f"{what} with evidence 'own' needs the datastore")
+        return {"questions": questions, "datastore": datastore}
     if table is None or datastore is None:
         raise ConfigError(
             f"{what} needs the neighbours of the questions, and the datastore that they were found "

@@ -1,18 +1,24 @@
 """Likelihood of several answers to one prompt, and the greedy answer, from one reading of the
 prompt.
 
-The prompt is read once into a cache; the cache is repeated for the options, and only the options'
-own tokens run through the model. With prompts of 160 tokens and four options of 15 that is 220
-tokens for each question instead of 700 (four full passes); `tests/evaluation/test_scoring.py` pins
-that both give the same numbers.
+The prompt is read once into a cache; each pass over options gets a copy of it, and only the
+options' own tokens run through the model. With prompts of 160 tokens and four options of 15 that is
+220 tokens for each question instead of 700 (four full passes); `tests/evaluation/test_scoring.py`
+pins that both give the same numbers.
 
-Dimensions: B questions of a batch, O options (the most that one of them has), N = B * O, L tokens
-of padded prompts, A tokens of the longest option, V vocabulary, k neighbours, r tokens of a
-neighbour.
+Three things keep out what would be computed and thrown away (figures of the profile `laptop`, 500
+questions): options run in passes of like length (34,000 tokens come to 46,000 with padding, and to
+86,000 where a question's options run together); options that stand after the same prompt run once
+(664 of 2,000); and cross-attention is computed for the last token of a prompt, which alone reads.
+
+Dimensions: B prompts of a batch, O options (the most that one of them has), N options of a pass, L
+tokens of padded prompts, C chunks of them, A tokens of the longest option, V vocabulary, k
+neighbours, r tokens of a neighbour.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,36 +70,56 @@ def read_prompts(
     """
     ids, mask = pad_left(prompts, chunk_tokens=chunk_tokens, pad=pad)
     device = model.device
-    retrieved: dict[str, Tensor | int] = {}
-    if neighbours is not None:
-        # Earlier chunks get none: their neighbours would be read inside the prompt.
-        last_ids, last_mask = neighbours
-        chunks = ids.shape[1] // chunk_tokens
-        neighbour_ids = np.full((len(ids), chunks, *last_ids.shape[1:]), pad, dtype=np.int64)
-        neighbour_mask = np.zeros(neighbour_ids.shape, dtype=bool)
-        neighbour_ids[:, -1] = last_ids
-        neighbour_mask[:, -1] = last_mask
-        retrieved = {
-            "neighbour_ids": torch.from_numpy(neighbour_ids).to(device),
-            "neighbour_mask": torch.from_numpy(neighbour_mask).to(device),
-            # The first chunk begins in the padding, so that the prompt ends with one.
-            "chunk_start": 0,
-        }
+    ids_BL = torch.from_numpy(ids).to(device)
     mask_BL = torch.from_numpy(mask).to(device)
-    gate = gates(model, retrieval=neighbours is not None)
     # A left-padded prompt still begins at position 0.
-    position_BL = mask_BL.long().cumsum(1) - 1
-    output = model(
-        input_ids=torch.from_numpy(ids).to(device),
-        attention_mask=mask_BL.long(),
-        position_ids=position_BL.clamp(min=0),
-        use_cache=True,
-        logits_to_keep=1,
-        **retrieved,
-        **gate,
-    )
+    position_BL = (mask_BL.long().cumsum(1) - 1).clamp(min=0)
+    gate = gates(model, retrieval=neighbours is not None)
+
+    def read(start: int, end: int, **retrieval: Any) -> Any:
+        return model(
+            input_ids=ids_BL[:, start:end],
+            attention_mask=mask_BL[:, :end].long(),
+            position_ids=position_BL[:, start:end],
+            use_cache=True,
+            logits_to_keep=1,
+            **retrieval,
+            **gate,
+        )
+
+    length = ids_BL.shape[1]
+    if neighbours is None:
+        output = read(0, length)
+    else:
+        ids_BCkr, mask_BCkr = _of_last_chunk(neighbours, length // chunk_tokens, pad)
+        near = {
+            "neighbour_ids": torch.from_numpy(ids_BCkr).to(device),
+            "neighbour_mask": torch.from_numpy(mask_BCkr).to(device),
+        }
+        # The first chunk begins in the padding, so that the prompt ends with one; and the padding
+        # of all places, because a short prompt has no token among those of the first pass.
+        grid = {"chunk_start": 0, "padding_mask": mask_BL}
+        past = None
+        # In a pass of its own the last token is the only one that cross-attention is computed for.
+        if length > 1:
+            nothing = {name: values[:, :-1] for name, values in near.items()}
+            past = read(0, length - 1, **nothing, **grid).past_key_values
+        output = read(length - 1, length, past_key_values=past, **near, **grid)
     next_BV = output.logits[:, -1].float()
     return ReadPrompts(output.past_key_values, mask_BL, mask_BL.sum(1), next_BV, gate)
+
+
+def _of_last_chunk(neighbours: MaskedTokens, chunks: int, pad: int) -> MaskedTokens:
+    """Neighbours [B, k, r] as those of the last of C chunks, [B, C, k, r].
+
+    Earlier chunks get none: they would be read inside the prompt.
+    """
+    ids_Bkr, mask_Bkr = neighbours
+    ids_BCkr = np.full((len(ids_Bkr), chunks, *ids_Bkr.shape[1:]), pad, dtype=np.int64)
+    mask_BCkr = np.zeros(ids_BCkr.shape, dtype=bool)
+    ids_BCkr[:, -1] = ids_Bkr
+    mask_BCkr[:, -1] = mask_Bkr
+    return ids_BCkr, mask_BCkr
 
 
 def score_options(
@@ -103,39 +129,79 @@ def score_options(
     *,
     pad: int,
 ) -> np.ndarray:
-    """Negative log-likelihood of each option after its prompt, in nats, summed over its tokens.
+    """Negative log-likelihood of each option after its own prompt, in nats, summed over its tokens.
 
     Args:
-        options: token ids by question and option; questions may have different numbers of options.
-            With one prompt read and several questions, all questions are scored after that prompt.
+        options: token ids by prompt and option; prompts may have different numbers of options.
 
     Returns:
-        nats_BO, float64; NaN where a question has no such option.
+        nats_BO, float64; NaN where a prompt has no such option.
 
     Raises:
         ArtefactError: the model's losses are no numbers.
     """
-    most = max(map(len, options))
-    # Empty rows fill up the questions with fewer options, so that N = B * O.
-    rows: list[Sequence[int]] = []
-    for of_question in options:
-        rows += [*of_question, *[[]] * (most - len(of_question))]
+    nats_BO = np.full((len(options), max(map(len, options))), np.nan)
+    longest_first = [
+        sorted(range(len(of_one)), key=lambda o: -len(of_one[o])) for of_one in options
+    ]
+    # Every prompt's longest option, then every prompt's second longest: little is padding, and the
+    # rows of a pass are those of the cache.
+    for places in itertools.zip_longest(*longest_first):
+        rows: list[Sequence[int]] = []
+        for of_one, place in zip(options, places, strict=True):
+            rows.append([] if place is None else of_one[place])
+        nats_B = _row_losses(model, read, rows, pad)
+        for prompt, place in enumerate(places):
+            if place is not None:
+                nats_BO[prompt, place] = nats_B[prompt]
+    return nats_BO
+
+
+def score_after_one(
+    model: PreTrainedModel,
+    read: ReadPrompts,
+    options: Sequence[TokenRows],
+    *,
+    pad: int,
+    batch_rows: int,
+) -> np.ndarray:
+    """The same where all options stand after one prompt; equal ones run once.
+
+    Args:
+        read: that prompt alone.
+        batch_rows: options of one forward pass.
+    """
+    every = {tuple(option) for of_one in options for option in of_one}
+    distinct = sorted(every, key=lambda option: (len(option), option))
+    nats: dict[tuple[int, ...], float] = {}
+    for start in range(0, len(distinct), batch_rows):
+        rows = distinct[start : start + batch_rows]
+        nats |= zip(rows, _row_losses(model, read, rows, pad).tolist(), strict=True)
+    nats_QO = np.full((len(options), max(map(len, options))), np.nan)
+    for nats_O, of_one in zip(nats_QO, options, strict=True):
+        nats_O[: len(of_one)] = [nats[tuple(option)] for option in of_one]
+    return nats_QO
+
+
+def _row_losses(model: PreTrainedModel, read: ReadPrompts, rows: TokenRows, pad: int) -> np.ndarray:
+    """Summed loss of N rows, NaN of an empty one: the first N / B stand after the first prompt, and
+    so on.
+    """
     ids, mask = pad_right(rows, pad=pad)
     device = read.logits_BV.device
     ids_NA = torch.from_numpy(ids).to(device)
     mask_NA = torch.from_numpy(mask).to(device)
-    # Each prompt stands before its own options; a single prompt stands before all of them.
     repeats = len(rows) // len(read.logits_BV)
     first_NV = read.logits_BV.repeat_interleave(repeats, dim=0)
-    # The first token of an option is predicted from the prompt, the others from the option.
+    # The first token of a row is predicted from the prompt, the others from the row.
     nats_NA = torch.zeros(ids_NA.shape, dtype=torch.float32, device=device)
     nats_NA[:, 0] = F.cross_entropy(first_NV, ids_NA[:, 0], reduction="none")
     if ids_NA.shape[1] > 1:
-        # The last token of an option is not an input: what follows it is not scored.
+        # The last token of a row is not an input: what follows it is not scored.
         input_ids = ids_NA[:, :-1]
         past_NL = read.mask_BL.repeat_interleave(repeats, dim=0)
         length_N = read.length_B.repeat_interleave(repeats)
-        # The cache is repeated, not read again: that is what scoring all options at once saves.
+        # A copy of the cache instead of another reading: that is what is saved.
         logits = model(
             input_ids=input_ids,
             attention_mask=torch.cat([past_NL, mask_NA[:, :-1]], dim=1).long(),
@@ -151,7 +217,7 @@ def score_options(
     # Before NaN gets its meaning here, "no such option".
     require_numbers(nats_N)
     nats_N[~mask.any(axis=1)] = np.nan
-    return nats_N.reshape(len(options), most)
+    return nats_N
 
 
 def write_answers(

@@ -17,7 +17,7 @@ QUESTION_NEIGHBOURS_INPUT = Input(("question-neighbours",))
 PERPLEXITY = declare(
     Stage(
         name="perplexity",
-        version=2,  # 2: neighbours that no predicted token reads are not encoded
+        version=3,  # 3: the records say which file a document is of  # 2: neighbours that no predicted token reads are not encoded
         config=PerplexityConfig,
         # The last two are needed by some conditions only, which `resolve` checks.
         inputs={
@@ -35,7 +35,7 @@ PERPLEXITY = declare(
 QA = declare(
     Stage(
         name="qa",
-        version=1,
+        version=2,  # 2: figures by task; placebo and other_documents leave out the whole file
         config=QuestionsEvalConfig,
         inputs={
             "model": MODEL_INPUT,
@@ -53,7 +53,7 @@ QA = declare(
 BAG_OF_WORDS = declare(
     Stage(
         name="bag-of-words",
-        version=1,
+        version=2,  # 2: as `qa`
         config=BagOfWordsConfig,
         inputs={
             "questions": QUESTIONS_INPUT,

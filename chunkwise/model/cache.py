@@ -184,5 +184,18 @@ def expand_cache(past: Cache, times: int) -> Cache:
     Call it without gradients.
     """
     copied = copy.deepcopy(past)
-    copied.batch_repeat_interleave(times)  # in place
+    if times > 1:
+        # Changes the copy in place. Not `batch_repeat_interleave`: it leaves out the states of
+        # convolutions and of linear attention.
+        rows = torch.arange(_texts_in(past)).repeat_interleave(times)
+        copied.reorder_cache(rows)  # type: ignore[arg-type]
     return copied
+
+
+def _texts_in(past: Cache) -> int:
+    """B; `Cache.batch_size` knows it of static caches alone."""
+    for layer in past.layers:
+        keys = getattr(layer, "keys", None)
+        if keys is not None and keys.numel():
+            return len(keys)
+    raise MismatchError("expected a cache of keys and values, got one without any")

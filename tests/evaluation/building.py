@@ -59,7 +59,7 @@ def make_world(folder: Path) -> World:
             valid_fraction=0.2,
             held_fraction=0.3,
             near_duplicate_jaccard=None,
-            decontaminate_jaccard=None,
+            decontamination="none",
         ),
     )
     tokenizer = store.get_or_build(TOKENIZER, TokenizerConfig(vocabulary_size=320), {"corpus": corpus})

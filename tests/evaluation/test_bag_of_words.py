@@ -5,7 +5,14 @@ import math
 import pytest
 
 from chunkwise.core.errors import InputError
-from chunkwise.evaluation.bag_of_words import InverseDocumentFrequency, choose, records, score_options, words
+from chunkwise.evaluation.bag_of_words import (
+    InverseDocumentFrequency,
+    choose,
+    records,
+    score_options,
+    score_record,
+    words,
+)
 
 
 def test_words_fall_apart_at_underscores():
@@ -32,7 +39,7 @@ def test_ties_fall_evenly_and_always_the_same():
 
 def test_it_finds_what_stands_in_the_passage_and_says_so_in_the_common_columns():
     question = {"id": "q", "choices": ["grey heron", "white owl"], "answer_index": 1, "answers": ["white owl"]}
-    columns, metrics = records([question], [["here lives a white owl"]], [True])
+    columns, metrics = records([question], [["here lives a white owl"]], [True], [False])
     assert (columns["choice"], columns["correct"], columns["margin"]) == ([1], [True], [1.0])
     assert columns["answer_nll"] == [None]
     assert metrics["choice_accuracy"] == 1.0
@@ -42,4 +49,13 @@ def test_it_finds_what_stands_in_the_passage_and_says_so_in_the_common_columns()
 
 def test_questions_without_choices_are_refused():
     with pytest.raises(InputError, match="can only choose"):
-        records([{"id": "q", "answers": ["x"]}], [[]], [False])
+        records([{"id": "q", "answers": ["x"]}], [[]], [False], [False])
+
+
+def test_yes_is_said_when_more_than_half_of_the_statement_was_read():
+    weight = InverseDocumentFrequency([])  # all words weigh the same
+    question = {"choices": ["No", "Yes"], "statement": "red owl flies now"}
+    assert score_record(question, ["the red owl flies"], weight) == pytest.approx([0.25, 0.75])
+    assert score_record(question, ["a no and a yes"], weight) == pytest.approx([1.0, 0.0])
+    # Without a statement the options are words like any others.
+    assert score_record({"choices": ["No", "Yes"]}, ["a yes"], weight) == [0.0, 1.0]

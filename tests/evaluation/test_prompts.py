@@ -20,7 +20,7 @@ def tokenizer(tmp_path_factory):
     return load_tokenizer(folder)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(max_size=80), max_size=4), st.integers(1, 120))
 def test_never_longer_than_asked_for_unless_the_question_is(tokenizer, texts, max_tokens):
     passages = [encode(tokenizer, text) for text in texts]

@@ -41,7 +41,7 @@ def generated(model, prompt, new=11, **kwargs):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", [SMALL, UNCONDITIONED, COPYING])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(cuts=st.sets(st.integers(1, LENGTH - 1), max_size=6), seed=st.integers(0, 3))
 def test_any_split_into_cached_calls_gives_the_teacher_forced_logits(family, options, cuts, seed):
     model, ids, near = retro(family, options), tokens(2, LENGTH, seed), neighbours(2, CHUNKS, seed=seed)
@@ -222,7 +222,7 @@ def test_neighbours_may_be_missing_for_some_texts_of_a_step():
         torch.testing.assert_close(cached, uncached, **CLOSE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     cuts=st.sets(st.integers(1, LENGTH - 1), max_size=8),
     starts=st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)),

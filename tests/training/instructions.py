@@ -44,7 +44,7 @@ def make_setting(root: Path) -> Setting:
     store = Store(root / "store")
     source = SourceConfig(kind="text", path=str(text))
     config = CorpusConfig(
-        sources=(source,), near_duplicate_jaccard=None, decontaminate_jaccard=None, held_fraction=0, valid_fraction=0
+        sources=(source,), near_duplicate_jaccard=None, decontamination="none", held_fraction=0, valid_fraction=0
     )
     corpus = store.get_or_build(CORPUS, config)
     tokens = store.get_or_build(
