@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from chunkwise.core.artefact import RECORD, Artefact, read_artefact
 from chunkwise.core.errors import DivergedError
 from chunkwise.core.io import atomic_file, read_json
+from chunkwise.core.packs import PACKAGED
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokensConfig
@@ -52,7 +53,6 @@ from chunkwise.lab.profile import load_profile
 from chunkwise.lab.study.data import tokenizer_config
 from chunkwise.neighbours.stages import NEIGHBOURS
 from chunkwise.training.config import (
-    PACKAGED,
     AdoptedBase,
     MadeNeighboursConfig,
     TwinConfig,

@@ -2,16 +2,16 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
-from chunkwise.cli.options import SetOption, StoreOption
+from chunkwise.cli.options import PlanArgument, SetOption, StoreOption
 
-PlanArgument = Annotated[
-    str, Argument(metavar="PLAN", help="Plan: a file, or a packaged one by name (instructretro).")
-]
+if TYPE_CHECKING:
+    from chunkwise.lab.profile import Profile
+
 ProfileOption = Annotated[
     str, Option(help="How large everything is: a packaged name or a YAML file.")
 ]
@@ -34,6 +34,13 @@ StrictOption = Annotated[
 WorkersOption = Annotated[
     int | None, Option(min=1, help="Parallel jobs. Default: one per GPU, else one per core.")
 ]
+BasesOption = Annotated[
+    int | None,
+    Option(
+        min=2,
+        help="Run the plan on so many bases and print how much of the noise lies in the base.",
+    ),
+]
 
 
 def ablate(
@@ -44,6 +51,7 @@ def ablate(
     overrides: OverridesOption = None,
     dry_run: PlannedOption = False,
     strict: StrictOption = False,
+    bases: BasesOption = None,
     workers: WorkersOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -59,6 +67,7 @@ def ablate(
     Example:
       chunkwise ablate instructretro --profile laptop --out runs/demo
       chunkwise ablate my_plan.md --set replicates=5 --dry-run
+      chunkwise ablate my_plan.md --profile small.yaml --bases 3
     """
     from chunkwise.core.errors import ConfigError
     from chunkwise.core.store import Store
@@ -72,21 +81,44 @@ def ablate(
             hint="run chunkwise ablate without a launcher, with --workers",
         )
     folder = out or Path("runs") / Path(plan).stem
-    code = run(
-        plan,
-        load_profile(profile, settings or ()),
-        folder,
-        store=Store(store),
-        overrides=overrides,
-        strict=strict,
-        dry_run=dry_run,
-        workers=workers,
-        command=_command(plan, profile, settings or [], overrides),
-    )
+    baseline = load_profile(profile, settings or ())
+    options: dict[str, Any] = {
+        "store": Store(store),
+        "overrides": overrides,
+        "strict": strict,
+        "workers": workers,
+        "command": _command(plan, profile, settings or [], overrides),
+    }
+    if bases is not None:
+        raise typer.Exit(_measure_bases(plan, baseline, folder, bases, dry_run, options))
+    code = run(plan, baseline, folder, dry_run=dry_run, **options)
     if not dry_run:
         typer.echo(str(folder / "report.html"))
     # 3 where some entries or runs are missing; the report says which, so it is no error
     raise typer.Exit(code)
+
+
+def _measure_bases(
+    plan: str,
+    profile: "Profile",
+    folder: Path,
+    bases: int,
+    dry_run: bool,
+    options: dict[str, Any],
+) -> int:
+    """The same plan on several bases; each has its own report below `folder`."""
+    from chunkwise.lab.bases import BASES_JSON, measure_bases, require_bases, sentence
+    from chunkwise.lab.run import ablate as run
+
+    if dry_run:
+        require_bases(profile, bases)
+        typer.echo(f"{bases} times this study, each with a base of its own:")
+        return run(plan, profile, folder, dry_run=True, **options)
+    code, table = measure_bases(plan, profile, folder, bases, **options)
+    for row in table:
+        typer.echo(sentence(row))
+    typer.echo(str(folder / BASES_JSON))
+    return code
 
 
 def _command(plan: str, profile: str, settings: list[str], overrides: Path | None) -> str:

@@ -17,7 +17,7 @@ QUESTION_NEIGHBOURS_INPUT = Input(("question-neighbours",))
 PERPLEXITY = declare(
     Stage(
         name="perplexity",
-        version=3,  # 3: the records say which file a document is of  # 2: neighbours that no predicted token reads are not encoded
+        version=3,  # 3: the records say which file a document is of
         config=PerplexityConfig,
         # The last two are needed by some conditions only, which `resolve` checks.
         inputs={

@@ -11,8 +11,6 @@ few fields changed, path -> value, and nothing else.
 
 import copy
 from collections.abc import Iterable, Mapping
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -20,6 +18,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from chunkwise.core.config import Config, load_yaml, override, parse_yaml
 from chunkwise.core.errors import ConfigError
+from chunkwise.core.packs import Kind, packaged_files
 from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConfig, TokenizerConfig
 from chunkwise.datastore.config import DatastoreConfig, ViewConfig
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
@@ -113,15 +112,22 @@ class Profile(Config):
     qa: QuestionsEvalConfig = QuestionsEvalConfig()
 
     replicates: int = Field(3, ge=1)
+    looks: tuple[int, ...] = ()
+    """Numbers of replicates after which the study looks, the last of them `replicates`: it ends as
+    soon as every primary question is settled. Each look spends a part of `alpha` in proportion to
+    its replicates, so that all of them together err no more often. Empty: one look, at the end.
+    """
     share_base: bool = True
     """All replicates continue one base model, so the noise of base training is not in the
     intervals.
     """
+    base_seed: int = Field(0, ge=0)
+    """Initial values and data order of the shared base. `chunkwise ablate --bases` counts it up."""
     size_experiment: Literal["swap", "retrain"] = "swap"
     """Primary reading of views: `swap` changes the datastore of a trained model, `retrain` trains
     one per view.
     """
-    metrics: tuple[str, ...] = ("perplexity", "choice_accuracy")
+    metrics: tuple[str, ...] = ("perplexity", "reading_accuracy", "found_and_copied")
     """For entries that name none; the first is the primary one."""
     thresholds: dict[str, float] = Field(default_factory=dict)
     """Smallest difference that matters, by metric id, in nats or shares. Default: 0.01 nat, 0.01 =
@@ -159,6 +165,15 @@ class Profile(Config):
         # steps only with the rows.
         self.retrofit.made_neighbours.require_within(self.retrofit.train.steps_for(row_tokens))
         self.retrofit.require_reading(row_tokens)
+        if self.looks and (
+            self.looks[-1] != self.replicates or list(self.looks) != sorted(set(self.looks))
+        ):
+            raise ValueError(
+                f"looks: expected rising numbers that end with the {self.replicates} replicates, "
+                f"got {list(self.looks)}"
+            )
+        if self.looks and self.looks[0] < 2:
+            raise ValueError("looks: nothing can be tested with 1 replicate; look from 2 on")
         for metric in (*self.metrics, *self.thresholds):
             if metric not in METRICS:
                 raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
@@ -173,6 +188,16 @@ class Profile(Config):
                     f"{path} is set by arm and replicate, not by a profile; leave it out"
                 )
         return self
+
+    def at_looks(self) -> list["Profile"]:
+        """The profile at each look: its replicates, and the part of alpha that it spends."""
+        if not self.looks:
+            return [self]
+        total = sum(self.looks)
+        return [
+            self.changed({"replicates": count, "alpha": self.alpha * count / total, "looks": []})
+            for count in self.looks
+        ]
 
     def value(self, path: str) -> Any:
         """The value of the field at a dotted path, as plain JSON.
@@ -229,9 +254,10 @@ class Profile(Config):
     @property
     def validation_text(self) -> SequencesConfig:
         """Rows for the validation curves: as the training rows, from the documents that are trained
-        on nowhere.
+        on nowhere, and where some are set apart from those.
         """
-        return self.training_text.model_copy(update={"split": "valid", "max_tokens": None})
+        split = "dev" if self.corpus.dev_share else "valid"
+        return self.training_text.model_copy(update={"split": split, "max_tokens": None})
 
     @property
     def used(self) -> "Profile":
@@ -293,28 +319,19 @@ def load_profile(name: Path | str, settings: Iterable[str] = ()) -> Profile:
     Raises:
         ConfigError: no such profile, or it is wrong.
     """
-    values = load_named("profiles", name, "profile")
+    values = load_named("profile", name)
     values.setdefault("name", Path(name).stem)
     return Profile.parse(override(values, settings), where=f"profile {Path(name).stem}")
 
 
-def load_named(folder: str, name: Path | str, kind: str) -> dict[str, Any]:
+def load_named(kind: Kind, name: Path | str) -> dict[str, Any]:
     """The YAML mapping of a file, or of the packaged one of this name."""
     if Path(name).suffix in (".yaml", ".yml"):
         return load_yaml(name)
-    files = packaged_files(folder, ".yaml")
+    files = packaged_files(kind)
     if str(name) not in files:
         raise ConfigError(
             f"no {kind} {str(name)!r}; packaged: {', '.join(files)}",
             hint=f"or give a file: my_{kind}.yaml",
         )
     return parse_yaml(files[str(name)].read_text(encoding="utf-8"), f"{kind} {name}")
-
-
-def packaged_files(folder: str, suffix: str) -> dict[str, Traversable]:
-    """The packaged files of a folder by their names without the suffix, in order."""
-    packaged = resources.files("chunkwise") / folder
-    files = packaged.iterdir() if packaged.is_dir() else ()
-    # Resources may come in any order, and messages list these names.
-    names = {file.name.removesuffix(suffix): file for file in files if file.name.endswith(suffix)}
-    return dict(sorted(names.items()))

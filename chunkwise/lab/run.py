@@ -16,7 +16,8 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,11 +38,12 @@ from chunkwise.core.store import Artefact, Store
 from chunkwise.graph.schedule import Schedule, duration_words
 from chunkwise.graph.workers import Workers, accelerators, available_cores, default_workers
 from chunkwise.lab.measure.collect import Outcome, baseline_is_there, collect
-from chunkwise.lab.measure.results import RunLog
+from chunkwise.lab.measure.contrasts import open_questions
+from chunkwise.lab.measure.results import Look, RunLog
 from chunkwise.lab.measure.table import CSV, PARQUET
 from chunkwise.lab.plan import read as plans
 from chunkwise.lab.plan.document import PlanDocument
-from chunkwise.lab.profile import Profile, load_profile, packaged_files
+from chunkwise.lab.profile import Profile, load_profile
 from chunkwise.lab.report.write import Report, load_report, write_report
 from chunkwise.lab.resolve.arms import load_overrides, mark_infeasible, resolve
 from chunkwise.lab.resolve.resolution import Resolution
@@ -108,17 +110,60 @@ def ablate(
     resolution = resolve(document, profile, overrides=answers)
     _report_unread(document, plan, strict)
     _require_some(resolution, strict)
-    study = plan_study(profile, resolution)
+    looks = profile.at_looks()
+    study = plan_study(looks[-1], resolution)
     count = workers or default_workers()
     if dry_run:
         print_dry_run(study, store, count)
         return PARTLY if resolution.exit_code or document.exit_code else DONE
     # Only now: a dry run and a plan that is refused leave `out` as it was.
     _claim(out, resolution)
-    title = f"{document.title or Path(plan).stem}, profile {profile.name}"
-    study, schedule = _run_jobs(study, store, count, title, started, out, strict)
-    command = command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT"
-    return _report(study, schedule, document, plan_text, command, started, date, out)
+    call = _Call(
+        document=document,
+        plan_text=plan_text,
+        title=f"{document.title or Path(plan).stem}, profile {profile.name}",
+        command=command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT",
+        started=started,
+        date=date,
+        out=out,
+        store=store,
+        workers=count,
+        strict=strict,
+    )
+    return _run_looks(call, looks, resolution)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one call of `ablate` hands down, whatever it has to run."""
+
+    document: PlanDocument
+    plan_text: str
+    title: str
+    command: str
+    started: float
+    date: str | None
+    out: Path
+    store: Store
+    workers: int
+    strict: bool
+
+
+def _run_looks(call: _Call, looks: Sequence[Profile], resolution: Resolution) -> int:
+    """Run the study up to the first look at which every primary question is settled."""
+    before: list[Look] = []
+    for number, profile in enumerate(looks, start=1):
+        if len(looks) > 1:
+            note(f"look {number} of {len(looks)}: {profile.replicates} replicates")
+        study, schedule = _run_jobs(call, plan_study(profile, resolution))
+        # An arm that the datastore cannot serve is lost for good.
+        resolution = study.resolution
+        status, unsettled = _report(call, study, schedule, before, len(looks))
+        if not unsettled:
+            break
+        look = Look(replicates=profile.replicates, alpha=profile.alpha, open=tuple(unsettled))
+        before.append(look)
+    return status
 
 
 def run_plan(
@@ -163,73 +208,69 @@ def run_plan(
     return load_report(out)
 
 
-def _run_jobs(
-    study: Study,
-    store: Store,
-    workers: int,
-    title: str,
-    started: float,
-    out: Path,
-    strict: bool,
-) -> tuple[Study, Schedule]:
+def _run_jobs(call: _Call, study: Study) -> tuple[Study, Schedule]:
     """Build the data, leave out the arms that it cannot serve, then run everything.
 
     Returns:
         The study as it was run, and how its jobs went.
     """
     # On a terminal the display shows each job, so that a line for each would say it twice.
-    schedule = Schedule(study.jobs, costs_of(study.profile), workers, quiet=sys.stderr.isatty())
+    costs = costs_of(study.profile, study.jobs)
+    schedule = Schedule(study.jobs, costs, call.workers, quiet=sys.stderr.isatty())
+    # A worker costs some seconds and its memory even where it has nothing to do.
+    workers = min(call.workers, len(study.jobs))
     with (
-        display(header=lambda: schedule.header(title, started)),
-        # A worker costs some seconds and its memory even where it has nothing to do.
-        Workers(min(workers, len(study.jobs)), store, threads=available_cores()) as pool,
+        display(header=lambda: schedule.header(call.title, call.started)),
+        Workers(workers, call.store, threads=available_cores()) as pool,
     ):
         schedule.run(pool, study.data_jobs())
         resolution = check_views(study, schedule.artefacts, schedule.failures)
-        _require_some(resolution, strict)
+        _require_some(resolution, call.strict)
         # Planned anew, not filtered: what only the lost arms needed must not run. Equal jobs keep
         # their ids, so the data is not built again.
         if resolution != study.resolution:
             study = plan_study(study.profile, resolution)
-            schedule.jobs = study.jobs
+            schedule.jobs = costs.jobs = study.jobs
         with machine_errors():
-            write_json(out / "resolution.json", resolution.model_dump(mode="json"))
+            write_json(call.out / "resolution.json", resolution.model_dump(mode="json"))
         schedule.run(pool, study.jobs)
     return study, schedule
 
 
 def _report(
+    call: _Call,
     study: Study,
     schedule: Schedule,
-    document: PlanDocument,
-    plan_text: str,
-    command: str,
-    started: float,
-    date: str | None,
-    out: Path,
-) -> int:
-    """Collect what was measured and write it; the exit status."""
+    looks: Sequence[Look],
+    planned_looks: int,
+) -> tuple[int, list[str]]:
+    """Collect what was measured and write it.
+
+    Returns:
+        The exit status, and the primary questions that are open.
+    """
     outcome = Outcome(study, schedule.artefacts, schedule.failures)
     profile_values = study.profile.model_dump(mode="json", exclude_defaults=True)
     results = collect(
         outcome,
-        document,
-        plan_text=plan_text,
+        call.document,
+        plan_text=call.plan_text,
         profile_text=yaml.safe_dump(profile_values, sort_keys=False),
-        command=command,
-    )
+        command=call.command,
+    ).model_copy(update={"looks": tuple(looks), "planned_looks": planned_looks})
     if not baseline_is_there(results.cells):
         raise next(iter(schedule.failures.values()))
     failed = schedule.failures or any(not check.passed for check in results.checks)
-    partly = study.resolution.exit_code or document.exit_code or failed
-    log = _run_log(schedule, started, date, PARTLY if partly else DONE)
+    partly = study.resolution.exit_code or call.document.exit_code or failed
+    log = _run_log(schedule, call.started, call.date, PARTLY if partly else DONE)
     with machine_errors():
         # Before the report: it names what was built, also where rendering fails.
-        write_json(out / "study.json", _study_record(study, schedule))
+        write_json(call.out / "study.json", _study_record(study, schedule))
         # Cached, because several contrasts read the examples of one measurement.
-        write_report(results, log, out, functools.cache(outcome.examples))
-    note(f"report: {out / 'report.html'}, after {duration_words(log.seconds)}")
-    return log.exit_status
+        loaders = functools.cache(outcome.examples), functools.cache(outcome.chunks)
+        analysis = write_report(results, log, call.out, *loaders)
+    note(f"report: {call.out / 'report.html'}, after {duration_words(log.seconds)}")
+    return log.exit_status, open_questions(analysis.contrasts)
 
 
 # --- before anything runs -------------------------------------------------------------------------
@@ -253,17 +294,8 @@ def open_plan(plan: Path | str) -> tuple[PlanDocument, str]:
     Raises:
         PlanError: there is no such plan.
     """
-    if Path(plan).is_file():
-        data = Path(plan).read_bytes()[: plans.MAX_BYTES + 1]
-        return plans.check(plan), data.decode("utf-8", "replace")
-    packaged = packaged_files("plans", ".md")
-    if str(plan) not in packaged:
-        raise PlanError(
-            f"no plan {str(plan)!r}: neither a file nor one of the packaged plans "
-            f"({', '.join(packaged)})"
-        )
-    text = packaged[str(plan)].read_text(encoding="utf-8")
-    return plans.parse(text), text
+    data = plans.plan_bytes(plan)
+    return plans.parse(data), data.decode("utf-8", "replace")
 
 
 def _report_unread(document: PlanDocument, plan: Path | str, strict: bool) -> None:
@@ -288,7 +320,7 @@ def _require_some(resolution: Resolution, strict: bool) -> None:
         why = "; ".join(reasons) or "every value is the baseline's"
         raise PlanError(
             f"nothing of the plan can be run: {why}",
-            hint="`chunkwise plan check FILE` shows how the plan is read",
+            hint="`chunkwise plan check PLAN` shows how the plan is read",
         )
 
 

@@ -30,12 +30,13 @@ class Metric(Config):
     id: str
     title: str
     unit: str  # of the shown difference: "nats per token", "points"
-    better: Literal["lower", "higher"]
+    better: Literal["lower", "higher"] | None  # None: not known, of other people's runs
     #: smallest difference that counts, in the unit of the values; set before running
     threshold: float
     chance: float | None = None  # score of guessing; None: the metric has no chance level
     factor: float = 1.0  # shown = value * factor (100 for points)
     exponential: bool = False  # exp(value) is what readers know: perplexity
+    meaning: str = ""  # what was done to measure it, where the title does not say
 
 
 #: Perplexity is analysed as the mean negative log-likelihood per token; perplexities are never
@@ -59,6 +60,42 @@ METRICS: dict[str, Metric] = {
             threshold=0.005,
         ),
         Metric(
+            id="reading_accuracy",
+            title="reading accuracy",
+            unit="points",
+            better="higher",
+            threshold=0.01,
+            chance=0.25,
+            factor=100,
+            meaning=(
+                "four options that the same passages hold: which of them belongs to the name that "
+                "is asked for; a bag of words cannot tell"
+            ),
+        ),
+        Metric(
+            id="found_and_copied",
+            title="found and copied",
+            unit="points",
+            better="higher",
+            threshold=0.01,
+            chance=0.25,
+            factor=100,
+            meaning=(
+                "four options of which one stands word for word in its document: whether that was "
+                "found decides, and a bag of words can tell"
+            ),
+        ),
+        Metric(
+            id="yes_no_accuracy",
+            title="yes/no accuracy",
+            unit="points",
+            better="higher",
+            threshold=0.01,
+            chance=0.5,
+            factor=100,
+            meaning="whether a documentation states a sentence",
+        ),
+        Metric(
             id="choice_accuracy",
             title="choice accuracy",
             unit="points",
@@ -66,6 +103,7 @@ METRICS: dict[str, Metric] = {
             threshold=0.01,
             chance=0.25,
             factor=100,
+            meaning="all questions with options, of whatever kind",
         ),
         Metric(
             id="exact_match",

@@ -99,7 +99,7 @@ def planted_profile(folder: Path, **changes: Any) -> PlantedProfile:
                 for kind in ("records", "docstrings")
             ],
             "near_duplicate_jaccard": None,
-            "decontaminate_jaccard": None,
+            "decontamination": "none",
             "valid_fraction": VALID,
             "held_fraction": HELD,
         },

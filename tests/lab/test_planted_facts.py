@@ -6,7 +6,7 @@ import math
 import pytest
 
 from chunkwise.core.store import Store
-from chunkwise.lab.measure.statistics import Verdict
+from chunkwise.lab.measure.verdicts import Verdict
 from chunkwise.lab.run import ablate
 from tests.lab.planted import planted_profile, write_world
 
@@ -56,17 +56,17 @@ def contrast(results: dict, entry: str, metric: str, arm: str | None = None) -> 
 
 def cells(results: dict, arm: str, condition: str, view: str = "full") -> list[dict]:
     at = {"arm": arm, "condition": condition, "view": view}
-    return [cell for cell in results["cells"] if cell["at"] == at and cell["metric"] == "choice_accuracy"]
+    return [cell for cell in results["cells"] if cell["at"] == at and cell["metric"] == "found_and_copied"]
 
 
-@pytest.mark.parametrize(("metric", "worse"), [("perplexity", 1), ("choice_accuracy", -1)])
+@pytest.mark.parametrize(("metric", "worse"), [("perplexity", 1), ("found_and_copied", -1)])
 def test_the_size_of_the_datastore_matters(results, metric, worse):
     slope = contrast(results, "Size", metric, "slope per halving")
     assert slope["verdict"] == Verdict.MATTERS
     assert slope["difference"] * worse > 0
 
 
-@pytest.mark.parametrize(("metric", "worse"), [("perplexity", 1), ("choice_accuracy", -1)])
+@pytest.mark.parametrize(("metric", "worse"), [("perplexity", 1), ("found_and_copied", -1)])
 def test_cross_attention_matters(results, metric, worse):
     removal = contrast(results, "Cross-attention", metric)
     assert removal["verdict"] == Verdict.MATTERS
@@ -88,7 +88,7 @@ def test_with_the_fact_choices_are_right(results):
 
 
 def test_a_dummy_component_is_not_declared_to_matter(results):
-    for metric in ("perplexity", "choice_accuracy"):
+    for metric in ("perplexity", "found_and_copied"):
         dummy = contrast(results, "Dummy", metric)
         assert dummy["verdict"] not in (Verdict.MATTERS, Verdict.INVALID)
     # It did change the run; the choices are right with either stream.

@@ -1,12 +1,18 @@
 """The packaged profiles with the packaged plans, and arms that a profile leaves to another one."""
 
+import shutil
+
 import pytest
 
+from chunkwise.core import packs
 from chunkwise.core.errors import ConfigError, PlanError
+from chunkwise.core.store import Store
+from chunkwise.corpus.stages import TOKENIZER
 from chunkwise.lab.plan import read as plans
 from chunkwise.lab.profile import load_profile
 from chunkwise.lab.resolve.arms import resolve
 from chunkwise.lab.run import ablate, open_plan
+from chunkwise.lab.study.data import tokenizer_config
 from chunkwise.lab.study.study import plan_study
 from chunkwise.model.config import RetroOptions
 
@@ -33,6 +39,31 @@ def test_every_arm_of_a_packaged_plan_is_run(plan, profile):
     resolution = resolution_of(plan, load_profile(profile))
     assert (resolution.exit_code, resolution.problems, resolution.left_out) == (0, (), ())
     assert {entry.status for entry in resolution.entries} == {"resolved"}
+
+
+def test_where_the_package_lies_is_no_part_of_what_a_study_is(tmp_path, monkeypatch):
+    profile = load_profile("laptop")
+    resolution = resolution_of("instructretro", profile)
+
+    def identities():
+        jobs = [job.id for job in plan_study(profile, resolution).jobs]
+        return jobs, Store(tmp_path / "store").key(TOKENIZER, tokenizer_config(profile))
+
+    here = identities()
+    shutil.copytree(packs.packaged_base(), tmp_path / "elsewhere/laptop/base")
+    monkeypatch.setattr(packs, "PACKS", tmp_path / "elsewhere")
+    assert identities() == here
+    base = str(packs.packaged_base())  # the same tokenizer by its path is the same artefact
+    by_path = profile.tokenizer.model_copy(update={"pretrained": base})
+    assert base.startswith(str(tmp_path)) and Store(tmp_path / "store").key(TOKENIZER, by_path) == here[1]
+
+
+def test_a_base_that_is_not_there_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    profile = load_profile("laptop")
+    resolution = resolution_of("instructretro", profile)
+    monkeypatch.setattr(packs, "PACKS", tmp_path)
+    with pytest.raises(ConfigError, match="this installation has none"):
+        plan_study(profile, resolution)
 
 
 def test_the_laptop_leaves_its_slow_arms_to_the_evening_and_runs_the_rest():

@@ -17,7 +17,7 @@ from chunkwise.lab.resolve.values import EntryOverride, Overrides
 from chunkwise.lab.study.calibrate import _miniature
 from chunkwise.lab.terms import Arm
 
-PACKAGED = Path(__file__).parents[2] / "chunkwise/plans/instructretro.md"
+PACKAGED = "instructretro"
 SIZE, CCA = "retrieval database size", "chunk-wise cross-attention"
 
 
@@ -39,6 +39,13 @@ def resolve_one(part, *replacements, action="REPLACE", profile=None, metrics=("p
 
 def changes(entry) -> list[dict]:
     return [arm.changes for arm in entry.arms if arm.role == "arm"]
+
+
+def test_decontamination_is_removed_and_replaced_by_name():
+    removal = resolve_one("decontamination", action="REMOVE")
+    assert changes(removal) == [{"corpus.decontamination": "none"}]
+    replacement = resolve_one("13-gram decontamination", "containment", "shared runs of 32 words", "whole documents")
+    assert changes(replacement) == [{"corpus.decontamination": "containment"}]  # the last is the baseline's
 
 
 # --- the packaged plan ----------------------------------------------------------------------------------------------
@@ -69,7 +76,7 @@ def test_the_packaged_plan_resolves_as_a_whole():
     assert {arm.against for arm in composition.arms if arm.role == "arm"} == {mixed.id}
 
     assert changes(form) == [{"retrofit.retro.cca_layers": "middle"}, {"mechanism": "in_prompt"}]
-    assert [metric.id for metric in size.metrics] == ["perplexity", "choice_accuracy"]
+    assert [metric.id for metric in size.metrics] == ["perplexity", "reading_accuracy", "found_and_copied"]
 
 
 def test_a_part_that_is_named_and_varied_by_no_entry_is_warned_of():
@@ -295,10 +302,16 @@ def test_size_experiment_names_the_primary_reading_of_views():
 
 def test_metrics_are_matched_or_listed_as_not_measured():
     entry = resolve_one(SIZE, "600B", metrics=("Zero-Shot QA Accuracy", "PPL", "EM", "inference latency"))
-    assert [metric.id for metric in entry.metrics] == ["choice_accuracy", "perplexity", "exact_match", None]
-    assert entry.metrics[3].nearest
+    assert [metric.id for metric in entry.metrics] == [
+        "reading_accuracy",
+        "found_and_copied",
+        "perplexity",
+        "exact_match",
+        None,
+    ]
+    assert entry.metrics[4].nearest
     assert [(m.id, m.defaulted) for m in resolve_one(SIZE, "600B", metrics=()).metrics] == [
-        ("perplexity", True), ("choice_accuracy", True)]  # fmt: skip
+        ("perplexity", True), ("reading_accuracy", True), ("found_and_copied", True)]  # fmt: skip
 
 
 # --- overrides, hygiene, the built datastore ------------------------------------------------------------------------

@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 
 from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, MismatchError, PlanError
+from chunkwise.core.io import read_json
 from chunkwise.core.store import Store
 from chunkwise.graph.stage import stages
-from chunkwise.lab.run import OURS, ablate
+from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.run import OURS, ablate, open_plan
+from chunkwise.lab.study.cost import costs_of
+from chunkwise.lab.study.study import plan_study
 from tests.lab.test_study import FOUNDING
 from tests.lab.tiny_study import tiny_profile, write_corpus
 
@@ -56,7 +60,7 @@ def test_the_report_answers_every_entry(finished):
     results = report["results"]
     answered = {(one["entry"], one["arm"], one["metric"]) for one in results["contrasts"]}
     assert ("Size", "slope per halving", "perplexity") in answered
-    assert ("Size", "150B tokens", "choice_accuracy") in answered
+    assert ("Size", "150B tokens", "found_and_copied") in answered
     assert ("Cross-attention", "REMOVE chunk-wise cross-attention mechanism", "perplexity") in answered
     assert all(one["n"] == 2 for one in results["contrasts"])
     assert "NaN" not in (folder / "out" / "report.json").read_text()
@@ -99,7 +103,10 @@ def test_every_part_of_the_report_is_filled(finished):
     assert [step["label"] for step in results["waterfalls"][1]["steps"]][-1] == "Instruction tuning"
     assert all(cell["standard_error"] for cell in results["cells"] if cell["metric"] == "perplexity")
     primary = next(one for one in results["contrasts"] if one["arm"].startswith("REMOVE"))
-    assert primary["interval_examples"] is not None  # the records were found
+    assert primary["error_examples"] is not None and primary["groups"] > 1  # the records were found
+    cuts = {cut["cut"]: cut for cut in results["cuts"] if cut["arm"] == primary["arm"]}
+    assert cuts["all tokens"]["difference"] == pytest.approx(primary["difference"])
+    assert cuts["tokens that can read"]["tokens"] < cuts["all tokens"]["tokens"]
 
 
 def test_study_json_names_the_key_of_every_job(finished):
@@ -252,6 +259,24 @@ def test_a_failing_arm_leaves_the_others_standing(corpus, finished, tmp_path):
     assert verdicts["Layers", "invalid"] == 1
     assert not any(verdict == "invalid" for (entry, verdict) in verdicts if entry != "Layers")
     assert "2 of" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("arm", ["base", "retro", "twin"])
+def test_trainings_are_announced_with_the_operations_that_their_reports_count(finished, corpus, arm):
+    folder, plan, _, _ = finished
+    profile, store = tiny_profile(corpus), Store(folder / "store")
+    study = plan_study(profile, resolve(open_plan(plan)[0], profile))
+    artefacts = study.jobs.stored(store)
+    trainings = [job for job in study.jobs if job.stage.name in ("base", "retrofit", "twin") and job.arm == arm]
+    assert trainings
+    costs = costs_of(profile, study.jobs)
+    announced = [round(costs.work(job)) for job in trainings]
+    reported = [read_json(artefacts[job.id].file("training.json"))["flops"]["training"] for job in trainings]
+    assert announced == reported
+    # With what the text came out as, whose last row is not full, they stay as near as one row of all.
+    for job in study.jobs:
+        costs.learn_sizes(job, artefacts[job.id])
+    assert [costs.work(job) for job in trainings] == pytest.approx(reported, rel=0.01)
 
 
 def test_a_dry_run_counts_and_estimates_and_writes_nothing(finished, corpus, tmp_path, capsys):

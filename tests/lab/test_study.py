@@ -45,15 +45,16 @@ def counts(study: Study) -> dict[str, int]:
 
 def test_the_founding_plan_shares_all_it_can():
     # Worked by hand for 3 replicates. Perplexity: retro in 4 conditions, the twin, 3 views, each 3 times = 24, and the
-    # base once. Questions: retro in 4 cells, the twin in 2, placebo for both, 2 cells before tuning, 3 views, each
-    # 3 times = 39, and the base in 2 cells once. Bag of words: the question, found passages, and placebo 3 times.
+    # base once. Questions: retro in 4 cells, the twin in 2, placebo for both, the own passage, 2 cells before tuning, 3
+    # views, each 3 times = 42, and the base in 2 cells once. Bag of words: the question, found passages, and placebo 3
+    # times.
     study = study_of(FOUNDING, profile())
     assert counts(study) == {
         "corpus": 1, "tokenizer": 1, "tokens": 1, "sequences": 3, "questions": 1, "datastore": 1, "neighbours": 3,
-        "question-neighbours": 1, "base": 1, "retrofit": 3, "twin": 3, "instruct": 6, "perplexity": 25, "qa": 41,
+        "question-neighbours": 1, "base": 1, "retrofit": 3, "twin": 3, "instruct": 6, "perplexity": 25, "qa": 44,
         "bag-of-words": 5, "rebuild-check": 1, "gate-off-check": 1,
     }  # fmt: skip
-    assert len(study.jobs) == 98
+    assert len(study.jobs) == 101
 
 
 def test_sharing_is_counted_against_what_was_asked_for():
@@ -66,14 +67,14 @@ def test_sharing_is_counted_against_what_was_asked_for():
 def test_bases_of_their_own_are_trained_per_replicate():
     study = study_of(FOUNDING, profile(share_base=False))
     found = counts(study)
-    assert (found["base"], found["perplexity"], found["qa"]) == (3, 27, 45)
+    assert (found["base"], found["perplexity"], found["qa"]) == (3, 27, 48)
 
 
 def test_retrain_trains_once_per_view_and_keeps_the_swap_as_an_extra():
     study = study_of(FOUNDING, profile(size_experiment="retrain"))
     found = counts(study)
     assert (found["retrofit"], found["instruct"]) == (3 + 9, 6 + 9)
-    assert (found["perplexity"], found["qa"]) == (25 + 9, 41 + 9)
+    assert (found["perplexity"], found["qa"]) == (25 + 9, 44 + 9)
     size = [one for one in study.comparisons if one.entry == "Size"]
     assert [(one.experiment, one.role) for one in size] == [("retrain", "primary")] * 3 + [("swap", "extra")] * 3
     job = study.trained["retro-fraction-1-4"].models[1]
@@ -83,7 +84,7 @@ def test_retrain_trains_once_per_view_and_keeps_the_swap_as_an_extra():
 def test_without_tuning_questions_are_asked_of_the_models_as_they_are():
     found = counts(study_of(FOUNDING, profile(instruct=None)))
     assert "instruct" not in found
-    assert found["qa"] == 41 - 6  # there is nothing before tuning
+    assert found["qa"] == 44 - 6  # there is nothing before tuning
 
 
 def test_without_a_metric_of_questions_none_are_asked():
@@ -102,12 +103,12 @@ def test_inputs_come_before_what_needs_them():
 def test_the_removal_is_tested_against_the_twin_with_gate_off_beside_it():
     first, second = [one for one in study_of(FOUNDING, profile()).comparisons if one.entry == "Cross-attention"]
     assert (first.arm, first.baseline) == (Selector(arm="twin", condition="none"), Selector(arm="retro"))
-    assert first.at["choice_accuracy"] == (
+    assert first.at["reading_accuracy"] == (
         Selector(arm="twin", condition="prompt"), Selector(arm="retro", condition="both"),
     )  # fmt: skip
     assert (first.role, second.role) == ("primary", "extra")
     assert second.arm == Selector(arm="retro", condition="off")
-    assert second.at["choice_accuracy"][0] == Selector(arm="retro", condition="prompt")
+    assert second.at["reading_accuracy"][0] == Selector(arm="retro", condition="prompt")
 
 
 def test_sizes_form_a_series_against_the_full_datastore():
@@ -140,7 +141,7 @@ def test_the_packaged_plan_has_its_compositions_and_forms():
     assert [one.arm.view for one in composition] == ["sources-code", "sources-docstrings", "sources-prose"]
     assert {one.baseline.view for one in composition} == {"mixed"}
     form = [one for one in study.comparisons if one.entry == "Form of chunk-wise cross-attention"]
-    assert [(one.arm.condition, one.at["choice_accuracy"][0].condition) for one in form] == [
+    assert [(one.arm.condition, one.at["reading_accuracy"][0].condition) for one in form] == [
         ("on", "both"), ("in_prompt", "prompt"),
     ]  # fmt: skip
     found = counts(study)
@@ -208,7 +209,7 @@ def test_arms_of_one_label_have_a_row_each_in_the_grid_of_questions():
     study = study_of(text, profile())
     cells = [
         Measurement(
-            at=Selector(arm=arm, condition="both", view="full"), replicate=0, metric="choice_accuracy", value=value
+            at=Selector(arm=arm, condition="both", view="full"), replicate=0, metric="found_and_copied", value=value
         )
         for arm, value in (("encoder-layers-3", 0.5), ("neighbours-3", 0.6))
     ]

@@ -62,7 +62,7 @@ def tiny_profile(folder: Path, **changes: Any) -> Profile:
                 for kind in ("code", "docstrings", "prose")
             ],
             "near_duplicate_jaccard": None,
-            "decontaminate_jaccard": None,
+            "decontamination": "none",
             "valid_fraction": 0.1,
             "held_fraction": 0.4,
         },

@@ -14,12 +14,14 @@ from typing import Literal
 import numpy as np
 
 from chunkwise.core.config import Config
-from chunkwise.lab.measure import statistics as st
-from chunkwise.lab.measure.contrasts import Contrast, ExampleLoader, contrasts_of
-from chunkwise.lab.measure.results import Controls, Curve, StudyResults, Waterfall
-from chunkwise.lab.measure.statistics import Interval
-from chunkwise.lab.measure.table import Measurements
-from chunkwise.lab.terms import Selector
+from chunkwise.lab.measure import slopes
+from chunkwise.lab.measure.contrasts import Contrast, Contrasts, ExampleLoader, pair
+from chunkwise.lab.measure.cuts import ChunkLoader, CutRow, cuts_of
+from chunkwise.lab.measure.noise import LEVEL, Interval, PairedTest
+from chunkwise.lab.measure.results import Controls, StudyResults, Waterfall
+from chunkwise.lab.measure.table import Measurements, rows_of
+from chunkwise.lab.measure.verdicts import any_false_alarm, detectable_difference
+from chunkwise.lab.terms import Comparison, Selector
 
 Answer = Literal["yes", "no", "unclear"]
 
@@ -101,7 +103,7 @@ class NoiseRow(Config):
     correlation: float | None
     difference_sd: float | None
     saving: float | None  # replicates an unpaired design would need, per replicate of this one
-    example_error: float | None
+    example_error: float | None  # of the difference over text, beyond the replicates' scatter
     detectable: float | None
 
 
@@ -114,6 +116,9 @@ class Analysis(Config):
     contributions: tuple[Contributions, ...] = ()
     exchange_rate: ExchangeRate | None = None
     noise: tuple[NoiseRow, ...] = ()
+    cuts: tuple[CutRow, ...] = ()
+    # Chance that any row claims a difference where there is none at all.
+    any_false_alarm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class _Question:
     second: str
     low: float = -math.inf
     high: float = 0.0
-    level: float = 0.95
+    level: float = LEVEL
 
     def answer(self, interval: Interval) -> Answer:
         """yes: the interval lies between the bounds. no: it lies wholly outside.
@@ -181,20 +186,41 @@ _QUESTIONS = (
 )
 
 
-def analyse(study: StudyResults, examples: ExampleLoader | None = None) -> Analysis:
-    """All derived tables of a study. `examples` loads the per-example records of a measurement,
-    where they are stored.
+def analyse(
+    study: StudyResults,
+    examples: ExampleLoader | None = None,
+    chunks: ChunkLoader | None = None,
+) -> Analysis:
+    """All derived tables of a study.
+
+    Args:
+        examples: loads the per-example records of a measurement, where they are stored.
+        chunks: loads the losses of a perplexity by chunk.
     """
-    measurements = Measurements(study)
-    contributions = [_contributions(measurements, waterfall) for waterfall in study.waterfalls]
+    measurements = Measurements(rows_of(study))
+    controls = study.controls
+    contrasts = Contrasts(
+        measurements,
+        study.metric,
+        planned=study.replicates,
+        alpha=study.alpha,
+        load=examples,
+        twin=controls.twin if controls else None,
+        suspicions={arm.id: arm.suspicion for arm in study.arms if arm.suspicion},
+    ).of(study.comparisons)
+    derived = _Derived(measurements, examples)
+    contributions = [derived.contributions(waterfall) for waterfall in study.waterfalls]
+    tested = {contrast.family for contrast in contrasts if contrast.p is not None}
     return Analysis(
-        contrasts=contrasts_of(study, measurements, examples),
-        mechanism=_mechanism(measurements, study.controls) if study.controls else (),
-        mechanism_checks=_mechanism_checks(measurements, study.controls) if study.controls else (),
+        contrasts=contrasts,
+        mechanism=derived.mechanism(controls) if controls else (),
+        mechanism_checks=derived.mechanism_checks(controls) if controls else (),
         # One step alone contributes nothing: there is no step before it.
         contributions=[table for table in contributions if len(table.steps) > 1],
-        exchange_rate=_exchange_rate(study),
-        noise=list(_noise(study, measurements)),
+        exchange_rate=_exchange_rate(measurements, *study.exchange) if study.exchange else None,
+        noise=list(derived.noise(study.comparisons, study.alpha)),
+        cuts=list(cuts_of(study.comparisons, measurements, chunks)) if chunks else (),
+        any_false_alarm=any_false_alarm(len(tested), study.alpha),
     )
 
 
@@ -202,87 +228,124 @@ def _selectors(controls: Controls) -> dict[str, Selector]:
     return {name: at for name, at in controls if isinstance(at, Selector)}
 
 
-def _mechanism(measurements: Measurements, controls: Controls) -> list[ControlRow]:
-    """Retrieval settings against the twin."""
-    rows = []
-    for name, at in _selectors(controls).items():
-        reference = controls.twin if name != "twin" else None
-        row = _against(
-            measurements,
-            controls.metric,
-            CONTROLS[name],
-            at,
-            reference,
+@dataclass(frozen=True)
+class _Derived:
+    """The tables that are paired differences, each tested on both noises."""
+
+    measurements: Measurements
+    examples: ExampleLoader | None
+
+    def test(self, metric: str, first: Selector, second: Selector) -> PairedTest:
+        _, test, _ = pair(self.measurements, metric, first, second, self.examples)
+        return test
+
+    def mechanism(self, controls: Controls) -> list[ControlRow]:
+        """Retrieval settings against the twin."""
+        rows = []
+        for name, at in _selectors(controls).items():
+            reference = controls.twin if name != "twin" else None
+            row = self.against(controls.metric, CONTROLS[name], at, reference)
+            if row:
+                rows.append(row)
+        return rows
+
+    def against(
+        self,
+        metric: str,
+        name: str,
+        at: Selector,
+        reference: Selector | None,
+    ) -> ControlRow | None:
+        """The mean at one selector and its paired difference from another; None: not measured."""
+        (values,) = self.measurements.values(metric, at)
+        if not len(values):
+            return None
+        row = ControlRow(
+            name=name,
+            n=len(values),
+            mean=float(values.mean()),
         )
-        if row:
-            rows.append(row)
-    return rows
+        if reference is None:
+            return row
+        test = self.test(metric, at, reference)
+        if not test.n:
+            return row
+        # The same number in every replicate is one evaluation that all share, and has no interval.
+        return row.model_copy(update={"difference": test.mean, "interval": test.interval()})
 
+    def mechanism_checks(self, controls: Controls) -> list[ControlCheck]:
+        """The questions that settle whether the model reads its neighbours."""
+        selectors = _selectors(controls)
+        checks = []
+        for question in _QUESTIONS:
+            if not {question.first, question.second} <= selectors.keys():
+                continue
+            test = self.test(controls.metric, selectors[question.first], selectors[question.second])
+            if not test.n:
+                continue
+            answer: Answer = "unclear"
+            spread = "one replicate"
+            interval = test.interval(question.level)
+            if interval is None and test.n > 1:
+                interval = (test.mean, test.mean)  # equal to rounding in every replicate
+            if interval:
+                answer = question.answer(interval)
+                low, high = map(_percent, interval)
+                percent = 100 * question.level
+                spread = f"{percent:.0f} % interval {low} to {high}"
+            check = ControlCheck(
+                id=question.id,
+                question=question.text,
+                answer=answer,
+                detail=f"{_percent(test.mean)} %, {spread}",
+            )
+            checks.append(check)
+        return checks
 
-def _against(
-    measurements: Measurements,
-    metric: str,
-    name: str,
-    at: Selector,
-    reference: Selector | None,
-) -> ControlRow | None:
-    """The mean at one selector and its paired difference from another; None: not measured."""
-    (values,) = measurements.values(metric, at)
-    if not len(values):
-        return None
-    row = ControlRow(
-        name=name,
-        n=len(values),
-        mean=float(values.mean()),
-    )
-    if reference is None:
-        return row
-    difference = _difference(measurements, metric, at, reference)
-    if not len(difference):
-        return row
-    # The same number in every replicate is one evaluation that all share, and has no interval.
-    interval = st.t_interval(difference) if np.ptp(difference) else None
-    mean = float(difference.mean())
-    return row.model_copy(update={"difference": mean, "interval": interval})
+    def contributions(self, waterfall: Waterfall) -> Contributions:
+        steps = []
+        before = None
+        for step in waterfall.steps:
+            row = self.against(waterfall.metric, step.label, step.at, before)
+            if row:
+                contribution = Contribution(
+                    label=row.name,
+                    mean=row.mean,
+                    change=row.difference,
+                    interval=row.interval,
+                    n=row.n,
+                )
+                steps.append(contribution)
+                before = step.at
+        return Contributions(metric=waterfall.metric, steps=steps)
 
-
-def _difference(
-    measurements: Measurements,
-    metric: str,
-    first: Selector,
-    second: Selector,
-) -> np.ndarray:
-    return np.subtract(*measurements.values(metric, first, second))
-
-
-def _mechanism_checks(measurements: Measurements, controls: Controls) -> list[ControlCheck]:
-    """The questions that settle whether the model reads its neighbours."""
-    selectors = _selectors(controls)
-    checks = []
-    for question in _QUESTIONS:
-        if not {question.first, question.second} <= selectors.keys():
-            continue
-        sides = selectors[question.first], selectors[question.second]
-        difference = _difference(measurements, controls.metric, *sides)
-        if not len(difference):
-            continue
-        answer: Answer = "unclear"
-        spread = "one replicate"
-        interval = st.t_interval(difference, question.level)
-        if interval:
-            answer = question.answer(interval)
-            low, high = map(_percent, interval)
-            percent = 100 * question.level
-            spread = f"{percent:.0f} % interval {low} to {high}"
-        centre = _percent(float(difference.mean()))
-        check = ControlCheck(
-            id=question.id,
-            question=question.text,
-            answer=answer,
-            detail=f"{centre} %, {spread}",
-        )
-        checks.append(check)
-    return checks
+    def noise(self, comparisons: Sequence[Comparison], alpha: float) -> Iterator[NoiseRow]:
+        """One row per two-sided primary comparison and metric with at least two pairs."""
+        for comparison in comparisons:
+            for metric in comparison.metrics if comparison.role == "primary" else ():
+                selectors = comparison.selectors(metric)
+                sides, test, _ = pair(self.measurements, metric, *selectors, self.examples)
+                if test.n < 2:
+                    continue
+                baseline, arm = sides.values_SL.T
+                sd_arm, sd_baseline = float(arm.std(ddof=1)), float(baseline.std(ddof=1))
+                # Two points always lie on a line: their correlation is 1 or -1.
+                correlation = None
+                if test.n > 2 and sd_arm > 0 and sd_baseline > 0:
+                    correlation = float(np.corrcoef(arm, baseline)[0, 1])
+                sd = test.sd
+                yield NoiseRow(
+                    contrast=comparison.label,
+                    metric=metric,
+                    n=test.n,
+                    baseline_sd=sd_baseline,
+                    arm_sd=sd_arm,
+                    correlation=correlation,
+                    difference_sd=sd,
+                    saving=(sd_arm**2 + sd_baseline**2) / sd**2 if sd > 0 else None,
+                    example_error=math.sqrt(test.variance_examples) if test.examples else None,
+                    detectable=detectable_difference(test, alpha) if test.testable else None,
+                )
 
 
 def _percent(log_ratio: float) -> str:
@@ -291,47 +354,19 @@ def _percent(log_ratio: float) -> str:
     return f"{percent:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _contributions(measurements: Measurements, waterfall: Waterfall) -> Contributions:
-    steps = []
-    before = None
-    for step in waterfall.steps:
-        row = _against(
-            measurements,
-            waterfall.metric,
-            step.label,
-            step.at,
-            before,
-        )
-        if row:
-            contribution = Contribution(
-                label=row.name,
-                mean=row.mean,
-                change=row.difference,
-                interval=row.interval,
-                n=row.n,
-            )
-            steps.append(contribution)
-            before = step.at
-    return Contributions(metric=waterfall.metric, steps=steps)
-
-
-def _exchange_rate(study: StudyResults) -> ExchangeRate | None:
+def _exchange_rate(measurements: Measurements, arm: str, twin: str) -> ExchangeRate | None:
     """Training tokens at equal validation loss, paired by replicate, averaged on logarithms."""
-    if study.exchange is None:
-        return None
-    arm, twin = study.exchange
-    curves = {(curve.arm, curve.replicate): _validation(curve) for curve in study.curves}
     needs, saves = [], []
-    for replicate in range(study.replicates):
-        arm_curve = curves.get((arm, replicate))
-        twin_curve = curves.get((twin, replicate))
+    for replicate in measurements.replicates:
+        arm_curve = measurements.curve(arm, replicate)
+        twin_curve = measurements.curve(twin, replicate)
         if not (arm_curve and twin_curve):
             continue
         arm_tokens, arm_losses = zip(*arm_curve, strict=True)
         twin_tokens, twin_losses = zip(*twin_curve, strict=True)
-        reach = st.tokens_to_reach(twin_tokens, twin_losses, target=arm_losses[-1])
+        reach = slopes.tokens_to_reach(twin_tokens, twin_losses, target=arm_losses[-1])
         needs.append((reach.tokens / arm_tokens[-1], reach))
-        reach = st.tokens_to_reach(arm_tokens, arm_losses, target=twin_losses[-1])
+        reach = slopes.tokens_to_reach(arm_tokens, arm_losses, target=twin_losses[-1])
         saves.append((twin_tokens[-1] / reach.tokens, reach))
     if not needs:
         return None
@@ -343,21 +378,12 @@ def _exchange_rate(study: StudyResults) -> ExchangeRate | None:
     )
 
 
-def _validation(curve: Curve) -> list[tuple[float, float]]:
-    """(tokens, loss) of the readings after the first token: tokens are compared on logarithms."""
-    return [
-        (float(point.tokens), point.validation_loss)
-        for point in curve.points
-        if point.tokens > 0 and point.validation_loss is not None
-    ]
-
-
-def _exchange(replicates: Sequence[tuple[float, st.Reach]]) -> Exchange:
+def _exchange(replicates: Sequence[tuple[float, slopes.Reach]]) -> Exchange:
     """From (ratio, the reach that it was computed from) of each replicate."""
     ratios, reaches = zip(*replicates, strict=True)
     before = sum(reach.before for reach in reaches)
     beyond = sum(reach.beyond for reach in reaches)
-    centre, interval = st.geometric_interval(ratios)
+    centre, interval = slopes.geometric_interval(ratios)
     return Exchange(
         ratio=centre,
         # A bound among the ratios: their spread is not that of the rate.
@@ -366,40 +392,3 @@ def _exchange(replicates: Sequence[tuple[float, st.Reach]]) -> Exchange:
         before=before,
         beyond=beyond,
     )
-
-
-def _noise(study: StudyResults, measurements: Measurements) -> Iterator[NoiseRow]:
-    """One row per two-sided primary comparison and metric with at least two pairs."""
-    for comparison in study.comparisons:
-        for metric in comparison.metrics if comparison.role == "primary" else ():
-            selectors = comparison.selectors(metric)
-            _, sides = measurements.paired(metric, *selectors)
-            arm, baseline = measurements.values(metric, *selectors)
-            n = len(arm)
-            if n < 2:
-                continue
-            sd_arm, sd_baseline, sd = (
-                float(values.std(ddof=1)) for values in (arm, baseline, arm - baseline)
-            )
-            # Two points always lie on a line: their correlation is 1 or -1.
-            correlation = None
-            if n > 2 and sd_arm > 0 and sd_baseline > 0:
-                correlation = float(np.corrcoef(arm, baseline)[0, 1])
-            errors = [
-                row.standard_error
-                for side in sides
-                for row in side
-                if row.standard_error is not None
-            ]
-            yield NoiseRow(
-                contrast=comparison.label,
-                metric=metric,
-                n=n,
-                baseline_sd=sd_baseline,
-                arm_sd=sd_arm,
-                correlation=correlation,
-                difference_sd=sd,
-                saving=(sd_arm**2 + sd_baseline**2) / sd**2 if sd > 0 else None,
-                example_error=float(np.mean(errors)) if errors else None,
-                detectable=st.detectable_effect(n, study.alpha) * sd,
-            )

@@ -5,7 +5,7 @@ checks, limits.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from chunkwise.lab.measure.results import (
     Controls,
     Grid,
     Measurement,
+    TaskRow,
     ViewRow,
     Waterfall,
     WaterfallStep,
@@ -29,6 +30,8 @@ from chunkwise.lab.profile import Profile
 from chunkwise.lab.resolve.paper import load_paper
 from chunkwise.lab.study.study import (
     BASE,
+    CHOICE_METRICS,
+    OWN_PASSAGE,
     PLACEBO,
     RETRO,
     TWIN,
@@ -51,6 +54,14 @@ CONDITIONS = {
 }
 """Condition of a question -> heading of its column."""
 
+GRID_METRICS = (
+    "reading_accuracy",
+    "found_and_copied",
+    "yes_no_accuracy",
+    "answer_nll",
+    "exact_match",
+    "f1",
+)
 GATE_OFF_LOGITS = 1e-6
 FRACTION_SDS = 4  # a realised share further from its target than so many SDs of the draw is a fault
 
@@ -91,7 +102,12 @@ def waterfalls_of(measurements: Sequence[Measurement]) -> Iterator[Waterfall]:
     ]
     if tuned:
         questions.append(("Instruction tuning", RETRO, "both"))
-    for metric, states in (("perplexity", text), ("choice_accuracy", questions)):
+    of_metric = {
+        "perplexity": text,
+        "reading_accuracy": questions,
+        "found_and_copied": questions,
+    }
+    for metric, states in of_metric.items():
         steps = []
         for label, arm, condition in states:
             at = Selector(arm=arm, condition=condition)
@@ -112,6 +128,7 @@ def grids_of(study: Study, measurements: Sequence[Measurement]) -> list[Grid]:
     systems = [
         ("Retro", RETRO),
         ("Retro, placebo passages", PLACEBO),
+        ("Retro, given the own passage", OWN_PASSAGE),
         ("Retro, not tuned", UNTUNED),
         ("Twin", TWIN),
         ("Twin, placebo passages", TWIN_PLACEBO),
@@ -121,7 +138,7 @@ def grids_of(study: Study, measurements: Sequence[Measurement]) -> list[Grid]:
         ("Bag of words, placebo passages", WORDS_PLACEBO),
     ]
     # In the order of the measurements, so that a row is the same in every process.
-    measured = {row.at: None for row in measurements if row.metric == "choice_accuracy"}
+    measured = {row.at: None for row in measurements if row.metric in CHOICE_METRICS}
     rows = []
     for label, arm in systems:
         # Retro also reads the other views, in the contrasts; an arm that was trained on a view
@@ -144,9 +161,45 @@ def grids_of(study: Study, measurements: Sequence[Measurement]) -> list[Grid]:
             columns=list(CONDITIONS.values()),
             rows=rows,
         )
-        for metric in ("choice_accuracy", "answer_nll", "exact_match", "f1")
+        for metric in GRID_METRICS
         if metric in metrics
     ]
+
+
+def tasks_of(outcome: Outcome) -> Iterator[TaskRow]:
+    """Each task of the questions: chance, bag of words, closed book, placebo, found and own
+    passages.
+    """
+    places = {
+        "words_question": Selector(arm=WORDS, condition="closed"),
+        "words_passages": Selector(arm=WORDS, condition="prompt"),
+        "closed": Selector(arm=RETRO, condition="closed"),
+        "placebo": Selector(arm=PLACEBO, condition="both"),
+        "found": Selector(arm=RETRO, condition="both"),
+        "own": Selector(arm=OWN_PASSAGE, condition="both"),
+    }
+    columns = {at: name for name, at in places.items()}
+    tables: dict[str, list[dict[str, Any]]] = defaultdict(list)  # by_task of each replicate
+    for evaluation, artefact in outcome.evaluated():
+        name = columns.get(evaluation.at)
+        if name is not None:
+            tables[name].append(read_json(artefact.file("metrics.json"))["by_task"])
+    for task, facts in (tables["found"][0] if tables["found"] else {}).items():
+
+        def mean(name: str, field: str, task: str = task) -> float | None:
+            values = [table[task][field] for table in tables[name] if task in table]
+            numbers = [value for value in values if value is not None]
+            return float(np.mean(numbers)) if numbers else None
+
+        yield TaskRow(
+            task=task,
+            questions=facts["questions"],
+            groups=facts["groups"],
+            chance=facts["chance"],
+            answer_in_passages=mean("found", "answer_in_passages"),
+            remembered=mean("own", "remembered"),
+            **{name: mean(name, "accuracy") for name in places},
+        )
 
 
 def checks_of(outcome: Outcome) -> Iterator[Check]:
@@ -324,17 +377,22 @@ def _training_limits(study: Study, arms: Sequence[ArmRow]) -> Iterator[str]:
             "text may stand beside it as neighbours, though no token of theirs is ever predicted."
         )
     if "in_prompt" in _mechanisms(study):
-        n = profile.training_text.sequence_tokens
-        m = profile.datastore.chunk_tokens
-        k = profile.retrofit.retro.neighbours
-        # As in `training.config.InPromptConfig`: a neighbour with its continuation is 2 m long.
-        longest = n + (n // m - 1) * (2 * m * k + 1)
         yield (
-            f"Neighbours in the prompt make rows of up to {longest:,} tokens out of rows of {n}. A "
-            "base trained on short rows has to learn their length and layout in the continued "
-            "training, so this arm's loss is not that of the mechanism alone; nor is its compute "
-            "equal, see the parity of the arms."
+            f"Neighbours in the prompt make {in_prompt_rows(profile)}. A base trained on short "
+            "rows has to learn their length and layout in the continued training, so this arm's "
+            "loss is not that of the mechanism alone; nor is its compute equal, see the parity of "
+            "the arms."
         )
+
+
+def in_prompt_rows(profile: Profile) -> str:
+    """How long rows with their neighbours inside become, in words."""
+    n = profile.training_text.sequence_tokens
+    m = profile.datastore.chunk_tokens
+    k = profile.retrofit.retro.neighbours
+    # As in `training.config.InPromptConfig`: a neighbour with its continuation is 2 m long.
+    longest = n + (n // m - 1) * (2 * m * k + 1)
+    return f"rows of up to {longest:,} tokens out of rows of {n}"
 
 
 def _arm_limits(study: Study) -> Iterator[str]:

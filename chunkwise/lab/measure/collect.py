@@ -8,7 +8,7 @@ or run by another number of workers, gives the same bytes.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +19,20 @@ import numpy as np
 from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.io import read_json, read_parquet
 from chunkwise.core.store import Artefact
+from chunkwise.corpus.config import READING_TASKS
 from chunkwise.graph.jobs import Job
-from chunkwise.lab.measure.checks import checks_of, controls_of, grids_of, limits_of, waterfalls_of
+from chunkwise.lab.measure.checks import (
+    checks_of,
+    controls_of,
+    grids_of,
+    in_prompt_rows,
+    limits_of,
+    tasks_of,
+    waterfalls_of,
+)
 from chunkwise.lab.measure.contrasts import Examples
+from chunkwise.lab.measure.cuts import Chunks, load_chunks
+from chunkwise.lab.measure.noise import example_noise
 from chunkwise.lab.measure.results import (
     ArmRow,
     Curve,
@@ -30,14 +41,19 @@ from chunkwise.lab.measure.results import (
     OverlapRow,
     PlanEntry,
     Run,
+    Setting,
     StudyResults,
     ViewRow,
 )
-from chunkwise.lab.measure.statistics import clustered_error
+from chunkwise.lab.measure.table import TableRow
 from chunkwise.lab.plan.document import Entry, PlanDocument
+from chunkwise.lab.plan.quantities import amount_words
+from chunkwise.lab.profile import Profile
+from chunkwise.lab.resolve.paper import load_paper
 from chunkwise.lab.resolve.resolution import ResolutionRow
 from chunkwise.lab.study.study import (
     BASE,
+    CHOICE_METRICS,
     QUESTION_METRICS,
     RETRO,
     TWIN,
@@ -50,6 +66,13 @@ Fields = dict[str, Any]  # of a record, by name
 
 _COSTS = ("parameters", "trainable_parameters", "train_flops", "eval_flops_per_token")
 _BUDGET = ("train_tokens", "steps")
+
+QUESTION_TASKS = {
+    "reading_accuracy": READING_TASKS,
+    "found_and_copied": ("copied",),
+    "yes_no_accuracy": ("yes_no",),
+}
+"""Metric of some questions only -> their tasks."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +109,7 @@ class Outcome:
     def by_key(self) -> dict[str, Artefact]:
         return {artefact.key: artefact for artefact in self.artefacts.values()}
 
-    def examples(self, measurement: Measurement) -> Examples | None:
+    def examples(self, measurement: TableRow) -> Examples | None:
         """The per-example records of a measurement, for intervals over examples; None where the
         metric has none.
         """
@@ -94,6 +117,14 @@ class Outcome:
         if artefact is None:
             return None
         return examples_of(artefact, measurement.metric)
+
+    def chunks(self, measurement: TableRow) -> Chunks | None:
+        """The losses of a perplexity by chunk of text; None for other metrics."""
+        artefact = self.by_key.get(measurement.records or "")
+        corpus = self.of(self.study.trained[RETRO].data.corpus)
+        if artefact is None or corpus is None or measurement.metric != "perplexity":
+            return None
+        return load_chunks(artefact, corpus)
 
 
 def collect(
@@ -121,6 +152,7 @@ def collect(
     return StudyResults(
         title=document.title or "Ablation study",
         source_digest=document.source_sha256,
+        setting=_setting(outcome, arms),
         profile=profile.name,
         replicates=profile.replicates,
         entries=[_entry(entry) for entry in document.entries],
@@ -138,10 +170,13 @@ def collect(
         controls=controls_of(measurements),
         waterfalls=list(waterfalls_of(measurements)),
         grids=grids_of(study, measurements),
+        tasks=list(tasks_of(outcome)),
         exchange=(RETRO, TWIN),
         runs=list(runs_of(outcome)),
         checks=list(checks_of(outcome)),
         not_measured=resolution.not_measured,
+        metric_words=resolution.metric_words,
+        published_metrics=_published(profile),
         warnings=list(dict.fromkeys(unread + warnings)),
         limits=list(limits_of(study, arms, views)),
         shared_base=profile.share_base or profile.base is None,
@@ -150,6 +185,55 @@ def collect(
         plan_text=plan_text,
         profile_text=profile_text,
     )
+
+
+def _setting(outcome: Outcome, arms: Sequence[ArmRow]) -> Setting:
+    """What the study ran on, in words."""
+    study = outcome.study
+    sizes = [arm.parameters for arm in arms if arm.role == "retro" and arm.parameters]
+    setting = {"model": f"RETRO of {amount_words(_three(sizes[0]))} parameters"} if sizes else {}
+    datastore = outcome.of(study.trained[RETRO].data.datastore)
+    if datastore is not None:
+        table = read_parquet(datastore.file("documents.parquet"), columns=["source", "tokens"])
+        by_source: dict[str, int] = defaultdict(int)
+        for row in table.to_pylist():
+            by_source[row["source"]] += row["tokens"]
+        total = sum(by_source.values())
+        shares = ", ".join(
+            f"{100 * tokens / total:.0f} % {source}" for source, tokens in by_source.items()
+        )
+        setting["datastore"] = f"{amount_words(_three(total))} tokens ({shares})"
+    baseline = Selector(arm=RETRO)
+    for evaluation, artefact in outcome.evaluated("perplexity"):
+        if evaluation.at == baseline:
+            records = read_parquet(artefact.file("records.parquet"), columns=["tokens", "group"])
+            tokens = sum(records["tokens"].to_pylist())
+            files = len(set(records["group"].to_pylist()))
+            setting["text"] = (
+                f"{tokens:,} predicted tokens of {len(records)} documents in {files} files"
+            )
+            break
+    for _, artefact in outcome.evaluated("qa"):
+        records = read_parquet(artefact.file("records.parquet"), columns=["task"])
+        tasks = Counter(records["task"].to_pylist())
+        kinds = ", ".join(f"{count} {task or 'of no task'}" for task, count in tasks.items())
+        setting["questions"] = f"{len(records)} questions ({kinds})"
+        break
+    return Setting(**setting)
+
+
+def _published(profile: Profile) -> tuple[str, ...]:
+    """What the paper measured, for whoever compares: "zero-shot QA: exact match of ..."."""
+    if profile.paper is None:
+        return ()
+    return tuple(
+        f"{fact.name}: {fact.value} ({fact.source})" for fact in load_paper(profile.paper).measures
+    )
+
+
+def _three(value: float) -> float:
+    """Three significant figures."""
+    return float(f"{value:.3g}")
 
 
 def _entry(entry: Entry) -> PlanEntry:
@@ -187,13 +271,15 @@ def measurements_of(outcome: Outcome) -> Iterator[Measurement]:
             if value is None:
                 continue
             examples = examples_of(artefact, name)
+            noise = examples and example_noise(*examples)
             yield Measurement(
                 at=evaluation.at,
                 replicate=evaluation.replicate,
                 metric=name,
                 value=value if math.isfinite(value) else None,
-                standard_error=examples and clustered_error(*examples),
+                standard_error=math.sqrt(noise.variance) if noise else None,
                 examples=examples and len(examples.values),
+                reachable=reachable_of(artefact, name),
                 records=artefact.key,
             )
 
@@ -203,34 +289,44 @@ def examples_of(artefact: Artefact, metric: str) -> Examples | None:
     examples.
     """
     table = read_parquet(artefact.file("records.parquet"))
+    groups = table["group"].to_numpy(zero_copy_only=False)
     if artefact.stage == "perplexity":
         if metric != "perplexity":
             return None
         losses = table["nll"].to_numpy().astype(float)
         tokens = table["tokens"].to_numpy().astype(float)
-        return Examples(
-            values=losses,
-            weights=tokens,
-            clusters=table["document"].to_numpy(),
-        )
-    name = "correct" if metric == "choice_accuracy" else metric
+        return Examples(values=losses, weights=tokens, groups=groups)
+    tasks = QUESTION_TASKS.get(metric)
+    name = "correct" if metric in CHOICE_METRICS else metric
     column = table[name].to_pylist()
-    values, documents = [], []
-    for number, document in enumerate(table["document_id"].to_pylist()):
-        value = column[number]
-        # Free-form answers are written for some of the questions only.
-        if value is not None:
-            values.append(float(value))
-            # A question that comes from no document is a cluster of its own.
-            documents.append(document or str(number))
-    if not values:
+    # Free-form answers are written for some of the questions only.
+    places = [
+        place
+        for place, (value, task) in enumerate(zip(column, table["task"].to_pylist(), strict=True))
+        if value is not None and (tasks is None or task in tasks)
+    ]
+    if not places:
         return None
-    _, clusters = np.unique(documents, return_inverse=True)
     return Examples(
-        values=np.array(values),
-        weights=np.ones(len(values)),
-        clusters=clusters,
+        values=np.array([float(column[place]) for place in places]),
+        weights=np.ones(len(places)),
+        groups=groups[places],
     )
+
+
+def reachable_of(artefact: Artefact, metric: str) -> float | None:
+    """Share of the questions of a metric whose right answer stands in the passages shown."""
+    tasks = QUESTION_TASKS.get(metric)
+    if tasks is None:
+        return None
+    columns = ["task", "answer_in_passages"]
+    table = read_parquet(artefact.file("records.parquet"), columns=columns)
+    values = [
+        row["answer_in_passages"]
+        for row in table.to_pylist()
+        if row["task"] in tasks and row["answer_in_passages"] is not None
+    ]
+    return float(np.mean(values)) if values else None
 
 
 def views_of(outcome: Outcome) -> Iterator[ViewRow]:
@@ -293,9 +389,19 @@ def arms_of(outcome: Outcome) -> Iterator[ArmRow]:
             label=trained.label,
             words=trained.words,
             role=roles.get(trained.id, "variant"),
+            suspicion=_suspicion(outcome.study, trained.id),
             implied=implied.get(trained.id, _COSTS),
             **costs,
         )
+
+
+def _suspicion(study: Study, arm_id: str) -> str:
+    """The likely reason, should the arm come out worse than the twin."""
+    arm = study.resolution.arms.get(arm_id)
+    if arm is not None and arm.changes.get("mechanism") == "in_prompt":
+        rows = in_prompt_rows(study.profile)
+        return f"its {rows} are longer than any that its base was trained on"
+    return ""
 
 
 def _costs(artefact: Artefact, *, is_base: bool) -> Fields:

@@ -1,6 +1,10 @@
-"""From measurements to contrasts with verdicts.
+"""From the table of measurements to contrasts with verdicts.
 
-Families, each corrected by Holm on its own: `primary` holds every first-metric contrast of the plan
+Each contrast is one test on both noises (`noise.PairedTest`): other trainings, and other text. The
+table of measurements, the comparisons that were fixed before anything ran, and the per-example
+records that the table names are all that is read.
+
+Families, each corrected on its own: `primary` holds every first-metric contrast of the plan
 (for an ordered replacement the slope per halving, instead of its levels); `secondary` the further
 metrics of the same contrasts; `levels` the rows below a slope; `extra` the experiment that is not
 the profile's primary one; `controls`. Families other than the primary one are exploratory and have
@@ -22,12 +26,24 @@ import numpy as np
 
 from chunkwise.core.config import Config
 from chunkwise.lab.measure import statistics as st
-from chunkwise.lab.measure.results import Measurement, StudyResults
-from chunkwise.lab.measure.statistics import Interval, Verdict
-from chunkwise.lab.measure.table import Measurements
+from chunkwise.lab.measure.noise import ExampleNoise, Interval, PairedTest, example_noise
+from chunkwise.lab.measure.slopes import slope_weights
+from chunkwise.lab.measure.table import Measurements, TableRow
+from chunkwise.lab.measure.verdicts import CONFIRMED_FROM, REAL, Judgement, Verdict, judge
 from chunkwise.lab.terms import FULL, Comparison, Metric, Selector
 
 SLOPE = "slope per halving"
+_NO_TEST = PairedTest(())
+
+
+class Settles(Config):
+    """What would settle an open contrast with 80 % power; see `verdicts.Needed`."""
+
+    replicates: int
+    low: int | None
+    high: int | None
+    chance: float
+    text: int = 1
 
 
 class Contrast(Config):
@@ -45,29 +61,41 @@ class Contrast(Config):
     family: str
     n: int  # complete pairs of replicates
     planned: int
+    dropped: tuple[int, ...] = ()  # replicates that lack a side
     baseline_mean: float | None = None  # of a slope: at the full datastore
     arm_mean: float | None = None  # of a slope: at its smallest level
     difference: float | None = None  # arm - baseline; of a slope: change per halving
     differences: tuple[float, ...] = ()  # per replicate
+    # The main test: other trainings and other text.
     interval: Interval | None = None  # at `level`
-    level: float = 0.95  # Holm's level where the contrast was tested
-    interval_90: Interval | None = None
+    level: float = 0.95  # where the contrast was tested: 1 - alpha / tests of the family
     p: float | None = None
-    p_holm: float | None = None
+    p_family: float | None = None  # times the tests of the family: below alpha as the interval is
+    p_holm: float | None = None  # by Holm's step-down
+    p_equivalence: float | None = None  # that it lies inside +- threshold, by Holm
+    interval_equivalence: Interval | None = None
+    error_replicates: float | None = None  # standard error over trainings
+    error_examples: float | None = None  # over text, beyond that; None: not known
+    groups: int | None = None  # of examples that move together: files, circles of questions
+    # The second row: these documents, other trainings.
+    interval_replicates: Interval | None = None  # at `level`
+    p_replicates: float | None = None
+    # One replicate: these checkpoints, other text.
+    interval_examples: Interval | None = None
+    p_mcnemar: float | None = None
     q: float | None = None  # Benjamini-Hochberg within the family; exploratory families only
     p_sign_flip: float | None = None
     interval_bca: Interval | None = None
-    # Resampling examples: it speaks about these checkpoints, not about the component.
-    interval_examples: Interval | None = None
-    p_mcnemar: float | None = None
     p_departure: float | None = None  # slopes: test of departure from a straight line
     seed_sd: float | None = None  # SD of the paired replicate differences
     threshold: float
     # True difference that is detected with 80 % power at this n, noise and size of the family.
     detectable: float | None = None
-    n_needed: int | None = None
+    settles: Settles | None = None
     verdict: Verdict
+    confirmed: bool = True  # False: a word that claims an effect, from too few replicates
     reason: str = ""
+    warning: str = ""  # what makes this arm suspect: it is worse than one that never retrieved
     realised_fraction: float | None = None  # mean over replicates; views only
 
 
@@ -76,11 +104,81 @@ class Examples(NamedTuple):
 
     values: np.ndarray  # mean nats of a document, or 0/1
     weights: np.ndarray  # tokens of a document, or 1
-    clusters: np.ndarray
+    groups: np.ndarray  # label of what moves together: the file, the circle of a question
 
 
-ExampleLoader = Callable[[Measurement], Examples | None]
+ExampleLoader = Callable[[TableRow], Examples | None]
 Fields = dict[str, Any]  # of a Contrast, by name
+
+
+class Sides(NamedTuple):
+    """L places of the table, in the S replicates that all of them have.
+
+    Attributes:
+        columns: [L][S] rows of the table, the baseline's first.
+    """
+
+    columns: list[list[TableRow]]
+    replicates: list[int]
+
+    @property
+    def values_SL(self) -> np.ndarray:
+        rows = [[row.value for row in column] for column in self.columns]
+        return np.array(rows, dtype=float).T
+
+
+def test_of(
+    sides: Sides,
+    weights_SL: np.ndarray,
+    load: ExampleLoader | None,
+) -> tuple[PairedTest, str | None]:
+    """The test of a weighted sum of the sides, and why there can be none, in words.
+
+    Args:
+        weights_SL: [-1, 1] for arm minus baseline, the weights of a slope for a slope.
+        load: the examples of a measurement; without them the test is about these examples.
+    """
+    differences_S = (weights_SL * sides.values_SL).sum(axis=1)
+    differences = tuple(differences_S.tolist())
+    records = [[load(row) if load else None for row in column] for column in sides.columns]
+    loaded = [examples for column in records for examples in column]
+    if not loaded or any(examples is None for examples in loaded):
+        return PairedTest(differences), None
+    first = loaded[0]
+    assert first is not None
+    if not all(examples and _same_examples(examples, first) for examples in loaded):
+        return PairedTest(differences), "the sides were not evaluated on the same examples"
+    values_LSN = np.array(
+        [[examples.values for examples in column if examples] for column in records]
+    )
+    differences_SN = np.einsum("sl,lsn->sn", weights_SL, values_LSN)
+    noise = example_noise(differences_SN, first.weights, first.groups)
+    floor = 0.0
+    if np.isin(values_LSN, (0, 1)).all():
+        # Counts of right answers are whole numbers: equal counts hide what rounding to them hides.
+        unit = math.sqrt(float((weights_SL**2).sum(axis=1).mean()) / 2)
+        floor = unit / (math.sqrt(12) * values_LSN.shape[2])
+    return PairedTest(differences, noise, floor if differences_S.any() else 0.0), None
+
+
+def _same_examples(first: Examples, second: Examples) -> bool:
+    return np.array_equal(first.groups, second.groups) and np.allclose(
+        first.weights, second.weights
+    )
+
+
+def pair(
+    measurements: Measurements,
+    metric: str,
+    arm: Selector,
+    baseline: Selector,
+    load: ExampleLoader | None,
+) -> tuple[Sides, PairedTest, str | None]:
+    """Arm minus baseline: the two sides, the test, and why there can be none."""
+    sides = Sides(*measurements.complete(metric, baseline, arm))
+    weights_SL = np.tile([-1.0, 1.0], (len(sides.replicates), 1))
+    test, obstacle = test_of(sides, weights_SL, load)
+    return sides, test, obstacle
 
 
 @dataclass
@@ -89,25 +187,16 @@ class _Draft:
 
     Attributes:
         fields: of the `Contrast`; each step adds its own.
-        columns: measurements of L selectors, the baseline's first, in S replicates each.
-        fractions_SL: share of the datastore that was read; NaN where it is not known.
         obstacles: why there is no verdict, in words; the first that is not None counts.
+        not_asked: why the question does not arise.
     """
 
     metric: Metric
     fields: Fields
-    columns: list[list[Measurement]]
-    fractions_SL: np.ndarray
+    sides: Sides
     obstacles: list[str | None]
-
-    @property
-    def values_SL(self) -> np.ndarray:
-        rows = [[row.value for row in column] for column in self.columns]
-        return np.array(rows, dtype=float).T
-
-    @property
-    def test(self) -> st.PairedTest:
-        return st.PairedTest(self.fields["differences"])
+    not_asked: str | None = None
+    test: PairedTest = _NO_TEST
 
     @property
     def at_chance(self) -> bool:
@@ -116,42 +205,222 @@ class _Draft:
         """
         if self.metric.chance is None:
             return False
-        for side, values in zip(self.columns, self.values_SL.T, strict=True):
-            errors = [row.standard_error for row in side]
+        for column, values in zip(self.sides.columns, self.sides.values_SL.T, strict=True):
+            errors = [row.standard_error_examples for row in column]
             if not st.at_chance(values, errors, self.metric.chance):
                 return False
         return True
 
 
-def contrasts_of(
-    study: StudyResults,
-    measurements: Measurements,
-    examples: ExampleLoader | None,
-) -> list[Contrast]:
-    """Every comparison of the study on each of its metrics, in the order of the plan."""
-    drafts: list[_Draft] = []
-    for levels in _in_series(study.comparisons):
-        first = levels[0]
-        several = len(levels) > 1
-        if first.series and several and all(level.fraction for level in levels):
-            drafts += [_slope(study, measurements, levels, metric) for metric in first.metrics]
-        for comparison in levels:
-            for metric in comparison.metrics:
-                draft = _draft(
-                    study,
-                    measurements,
-                    [comparison],
-                    metric,
-                    level=several,
-                )
-                _add_pair(draft, comparison, examples)
-                drafts.append(draft)
-    families: dict[str, list[_Draft]] = defaultdict(list)
-    for draft in drafts:
-        families[draft.fields["family"]].append(draft)
-    for family in families.values():
-        _judge(family, study.alpha)
-    return [Contrast(**draft.fields) for draft in drafts]
+class Contrasts:
+    """Builds every contrast of a study.
+
+    Args:
+        measurements: the table.
+        metrics: id -> how it is analysed.
+        planned: replicates.
+        load: per-example records of a row of the table.
+        twin: where the arm that never retrieved was measured; an arm that is worse is suspect.
+        suspicions: arm -> the likely reason, should it be worse than the twin.
+    """
+
+    def __init__(
+        self,
+        measurements: Measurements,
+        metrics: Callable[[str], Metric],
+        *,
+        planned: int,
+        alpha: float,
+        load: ExampleLoader | None = None,
+        twin: Selector | None = None,
+        suspicions: dict[str, str] | None = None,
+    ):
+        self.measurements = measurements
+        self.metrics = metrics
+        self.planned = planned
+        self.alpha = alpha
+        self.load = load
+        self.twin = twin
+        self.suspicions = suspicions or {}
+
+    def of(self, comparisons: Iterable[Comparison]) -> list[Contrast]:
+        """Every comparison on each of its metrics, in the order of the plan."""
+        drafts: list[_Draft] = []
+        for levels in _in_series(comparisons):
+            first = levels[0]
+            several = len(levels) > 1
+            if first.series and several and all(level.fraction for level in levels):
+                drafts += [self._slope(levels, metric) for metric in first.metrics]
+            for comparison in levels:
+                for metric in comparison.metrics:
+                    drafts.append(self._pair(comparison, metric, level=several))
+        families: dict[str, list[_Draft]] = defaultdict(list)
+        for draft in drafts:
+            families[draft.fields["family"]].append(draft)
+        for family in families.values():
+            self._judge(family)
+        return [Contrast(**draft.fields) for draft in drafts]
+
+    def _draft(
+        self,
+        comparisons: Sequence[Comparison],
+        metric_id: str,
+        *,
+        level: bool,
+    ) -> tuple[_Draft, list[Selector]]:
+        """What a pair and a slope have in common: one baseline, and the arm of each comparison."""
+        metric = self.metrics(metric_id)
+        first = comparisons[0]
+        _, baseline = first.selectors(metric_id)
+        selectors = [baseline, *(one.selectors(metric_id)[0] for one in comparisons)]
+        sides = Sides(*self.measurements.complete(metric_id, *selectors))
+        n = len(sides.replicates)
+        obstacles = [comparison.invalid for comparison in comparisons]
+        if n == 0:
+            obstacles.append("no replicate has both sides")
+        if n == 1 < self.planned:
+            obstacles.append(f"only 1 of {self.planned} replicates has both sides")
+        fields = {
+            "entry": first.entry,
+            "baseline": self.measurements.name(baseline),
+            "experiment": first.experiment,
+            "metric": metric_id,
+            "family": _family(first, metric, level=level),
+            "n": n,
+            "planned": self.planned,
+            "dropped": tuple(sorted(set(range(self.planned)) - set(sides.replicates))),
+            "threshold": metric.threshold,
+        }
+        draft = _Draft(
+            metric, fields, sides, obstacles, self._not_asked(metric_id, selectors, sides)
+        )
+        return draft, selectors
+
+    def _not_asked(self, metric: str, selectors: Sequence[Selector], sides: Sides) -> str | None:
+        """Why a metric says nothing about these places, whatever the model does."""
+        if not any(row.metric == metric for row in self.measurements.rows):
+            return f"the study holds nothing that measures {self.metrics(metric).title}"
+        shares = [
+            row.reachable
+            for at, column in zip(selectors[1:], sides.columns[1:], strict=True)
+            for row in column
+            if at.view != FULL and row.reachable is not None
+        ]
+        if shares and not any(shares):
+            return "no answer stands in what this view can give"
+        return None
+
+    def _pair(self, comparison: Comparison, metric: str, *, level: bool) -> _Draft:
+        draft, (_, at) = self._draft([comparison], metric, level=level)
+        draft.fields |= {"arm": comparison.label, "kind": "pair", "done": comparison.done}
+        sides = draft.sides
+        if not sides.replicates:
+            return draft
+        weights_SL = np.tile([-1.0, 1.0], (len(sides.replicates), 1))
+        draft.test, obstacle = test_of(sides, weights_SL, self.load)
+        draft.obstacles.append(obstacle)
+        baseline_mean, arm_mean = sides.values_SL.mean(axis=0).tolist()
+        draft.fields |= {"baseline_mean": baseline_mean, "arm_mean": arm_mean}
+        fractions = self.measurements.fractions(sides.replicates, [at], [comparison.fraction])
+        if at.view != FULL and not np.isnan(fractions).any():
+            draft.fields["realised_fraction"] = float(fractions.mean())
+        draft.fields["warning"] = self._suspicion(at, metric)
+        if len(sides.replicates) == 1:
+            draft.fields |= self._within_checkpoints(draft)
+        return draft
+
+    def _slope(self, levels: Sequence[Comparison], metric: str) -> _Draft:
+        """The change of a metric per halving, fitted in each replicate through the full datastore
+        and all levels.
+        """
+        draft, selectors = self._draft(levels, metric, level=False)
+        sides = draft.sides
+        draft.fields |= {
+            "arm": SLOPE,
+            "kind": "slope",
+            "done": f"a line through {len(selectors)} sizes",
+        }
+        targets = [None, *(level.fraction for level in levels)]  # none is declared for a baseline
+        fractions_SL = self.measurements.fractions(sides.replicates, selectors, targets)
+        if np.isnan(fractions_SL).any():
+            draft.obstacles.insert(0, "a view's realised fraction is not known")
+        elif sides.replicates:
+            weights = slope_weights(fractions_SL)
+            draft.test, obstacle = test_of(sides, weights.per_halving, self.load)
+            draft.obstacles.append(obstacle)
+            values_SL = sides.values_SL
+            # By realised shares: a draw of whole documents misses its target.
+            smallest = int(fractions_SL.mean(axis=0).argmin())
+            draft.fields |= {
+                "baseline_mean": float(values_SL[:, 0].mean()),
+                "arm_mean": float(values_SL[:, smallest].mean()),
+            }
+            if weights.curvature is not None:
+                bend, _ = test_of(sides, weights.curvature, self.load)
+                draft.fields["p_departure"] = bend.p if math.isfinite(bend.p) else None
+        return draft
+
+    def _suspicion(self, at: Selector, metric: str) -> str:
+        """Why an arm is suspect: it is worse than the one that never retrieved."""
+        if self.twin is None or metric != "perplexity" or at.arm == self.twin.arm:
+            return ""
+        if at.condition != "on":
+            return ""  # a retrofitted model whose gate was shut was not trained for it
+        sides, test, obstacle = pair(self.measurements, metric, at, self.twin, self.load)
+        if obstacle or not test.testable or test.mean <= 0 or test.p >= self.alpha:
+            return ""
+        arm, twin = (math.exp(mean) for mean in sides.values_SL.mean(axis=0)[::-1])
+        reason = self.suspicions.get(at.arm, "")
+        return f"worse than the twin, which never retrieves ({arm:.3g} against {twin:.3g})" + (
+            f"; likely because {reason}" if reason else ""
+        )
+
+    def _within_checkpoints(self, draft: _Draft) -> Fields:
+        """One replicate: an interval over examples, and McNemar for right and wrong answers."""
+        fields: Fields = {}
+        test = draft.test
+        if test.examples is not None and test.examples.variance > 0:
+            fields["interval_examples"] = _over_examples(test.mean, test.examples)
+        if self.load is None:
+            return fields
+        baseline, arm = (self.load(column[0]) for column in draft.sides.columns)
+        if baseline is None or arm is None or len(arm.values) != len(baseline.values):
+            return fields
+        if np.isin([arm.values, baseline.values], (0, 1)).all():
+            only_arm = np.sum(arm.values > baseline.values)
+            only_baseline = np.sum(arm.values < baseline.values)
+            fields["p_mcnemar"] = st.mcnemar_p(int(only_arm), int(only_baseline))
+        return fields
+
+    def _judge(self, family: Sequence[_Draft]) -> None:
+        """One family: who is tested, then a verdict for each, corrected for those."""
+        tested = []
+        for draft in family:
+            draft.fields |= _estimates(draft.test)
+            obstacle = _untested(draft)
+            if obstacle is None:
+                tested.append(draft)
+            else:
+                draft.fields["verdict"], draft.fields["reason"] = obstacle
+        tests = [draft.test for draft in tested]
+        thresholds = [draft.metric.threshold for draft in tested]
+        judgements = judge(tests, thresholds, self.alpha)
+        q_values = st.false_discovery_q([test.p for test in tests])
+        for draft, judgement, q in zip(tested, judgements, q_values, strict=True):
+            draft.fields |= _test_results(draft.test, judgement)
+            # The primary family confirms; a false discovery rate is for exploring.
+            if draft.fields["family"] != "primary":
+                draft.fields["q"] = q
+
+
+def open_questions(contrasts: Iterable[Contrast]) -> list[str]:
+    """Primary contrasts that more replicates could settle, by entry and arm."""
+    return [
+        f"{contrast.entry}: {contrast.arm}"
+        for contrast in contrasts
+        if contrast.family == "primary"
+        and contrast.verdict in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED)
+    ]
 
 
 def _in_series(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
@@ -177,197 +446,57 @@ def _family(comparison: Comparison, metric: Metric, *, level: bool) -> str:
     return "primary" if first else f"secondary: {metric.title}"
 
 
-def _name(study: StudyResults, at: Selector) -> str:
-    """In words: "Retro", "Retro on 1/2"; a condition with retrieval as it was trained goes without
-    saying.
-    """
-    arms = {arm.id: arm.label for arm in study.arms}
-    views = {view.view: view.label for view in study.views}
-    name = arms.get(at.arm, at.arm)
-    if at.condition not in ("on", "none", "both"):
-        name += f" ({at.condition})"
-    if at.view != FULL:
-        name += f" on {views.get(at.view, at.view)}"
-    return name
-
-
-def _draft(
-    study: StudyResults,
-    measurements: Measurements,
-    comparisons: Sequence[Comparison],
-    metric_id: str,
-    *,
-    level: bool,
-) -> _Draft:
-    """What a pair and a slope have in common: one baseline, and the arm of each comparison."""
-    metric = study.metric(metric_id)
-    first = comparisons[0]
-    _, baseline = first.selectors(metric_id)
-    selectors = [baseline]
-    targets: list[float | None] = [None]  # none is declared for a baseline
-    for comparison in comparisons:
-        arm, _ = comparison.selectors(metric_id)
-        selectors.append(arm)
-        targets.append(comparison.fraction)
-    replicates, columns = measurements.paired(metric_id, *selectors)
-    n, planned = len(replicates), study.replicates
-    obstacles = [comparison.invalid for comparison in comparisons]
-    if n == 0:
-        obstacles.append("no replicate has both sides")
-    if n == 1 < planned:
-        obstacles.append(f"only 1 of {planned} replicates has both sides")
-    fields = {
-        "entry": first.entry,
-        "baseline": _name(study, baseline),
-        "experiment": first.experiment,
-        "metric": metric_id,
-        "family": _family(first, metric, level=level),
-        "n": n,
-        "planned": planned,
-        "threshold": metric.threshold,
-        "differences": (),
-    }
-    fractions_SL = measurements.fractions(replicates, selectors, targets)
-    return _Draft(metric, fields, columns, fractions_SL, obstacles)
-
-
-def _add_pair(
-    draft: _Draft,
-    comparison: Comparison,
-    load: ExampleLoader | None,
-) -> None:
-    draft.fields |= {
-        "arm": comparison.label,
-        "kind": "pair",
-        "done": comparison.done,
-    }
-    baseline, arm = draft.columns
-    if not arm:
-        return
-    baseline_values, arm_values = draft.values_SL.T
-    differences = arm_values - baseline_values
-    draft.fields |= {
-        "baseline_mean": float(baseline_values.mean()),
-        "arm_mean": float(arm_values.mean()),
-        "differences": tuple(differences.tolist()),
-    }
-    arm_fractions = draft.fractions_SL[:, 1]
-    if arm[0].at.view != FULL and not np.isnan(arm_fractions).any():
-        draft.fields["realised_fraction"] = float(arm_fractions.mean())
-    if load is not None:
-        arm_examples = [load(row) for row in arm]
-        baseline_examples = [load(row) for row in baseline]
-        draft.fields |= _within_checkpoints(arm_examples, baseline_examples)
-        draft.obstacles.append(_other_examples(arm_examples, baseline_examples))
-
-
-def _slope(
-    study: StudyResults,
-    measurements: Measurements,
-    levels: Sequence[Comparison],
-    metric: str,
-) -> _Draft:
-    """The change of a metric per halving, fitted in each replicate through the full datastore and
-    all levels.
-    """
-    draft = _draft(study, measurements, levels, metric, level=False)
-    draft.fields |= {
-        "arm": SLOPE,
-        "kind": "slope",
-        "done": f"a line through {len(draft.columns)} sizes",
-    }
-    if np.isnan(draft.fractions_SL).any():
-        draft.obstacles.insert(0, "a view's realised fraction is not known")
-    elif draft.fields["n"]:
-        values_SL = draft.values_SL
-        slopes = st.slopes_per_halving(values_SL, draft.fractions_SL)
-        # By realised shares: a draw of whole documents misses its target.
-        smallest = int(draft.fractions_SL.mean(axis=0).argmin())
-        departure = st.PairedTest(slopes.curvature).p
-        draft.fields |= {
-            "differences": slopes.per_halving,
-            "baseline_mean": float(values_SL[:, 0].mean()),
-            "arm_mean": float(values_SL[:, smallest].mean()),
-            "p_departure": departure if math.isfinite(departure) else None,
-        }
-    return draft
-
-
-def _judge(family: Sequence[_Draft], alpha: float) -> None:
-    """One family: who is tested, Holm over those, then a verdict for each."""
-    tested = []
-    for draft in family:
-        draft.fields |= _estimates(draft.test)
-        obstacle = _untested(draft)
-        if obstacle is None:
-            tested.append(draft)
-        else:
-            draft.fields["verdict"], draft.fields["reason"] = obstacle
-    p_values = [draft.test.p for draft in tested]
-    adjusted = st.holm(p_values, alpha)
-    q_values = st.false_discovery_q(p_values)
-    for draft, holm, q in zip(tested, adjusted, q_values, strict=True):
-        draft.fields |= _test_results(draft, holm, alpha, len(tested))
-        # The primary family confirms, by Holm alone; a false discovery rate is for exploring.
-        if draft.fields["family"] != "primary":
-            draft.fields["q"] = q
-
-
-def _estimates(test: st.PairedTest) -> Fields:
+def _estimates(test: PairedTest) -> Fields:
     """What the differences show whether or not they can be tested."""
-    fields: Fields = {}
+    fields: Fields = {"differences": test.differences}
     if test.n > 0:
         fields["difference"] = test.mean
     if test.n > 1:
         fields |= {
             "seed_sd": test.sd,
-            "interval": test.interval(),
-            "interval_90": test.interval(0.9),
             "p_sign_flip": st.sign_flip_p(test.differences),
             "interval_bca": st.bca_interval(test.differences),
+        }
+    if test.testable:
+        fields |= {
+            "interval": test.interval(),
+            "error_replicates": math.sqrt(test.variance_replicates),
+        }
+    if test.examples is not None:
+        fields |= {
+            "error_examples": math.sqrt(test.variance_examples),
+            "groups": test.examples.groups,
         }
     return fields
 
 
-def _test_results(
-    draft: _Draft,
-    holm: st.HolmResult,
-    alpha: float,
-    tests: int,
-) -> Fields:
-    """The verdict on a contrast of a family with so many tests, and what it rests on."""
-    test, threshold = draft.test, draft.metric.threshold
-    verdict = st.verdict(
-        test,
-        threshold=threshold,
-        holm_result=holm,
-        alpha=alpha,
-    )
-    # The strictest level of the family: which rank a larger study would give is not known.
-    strictest = alpha / tests
-    fields = {
-        "interval": test.interval(holm.level),
-        "level": holm.level,
-        "p": test.p,
-        "p_holm": holm.p,
-        "detectable": st.detectable_effect(test.n, strictest) * test.sd,
-        "verdict": verdict,
+def _test_results(test: PairedTest, judgement: Judgement) -> Fields:
+    """The verdict, and what it rests on."""
+    alone = PairedTest(test.differences, floor=test.floor)
+    needed = judgement.needed
+    claims = judgement.verdict in REAL
+    return {
+        "interval": judgement.interval,
+        "level": judgement.level,
+        "p": judgement.p,
+        "p_family": judgement.p_family,
+        "p_holm": judgement.p_holm,
+        "p_equivalence": judgement.p_equivalence,
+        "interval_equivalence": judgement.interval_equivalence,
+        "interval_replicates": alone.interval(judgement.level),
+        "p_replicates": alone.p,
+        "detectable": judgement.detectable,
+        "settles": Settles(**vars(needed)) if needed else None,
+        "verdict": judgement.verdict,
+        "confirmed": test.n >= CONFIRMED_FROM or not claims,
     }
-    if verdict is Verdict.INCONCLUSIVE:
-        needed = st.replicates_needed(
-            test.mean,
-            test.sd,
-            threshold,
-            alpha=strictest,
-        )
-        # The estimates may say that this n is enough, and it was not.
-        fields["n_needed"] = needed and max(needed, test.n + 1)
-    return fields
 
 
 def _untested(draft: _Draft) -> tuple[Verdict, str] | None:
     """The verdict on a contrast that cannot be tested, with the reason; None: it can."""
     test = draft.test
+    if draft.not_asked:
+        return Verdict.NOT_ASKED, draft.not_asked
     for obstacle in draft.obstacles:
         if obstacle:
             return Verdict.INVALID, obstacle
@@ -375,7 +504,7 @@ def _untested(draft: _Draft) -> tuple[Verdict, str] | None:
         return Verdict.NO_SIGNAL, f"both sides are at chance ({draft.metric.chance:.0%})"
     if test.n == 1:
         return Verdict.ANECDOTE, "one replicate: no test, it speaks about this checkpoint only"
-    if test.sd > 0:
+    if test.testable:
         return None
     if test.mean == 0:
         return Verdict.IDENTICAL, "both sides agree in every replicate, to the bit"
@@ -383,42 +512,7 @@ def _untested(draft: _Draft) -> tuple[Verdict, str] | None:
     return Verdict.INVALID, reason
 
 
-def _other_examples(
-    arm: list[Examples | None],
-    baseline: list[Examples | None],
-) -> str | None:
-    """Why two sides cannot be compared: they were not evaluated on the same documents or
-    questions.
-    """
-    for first, second in zip(arm, baseline, strict=True):
-        if first and second and not np.array_equal(first.clusters, second.clusters):
-            return "the two sides were not evaluated on the same examples"
-    return None
-
-
-def _within_checkpoints(
-    arm: list[Examples | None],
-    baseline: list[Examples | None],
-) -> Fields:
-    """Example-level interval of these checkpoints (replicates averaged per example); McNemar for
-    one replicate.
-    """
-    n = len(arm)
-    records = [examples for examples in arm + baseline if examples]
-    values = [examples.values for examples in records]
-    lengths = {len(array) for array in values}
-    # Other lengths are other examples: the contrast is invalid, see _other_examples.
-    if len(records) < 2 * n or len(lengths) > 1:
-        return {}
-    arm_N = np.mean(values[:n], axis=0)
-    baseline_N = np.mean(values[n:], axis=0)
-    _, weights, clusters = records[0]
-    interval = st.clustered_bootstrap(arm_N, baseline_N, weights, clusters)
-    fields: Fields = {"interval_examples": interval}
-    right_or_wrong = np.isin([arm_N, baseline_N], [0, 1]).all()
-    # Averaged over replicates, a score is no longer right or wrong.
-    if n == 1 and right_or_wrong:
-        only_arm = np.sum(arm_N > baseline_N)
-        only_baseline = np.sum(arm_N < baseline_N)
-        fields["p_mcnemar"] = st.mcnemar_p(int(only_arm), int(only_baseline))
-    return fields
+def _over_examples(mean: float, noise: ExampleNoise) -> Interval:
+    """95 % interval of one checkpoint pair over examples like these."""
+    half = st.t_half_width(math.sqrt(noise.variance), noise.df)
+    return mean - half, mean + half

@@ -37,6 +37,7 @@ class Measurement(Config):
     value: float | None
     standard_error: float | None = None  # over the examples, clustered; None: not known
     examples: int | None = None
+    reachable: float | None = None  # share of the questions whose answer stands in their passages
     records: str | None = None  # store key of the per-example records
 
 
@@ -54,6 +55,7 @@ class ArmRow(Config):
     epochs: float | None = None  # times that it read its training text
     train_flops: float | None = None
     eval_flops_per_token: float | None = None
+    suspicion: str = ""  # likely reason, should it come out worse than the twin
     implied: tuple[str, ...] = ()  # costs that differ because of the change that the arm makes
 
 
@@ -137,6 +139,25 @@ class Grid(Config):
     rows: tuple[tuple[str, tuple[Selector | None, ...]], ...]
 
 
+class TaskRow(Config):
+    """The questions of one task: what guessing, counting words and the model reach; shares, means
+    over the replicates.
+    """
+
+    task: str
+    questions: int
+    groups: int
+    chance: float
+    words_question: float | None = None  # bag of words over the question alone
+    words_passages: float | None = None  # over the passages that the model reads
+    answer_in_passages: float | None = None  # questions whose answer stands there word for word
+    closed: float | None = None
+    placebo: float | None = None
+    found: float | None = None
+    own: float | None = None  # given the passage that holds the answer
+    remembered: float | None = None  # says what the training text says, against its passage
+
+
 class Check(Config):
     """One integrity check and its finding."""
 
@@ -153,6 +174,33 @@ class Run(Config):
     status: Literal["done", "failed", "skipped"] = "done"
     key: str | None = None
     failure: str | None = None  # kind and first line: "divergence: loss is not finite at step 120"
+
+
+class Setting(Config):
+    """What a study ran on, in words for its head; empty where it is not known."""
+
+    model: str = ""  # "RETRO of 2.05M parameters"
+    datastore: str = ""  # "14.2M tokens: 63 % code, 37 % docstrings"
+    text: str = ""  # "61,581 predicted tokens of 62 documents in 35 files"
+    questions: str = ""
+
+    def words(self) -> str:
+        """One sentence; "" where nothing is known."""
+        parts = [
+            self.model,
+            self.datastore and f"a datastore of {self.datastore}",
+            self.text and f"perplexity on {self.text}",
+            self.questions,
+        ]
+        return "; ".join(part for part in parts if part) + "." if any(parts) else ""
+
+
+class Look(Config):
+    """One look of a sequential study: after so many replicates, at its part of alpha."""
+
+    replicates: int
+    alpha: float
+    open: tuple[str, ...] = ()  # primary contrasts that were not settled then
 
 
 class ReferenceShares(Config):
@@ -178,6 +226,7 @@ class StudyResults(Config):
 
     title: str
     source_digest: str
+    setting: Setting = Setting()
     profile: str
     replicates: int
     entries: tuple[PlanEntry, ...]
@@ -193,16 +242,21 @@ class StudyResults(Config):
     controls: Controls | None = None
     waterfalls: tuple[Waterfall, ...] = ()
     grids: tuple[Grid, ...] = ()
+    tasks: tuple[TaskRow, ...] = ()
     exchange: tuple[str, str] | None = None  # ids of two arms with curves: (retrieval, twin)
     reference: ReferenceShares | None = RETRO_172M
     runs: tuple[Run, ...] = ()
     checks: tuple[Check, ...] = ()
     not_measured: dict[str, str] = {}  # the plan's metric -> why, or the nearest known names
+    metric_words: dict[str, str] = {}  # metric -> the plan's words for it
+    published_metrics: tuple[str, ...] = ()  # what the paper's metrics are
     warnings: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     # The replicates continue one base model, so the noise of training it is not in the intervals.
     shared_base: bool = False
-    alpha: float = 0.05
+    alpha: float = 0.05  # of this look
+    looks: tuple[Look, ...] = ()  # of a sequential study, those before this one first
+    planned_looks: int = 1
     commands: tuple[str, ...] = ()
     plan_text: str = ""
     profile_text: str = ""

@@ -1,6 +1,6 @@
 """The tidy table of measurements: one number a row, to plot or to test with whatever one likes.
 
-`Measurements` is the table as the statistics of the contrasts read it: no other number enters.
+`Measurements` is the table as the statistics read it: no other number enters.
 `measurements.parquet` and `measurements.csv` stand beside the report and hold the same rows.
 `COLUMNS` says what each column is; docs/measurements.md is written from it.
 """
@@ -10,14 +10,15 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chunkwise.core.io import atomic_file, write_parquet
-from chunkwise.lab.measure.results import Measurement, StudyResults
+from chunkwise.lab.measure.results import StudyResults
 from chunkwise.lab.terms import FULL, Selector
 
 PARQUET, CSV = "measurements.parquet", "measurements.csv"
@@ -35,12 +36,18 @@ COLUMNS: dict[str, tuple[str, str]] = {
         "text",
         f"view of the datastore that was read; `{FULL}` is the baseline's whole datastore",
     ),
+    "view_label": ("text", "the report's name of the view"),
     "fraction": ("number", "share of the datastore's tokens that the view held in this replicate"),
     "replicate": (
         "whole number",
         "paired over arms: the same data order and the same draw of the view",
     ),
-    "metric": ("text", "`perplexity` stands for the loss whose exponential perplexity is"),
+    "metric": (
+        "text",
+        "`perplexity` stands for the loss whose exponential perplexity is; `validation_loss` is a "
+        "reading during training, in the condition `training`",
+    ),
+    "train_tokens": ("whole number", "tokens trained on before it was measured; of readings"),
     "unit": (
         "text",
         "of value and standard errors: nats per token, bits per byte, or share (0 to 1)",
@@ -55,48 +62,102 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "replicates": ("whole number", "n of that mean"),
     "standard_error_examples": (
         "number",
-        "of this value over its examples, grouped by document; empty where it is not known",
+        "of this value over its examples, grouped by file or by what shares options; empty where "
+        "it is not known",
     ),
     "examples": ("whole number", "documents, or questions, behind the value"),
+    "reachable": (
+        "number",
+        "share of these questions whose right answer stands word for word in the passages that "
+        "were shown; empty for other metrics",
+    ),
     "records": ("text", "store key of the artefact with one row an example"),
 }
 """Column -> (type, meaning)."""
 
 
+TRAINING = "training"
+"""Condition of a reading during training."""
+VALIDATION_LOSS = "validation_loss"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One number; the fields are the columns."""
+
+    arm: str
+    arm_label: str
+    condition: str
+    view: str
+    view_label: str
+    fraction: float | None
+    replicate: int
+    metric: str
+    train_tokens: int | None
+    unit: str
+    value: float | None
+    standard_error_replicates: float | None
+    replicates: int
+    standard_error_examples: float | None
+    examples: int | None
+    records: str | None
+    reachable: float | None = None
+
+    @property
+    def at(self) -> Selector:
+        return Selector(arm=self.arm, condition=self.condition, view=self.view)
+
+
 class Measurements:
-    """The measurements of a study by selector, metric and replicate, paired over replicates."""
+    """The table by selector, metric and replicate, paired over replicates."""
 
-    def __init__(self, study: StudyResults):
-        self.study = study
-        self._rows = {(row.at, row.metric, row.replicate): row for row in study.cells}
-        self._finite = {key: row for key, row in self._rows.items() if row.value is not None}
-        self._fractions = {
-            (view.view, view.replicate): view.realised_fraction for view in study.views
-        }
+    def __init__(self, rows: Sequence[TableRow]):
+        self.rows = rows
+        self._rows: dict[tuple[Selector, str, int], TableRow] = {}
+        self._fractions: dict[tuple[str, int], float | None] = {}
+        self._names: dict[str, str] = {}
+        self._view_names: dict[str, str] = {}
+        for row in rows:
+            self._names[row.arm] = row.arm_label
+            self._view_names[row.view] = row.view_label
+            if row.condition == TRAINING:
+                continue
+            self._rows[row.at, row.metric, row.replicate] = row
+            self._fractions[row.view, row.replicate] = row.fraction
+        self.replicates = sorted({row.replicate for row in rows})
 
-    def get(self, at: Selector, metric: str, replicate: int) -> Measurement | None:
+    def get(self, at: Selector, metric: str, replicate: int) -> TableRow | None:
         return self._rows.get((at, metric, replicate))
 
-    def paired(
-        self, metric: str, *selectors: Selector
-    ) -> tuple[list[int], list[list[Measurement]]]:
-        """Replicates in which every selector has a finite value, and for each selector its
-        measurements in these replicates.
+    def name(self, at: Selector) -> str:
+        """In words: "Retro", "Retro on 1/2"; a condition with retrieval as it was trained goes
+        without saying.
+        """
+        name = self._names.get(at.arm, at.arm)
+        if at.condition not in ("on", "none", "both"):
+            name += f" ({at.condition})"
+        if at.view != FULL:
+            name += f" on {self._view_names.get(at.view, at.view)}"
+        return name
+
+    def complete(self, metric: str, *selectors: Selector) -> tuple[list[list[TableRow]], list[int]]:
+        """For each selector its measurements in the replicates in which every selector has a finite
+        value; and these replicates.
         """
         # Differences are taken within a replicate: one that lacks a side is left out of all sides.
-        complete = [
-            replicate
-            for replicate in range(self.study.replicates)
-            if all((at, metric, replicate) in self._finite for at in selectors)
-        ]
+        complete = []
+        for replicate in self.replicates:
+            rows = [self.get(at, metric, replicate) for at in selectors]
+            if all(row is not None and row.value is not None for row in rows):
+                complete.append(replicate)
         columns = [
-            [self._finite[at, metric, replicate] for replicate in complete] for at in selectors
+            [self._rows[at, metric, replicate] for replicate in complete] for at in selectors
         ]
-        return complete, columns
+        return columns, complete
 
     def values(self, metric: str, *selectors: Selector) -> list[np.ndarray]:
         """The same as arrays [complete replicates], one for each selector."""
-        _, columns = self.paired(metric, *selectors)
+        columns, _ = self.complete(metric, *selectors)
         return [np.array([row.value for row in column], dtype=float) for column in columns]
 
     def fraction(
@@ -108,7 +169,8 @@ class Measurements:
         """Share of the datastore's tokens that a view holds; `target` where it is not known."""
         if view == FULL:
             return 1.0
-        return self._fractions.get((view, replicate), target)
+        known = self._fractions.get((view, replicate))
+        return target if known is None else known
 
     def fractions(
         self,
@@ -124,42 +186,81 @@ class Measurements:
                 for at, target in zip(selectors, targets, strict=True)
             ]
             rows.append(row)
-        return np.array(rows, dtype=float)
+        return np.array(rows, dtype=float).reshape(len(replicates), len(selectors))
+
+    def curve(self, arm: str, replicate: int) -> list[tuple[float, float]]:
+        """(tokens, loss) of the readings during training after the first token, in order."""
+        readings = [
+            (float(row.train_tokens), row.value)
+            for row in self.rows
+            if (row.arm, row.replicate, row.metric) == (arm, replicate, VALIDATION_LOSS)
+            and row.train_tokens
+            and row.value is not None
+        ]
+        return sorted(readings)
 
 
-def rows_of(study: StudyResults) -> list[dict[str, Any]]:
-    """The table, a mapping of column to value for each row, in the order in which they were
-    measured.
-    """
-    measurements = Measurements(study)
-    labels = {arm.id: arm.label for arm in study.arms}
+def rows_of(study: StudyResults) -> list[TableRow]:
+    """The table, in the order in which it was measured; readings during training last."""
+    arms = {arm.id: arm.label for arm in study.arms}
+    views = {view.view: view.label for view in study.views}
+    fractions = {(view.view, view.replicate): view.realised_fraction for view in study.views}
     groups: dict[tuple[Selector, str], list[float]] = defaultdict(list)
-    for row in study.cells:
-        if row.value is not None:
-            groups[row.at, row.metric].append(row.value)
+    for cell in study.cells:
+        if cell.value is not None:
+            groups[cell.at, cell.metric].append(cell.value)
     table = []
-    for row in study.cells:
-        at, metric = row.at, study.metric(row.metric)
-        group = groups[at, row.metric]
-        columns = {
-            "arm": at.arm,
-            "arm_label": labels.get(at.arm, at.arm),
-            "condition": at.condition,
-            "view": at.view,
-            "fraction": measurements.fraction(at.view, row.replicate),
-            "replicate": row.replicate,
-            "metric": row.metric,
+    for cell in study.cells:
+        at, metric = cell.at, study.metric(cell.metric)
+        group = groups[at, cell.metric]
+        fraction = 1.0 if at.view == FULL else fractions.get((at.view, cell.replicate))
+        row = TableRow(
+            arm=at.arm,
+            arm_label=arms.get(at.arm, at.arm),
+            condition=at.condition,
+            view=at.view,
+            view_label=views.get(at.view, at.view),
+            fraction=fraction,
+            replicate=cell.replicate,
+            metric=cell.metric,
+            train_tokens=None,
             # Shares are shown as points and stored as shares.
-            "unit": metric.unit if metric.factor == 1 else "share",
-            "value": row.value,
-            "standard_error_replicates": _standard_error(group),
-            "replicates": len(group),
-            "standard_error_examples": row.standard_error,
-            "examples": row.examples,
-            "records": row.records,
-        }
-        table.append(columns)
-    return table
+            unit=metric.unit if metric.factor == 1 else "share",
+            value=cell.value,
+            standard_error_replicates=_standard_error(group),
+            replicates=len(group),
+            standard_error_examples=cell.standard_error,
+            examples=cell.examples,
+            reachable=cell.reachable,
+            records=cell.records,
+        )
+        table.append(row)
+    return table + list(_readings(study, arms))
+
+
+def _readings(study: StudyResults, arms: Mapping[str, str]) -> Iterator[TableRow]:
+    """Validation losses during training."""
+    for curve in study.curves:
+        for point in curve.points:
+            if point.validation_loss is not None:
+                yield TableRow(
+                    arm=curve.arm,
+                    arm_label=arms.get(curve.arm, curve.arm),
+                    condition=TRAINING,
+                    view=FULL,
+                    view_label=FULL,
+                    fraction=1.0,
+                    replicate=curve.replicate,
+                    metric=VALIDATION_LOSS,
+                    train_tokens=point.tokens,
+                    unit="nats per token",
+                    value=point.validation_loss,
+                    standard_error_replicates=None,
+                    replicates=1,
+                    standard_error_examples=None,
+                    examples=None,
+                    records=None,
+                )
 
 
 def _standard_error(values: list[float]) -> float | None:
@@ -173,7 +274,7 @@ def write_table(study: StudyResults, folder: Path) -> None:
     """Write the table twice: as Parquet, with types, and as CSV, with empty fields for what is not
     known.
     """
-    rows = rows_of(study)
+    rows = [asdict(row) for row in rows_of(study)]
     columns = {name: [row[name] for row in rows] for name in COLUMNS}
     # A column that is None in every row has no type of its own, hence the schema.
     write_parquet(folder / PARQUET, columns, schema=_schema())

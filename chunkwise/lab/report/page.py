@@ -12,6 +12,7 @@ from chunkwise.lab.measure.analysis import Analysis
 from chunkwise.lab.measure.contrasts import Contrast
 from chunkwise.lab.measure.results import RunLog, StudyResults
 from chunkwise.lab.measure.table import Measurements
+from chunkwise.lab.plan.quantities import amount_words
 from chunkwise.lab.terms import Metric
 
 
@@ -103,6 +104,7 @@ class Section:
     title: str
     anchor: str
     blocks: Blocks = field(default_factory=list)
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,16 @@ class Material:
 
     def metric(self, id: str) -> Metric:
         return self.study.metric(id)
+
+    def name(self, contrast: Contrast) -> str:
+        """The arm for people: a part of the datastore by its tokens here, the plan's words beside
+        them.
+        """
+        sizes = [view.tokens for view in self.study.views if view.label == contrast.arm]
+        if contrast.realised_fraction is None or not sizes:
+            return contrast.arm
+        tokens = amount_words(float(f"{sum(sizes) / len(sizes):.3g}"))
+        return f"{tokens} tokens (the plan's {contrast.arm})"
 
     @property
     def contrasts(self) -> dict[int, Contrast]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 
 from chunkwise.lab.measure.analysis import Exchange, ExchangeRate
-from chunkwise.lab.measure.contrasts import Contrast, Interval
-from chunkwise.lab.measure.statistics import Verdict
+from chunkwise.lab.measure.contrasts import Contrast
+from chunkwise.lab.measure.noise import Interval
+from chunkwise.lab.measure.verdicts import REAL, SMALL_UP_TO, Verdict
 from chunkwise.lab.terms import Metric
 
 # As wide as the plus sign, and no place to break a line, which a hyphen is.
@@ -16,22 +17,30 @@ MINUS = "\N{MINUS SIGN}"
 SYMBOLS = {
     Verdict.MATTERS: "\N{BLACK CIRCLE}",
     Verdict.SMALL: "\N{CIRCLE WITH LEFT HALF BLACK}",
+    Verdict.UNRESOLVED: "\N{CIRCLE WITH UPPER RIGHT QUADRANT BLACK}",
     Verdict.NONE: "\N{WHITE CIRCLE}",
     Verdict.INCONCLUSIVE: "?",
     Verdict.IDENTICAL: "=",
     Verdict.NO_SIGNAL: "\N{EMPTY SET}",
+    Verdict.NOT_ASKED: "\N{EM DASH}",
     Verdict.ANECDOTE: "\N{CIRCLED DIGIT ONE}",
     Verdict.INVALID: "\N{MULTIPLICATION X}",
 }
 MEANINGS = {
     Verdict.MATTERS: "the whole interval lies beyond the smallest difference that counts",
-    Verdict.SMALL: "the interval excludes zero, but not every difference too small to count",
+    Verdict.SMALL: (
+        f"not zero, and the whole interval lies below {SMALL_UP_TO:g} times the smallest "
+        "difference that counts"
+    ),
+    Verdict.UNRESOLVED: "not zero, but the interval leaves open whether it counts",
     Verdict.NONE: (
-        "the 90 % interval lies inside \N{PLUS-MINUS SIGN} the smallest difference that counts"
+        "shown to lie inside \N{PLUS-MINUS SIGN} the smallest difference that counts, by two "
+        "one-sided tests"
     ),
     Verdict.INCONCLUSIVE: "neither an effect nor its absence is shown",
     Verdict.IDENTICAL: "the same values in every replicate; not tested",
     Verdict.NO_SIGNAL: "the metric is at chance on both sides; not tested",
+    Verdict.NOT_ASKED: "no answer is within reach of what this view holds; not tested",
     Verdict.ANECDOTE: "one replicate; not tested",
     Verdict.INVALID: "a failed run or check; not tested",
 }
@@ -158,6 +167,8 @@ def unit_of_level(metric: Metric) -> str:
 
 
 def worse(metric: Metric, difference: float) -> str:
+    if metric.better is None:
+        return "higher" if difference > 0 else "lower"
     return "worse" if (difference > 0) == (metric.better == "lower") else "better"
 
 
@@ -166,10 +177,29 @@ def level_words(level: float) -> str:
     return f"{100 * level:.1f}".rstrip("0").rstrip(".") + " %"
 
 
-def sentence(contrast: Contrast, metric: Metric) -> str:
-    """What one contrast says, with its uncertainty; the verdict stands beside it."""
+def sentence(contrast: Contrast, metric: Metric, name: str = "") -> str:
+    """What one contrast says, with its uncertainty; the verdict stands beside it.
+
+    Args:
+        name: of the arm, for people; default its label.
+    """
+    text = finding(contrast, metric, name)
+    tested = (*REAL, Verdict.NONE, Verdict.INCONCLUSIVE)
+    if contrast.verdict not in tested or contrast.interval is None:
+        return text
+    text = f"{text} {_conclusion(contrast, metric)}"
+    if contrast.p_departure is None:
+        return text
+    line = "No departure from a line is shown"
+    if contrast.p_departure < 0.05:
+        line = "The sizes do not lie on one line: read the rows"
+    return f"{text} {line} (p {p_value(contrast.p_departure)}, n = {contrast.n})."
+
+
+def finding(contrast: Contrast, metric: Metric, name: str = "") -> str:
+    """The difference with its uncertainty, without what follows from it."""
     slope = contrast.kind == "slope"
-    subject = f"{capital(contrast.arm)} ({contrast.done})"
+    subject = f"{capital(name or contrast.arm)} ({contrast.done})"
     if slope:
         subject = "Each halving of the datastore"
     if contrast.experiment == "retrain":
@@ -177,6 +207,8 @@ def sentence(contrast: Contrast, metric: Metric) -> str:
     # The verdicts that were not tested first: they may have no difference to speak of.
     if contrast.verdict is Verdict.INVALID:
         return f"{subject}: no verdict on {metric.title}, because {contrast.reason}."
+    if contrast.verdict is Verdict.NOT_ASKED:
+        return f"{subject}: {metric.title} is not asked, because {contrast.reason}."
     if contrast.verdict is Verdict.NO_SIGNAL:
         return f"{subject}: {metric.title} carries no signal, because {contrast.reason}."
     if contrast.verdict is Verdict.IDENTICAL:
@@ -192,32 +224,53 @@ def sentence(contrast: Contrast, metric: Metric) -> str:
     if not slope:
         text += f" than with {contrast.baseline}"
     if contrast.verdict is Verdict.ANECDOTE or interval is None:
-        return f"{text}. One replicate, without a test."
+        text += ". One replicate, without a test"
+        if contrast.interval_examples:
+            bounds = (
+                signed(bound * metric.factor, decimals) for bound in contrast.interval_examples
+            )
+            text += f"; for these two checkpoints on other text 95 % interval {' to '.join(bounds)}"
+        return f"{text}."
     low, high = (signed(bound, decimals) for bound in interval)
     text += f"; {level_words(contrast.level)} interval {low} to {high}, n = {contrast.n}, "
-    text += f"Holm p {p_value(contrast.p_holm)}. {_conclusion(contrast, metric)}"
-    if contrast.p_departure is None:
-        return text
-    line = "No departure from a line is shown"
-    if contrast.p_departure < 0.05:
-        line = "The sizes do not lie on one line: read the rows"
-    return f"{text} {line} (p {p_value(contrast.p_departure)}, n = {contrast.n})."
+    return f"{text}corrected p {p_value(contrast.p_family)}."
 
 
 def _conclusion(contrast: Contrast, metric: Metric) -> str:
     smallest = threshold(metric)
+    text = ""
     if contrast.verdict is Verdict.MATTERS:
-        return f"Even the near end of the interval is beyond {smallest}."
+        text = f"Even the near end of the interval is beyond {smallest}."
     if contrast.verdict is Verdict.SMALL:
-        # Both in the metric's own unit; `smallest` is in the shown one.
-        farthest = max(abs(bound) for bound in contrast.interval or (0.0,))
-        share = "all" if farthest < contrast.threshold else "part"
-        return f"There is an effect, but {share} of the interval is below {smallest}."
+        text = f"There is an effect, and it is below {SMALL_UP_TO:g} times {smallest}."
     if contrast.verdict is Verdict.NONE:
-        return f"The 90 % interval stays within \N{PLUS-MINUS SIGN}{smallest}."
-    if contrast.n_needed is None:
-        return "More than a thousand replicates would be needed to settle it at this noise."
-    return f"About {contrast.n_needed} replicates would settle it at this noise."
+        text = (
+            f"It is shown to lie within \N{PLUS-MINUS SIGN}{smallest} "
+            f"(p {p_value(contrast.p_equivalence)})."
+        )
+    if contrast.verdict is Verdict.UNRESOLVED:
+        text = f"There is an effect; whether it is beyond {smallest} is open. "
+    if contrast.verdict in (Verdict.UNRESOLVED, Verdict.INCONCLUSIVE):
+        text += _what_settles(contrast)
+    if not contrast.confirmed:
+        text += f" From {contrast.n} replicates, so not confirmed."
+    if contrast.warning:
+        text += f" The arm is {contrast.warning}."
+    return text
+
+
+def _what_settles(contrast: Contrast) -> str:
+    settles = contrast.settles
+    if settles is None:
+        return "No number of replicates up to a thousand would settle it at this noise."
+    span = f"{settles.low or 'more than 1000'} to {settles.high or 'more than 1000'}"
+    text = f"About {settles.replicates} replicates"
+    if settles.text > 1:
+        text += f" on {settles.text} times as much text"
+    return (
+        f"{text} would settle it ({span} as far as the noise of {contrast.n} tells; they do with a "
+        f"chance of {settles.chance:.0%})."
+    )
 
 
 def exchange_sentences(rate: ExchangeRate, arm: str, twin: str) -> str:

@@ -9,7 +9,7 @@ same numbers.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ from chunkwise.core.errors import ArtefactError
 from chunkwise.core.io import read_json, write_json
 from chunkwise.lab.measure.analysis import Analysis, analyse
 from chunkwise.lab.measure.contrasts import ExampleLoader
+from chunkwise.lab.measure.cuts import ChunkLoader
 from chunkwise.lab.measure.results import RunLog, StudyResults
 from chunkwise.lab.measure.table import Measurements, rows_of, write_table
 from chunkwise.lab.report.page import Blocks, Figure, Material, Page, Section, Table
 from chunkwise.lab.report.sections import (
     answers,
     contributions,
+    cuts,
     exchange,
     mechanism,
     noise,
+    opening,
     overlap,
     parity,
     plan,
@@ -36,7 +39,11 @@ from chunkwise.lab.report.sections import (
 
 
 def write_report(
-    study: StudyResults, log: RunLog, out: Path, examples: ExampleLoader | None = None
+    study: StudyResults,
+    log: RunLog,
+    out: Path,
+    examples: ExampleLoader | None = None,
+    chunks: ChunkLoader | None = None,
 ) -> Analysis:
     """Write report.html, report.md, report.json, figures/*.svg and the table of measurements into
     `out`.
@@ -44,7 +51,7 @@ def write_report(
     Returns:
         What was derived.
     """
-    analysis = analyse(study, examples)
+    analysis = analyse(study, examples, chunks)
     results = study.model_dump(mode="json") | analysis.model_dump(mode="json")
     stored = {"results": results, "run_log": log.model_dump(mode="json")}
     _write_files(stored, Report(study, analysis, log), out)
@@ -69,7 +76,7 @@ class Report:
     @property
     def measurements(self) -> list[dict[str, Any]]:
         """The tidy table, a mapping for each row; the columns are those of docs/measurements.md."""
-        return rows_of(self.results)
+        return [asdict(row) for row in rows_of(self.results)]
 
 
 def load_report(source: Path | str) -> Report:
@@ -167,12 +174,14 @@ CONFIRMATORY = 5  # replicates; below, a study is exploratory
 
 # In the order of a reader's questions: what came out, whether to believe it, how it was done.
 _SECTIONS = (
+    ("In short", "short", opening.opening),
     ("Answers", "answers", answers.answers),
     ("What the answers say", "reading", answers.reading),
     ("Figures", "figures", answers.drawings),
     ("Does the model read its neighbours?", "mechanism", mechanism.mechanism),
     ("Where the gain comes from", "contributions", contributions.contributions),
     ("What retrieval is worth in training tokens", "exchange", exchange.exchange),
+    ("The answers on parts of the text", "cuts", cuts.cuts),
     ("Gain by overlap", "overlap", overlap.overlap),
     ("Question answering, cell by cell", "questions", questions.grids),
     ("How the plan was read", "resolution", plan.resolution),
@@ -185,10 +194,14 @@ _SECTIONS = (
 )
 
 
+# What few read, and nobody first.
+_FOLDED = ("noise", "runs", "integrity", "reproduce")
+
+
 def build_page(report: Report) -> Page:
     """All sections in order."""
     study = report.results
-    material = Material(study, report.analysis, report.log, Measurements(study))
+    material = Material(study, report.analysis, report.log, Measurements(rows_of(study)))
     sections = []
     for title, anchor, build in _SECTIONS:
         blocks: Blocks = []
@@ -199,7 +212,7 @@ def build_page(report: Report) -> Page:
             elif block.rows:
                 blocks.append(block.tidy())
         if blocks:
-            sections.append(Section(title, anchor, blocks))
+            sections.append(Section(title, anchor, blocks, folded=anchor in _FOLDED))
     return Page(study.title, _facts(study, report.log), _banners(report), sections)
 
 
@@ -207,6 +220,10 @@ def _facts(study: StudyResults, log: RunLog) -> list[tuple[str, str]]:
     cached = sum(job.cached for job in log.jobs)
     facts = {
         "profile": study.profile,
+        "model": study.setting.model,
+        "datastore": study.setting.datastore,
+        "text": study.setting.text,
+        "questions": study.setting.questions,
         "replicates": str(study.replicates),
         "plan": study.source_digest[:16],
         "date": f"{log.date} UTC",
@@ -217,6 +234,19 @@ def _facts(study: StudyResults, log: RunLog) -> list[tuple[str, str]]:
         "exit status": str(log.exit_status),
     }
     return [(name, value) for name, value in facts.items() if value]
+
+
+def _looks(study: StudyResults) -> str:
+    """How a sequential study went."""
+    number = len(study.looks) + 1
+    text = (
+        f"Sequential: look {number} of {study.planned_looks}, at {study.replicates} replicates and "
+        f"{100 * study.alpha:.2g} % of the planned error."
+    )
+    if study.looks:
+        last = study.looks[-1]
+        text += f" After {last.replicates} replicates these were open: {'; '.join(last.open)}."
+    return text
 
 
 def _banners(report: Report) -> list[str]:
@@ -233,6 +263,8 @@ def _banners(report: Report) -> list[str]:
             f"Exploratory: {study.replicates} replicates. A confirming study has {CONFIRMATORY} or "
             "more."
         )
+    if study.planned_looks > 1:
+        banners.append(_looks(study))
     if study.shared_base:
         banners.append(
             "All replicates continue one base model: the noise of training a base is not in the "

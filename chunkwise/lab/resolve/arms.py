@@ -69,16 +69,19 @@ _METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
         "language modeling loss",
     ),
     "bits_per_byte": ("bits per byte", "bpb"),
-    "choice_accuracy": (
+    "reading_accuracy": (
+        "reading accuracy",
         "zero-shot QA accuracy",
         "QA accuracy",
         "accuracy",
         "zero-shot accuracy",
-        "choice accuracy",
         "question answering accuracy",
         "multiple-choice accuracy",
         "zero-shot question answering",
     ),
+    "found_and_copied": ("found and copied", "string copying accuracy"),
+    "yes_no_accuracy": ("yes/no accuracy", "yes-no accuracy"),
+    "choice_accuracy": ("choice accuracy",),
     "exact_match": ("exact match", "exact match accuracy", "EM score"),
     "f1": ("F1", "F1 score", "token F1"),
     "answer_nll": ("answer likelihood", "answer perplexity", "answer negative log-likelihood"),
@@ -112,7 +115,7 @@ def resolve(
     """
     if not document.entries:
         errors = [remark.message for remark in document.diagnostics if remark.severity == "error"]
-        hint = "`chunkwise plan check FILE` shows how the plan is read"
+        hint = "`chunkwise plan check PLAN` shows how the plan is read"
         raise PlanError(f"the plan holds no usable entry: {'; '.join(errors)}", hint=hint)
     if paper is None and profile.paper:
         paper = load_paper(profile.paper)
@@ -452,6 +455,9 @@ def _metrics(entry: Entry, profile: Profile) -> tuple[MetricResolution, ...]:
         metric, ranking = _METRICS.find(words)
         nearest = () if metric else tuple(score.owner for score in ranking[:2])
         metrics.append(MetricResolution(words=words, id=metric, nearest=nearest))
+        if metric == "reading_accuracy":
+            # Beside it, never instead: what a model does that finds a string and copies it.
+            metrics.append(MetricResolution(words=words, id="found_and_copied"))
     return tuple(metrics)
 
 

@@ -32,8 +32,10 @@ class Paper(Config):
     values: dict[str, tuple[PaperFact, ...]]
     """Component id -> its value, in one unit or several."""
     recipe: tuple[PaperFact, ...] = ()
+    measures: tuple[PaperFact, ...] = ()
+    """What the paper's metrics are."""
 
 
 def load_paper(name: Path | str) -> Paper:
     """A packaged paper by name, or one from a YAML file."""
-    return Paper.parse(load_named("papers", name, "paper"), where=f"paper {name}")
+    return Paper.parse(load_named("paper", name), where=f"paper {name}")

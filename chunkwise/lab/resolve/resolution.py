@@ -159,6 +159,16 @@ class Resolution(Config):
             if metric.id is None
         }
 
+    @property
+    def metric_words(self) -> dict[str, str]:
+        """What is measured -> the plan's words for it, where they are not its own name."""
+        return {
+            metric.id: metric.words
+            for entry in self.entries
+            for metric in entry.metrics
+            if metric.id is not None and not metric.defaulted
+        }
+
     def require_all(self) -> None:
         """Refuse to go on unless everything resolved (the policy `strict`).
 

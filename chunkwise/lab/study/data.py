@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chunkwise.core.packs import PACKAGED
 from chunkwise.corpus.config import TokenizerConfig, TokensConfig
 from chunkwise.corpus.stages import CORPUS, QUESTIONS, SEQUENCES, TOKENIZER, TOKENS
 from chunkwise.datastore.stages import DATASTORE
@@ -33,6 +34,7 @@ DATA_STAGES = (
 class Data:
     """The jobs that make what models are trained and evaluated on."""
 
+    corpus: Job
     tokens: Job
     text: Job
     validation: Job | None
@@ -61,7 +63,11 @@ def tokenizer_config(profile: Profile) -> TokenizerConfig:
     """
     if profile.pretrained is None or profile.tokenizer.pretrained is not None:
         return profile.tokenizer
-    return profile.tokenizer.model_copy(update={"pretrained": str(base_folder(profile.pretrained))})
+    # Refuses a decoder that is not there, before any job runs.
+    folder = base_folder(profile.pretrained)
+    # The packaged one by name: its path would make job ids depend on where the package lies.
+    name = PACKAGED if profile.pretrained == PACKAGED else str(folder)
+    return profile.tokenizer.model_copy(update={"pretrained": name})
 
 
 def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
@@ -97,6 +103,7 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
         return jobs.add(NEIGHBOURS, profile.neighbours, searched, detail=sequences.detail)
 
     return Data(
+        corpus=corpus,
         tokens=tokens,
         text=text,
         validation=validation,

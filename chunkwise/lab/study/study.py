@@ -26,6 +26,7 @@ from typing import Literal
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
+from chunkwise.core.packs import PACKAGED
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.evaluation.config import BagOfWordsConfig
 from chunkwise.evaluation.stages import BAG_OF_WORDS, GATE_OFF_CHECK, PERPLEXITY, QA
@@ -38,26 +39,28 @@ from chunkwise.lab.terms import FULL, Arm, Comparison, Selector
 from chunkwise.neighbours.config import RebuildCheckConfig
 from chunkwise.neighbours.stages import REBUILD_CHECK
 from chunkwise.training import stages as trainings
-from chunkwise.training.config import PACKAGED, AdoptedBase
+from chunkwise.training.config import AdoptedBase
 
 Places = tuple[Selector, Selector]
 """Where an arm is measured: on text, on questions."""
 
-Evidence = Literal["found", "placebo"]
+Evidence = Literal["found", "placebo", "own"]
 Experiment = Literal["swap", "retrain", "arm"]
 
-QUESTION_METRICS = ("choice_accuracy", "exact_match", "f1", "answer_nll")
+CHOICE_METRICS = ("reading_accuracy", "found_and_copied", "yes_no_accuracy", "choice_accuracy")
+QUESTION_METRICS = (*CHOICE_METRICS, "exact_match", "f1", "answer_nll")
 WRITTEN_METRICS = ("exact_match", "f1")
 RETRO, TWIN, BASE = "retro", "twin", "base"
-PLACEBO, TWIN_PLACEBO, UNTUNED, WORDS, WORDS_PLACEBO = (
+PLACEBO, OWN_PASSAGE, TWIN_PLACEBO, UNTUNED, WORDS, WORDS_PLACEBO = (
     "placebo",
+    "own-passage",
     "twin-placebo",
     "untuned",
     "bag-of-words",
     "bag-of-words-placebo",
 )
-"""Arms without a training of their own: the same models read placebo passages, or are asked before
-their tuning, or there is no model at all.
+"""Arms without a training of their own: the same models read placebo passages, or the passage that
+holds the answer, or are asked before their tuning, or there is no model at all.
 """
 
 
@@ -191,7 +194,7 @@ class Study:
             return self.jobs.add(trainings.ADOPTED_BASE, adopted, {"tokens": data.tokens}, arm=BASE)
         inputs = {"sequences": data.text, "validation": data.validation}
         # With one seed all replicates ask for the same job.
-        seed = 0 if profile.share_base else replicate
+        seed = profile.base_seed if profile.share_base else replicate
         return self.jobs.add(
             trainings.BASE,
             profile.base,
@@ -489,6 +492,7 @@ def _question_controls(study: Study, retro: Trained, twin: Trained, base: Traine
     for cell in ("closed", "prompt"):
         study.ask(twin, cell, write=cell == "prompt")
     study.ask(retro, "both", arm=PLACEBO, evidence="placebo")
+    study.ask(retro, "both", arm=OWN_PASSAGE, evidence="own")
     study.ask(twin, "prompt", arm=TWIN_PLACEBO, evidence="placebo")
     study.count_words(WORDS, "prompt", retro, "passages")
     study.count_words(WORDS, "closed", retro, "question")

@@ -14,7 +14,8 @@ import numpy as np
 
 from chunkwise.lab.measure.contrasts import Contrast
 from chunkwise.lab.measure.results import StudyResults
-from chunkwise.lab.measure.statistics import Verdict, t_interval
+from chunkwise.lab.measure.statistics import t_interval
+from chunkwise.lab.measure.verdicts import Verdict
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.draw import BAND, BLUE, INK, MUTED, ORANGE, draw, short
 from chunkwise.lab.report.page import Badge, Blocks, Figure, Material, Row, Table, Text
@@ -27,50 +28,110 @@ if TYPE_CHECKING:
 DOT = " \N{MIDDLE DOT} "
 
 
+FAMILIES = {
+    "primary": (
+        "First metrics of the plan's entries",
+        "the first metric of each entry and, for an ordered replacement, its slope: the family "
+        "that confirms",
+    ),
+    "secondary": ("Further metrics", "exploratory"),
+    "levels": ("Sizes under a slope", "exploratory"),
+    "extra": ("Second experiments", "exploratory"),
+}
+"""First word of a family's name -> heading, and what it is."""
+
+
 def answers(material: Material) -> Blocks:
     contrasts = material.contrasts
     if not contrasts:
         return []
+    blocks: Blocks = []
+    families = dict.fromkeys(contrast.family for contrast in contrasts.values())
+    for family in sorted(families, key=_family_order):
+        members = {place: one for place, one in contrasts.items() if one.family == family}
+        blocks += _family(material, family, members)
+    verdicts = dict.fromkeys(contrast.verdict for contrast in contrasts.values())
+    key = "; ".join(f"{say.SYMBOLS[word]} {word.value}: {say.MEANINGS[word]}" for word in verdicts)
+    return [
+        *blocks,
+        *_metric_notes(material),
+        Text(f"Verdicts. {key}.", "note"),
+        Text(_how_to_read(material), "note"),
+    ]
+
+
+def _metric_notes(material: Material) -> Blocks:
+    """What was measured under the plan's words, and what the paper measured."""
+    study = material.study
+    measured = dict.fromkeys(one.metric for one in material.contrasts.values())
+    notes = []
+    for id in measured:
+        metric = material.metric(id)
+        words = study.metric_words.get(id, "")
+        named = f" (the plan's {words!r})" if words and words != metric.title else ""
+        if named or metric.meaning:
+            notes.append(f"{say.capital(metric.title)}{named}: {metric.meaning or 'as named'}.")
+    if notes and study.published_metrics:
+        notes.append(f"The paper's own measures: {'; '.join(study.published_metrics)}.")
+    return [Text(f"Metrics. {' '.join(notes)}", "note")] if notes else []
+
+
+def _family_order(family: str) -> int:
+    return list(FAMILIES).index(family.split()[0].rstrip(":"))
+
+
+def _family(material: Material, family: str, members: dict[int, Contrast]) -> Blocks:
+    """One table: its tests are corrected together, and its intervals have one level."""
     rows: list[Row] = []
-    for place, contrast in contrasts.items():
+    for place, contrast in members.items():
         heading = contrast.entry
         if contrast.experiment != "arm":
             heading += f"{DOT}{say.EXPERIMENTS[contrast.experiment]}"
         group = Row([f"{heading}{DOT}compared with {contrast.baseline}"], "group")
         if group not in rows:  # arms that share a baseline need not follow each other
             rows.append(group)
-        rows.append(_answer(contrast, material.metric(contrast.metric), f"contrasts-{place}"))
+        rows += _rows(material, contrast, f"contrasts-{place}")
+    tested = [contrast for contrast in members.values() if contrast.p is not None]
+    level = f"{say.level_words(tested[0].level)} interval" if tested else "interval"
     headers = [
         "What was changed",
         "Metric",
         "Baseline",
         "Arm",
-        "Difference [interval]",
+        f"Difference [{level}]",
         "\N{GREEK CAPITAL LETTER DELTA}/SD",
-        "Holm p",
+        "p (corrected)",
         "n",
         "Verdict",
     ]
-    verdicts = dict.fromkeys(contrast.verdict for contrast in contrasts.values())
-    key = "; ".join(f"{say.SYMBOLS[word]} {word.value}: {say.MEANINGS[word]}" for word in verdicts)
-    return [
-        Table(headers, rows, words=(0, 1, 8), kind="answers"),
-        Text(f"Verdicts. {key}.", "note"),
-        Text(_how_to_read(material), "note"),
-    ]
+    title, meaning = FAMILIES[family.split()[0].rstrip(":")]
+    _, _, metric = family.partition(": ")
+    caption = f"{title}{DOT}{metric}" if metric else title
+    tests = f"{len(tested)} test" + ("" if len(tested) == 1 else "s")
+    caption += f" ({tests}, corrected together; {meaning})."
+    kind = "answers" if family == "primary" else "table"
+    return [Table(headers, rows, caption, words=(0, 1, 8), kind=kind)]
 
 
-def _answer(contrast: Contrast, metric: Metric, anchor: str) -> Row:
-    change = f"{say.capital(contrast.arm)}: {contrast.done}"
+def _rows(material: Material, contrast: Contrast, anchor: str) -> list[Row]:
+    """The answer, and below it the same difference for these documents alone."""
+    metric = material.metric(contrast.metric)
+    change = f"{say.capital(material.name(contrast))}: {contrast.done}"
     if contrast.realised_fraction:
         change += f" ({say.percent(contrast.realised_fraction)} of its tokens)"
+    if contrast.warning:
+        change += f". Broken? It is {contrast.warning}"
     # Without spread, or in one replicate, there is nothing to divide by.
     in_sds = None
     if contrast.difference is not None and contrast.seed_sd:
         in_sds = contrast.difference / contrast.seed_sd
     n = f"{contrast.n}"
     if contrast.n != contrast.planned:
-        n += f" of {contrast.planned}"
+        lost = ", ".join(map(str, contrast.dropped))
+        n += f" of {contrast.planned} (without {lost})"
+    verdict = _badge(contrast.verdict)
+    if not contrast.confirmed:
+        verdict = Badge(f"{verdict.word}, not confirmed", "?", "inconclusive")
     cells = [
         change,
         metric.title.replace(" ", "\N{NO-BREAK SPACE}"),
@@ -78,26 +139,64 @@ def _answer(contrast: Contrast, metric: Metric, anchor: str) -> Row:
         say.familiar(metric, contrast.arm_mean),
         say.with_unit(contrast.difference, contrast.interval, metric),
         say.number(in_sds, 2),
-        say.p_value(contrast.p_holm),
+        say.p_value(contrast.p_family),
         n,
-        _badge(contrast.verdict),
+        verdict,
     ]
-    return Row(cells, "minor" if contrast.family.startswith("levels") else "", anchor)
+    rows = [Row(cells, "minor" if contrast.family.startswith("levels") else "", anchor)]
+    primary = contrast.family == "primary"
+    if primary and contrast.groups is not None and contrast.p_replicates is not None:
+        alone = say.with_unit(contrast.difference, contrast.interval_replicates, metric)
+        p = say.p_value(contrast.p_replicates)
+        rows.append(
+            Row(
+                [THESE_DOCUMENTS, "", None, None, alone, None, p and f"{p} alone", None, ""],
+                "minor",
+            )
+        )
+    return rows
+
+
+THESE_DOCUMENTS = "these documents, other trainings"
 
 
 def _how_to_read(material: Material) -> str:
-    contrasts = material.contrasts.values()
-    tested = sum(one.family == "primary" and one.p is not None for one in contrasts)
+    contrasts = list(material.contrasts.values())
     metrics = [material.metric(name) for name in dict.fromkeys(one.metric for one in contrasts)]
     thresholds = ", ".join(f"{metric.title} {say.threshold(metric)}" for metric in metrics)
-    return (
+    families = {one.family for one in contrasts if one.p is not None}
+    text = (
         "Difference: arm minus baseline, of a slope the change per halving; the mean over paired "
-        "replicates with its t interval at the Holm level. Perplexity is analysed in nats per "
-        "token. \N{GREEK CAPITAL LETTER DELTA}/SD: in SDs of the paired differences. Holm p: the "
-        f"primary family has {tested} tested contrasts, the first metric of each entry and, for an "
-        "ordered replacement, its slope. Further metrics, the sizes under a slope and second "
-        "experiments are exploratory families of their own. Smallest difference that counts, set "
-        f"before running: {thresholds}."
+        f"replicates. {population(material)} Perplexity is analysed in nats per token. "
+        "\N{GREEK CAPITAL LETTER DELTA}/SD: in SDs of the paired differences. Smallest difference "
+        f"that counts, set before running: {thresholds}."
+    )
+    if families:
+        chance = material.analysis.any_false_alarm
+        text += (
+            f" The {len(families)} families each err at {material.study.alpha:.0%}: were nothing "
+            f"true at all, some row of this report would claim a difference with a chance of "
+            f"{chance:.0%} (independent families; at most "
+            f"{min(1.0, len(families) * material.study.alpha):.0%})."
+        )
+    return text
+
+
+def population(material: Material) -> str:
+    """What a verdict is about, in one sentence."""
+    contrasts = material.contrasts.values()
+    groups = sorted({one.groups for one in contrasts if one.groups})
+    base = "this one base" if material.study.shared_base else "bases like these"
+    trainings = f"trainings like these, continued from {base}"
+    if not groups:
+        return (
+            f"A verdict is about {trainings}, on exactly these documents and questions: their "
+            "choice is not in the intervals."
+        )
+    counts = f"{groups[0]}" if len(groups) == 1 else f"{groups[0]} to {groups[-1]}"
+    return (
+        f"A verdict is about text like this ({counts} files or circles of questions, drawn as "
+        f"wholes) and {trainings}; the row below a primary answer is about {THESE_DOCUMENTS}."
     )
 
 
@@ -110,7 +209,9 @@ def reading(material: Material) -> Blocks:
             title = f"{entry.name}: {entry.action.lower()} {entry.ablated_part}"
             blocks.append(Text(title, "heading"))
         for contrast in members:
-            sentence = say.sentence(contrast, material.metric(contrast.metric))
+            sentence = say.sentence(
+                contrast, material.metric(contrast.metric), material.name(contrast)
+            )
             blocks.append(Text(sentence, "item", _badge(contrast.verdict)))
     return blocks
 
@@ -125,8 +226,9 @@ def drawings(material: Material) -> Blocks:
     contrasts = [one for one in material.contrasts.values() if one.difference is not None]
     if contrasts:
         caption = (
-            "Differences from the baseline with t intervals at each contrast's Holm level; the "
-            f"small ticks are the {study.replicates} replicates. The grey band holds differences "
+            "Differences from the baseline with the intervals of the tables above, at the level of "
+            f"each family; the small ticks are the {study.replicates} replicates. The grey band "
+            "holds differences "
             "too small to count. Filled: primary family and further metrics. Open: sizes under a "
             "slope, second experiments. Diamonds: slopes. Numbers: the table above."
         )
@@ -225,7 +327,7 @@ def _dose_table(material: Material, levels: Sequence[Comparison]) -> Table | Non
     for label, at, target in [("full", full, 1.0), *sizes]:
         places = [at, full, twin] if twin else [at, full]
         # By size, so that a failed evaluation of one size leaves the rows of the others whole.
-        replicates, _ = measurements.paired(metric.id, *places)
+        _, replicates = measurements.complete(metric.id, *places)
         if not replicates:
             return None
         values, at_full, *without = measurements.values(metric.id, *places)
@@ -270,7 +372,7 @@ def dose_response(material: Material, levels: Sequence[Comparison]) -> str:
     """
     metrics = []
     for metric in map(material.metric, levels[0].metrics):
-        if material.measurements.paired(metric.id, *levels[0].selectors(metric.id))[0]:
+        if material.measurements.complete(metric.id, *levels[0].selectors(metric.id))[1]:
             metrics.append(metric)
 
     def plot(figure: Canvas) -> None:
@@ -291,7 +393,7 @@ def _dose_panel(
     # A line needs all its points: only replicates with every size are drawn.
     places = [full, *(level.selectors(metric.id)[0] for level in levels)]
     targets = [1.0, *(level.fraction for level in levels)]
-    replicates, _ = measurements.paired(metric.id, *places)
+    _, replicates = measurements.complete(metric.id, *places)
     values_SL = np.array(measurements.values(metric.id, *places)).T * metric.factor
     fractions_SL = measurements.fractions(replicates, places, targets)
     for x, y in zip(fractions_SL, values_SL, strict=True):

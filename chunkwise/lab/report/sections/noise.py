@@ -42,13 +42,14 @@ def _budget(material: Material) -> Table:
         "SD of differences",
         "Correlation",
         "Saved by pairing",
-        "Error over examples",
+        "Error over text",
         "Detectable",
     ]
     caption = (
         f"SDs over {material.study.replicates} replicates. Saved by pairing: replicates that an "
-        "unpaired design would need for each one here. Detectable: the true difference that one "
-        "test at 5 % finds with 80 % power at this noise."
+        "unpaired design would need for each one here. Error over text: standard error of the "
+        "difference over files like these, beyond what the replicates' scatter holds. Detectable: "
+        "the true difference that one test at 5 % finds with 80 % power at both noises."
     )
     return Table(headers, rows, caption, words=(0, 1))
 
@@ -57,25 +58,24 @@ def _second_looks(material: Material) -> Table:
     rows = []
     for contrast in material.contrasts.values():
         metric = material.metric(contrast.metric)
-        estimates = [
-            interval and say.estimate(contrast.difference, interval, metric.factor)
-            for interval in (contrast.interval_examples, contrast.interval_bca)
+        looks = [
+            contrast.interval_bca
+            and say.estimate(contrast.difference, contrast.interval_bca, metric.factor),
+            say.p_value(contrast.p_sign_flip),
+            say.p_value(contrast.p_mcnemar),
         ]
-        looks = [*estimates, say.p_value(contrast.p_sign_flip), say.p_value(contrast.p_mcnemar)]
         if any(looks):  # which of them exist depends on the number of replicates
             names = [say.capital(contrast.arm), f"{metric.title}, {metric.unit}"]
             rows.append(Row([*names, *looks]))
     headers = [
         "Contrast",
         "Metric",
-        "Resampling examples",
         "BCa over replicates",
         "Sign-flip p",
         "McNemar p",
     ]
     caption = (
-        "Second looks; none of them makes a verdict. Resampling examples speaks about these "
-        f"checkpoints only. Sign-flip is exact and needs {SIGN_FLIP_FROM} replicates, BCa "
-        f"{BCA_FROM}; McNemar is for one replicate."
+        "Second looks at these documents; none of them makes a verdict. Sign-flip is exact and "
+        f"needs {SIGN_FLIP_FROM} replicates, BCa {BCA_FROM}; McNemar is for one replicate."
     )
     return Table(headers, rows, caption, words=(0, 1))

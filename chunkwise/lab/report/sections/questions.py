@@ -9,9 +9,19 @@ from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import Blocks, Material, Row, Table
 from chunkwise.lab.terms import Metric, Selector
 
+TASKS = {
+    "copied": "which sentence its documentation has (others are of unrelated objects)",
+    "same_document": "which sentence belongs to a name, among its neighbours' sentences",
+    "default_value": "the default of a parameter, or the value of a constant",
+    "which_function": "which name a sentence belongs to",
+    "yes_no": "whether its documentation states a sentence",
+    "counterfactual": "a value that its passage gives other than the training text",
+}
+"""Task of the packaged questions -> what is asked."""
+
 
 def grids(material: Material) -> Blocks:
-    blocks: Blocks = []
+    blocks: Blocks = [_tasks(material)]
     for grid in material.study.grids:
         metric = material.metric(grid.metric)
         rows = []
@@ -23,6 +33,47 @@ def grids(material: Material) -> Blocks:
             caption += f" Chance is {100 * metric.chance:.0f} %."
         blocks.append(Table(["System", *grid.columns], rows, caption))
     return blocks
+
+
+def _tasks(material: Material) -> Table:
+    """What can be had by guessing, by counting words, by memory and by reading, for each task."""
+    rows = []
+    for row in material.study.tasks:
+        shares = (
+            row.chance,
+            row.words_question,
+            row.words_passages,
+            row.answer_in_passages,
+            row.closed,
+            row.placebo,
+            row.found,
+            row.own,
+            row.remembered,
+        )
+        cells = [None if share is None else f"{100 * share:.1f}" for share in shares]
+        asked = TASKS.get(row.task)
+        name = row.task.replace("_", " ") + (f": {asked}" if asked else "")
+        rows.append(Row([name, f"{row.questions} ({row.groups})", *cells]))
+    headers = [
+        "Task",
+        "Questions (groups)",
+        "Chance",
+        "Words, question",
+        "Words, passages",
+        "Answer in passages",
+        "Closed book",
+        "Placebo",
+        "Found passages",
+        "Own passage",
+        "Says the training text's",
+    ]
+    caption = (
+        "Right answers in per cent by task, means over replicates. Words: a bag of words over the "
+        "question alone, or over the passages that the model reads. Answer in passages: questions "
+        "whose right option stands there word for word. Own passage: the model is given the part "
+        "of the document that holds the answer."
+    )
+    return Table(headers, rows, caption)
 
 
 def _score(material: Material, metric: Metric, at: Selector | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chunkwise.lab.measure.results import Measurement
+from chunkwise.lab.measure.table import TableRow
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import NO, YES, Blocks, Material, Row, Table, Text
 from chunkwise.lab.terms import Metric
@@ -71,7 +71,7 @@ def _measurements(material: Material) -> Table:
     return Table(headers, rows, words=(0, 1, 2), kind="small")
 
 
-def _value(metric: Metric, measurement: Measurement | None) -> str | None:
+def _value(metric: Metric, measurement: TableRow | None) -> str | None:
     if measurement is None:
         return None
     value = measurement.value

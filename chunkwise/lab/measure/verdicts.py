@@ -1,0 +1,286 @@
+"""From the tests of one family to verdicts in words, with what would settle those that are open.
+
+A family of m tests is corrected as one, in both directions. Intervals have one constant level,
+1 - alpha / m, which covers all m at once, and the printed p is m times the single one: p below
+alpha and an interval without zero are the same thing. A word that claims a difference needs both.
+Holm's step-down, which rejects a little more where several differences are real, is given beside
+it; its intervals would differ in level from row to row.
+
+Sources: Holm 1979; Schuirmann 1987.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+
+import numpy as np
+from scipy import optimize, special
+
+from chunkwise.lab.measure.noise import ExampleNoise, Interval, PairedTest
+
+POWER = 0.8  # the customary chance of detecting an effect that is there
+MAX_REPLICATES_NEEDED = 1000  # beyond this, "how many would settle it" is not advice any more
+MAX_TEXT_NEEDED = 1024
+SMALL_UP_TO = 3.0  # thresholds: an effect whose interval ends below so many is called small
+CONFIRMED_FROM = 3  # replicates, for a word that claims an effect
+
+
+class Verdict(StrEnum):
+    """What a contrast says. "Not significant" is never reported as "no effect"."""
+
+    MATTERS = "matters"
+    SMALL = "real but small"
+    UNRESOLVED = "real, size not resolved"
+    NONE = "no meaningful effect"
+    INCONCLUSIVE = "inconclusive"
+    IDENTICAL = "identical"
+    NO_SIGNAL = "no signal"
+    NOT_ASKED = "not asked"
+    ANECDOTE = "anecdote"
+    INVALID = "invalid"
+
+
+REAL = (Verdict.MATTERS, Verdict.SMALL, Verdict.UNRESOLVED)
+"""Words that claim a difference."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What would settle an open question with 80 % power, were the estimates true.
+
+    Attributes:
+        replicates: in all.
+        low, high: the same where the noise of replicates is at the 10th or 90th percentile of what
+            these replicates leave possible; None: more than MAX_REPLICATES_NEEDED.
+        chance: that so many settle it, over what is possible for difference and noise.
+        text: times the examples of now that it takes as well; 1 where these are enough.
+    """
+
+    replicates: int
+    low: int | None
+    high: int | None
+    chance: float
+    text: int = 1
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on one test of a family, and what it rests on.
+
+    Attributes:
+        p, p_family, p_holm: two-sided; alone, m times it, and by Holm's step-down.
+        p_equivalence: by Holm.
+        interval: at `level`, the family's constant level. interval_equivalence: at the level whose
+            lying inside the threshold is the equivalence at alpha / m.
+        detectable: true difference that is detected with 80 % power at this noise.
+    """
+
+    verdict: Verdict
+    p: float
+    p_family: float
+    p_holm: float
+    p_equivalence: float
+    level: float
+    interval: Interval
+    interval_equivalence: Interval
+    detectable: float
+    needed: Needed | None = None
+
+
+def judge(
+    family: Sequence[PairedTest],
+    thresholds: Sequence[float],
+    alpha: float = 0.05,
+    *,
+    advise: bool = True,
+) -> list[Judgement]:
+    """Verdicts on tests that are all possible, as one family at `alpha`.
+
+    Args:
+        thresholds: smallest difference that counts, of each test, in its own unit.
+        advise: also look for what would settle open questions, which takes most of the time.
+    """
+    m = len(family)
+    if not m:
+        return []
+    p_values = [test.p for test in family]
+    equivalences = [
+        test.p_equivalence(threshold) for test, threshold in zip(family, thresholds, strict=True)
+    ]
+    strictest = alpha / m
+    judgements = []
+    adjusted = zip(holm(p_values), holm(equivalences), strict=True)
+    for test, threshold, p, (p_holm, p_equivalence) in zip(
+        family, thresholds, p_values, adjusted, strict=True
+    ):
+        interval = test.interval(1 - strictest)
+        inner = test.interval(1 - 2 * strictest)
+        assert interval is not None and inner is not None
+        verdict = verdict_of(interval, p_holm, p_equivalence, threshold, alpha)
+        needed = None
+        if advise and verdict in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED):
+            needed = what_settles(test, threshold, strictest)
+        judgements.append(
+            Judgement(
+                verdict=verdict,
+                p=p,
+                p_family=min(1.0, m * p),
+                p_holm=p_holm,
+                p_equivalence=p_equivalence,
+                level=1 - strictest,
+                interval=interval,
+                interval_equivalence=inner,
+                detectable=detectable_difference(test, strictest),
+                needed=needed,
+            )
+        )
+    return judgements
+
+
+def verdict_of(
+    interval: Interval,
+    p_holm: float,
+    p_equivalence: float,
+    threshold: float,
+    alpha: float = 0.05,
+) -> Verdict:
+    """The word for a tested contrast.
+
+    matters: the whole interval lies beyond the threshold. real but small: it excludes zero, and
+    lies below SMALL_UP_TO thresholds. real, size not resolved: it excludes zero otherwise. no
+    meaningful effect: the equivalence's p is below alpha. inconclusive: else.
+    """
+    low, high = interval
+    if p_holm < alpha and (low > 0 or high < 0):
+        if low > threshold or high < -threshold:
+            return Verdict.MATTERS
+        bound = SMALL_UP_TO * threshold
+        return Verdict.SMALL if -bound < low and high < bound else Verdict.UNRESOLVED
+    return Verdict.NONE if p_equivalence < alpha else Verdict.INCONCLUSIVE
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p of Holm's step-down over one family of m tests.
+
+    Of rank j: max over i <= j of min(1, (m - i + 1) p_(i)). Ties take their order of appearance.
+    """
+    m = len(p_values)
+    order = sorted(range(m), key=lambda i: p_values[i])  # the sort is stable: ties keep their order
+    adjusted = [0.0] * m
+    largest = 0.0
+    for rank, index in enumerate(order):
+        # Never below the adjusted p of a smaller p, or a later test could pass where an earlier
+        # one has failed.
+        largest = max(largest, min(1.0, (m - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def any_false_alarm(families: int, alpha: float = 0.05) -> float:
+    """Chance that a report of so many families at `alpha` claims any difference where none is, were
+    the families independent; at most families * alpha whatever they share.
+    """
+    return 1 - (1 - alpha) ** families
+
+
+def detectable_difference(test: PairedTest, alpha: float) -> float:
+    """Smallest true difference that is detected with 80 % power at the noise of this test."""
+    unit = math.sqrt(test.variance)
+
+    def surplus(effect: float) -> float:
+        return test.power(effect * unit, test.n, alpha) - POWER
+
+    high = 2.0
+    while surplus(high) < 0:
+        high *= 2
+    return float(optimize.brentq(surplus, 0.0, high, xtol=1e-4)) * unit
+
+
+def what_settles(test: PairedTest, threshold: float, alpha: float) -> Needed | None:
+    """Replicates, and text where these alone cannot, that would settle an open question.
+
+    Settled either way: the difference is detected at `alpha`, or shown to lie inside +- threshold.
+    None: not with MAX_REPLICATES_NEEDED replicates and MAX_TEXT_NEEDED times the text.
+    """
+    difference = abs(test.mean)
+    text = 1
+    while (n := _enough(test, difference, threshold, alpha)) is None:
+        text *= 2
+        if text > MAX_TEXT_NEEDED or test.examples is None:
+            return None
+        test = _with_text(test, 2)
+    # The estimates may say that this n is enough, and it was not.
+    n = max(n, test.n + 1)
+    df = test.n - 1
+    quiet, loud = (math.sqrt(df / special.chdtri(df, share)) for share in (0.1, 0.9))
+    low, high = (
+        _enough(_with_sd(test, factor), difference, threshold, alpha) for factor in (quiet, loud)
+    )
+    return Needed(
+        replicates=n,
+        low=low and min(n, max(low, test.n + 1)),
+        high=high and max(n, high),
+        chance=_chance(test, n, threshold, alpha),
+        text=text,
+    )
+
+
+def _with_text(test: PairedTest, times: float) -> PairedTest:
+    noise = test.examples
+    assert noise is not None
+    larger = ExampleNoise(noise.variance / times, noise.df * times, int(noise.groups * times))
+    return replace(test, examples=larger)
+
+
+def _with_sd(test: PairedTest, factor: float) -> PairedTest:
+    """The same mean, the scatter of the replicates times so much."""
+    mean = test.mean
+    differences = tuple(mean + factor * (value - mean) for value in test.differences)
+    return replace(test, differences=differences, floor=factor * test.floor)
+
+
+def _settled(
+    test: PairedTest, difference: float, threshold: float, alpha: float, n: int
+) -> tuple[float, float]:
+    """Chances that n replicates detect the difference, and that they show it to be none."""
+    detected = test.power(difference, n, alpha)
+    none = 0.0
+    if difference < threshold:
+        none = test.equivalence_power(difference, threshold, n, alpha)
+    return detected, none
+
+
+def _enough(test: PairedTest, difference: float, threshold: float, alpha: float) -> int | None:
+    """The smallest number of replicates that settles it with 80 % power; None: too many."""
+    settled = partial(_settled, test, difference, threshold, alpha)
+    high = 2
+    while max(settled(high)) < POWER:
+        if high >= MAX_REPLICATES_NEEDED:
+            return None
+        high = min(2 * high, MAX_REPLICATES_NEEDED)
+    # Both powers grow with n, so the smallest n lies in the last doubling.
+    low = max(2, high // 2)
+    return bisect_left(range(high), True, lo=low, key=lambda n: max(settled(n)) >= POWER)
+
+
+_POINTS = (np.arange(7) + 0.5) / 7
+
+
+def _chance(test: PairedTest, n: int, threshold: float, alpha: float) -> float:
+    """That n replicates settle it, averaged over the differences and the noise of replicates that
+    the data leave possible (flat prior of the difference, 1 / SD of the noise).
+    """
+    df = test.n - 1
+    total = 0.0
+    for share in _POINTS:
+        possible = _with_sd(test, math.sqrt(df / special.chdtri(df, share)))
+        error = math.sqrt(possible.variance)
+        for quantile in special.ndtri(_POINTS):
+            difference = abs(test.mean + quantile * error)
+            total += min(1.0, sum(_settled(possible, difference, threshold, alpha, n)))
+    return total / len(_POINTS) ** 2
