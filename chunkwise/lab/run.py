@@ -114,7 +114,7 @@ def ablate(
     study = plan_study(looks[-1], resolution)
     count = workers or default_workers()
     if dry_run:
-        print_dry_run(study, store, count)
+        print_dry_run(study, store, count, profile.looks)
         return PARTLY if resolution.exit_code or document.exit_code else DONE
     # Only now: a dry run and a plan that is refused leave `out` as it was.
     _claim(out, resolution)

@@ -209,8 +209,10 @@ def _setting(outcome: Outcome, arms: Sequence[ArmRow]) -> Setting:
             records = read_parquet(artefact.file("records.parquet"), columns=["tokens", "group"])
             tokens = sum(records["tokens"].to_pylist())
             files = len(set(records["group"].to_pylist()))
+            row_tokens = study.profile.evaluation_text.sequence_tokens
             setting["text"] = (
-                f"{tokens:,} predicted tokens of {len(records)} documents in {files} files"
+                f"{tokens:,} predicted tokens of {len(records)} documents in {files} files, in "
+                f"rows of {row_tokens} that do not overlap"
             )
             break
     for _, artefact in outcome.evaluated("qa"):

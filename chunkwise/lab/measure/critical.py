@@ -9,7 +9,7 @@ of the replicates (f degrees of freedom, often 2) and that of the examples (g, o
 r_half is solved for, so that false alarms stay within `SLACK` of alpha whatever the true shares
 are. Welch-Satterthwaite's degrees of freedom, which are usual here, are not enough: they are
 computed from the same noisy estimates, and three replicates often agree by luck. At 5 % over seven
-tests a family then errs in up to 20 % of the cases with three replicates, and 9 % with five;
+tests a family then errs in up to 13 % of the cases with three replicates, and 7 % with five;
 `benchmarks/false_alarms.py` shows both. Cochran's weights, h(r) = r, keep the level and err in 1 %
 where the two noises are alike, which costs power.
 

@@ -224,5 +224,5 @@ class PairedTest:
 
     def _with_replicates(self, n: int) -> tuple[CriticalValues, float, float]:
         replicates = max(self.sd, self.floor) ** 2 / n
-        df = self.examples.df if self.examples and self.variance_examples else None
+        df = self.examples.df if self.examples else None
         return CriticalValues(n - 1, df), replicates, self.variance_examples

@@ -8,7 +8,7 @@ as the study would use. Rates from there, times the study's work, give the estim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -23,11 +23,22 @@ from chunkwise.lab.study.study import Study
 from chunkwise.lab.terms import FULL
 
 
-def print_dry_run(study: Study, store: Store, workers: int) -> None:
-    """Print what a study would do, to stdout."""
+def print_dry_run(study: Study, store: Store, workers: int, looks: Sequence[int] = ()) -> None:
+    """Print what a study would do, to stdout.
+
+    Args:
+        study: with the replicates of its last look.
+        looks: replicates at each, where there are several.
+    """
     # Without markup: plans and profiles may hold square brackets.
     console = Console(highlight=False, soft_wrap=True, markup=False)
     _print_arms(console, study)
+    if looks:
+        numbers = ", ".join(map(str, looks))
+        console.print(
+            f"Looks after {numbers} replicates, and ends as soon as every primary question is "
+            "settled; jobs and time below are those of all looks."
+        )
     stored = study.jobs.stored(store)
     to_do = [job for job in study.jobs if job.id not in stored]
     costs, method = costs_of(study.profile, study.jobs), ""
