@@ -19,6 +19,7 @@ from chunkwise.cli import (
     stage,
     store,
     train,
+    verdict,
 )
 from chunkwise.cli.options import verb
 
@@ -28,7 +29,8 @@ Exit codes:
   0    done
   1    failed: see "error:" and "hint:" on stderr
   2    misused: an unknown option or setting, a plan that holds no plan
-  3    done in part: some of a plan's entries or runs could not be used
+  3    done in part: some of a plan's entries or runs could not be used; of a verdict: undecided
+  4    of a verdict: discard, as 0 is keep
   130  interrupted (Ctrl-C); the same command goes on from there
   141  the reader of stdout went away
 
@@ -82,6 +84,7 @@ app.add_typer(evaluate.app, name="evaluate")
 verb(app, "generate", short_help="Text from a model, with its evidence.")(generate.generate)
 app.add_typer(stage.app, name="stage")
 app.add_typer(store.app, name="store")
+app.command("verdict", short_help="Say whether a difference between runs holds.")(verdict.verdict)
 app.command("report", short_help="Write a report's pages again.")(report.report)
 
 

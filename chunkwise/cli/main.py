@@ -4,7 +4,8 @@ few lines on stderr.
     0    done
     1    failed: `error: ...` and, where something can be done about it, `hint: ...`
     2    misused: unknown option, wrong setting, a plan that holds no plan
-    3    done in part: some entries or runs of a plan could not be used
+    3    done in part: some entries or runs of a plan could not be used; of a verdict: undecided
+    4    of a verdict: discard
     130  interrupted by Ctrl-C; finished stages are kept
     141  whoever read stdout went away (as `chunkwise ... | head` does); nothing is printed
 

@@ -8,6 +8,7 @@ without coming back.
     study/                 arms -> jobs
     measure/               artefacts -> numbers, tests, verdicts
     report/                results -> pages
+    verdict/               runs of other tools -> verdicts in the same words
     run.py                 one call for each
 
 Reading a plan imports nothing heavy; resolving one imports the declarations of all stages.

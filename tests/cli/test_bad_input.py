@@ -117,7 +117,8 @@ def test_a_plan_without_a_plan(cli, tmp_path):
     assert result.complaint[0].startswith(f"error: {file}: no heading 'Ablation Plan'")
     missing = cli("plan", "check", tmp_path / "absent.md")
     assert missing.code == 2 and missing.complaint == [
-        f"error: cannot read the plan {tmp_path / 'absent.md'}: No such file or directory"
+        f"error: no plan '{tmp_path / 'absent.md'}': neither a file nor one of the packaged plans "
+        "(instructretro, mechanism)"
     ]
 
 

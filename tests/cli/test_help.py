@@ -34,7 +34,19 @@ def examples(help_text):
 
 
 def test_the_verbs_are_there():
-    expected = {"ablate", "plan", "datastore", "model", "train", "evaluate", "generate", "stage", "store", "report"}
+    expected = {
+        "ablate",
+        "plan",
+        "datastore",
+        "model",
+        "train",
+        "evaluate",
+        "generate",
+        "stage",
+        "store",
+        "verdict",
+        "report",
+    }
     assert set(ALL[()].commands) == expected
     assert set(ALL[("train",)].commands) == {"base", "retrofit", "twin", "in-prompt", "instruct", "presets"}
 
