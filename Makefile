@@ -5,6 +5,7 @@
 #   make test        style, import rules, types, quick tests
 #   make test-slow   the long tests
 #   make test-peers  the tests that compare with megatron-core, which is installed into .venv-megatron
+#   make mutants     whether tests fail where the package is changed, one operator at a time; hours, goes on where it stopped
 #   make bench-peers what our benchmarks are compared with, in .venv-peers; then: .venv/bin/python benchmarks/NAME.py
 #
 # Variables of the environment:
@@ -19,7 +20,7 @@ bin := .venv/bin
 # Two test processes share the cores, so each computes with one thread.
 pytest := OMP_NUM_THREADS=1 $(bin)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow test-peers setup bench-peers
+.PHONY: demo test test-slow test-peers setup bench-peers mutants
 demo:
 	@scripts/setup.sh base
 	$(bin)/chunkwise ablate instructretro --profile laptop --out runs/demo
@@ -37,6 +38,10 @@ test-slow:
 
 setup:
 	@scripts/setup.sh dev
+
+mutants:
+	@scripts/setup.sh dev
+	OMP_NUM_THREADS=1 $(bin)/python scripts/mutants.py
 
 test-peers: .venv-megatron/installed
 	@scripts/setup.sh dev

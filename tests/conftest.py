@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import shapes
 
@@ -14,6 +15,13 @@ shapes.install()  # before any module of the package is imported
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# No test depends on how busy the machine is.
+settings.register_profile("chunkwise", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "mutants", settings.get_profile("chunkwise"), max_examples=25, derandomize=True, database=None
+)
+settings.load_profile("chunkwise")
 
 _MEGATRON = Path(__file__).parent.parent / ".venv-megatron" / "bin" / "python"
 PEER_PYTHON = Path(os.environ.get("CHUNKWISE_MEGATRON_PYTHON", _MEGATRON))

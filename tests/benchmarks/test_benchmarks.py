@@ -7,12 +7,15 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import common, demo, generate, train_step
+from benchmarks import common, demo, false_alarms, generate, train_step
 from benchmarks.common import BenchmarkError, Ratios, Side, Sizes, retro_pytorch_side, rounds, started, summary
+from chunkwise.lab.measure.verdicts import holm
 
 ROOT = Path(common.__file__).resolve().parents[1]
 NOWHERE = Path("/nowhere/bin/python")
@@ -213,3 +216,72 @@ def test_the_demo_of_the_results_is_read():
     )
     stages = {row["stage"]: row for row in json.loads(result.stdout)["stages"]}
     assert stages["retrofit"]["jobs"] == 3 and stages["retrofit"]["seconds"] > 0
+
+
+# ---- false alarms ----
+
+
+def test_simulated_studies_have_the_noise_that_they_promise():
+    cell = false_alarms.Cell("normal", ratio=1.0, replicates=3, contrasts=2)
+    differences = false_alarms.continuous(cell, np.random.default_rng(0), 3000)
+    assert differences.shape == (3000, 2, 3, 35)
+    found = false_alarms.estimate(differences, cell.weights_G, floor=0.0)
+    error = cell.sd / math.sqrt(3)
+    assert found.replicates.mean() == pytest.approx(error**2, rel=0.05)
+    assert found.examples.mean() == pytest.approx(error**2, rel=0.05)
+    assert found.means.std() == pytest.approx(math.sqrt(2) * error, rel=0.05)
+    assert np.corrcoef(found.means.T)[0, 1] == pytest.approx(0.5, abs=0.05)  # one baseline
+
+
+def test_a_shared_base_is_a_difference_that_replicates_do_not_see():
+    settings = {"ratio": 0.0, "replicates": 10, "contrasts": 1, "base_share": 0.9}
+    means = []
+    for shared in (False, True):
+        cell = false_alarms.Cell("base", **settings, shared_base=shared)
+        differences = false_alarms.continuous(cell, np.random.default_rng(0), 500)
+        means.append(false_alarms.estimate(differences, cell.weights_G, floor=0.0).means.std())
+    assert means[1] > 2 * means[0]
+
+
+@pytest.mark.parametrize("noise", ["normal", "questions"])
+def test_families_err_and_cover_as_often_as_they_say(noise):
+    """Also through the lab itself: `simulate` compares."""
+    shares = false_alarms.simulate(false_alarms.Cell(noise, ratio=0.6, replicates=3, contrasts=3), studies=1000)
+    assert 0.02 < shares["family"] < 0.07
+    assert shares["together"] == pytest.approx(1 - shares["family"])
+    assert shares["matters"] <= shares["family"] < shares["welch_satterthwaite"]
+
+
+def test_a_word_that_the_lab_would_not_say_ends_the_benchmark():
+    cell = false_alarms.Cell("normal", ratio=1.0, replicates=3, contrasts=2)
+    differences = false_alarms.continuous(cell, np.random.default_rng(0), 1)
+    found = false_alarms.estimate(differences, cell.weights_G, floor=0.0)
+    said = false_alarms.words(found, 2)
+    false_alarms.check(differences[0], cell.weights_G, 0.0, found, said)
+    wrong = replace(said, claimed=~said.claimed)
+    with pytest.raises(BenchmarkError, match="the arrays say"):
+        false_alarms.check(differences[0], cell.weights_G, 0.0, found, wrong)
+    with pytest.raises(BenchmarkError, match="the arrays say"):
+        false_alarms.check(differences[0], cell.weights_G, 0.0, found, replace(said, half=1.01 * said.half))
+
+
+def test_holm_on_arrays_is_holm():
+    p_values = np.random.default_rng(0).uniform(0, 0.06, (200, 4))
+    rejected = false_alarms.holm(lambda alpha: p_values < alpha, 4)
+    assert rejected.tolist() == [[p < 0.05 for p in holm(row)] for row in p_values.tolist()]
+
+
+def test_the_demos_rows_have_both_errors():
+    rows = false_alarms.demo_rows()
+    assert len(rows) >= 4 and all(0 < replicates < 0.1 and 0 < examples < 0.1 for replicates, examples in rows)
+
+
+@pytest.mark.slow
+def test_false_alarms_prints_its_object_and_nothing_else():
+    command = [sys.executable, "benchmarks/false_alarms.py", "--json", "--quick", "--studies", "100"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["name"] == "false_alarms" and result["config"]["studies"] == 100
+    assert {"worst_family_rate", "lowest_coverage", "lowest_power"} <= set(result["ratios"])
+    assert all(0 <= value <= 1 for value in result["ratios"].values())
+    assert all(side["min"] <= side["median"] <= side["max"] for side in result["sides"].values())

@@ -1,14 +1,17 @@
-"""From cells to verdicts: families, pairing, slopes, controls."""
+"""From measurements to verdicts: families, pairing, both noises, slopes, controls."""
+
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from chunkwise.lab.measure.analysis import analyse
-from chunkwise.lab.measure.contrasts import SLOPE, Examples
-from chunkwise.lab.measure.results import Measurement, StudyResults
-from chunkwise.lab.measure.statistics import Verdict, detectable_effect, replicates_needed
-from chunkwise.lab.measure.table import Measurements
+from chunkwise.lab.measure.contrasts import SLOPE, ExampleLoader, Examples, open_questions
+from chunkwise.lab.measure.noise import PairedTest, example_noise
+from chunkwise.lab.measure.results import ArmRow, Controls, Measurement, StudyResults
+from chunkwise.lab.measure.table import Measurements, TableRow, rows_of
+from chunkwise.lab.measure.verdicts import Verdict, detectable_difference, what_settles
 from chunkwise.lab.terms import Comparison, Selector
 from tests.lab.study_fixture import HALVING, REMOVE, SIZE, made_study
 
@@ -25,8 +28,8 @@ def study_of(values: dict[Selector, list[float | None]], metric: str = "perplexi
     return StudyResults(**(defaults | {"cells": tuple(cells), "replicates": replicates} | more))
 
 
-def only(study: StudyResults):
-    (contrast,) = analyse(study).contrasts
+def only(study: StudyResults, load: ExampleLoader | None = None):
+    (contrast,) = analyse(study, load).contrasts
     return contrast
 
 
@@ -40,7 +43,8 @@ def test_a_planted_difference_comes_back_with_its_sign_and_units():
     assert (one.baseline_mean, one.arm_mean) == (pytest.approx(3.1), pytest.approx(3.2))
     assert one.differences == pytest.approx((0.10, 0.11, 0.09))
     assert one.verdict is Verdict.MATTERS
-    assert one.p_holm == one.p  # a family of one
+    assert one.p_holm == one.p_family == one.p  # a family of one
+    assert (one.confirmed, one.dropped, one.warning) == (True, (), "")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,24 @@ def test_a_planted_difference_comes_back_with_its_sign_and_units():
 def test_what_cannot_be_tested_says_so(values, verdict, n):
     one = only(study_of(values))
     assert (one.verdict, one.n) == (verdict, n)
-    assert one.reason or verdict is Verdict.INCONCLUSIVE
+    assert bool(one.reason) == (verdict is not Verdict.INCONCLUSIVE)
+
+
+@pytest.mark.parametrize(
+    ("off", "dropped", "verdict"),
+    [
+        ([3.5, 3.61, None], (2,), Verdict.MATTERS),
+        ([None, 3.61, 3.7], (0,), Verdict.MATTERS),
+        ([None, 3.6, None], (0, 2), Verdict.INVALID),
+    ],
+)
+def test_replicates_that_lack_a_side_are_named_and_few_confirm_nothing(off, dropped, verdict):
+    one = only(study_of({ON: [3.0, 3.1, 3.2], OFF: off}))
+    assert (one.dropped, one.planned, one.n) == (dropped, 3, 3 - len(dropped))
+    assert one.verdict is verdict
+    assert one.confirmed == (verdict is not Verdict.MATTERS)  # two pairs can say it; they do not confirm it
+    if verdict is Verdict.INVALID:
+        assert one.reason == "only 1 of 3 replicates has both sides"
 
 
 def test_a_failed_check_takes_the_verdict_away():
@@ -79,8 +100,11 @@ def test_a_metric_at_chance_on_both_sides_has_no_signal():
 def test_inconclusive_names_the_replicates_that_would_settle_it():
     one = only(study_of({ON: [3.0, 3.0, 3.0], OFF: [3.02, 2.99, 3.05]}))
     assert one.verdict is Verdict.INCONCLUSIVE
-    assert 3 < one.n_needed < 100
+    assert 3 < one.settles.low < one.settles.replicates < one.settles.high
+    assert 0 < one.settles.chance < 1 and one.settles.text == 1
     assert one.detectable > abs(one.difference)
+    study = study_of({ON: [3.0, 3.0, 3.0], OFF: [3.02, 2.99, 3.05]})
+    assert open_questions(analyse(study).contrasts) == ["e: removed"]
 
 
 def test_families_hold_slopes_first_metrics_and_nothing_untested():
@@ -89,7 +113,7 @@ def test_families_hold_slopes_first_metrics_and_nothing_untested():
     assert [c.arm for c in primary] == [
         SLOPE, "without cross-attention", "gate at 0", "one middle layer", "neighbours in the prompt"
     ]  # fmt: skip
-    assert sorted(c.level for c in primary) == pytest.approx(sorted(1 - 0.05 / left for left in range(1, 6)))
+    assert {c.level for c in primary} == {1 - 0.05 / 5}
     assert {c.family for c in found if c.arm == "600B tokens" and c.experiment == "swap"} == {
         "levels: perplexity", "levels: choice accuracy"
     }  # fmt: skip
@@ -111,25 +135,179 @@ def family_of_three():
     return {one.arm: one for one in analyse(study_of(values, comparisons=comparisons)).contrasts}
 
 
-def test_a_printed_interval_has_its_own_holm_level(family_of_three):
-    ranks = sorted(family_of_three.values(), key=lambda one: one.p)
-    assert [one.level for one in ranks] == pytest.approx([1 - 0.05 / 3, 1 - 0.05 / 2, 0.95])
-    for one in ranks:
+def test_printed_intervals_of_a_family_have_one_level(family_of_three):
+    for one in family_of_three.values():
+        assert one.level == pytest.approx(1 - 0.05 / 3)
         error = np.std(one.differences, ddof=1) / np.sqrt(3)
-        half = stats.t.ppf(0.5 + one.level / 2, 2) * error
-        assert one.interval == pytest.approx((one.difference - half, one.difference + half))
-        assert one.interval_90 == pytest.approx(
-            (one.difference - 2.92 * error, one.difference + 2.92 * error), rel=1e-3
-        )
+        assert one.error_replicates == pytest.approx(error)
+        assert (one.error_examples, one.groups) == (None, None)
+        for interval, share in ((one.interval, 0.05 / 3), (one.interval_equivalence, 0.10 / 3)):
+            half = stats.t.ppf(1 - share / 2, 2) * error
+            assert interval == pytest.approx((one.difference - half, one.difference + half))
+        assert one.p_family == pytest.approx(min(1, 3 * one.p))
+    by_p = sorted(family_of_three.values(), key=lambda one: one.p)
+    factors = [one.p_holm / one.p for one in by_p]
+    assert factors == pytest.approx([3, 2, 1])
 
 
 def test_what_can_be_detected_and_what_is_needed_are_said_for_the_whole_family(family_of_three):
     weak = family_of_three["weak"]
     assert weak.verdict is Verdict.INCONCLUSIVE
-    sd = float(np.std(weak.differences, ddof=1))
-    corrected = replicates_needed(weak.difference, sd, 0.01, alpha=0.05 / 3)
-    assert weak.n_needed == corrected != replicates_needed(weak.difference, sd, 0.01)
-    assert weak.detectable == pytest.approx(detectable_effect(3, 0.05 / 3) * sd)
+    test = PairedTest(weak.differences)
+    corrected = what_settles(test, 0.01, alpha=0.05 / 3)
+    assert weak.settles.model_dump() == vars(corrected)
+    assert corrected.replicates != what_settles(test, 0.01, alpha=0.05).replicates
+    assert weak.detectable == pytest.approx(detectable_difference(test, 0.05 / 3))
+
+
+# --- both noises ------------------------------------------------------------------------------------------------
+
+FILES = np.array(["a", "a", "b", "c", "d", "e"])
+TOKENS = np.array([10.0, 30, 20, 20, 40, 10])
+
+
+def documents(means: dict[Selector, list[float]], spread: float) -> ExampleLoader:
+    """Losses of six documents in five files: retrieval's gain differs from file to file by about `spread`."""
+    offsets = spread * np.array([1.0, 1, -1, 2, -2, 0])
+    offsets -= np.average(offsets, weights=TOKENS)  # the table's values stay the weighted means
+
+    def load(row: TableRow) -> Examples:
+        values = means[row.at][row.replicate] + offsets * (row.at == OFF)
+        return Examples(values, TOKENS, FILES)
+
+    return load
+
+
+def test_a_verdict_holds_the_noise_of_documents_beside_that_of_replicates():
+    values = {ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29]}
+    one = only(study_of(values), documents(values, 0.2))
+    alone = only(study_of(values))
+    assert (alone.verdict, one.verdict) == (Verdict.MATTERS, Verdict.INCONCLUSIVE)
+    differences = np.array([[0.10], [0.11], [0.09]]) + documents(values, 0.2)(rows_of(study_of(values))[3]).values - 3.1
+    noise = example_noise(differences, TOKENS, FILES)
+    assert one.error_examples == pytest.approx(math.sqrt(noise.variance))
+    assert one.error_replicates == alone.error_replicates == pytest.approx(0.01 / math.sqrt(3))
+    assert one.groups == 5
+    test = PairedTest((0.10, 0.11, 0.09), noise)
+    assert one.p == pytest.approx(test.p, rel=1e-6)
+    assert one.interval == pytest.approx(test.interval(0.95))
+    assert one.detectable == pytest.approx(detectable_difference(test, 0.05))
+
+
+def test_the_second_row_is_about_these_documents():
+    values = {ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29]}
+    one, alone = only(study_of(values), documents(values, 0.2)), only(study_of(values))
+    assert one.interval_replicates == alone.interval == alone.interval_replicates
+    assert one.p_replicates == alone.p == alone.p_replicates
+    assert one.p > 10 * one.p_replicates
+
+
+def test_documents_that_gain_alike_change_nothing():
+    values = {ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29]}
+    one, alone = only(study_of(values), documents(values, 0.0)), only(study_of(values))
+    assert one.error_examples == pytest.approx(0, abs=1e-12)
+    assert one.interval == pytest.approx(alone.interval)
+
+
+def test_the_level_of_the_second_row_is_that_of_the_family():
+    values = {ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29]}
+    comparisons = [
+        Comparison(entry="e", label=name, done="", arm=OFF, baseline=ON, metrics=("perplexity",)) for name in "ab"
+    ]
+    first, _ = analyse(study_of(values, comparisons=tuple(comparisons)), documents(values, 0.2)).contrasts
+    assert first.level == pytest.approx(0.975)
+    half = stats.t.ppf(1 - 0.025 / 2, 2) * 0.01 / math.sqrt(3)
+    assert first.interval_replicates == pytest.approx((0.1 - half, 0.1 + half))
+
+
+def questions(right: dict[Selector, list[int]], count: int = 40) -> ExampleLoader:
+    """The first so many of 40 questions in ten circles are right."""
+
+    def load(row: TableRow) -> Examples:
+        values = (np.arange(count) < right[row.at][row.replicate]).astype(float)
+        return Examples(values, np.ones(count), np.arange(count) // 4)
+
+    return load
+
+
+def test_three_equal_differences_of_counts_get_a_word():
+    right = {ON: [35, 34, 33], OFF: [15, 14, 13]}
+    values = {at: [count / 40 for count in counts] for at, counts in right.items()}
+    one = only(study_of(values, "exact_match"), questions(right))
+    assert one.verdict is Verdict.MATTERS  # 20 questions less in every replicate
+    assert one.error_replicates == pytest.approx(1 / (math.sqrt(12) * 40) / math.sqrt(3))  # what counting hides
+    assert one.error_examples > one.error_replicates
+    assert only(study_of(values, "exact_match")).verdict is Verdict.INVALID  # without examples nothing says it counts
+
+
+def test_equal_counts_on_both_sides_are_identical_all_the_same():
+    right = {ON: [35, 34, 33], OFF: [35, 34, 33]}
+    values = {at: [count / 40 for count in counts] for at, counts in right.items()}
+    assert only(study_of(values, "exact_match"), questions(right)).verdict is Verdict.IDENTICAL
+
+
+def test_a_slope_holds_the_noise_of_documents():
+    study = made_study(replicates=5, seed=3)
+    values = {(cell.at, cell.metric, cell.replicate): cell.value for cell in study.cells}
+    halvings = {"full": 0, "1/2": 1, "1/4": 2, "1/8": 3}
+    gains = np.array([1.0, 1, -1, 2, -2, 0]) - np.average([1.0, 1, -1, 2, -2, 0], weights=TOKENS)
+
+    def load(row: TableRow) -> Examples | None:
+        if row.metric != "perplexity" or row.at.view not in halvings:
+            return None
+        # A halving costs 0.02 nats more or less from file to file.
+        return Examples(values[row.at, row.metric, row.replicate] + 0.02 * halvings[row.at.view] * gains, TOKENS, FILES)
+
+    wanted = {"arm": SLOPE, "experiment": "swap", "metric": "perplexity"}
+    alone = find(study, **wanted)[0]
+    (slope,) = [c for c in analyse(study, load).contrasts if all(getattr(c, name) == w for name, w in wanted.items())]
+    assert slope.difference == pytest.approx(alone.difference)
+    assert slope.error_replicates == pytest.approx(alone.error_replicates)
+    noise = example_noise(0.02 * gains, TOKENS, FILES)
+    assert slope.error_examples == pytest.approx(math.sqrt(noise.variance), rel=0.03)  # fractions miss their targets
+    assert slope.p > alone.p and slope.p_departure > 0.05
+    assert slope.interval_replicates == pytest.approx(alone.interval)
+
+
+def test_an_arm_that_is_worse_than_the_twin_is_suspect():
+    worse = Selector(arm="prompted")
+    values = {ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29], worse: [3.50, 3.61, 3.72]}
+    comparisons = tuple(
+        Comparison(entry="e", label=at.arm, done="", arm=at, baseline=ON, metrics=("perplexity",))
+        for at in (worse, OFF)
+    )
+    more = {
+        "comparisons": comparisons,
+        "controls": Controls(on=ON, twin=OFF),
+        "arms": (ArmRow(id="prompted", label="Prompted", suspicion="its rows are long"),),
+    }
+    suspect, twin = analyse(study_of(values, **more)).contrasts
+    assert suspect.warning == (
+        "worse than the twin, which never retrieves (37 against 24.5); likely because its rows are long"
+    )
+    assert twin.warning == ""
+    for other in ([3.10, 3.20, 3.30], [3.0, 3.1, 3.15], [3.05, 3.4, 3.4]):  # as good, better, and perhaps worse
+        assert analyse(study_of(values | {worse: other}, **more)).contrasts[0].warning == ""
+    shut = {worse.model_copy(update={"condition": "off"}): values[worse], ON: values[ON], OFF: values[OFF]}
+    asked = (comparisons[0].model_copy(update={"arm": worse.model_copy(update={"condition": "off"})}),)
+    assert only(study_of(shut, **(more | {"comparisons": asked}))).warning == ""
+    no_reason = analyse(study_of(values, **(more | {"arms": ()}))).contrasts[0]
+    assert no_reason.warning.endswith("(37 against 24.5)")
+
+
+def test_noise_of_documents_clears_an_arm_of_suspicion():
+    worse = Selector(arm="prompted")
+    values = {ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29], worse: [3.20, 3.31, 3.40]}
+    comparison = Comparison(entry="e", label="x", done="", arm=worse, baseline=ON, metrics=("perplexity",))
+    study = study_of(values, comparisons=(comparison,), controls=Controls(on=ON, twin=OFF))
+    assert only(study).warning
+    assert only(study, documents(values, 0.5)).warning == ""
+
+
+def test_a_metric_that_nothing_measures_is_not_asked():
+    comparison = Comparison(entry="e", label="x", done="", arm=OFF, baseline=ON, metrics=("exact_match",))
+    one = only(study_of({ON: [3.0, 3.1, 3.2], OFF: [3.5, 3.6, 3.8]}, comparisons=(comparison,)))
+    assert one.verdict is Verdict.NOT_ASKED and "nothing that measures exact match" in one.reason
 
 
 def test_identical_arms_do_not_cost_the_family_power():
@@ -141,6 +319,7 @@ def test_identical_arms_do_not_cost_the_family_power():
     )
     first, second = analyse(study_of(values, comparisons=comparisons)).contrasts
     assert first.level == 0.95 and second.verdict is Verdict.IDENTICAL
+    assert first.p_family == first.p and second.p is None
 
 
 def test_the_planted_slope_is_found_on_realised_fractions():
@@ -190,16 +369,15 @@ def test_a_metric_can_be_asked_under_another_condition():
 
 
 def test_example_records_give_the_interval_of_the_checkpoints_and_mcnemar_for_one_replicate():
-    scores = {ON: np.array([1.0, 1, 1, 1, 1, 1, 0, 0]), OFF: np.array([0.0, 0, 0, 0, 0, 0, 0, 0])}
-
-    def load(cell: Measurement) -> Examples:
-        return Examples(scores[cell.at], np.ones(8), np.arange(8))
-
-    study = study_of({ON: [0.75], OFF: [0.0]}, "exact_match")
-    (one,) = analyse(study, load).contrasts
+    right = {ON: [30], OFF: [24]}
+    one = only(study_of({ON: [0.75], OFF: [0.6]}, "exact_match"), questions(right))
     assert one.verdict is Verdict.ANECDOTE
-    assert one.interval_examples[0] < -0.75 < one.interval_examples[1] <= 0
+    # Six of 40 differ: one and a half circles of ten, whose means are 0 and -1 and -0.5.
+    circles = np.array([0.0] * 6 + [-1.0, -0.5] + [0.0] * 2)
+    half = stats.t.ppf(0.975, 9) * circles.std(ddof=1) / math.sqrt(10)
+    assert one.interval_examples == pytest.approx((-0.15 - half, -0.15 + half))
     assert one.p_mcnemar == pytest.approx(2 / 2**6)
+    assert (one.interval, one.p) == (None, None)
 
 
 def test_controls_say_that_the_made_model_reads_its_neighbours():
@@ -252,9 +430,9 @@ def test_the_noise_budget_shows_what_pairing_saves():
 
 def test_places_are_paired_by_replicate_not_by_order():
     study = study_of({ON: [3.0, 3.1, 3.2], OFF: [None, 3.3, 3.4]})
-    replicates, (on, _) = Measurements(study).paired("perplexity", ON, OFF)
+    (on, off), replicates = Measurements(rows_of(study)).complete("perplexity", ON, OFF)
     assert replicates == [1, 2]
-    assert [cell.value for cell in on] == [3.1, 3.2]
+    assert [(row.value, other.value) for row, other in zip(on, off, strict=True)] == [(3.1, 3.3), (3.2, 3.4)]
 
 
 def test_a_model_whose_retrieval_does_nothing_at_all_fails_too():
@@ -290,8 +468,8 @@ def test_a_gain_of_nothing_is_none_however_sure_it_is(gain, answer):
 def test_sides_that_were_evaluated_on_other_examples_have_no_verdict():
     study = made_study()
     one = study.comparisons[0]
-    other = Examples(values=np.zeros(5), weights=np.ones(5), clusters=np.arange(5))
-    same = Examples(values=np.zeros(4), weights=np.ones(4), clusters=np.arange(4))
+    other = Examples(values=np.zeros(5), weights=np.ones(5), groups=np.arange(5))
+    same = Examples(values=np.zeros(4), weights=np.ones(4), groups=np.arange(4))
     baseline = one.selectors(one.metrics[0])[1]
     contrasts = analyse(study, lambda cell: same if cell.at == baseline else other).contrasts
     pair = next(c for c in contrasts if c.arm == one.label and c.metric == one.metrics[0])

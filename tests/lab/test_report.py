@@ -67,7 +67,9 @@ def test_the_page_needs_nothing_from_outside_and_stays_small(report):
 def test_the_answer_table_stands_first_and_sections_follow_the_order(report):
     html = (report / "report.html").read_text()
     anchors = re.findall(r'<section id="([a-z]+)"', html)
-    order = "answers reading figures mechanism contributions exchange overlap questions resolution parity noise runs"
+    order = (
+        "short answers reading figures mechanism contributions exchange overlap questions resolution parity noise runs"
+    )
     assert anchors == [*order.split(), "integrity", "limits", "reproduce"]
     assert html.index('class="answers"') < html.index("<svg")
 
@@ -124,8 +126,16 @@ def test_text_of_a_plan_is_escaped(tmp_path):
     html, markdown = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
     assert "<script" not in html and "&lt;script&gt;" in html
     assert "<script" not in markdown and "49" not in html.split("</title>")[0]
-    table = [line for line in markdown.splitlines() if line.startswith("| &lt;script")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {10}  # the pipe in the label is no border
+    borders = 0
+    attacked = 0
+    for line in markdown.splitlines():
+        count = len(re.findall(r"(?<!\\)\|", line))  # the pipe in the label is no border
+        if line.startswith("|---") or line.startswith("| ---"):
+            borders = count
+        elif line.startswith("| &lt;script"):
+            attacked += 1
+            assert count == borders
+    assert attacked >= 2
 
 
 def test_an_almost_empty_study_shows_what_it_has(tmp_path):

@@ -68,7 +68,7 @@ def test_a_table_that_cannot_be_read(refuses, before, after, words):
     [
         (b"arm,seed\xe9", "expected UTF-8, got byte 0xe9"),
         (TABLE.encode("utf-16"), "got UTF-16"),
-        (gzip.compress(TABLE.encode())[:-20], "expected a whole gzip file"),
+        (gzip.compress(TABLE.encode(), mtime=0)[:-20], "expected a whole gzip file"),
         (b"\x00" * 50, "expected"),
     ],
 )

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 from scipy import optimize, special
 
-from chunkwise.lab.measure.noise import ExampleNoise, Interval, PairedTest
+from chunkwise.lab.measure.noise import Interval, PairedTest
 
 POWER = 0.8  # the customary chance of detecting an effect that is there
 MAX_REPLICATES_NEEDED = 1000  # beyond this, "how many would settle it" is not advice any more
@@ -65,7 +65,7 @@ class Needed:
     low: int | None
     high: int | None
     chance: float
-    text: int = 1
+    text: int
 
 
 @dataclass(frozen=True)
@@ -233,14 +233,13 @@ def what_settles(test: PairedTest, threshold: float, alpha: float) -> Needed | N
 def _with_text(test: PairedTest, times: float) -> PairedTest:
     noise = test.examples
     assert noise is not None
-    larger = ExampleNoise(noise.variance / times, noise.df * times, int(noise.groups * times))
+    larger = replace(noise, variance=noise.variance / times, df=noise.df * times)
     return replace(test, examples=larger)
 
 
 def _with_sd(test: PairedTest, factor: float) -> PairedTest:
-    """The same mean, the scatter of the replicates times so much."""
-    mean = test.mean
-    differences = tuple(mean + factor * (value - mean) for value in test.differences)
+    """The scatter of the replicates times so much; powers do not ask for the mean."""
+    differences = tuple(factor * value for value in test.differences)
     return replace(test, differences=differences, floor=factor * test.floor)
 
 
