@@ -101,7 +101,9 @@ def test_plans_and_reports_are_read(tmp_path):
     analysis = write_report(made_study(), made_log(), tmp_path / "report")
     report = chunkwise.load_report(tmp_path / "report")
     assert report.results == made_study() and report.log == made_log()
-    assert report.analysis.contrasts == analysis.contrasts and len(report.measurements) == len(made_study().cells)
+    assert report.analysis.contrasts == analysis.contrasts
+    readings = [row for row in report.measurements if row["metric"] == "validation_loss"]
+    assert readings and len(report.measurements) == len(made_study().cells) + len(readings)
     with pytest.raises(ArtefactError, match="expected a report, got nothing"):
         chunkwise.load_report(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="settings change a profile that is named"):
