@@ -246,17 +246,6 @@ def estimate(differences: np.ndarray, weights_G: np.ndarray, floor: float) -> Es
     )
 
 
-def holm(reject_at: Callable[[float], np.ndarray], m: int) -> np.ndarray:
-    """[studies, m]: what Holm's step-down rejects; `reject_at` tests each at an error rate."""
-    rejected = reject_at(ALPHA / m)
-    for already in range(1, m):
-        counts = rejected.sum(axis=1, keepdims=True)
-        if (counts < already).all():
-            break
-        rejected |= (counts >= already) & reject_at(ALPHA / (m - already))
-    return rejected
-
-
 @dataclass(frozen=True)
 class Words:
     """What is said of studies [studies, m]: which contrasts are claimed, and so on, and the printed intervals."""
@@ -272,7 +261,7 @@ def words(found: Estimates, m: int) -> Words:
     size = np.abs(found.means)
     half = found.critical(ALPHA / m) * found.error
     claimed = size > half
-    equal = holm(lambda alpha: size + found.critical(2 * alpha) * found.error < THRESHOLD, m)
+    equal = size + found.critical(2 * ALPHA / m) * found.error < THRESHOLD
     return Words(
         claimed=claimed,
         matters=claimed & (size - half > THRESHOLD),

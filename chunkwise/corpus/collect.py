@@ -227,7 +227,8 @@ def _require_documents(
     names = " and ".join(empty)
     raise InputError(
         f"the corpus has no document in split {names}: {len(splits)} documents are too few for "
-        f"valid_fraction {config.valid_fraction} and held_fraction {config.held_fraction} "
+        f"valid_fraction {config.valid_fraction}, dev_share {config.dev_share} of it, and "
+        f"held_fraction {config.held_fraction} "
         f"(dropped: {drop_words(drops)})",
         hint="add documents, raise the fraction, or set it to 0 to do without that split",
     )

@@ -2,8 +2,7 @@
 
     sequences.npy [S, n]; lengths, first_document, last_document, bytes .npy [S]; sequences.json
     own_documents.npy [S, 2], first and last document of the groups that a row's documents belong to
-    documents.parquet    document, document_id, source, first_of_group, first_row, rows (layout
-                         documents only)
+    documents.parquet    document, document_id, source, group, first_row, rows (layout documents)
 
 Two layouts. *packed* cuts one split's stream of documents anywhere, so every row but the last is
 full: for training. *documents* starts each document on a row of its own, so a row has one author
@@ -225,7 +224,8 @@ def require_documents(count: int, split: str) -> None:
         return
     hint = "add documents"
     if split != "train":  # what the other splits leave: it has no fraction of its own
-        hint = f"raise the corpus's {split}_fraction, or add documents"
+        share = "dev_share" if split == "dev" else f"{split}_fraction"
+        hint = f"raise the corpus's {share}, or add documents"
     raise InputError(f"split {split} of these tokens has no document", hint=hint)
 
 
@@ -265,7 +265,7 @@ def build(config: SequencesConfig, run: Run, tokens: Artefact) -> Mapping[str, A
             [document_id.partition("/")[0] for document_id in ids],
             config.max_package_share,
         )
-        names = ("document", "document_id", "source", "first_of_group")
+        names = ("document", "document_id", "source", "group")
         columns = {name: table[name] for name in names}
         columns |= {"first_row": first_row, "rows": row_counts}
         write_parquet(run.folder / "documents.parquet", columns)

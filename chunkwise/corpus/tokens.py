@@ -4,7 +4,7 @@
     tokens      tokens.npy, documents.parquet, tokens.json, token_bytes.npy (byte-level tokenizers
                 only), tokenizer/
 
-documents.parquet holds document, document_id, title, source, split as the corpus has them,
+documents.parquet holds document, document_id, title, source, group, split as the corpus has them,
 first_of_group (the ordinal of the first document of the same group), first_token, tokens and bytes.
 
 All documents become one flat array of ids, each document followed by one end-of-text token.
@@ -140,7 +140,7 @@ def build_tokens(
         measured = np.add.reduceat(sizes[tokens].astype(np.int64), first_token)
         if np.array_equal(measured, document_bytes):
             save_npy(run.folder / "token_bytes.npy", sizes)
-    names = ("document", "document_id", "title", "source", "split")
+    names = ("document", "document_id", "title", "source", "group", "split")
     columns = {name: table[name] for name in names}
     columns["first_of_group"] = _first_of_group(table)
     columns |= {"first_token": first_token, "tokens": document_tokens, "bytes": document_bytes}

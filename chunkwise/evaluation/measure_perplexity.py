@@ -122,7 +122,7 @@ def _write_documents(
         "document_id": [row["document_id"] for row in in_order],
         "source": sources,
         # Documents of one file are no independent draws.
-        "group": [row["first_of_group"] for row in in_order],
+        "group": [row["group"] for row in in_order],
     }
     write_parquet(run.folder / "records.parquet", names | documents)
     source = np.array(sources, dtype=object)  # a list would compare as a whole

@@ -119,7 +119,10 @@ def measure_bases(
         note(f"base {seed + 1} of {bases}")
         folder = out / f"base-{seed}"
         changed = profile.changed({"share_base": True, "base_seed": seed})
-        codes.append(ablate(plan, changed, folder, **options))
+        # What a reader types for this one report.
+        command = options.get("command") or f"chunkwise ablate {Path(plan).name} --out OUT"
+        own = command.replace(" --out ", f" --set share_base=true --set base_seed={seed} --out ")
+        codes.append(ablate(plan, changed, folder, **(options | {"command": own})))
         reports.append(load_report(folder))
     table = compare(reports)
     with machine_errors():

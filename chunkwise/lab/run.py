@@ -129,6 +129,7 @@ def ablate(
         store=store,
         workers=count,
         strict=strict,
+        alpha=profile.alpha,
     )
     return _run_looks(call, looks, resolution)
 
@@ -147,6 +148,7 @@ class _Call:
     store: Store
     workers: int
     strict: bool
+    alpha: float
 
 
 def _run_looks(call: _Call, looks: Sequence[Profile], resolution: Resolution) -> int:
@@ -257,7 +259,14 @@ def _report(
         plan_text=call.plan_text,
         profile_text=yaml.safe_dump(profile_values, sort_keys=False),
         command=call.command,
-    ).model_copy(update={"looks": tuple(looks), "planned_looks": planned_looks})
+    )
+    results = results.model_copy(
+        update={
+            "looks": tuple(looks),
+            "planned_looks": planned_looks,
+            "planned_alpha": call.alpha,
+        }
+    )
     if not baseline_is_there(results.cells):
         raise next(iter(schedule.failures.values()))
     failed = schedule.failures or any(not check.passed for check in results.checks)

@@ -15,7 +15,6 @@ import pytest
 
 from benchmarks import common, demo, false_alarms, generate, train_step
 from benchmarks.common import BenchmarkError, Ratios, Side, Sizes, retro_pytorch_side, rounds, started, summary
-from chunkwise.lab.measure.verdicts import holm
 
 ROOT = Path(common.__file__).resolve().parents[1]
 NOWHERE = Path("/nowhere/bin/python")
@@ -263,12 +262,6 @@ def test_a_word_that_the_lab_would_not_say_ends_the_benchmark():
         false_alarms.check(differences[0], cell.weights_G, 0.0, found, wrong)
     with pytest.raises(BenchmarkError, match="the arrays say"):
         false_alarms.check(differences[0], cell.weights_G, 0.0, found, replace(said, half=1.01 * said.half))
-
-
-def test_holm_on_arrays_is_holm():
-    p_values = np.random.default_rng(0).uniform(0, 0.06, (200, 4))
-    rejected = false_alarms.holm(lambda alpha: p_values < alpha, 4)
-    assert rejected.tolist() == [[p < 0.05 for p in holm(row)] for row in p_values.tolist()]
 
 
 def test_the_demos_rows_have_both_errors():

@@ -374,9 +374,9 @@ def shifted(by, spread=0.002, n=4):
         (shifted(-0.005, 0.0005), LOWER, 4, "real but small", "discard"),
         (shifted(-0.012, 0.002), LOWER, 3, "real but small", "undecided"),
         (shifted(-0.01, 0.02), LOWER, 3, "inconclusive", "undecided"),
-        (shifted(-0.05), ("--lower-is-better",), 3, "real, size not resolved", "undecided"),
+        (shifted(-0.05), ("--lower-is-better",), 0, "real, size not resolved", "keep"),
         (shifted(-0.05), ("--lower-is-better", "--threshold", 0), 0, "matters", "keep"),
-        (shifted(-0.05), ("--threshold", 0.01), 3, "matters", "undecided"),
+        (shifted(-0.05), ("--threshold", 0.01), 0, "matters", "keep"),  # a loss, by its name
         (shifted(-0.05), ("--higher-is-better", "--threshold", 0.01), 4, "matters", "discard"),
         (shifted(-0.05, 0.0001, n=2), LOWER, 3, "matters", "undecided"),
         (shifted(0.0, 0.0), LOWER, 4, "identical", "discard"),

@@ -232,11 +232,30 @@ def test_what_is_detectable_has_the_unit_of_the_differences():
 # --- what settles it --------------------------------------------------------------------------------------------
 
 
+def matters(test, n):
+    """The power to show that a difference of four thresholds matters."""
+    return test.power(0.04, n, 0.05, margin=0.01)
+
+
 def test_needed_replicates_are_the_fewest_with_the_power():
-    test = three(0.02, 0.02 / math.sqrt(3))  # SD 0.02
+    test = three(0.04, 0.02 / math.sqrt(3))  # SD 0.02
     needed = what_settles(test, threshold=0.01, alpha=0.05)
-    assert test.power(0.02, needed.replicates, 0.05) >= 0.8 > test.power(0.02, needed.replicates - 1, 0.05)
+    assert matters(test, needed.replicates) >= 0.8 > matters(test, needed.replicates - 1)
     assert needed.text == 1
+
+
+def test_a_difference_that_is_real_is_not_settled_before_its_size_is():
+    """Two thresholds, known to a hair: whether it matters or is small is decided by replicates, not by its reality."""
+    test = three(0.02, 0.004)
+    needed = what_settles(test, threshold=0.01, alpha=0.05)
+    assert test.power(0.02, 4, 0.05) > 0.95
+    assert needed.replicates > 4
+
+
+def test_text_that_stays_as_it_is_can_keep_a_size_open():
+    noise = ExampleNoise(variance=0.0055**2, df=60.0, groups=61)
+    differences = (0.0195, 0.0205, 0.02, 0.0202, 0.0198)
+    assert what_settles(PairedTest(differences, noise), threshold=0.01, alpha=0.05).text > 1
 
 
 def test_needed_replicates_are_those_of_the_corrected_error():
@@ -255,14 +274,14 @@ def test_no_effect_is_settled_by_equivalence():
 
 
 def test_needed_replicates_are_a_range_with_a_chance():
-    test = three(0.02, 0.02 / math.sqrt(3))
+    test = three(0.04, 0.02 / math.sqrt(3))
     needed = what_settles(test, threshold=0.01, alpha=0.05)
     assert test.n < needed.low < needed.replicates < needed.high
     # The SD of three is between 0.66 and 3.08 times its estimate in 80 % of the cases.
     for bound, factor in ((needed.low, 1 / math.sqrt(stats.chi2.ppf(0.9, 2) / 2)),
                           (needed.high, 1 / math.sqrt(stats.chi2.ppf(0.1, 2) / 2))):  # fmt: skip
-        other = three(0.02, factor * 0.02 / math.sqrt(3))
-        assert other.power(0.02, bound, 0.05) >= 0.8 > other.power(0.02, bound - 1, 0.05)
+        other = three(0.04, factor * 0.02 / math.sqrt(3))
+        assert matters(other, bound) >= 0.8 > matters(other, bound - 1)
     assert 0.3 < needed.chance < 0.8
 
 
@@ -273,9 +292,12 @@ def test_the_chance_is_that_of_the_truths_that_the_data_leave_possible():
     sd = 0.02 / np.sqrt(random.chisquare(2, draws) / 2)
     means = random.normal(random.normal(0.02, sd / math.sqrt(3)), sd / math.sqrt(n))
     error = sd * np.sqrt(random.chisquare(n - 1, draws) / (n - 1)) / math.sqrt(n)
-    detected = np.abs(means) > stats.t.ppf(0.975, n - 1) * error
+    half = stats.t.ppf(0.975, n - 1) * error
+    large = np.abs(means) - half > 0.01
+    small = (np.abs(means) > half) & (np.abs(means) + half < 0.03)
     none = np.abs(means) + stats.t.ppf(0.95, n - 1) * error < 0.01
-    assert needed.chance == pytest.approx((detected | none).mean(), abs=0.012)
+    settled = (large | small | none).mean()
+    assert settled - 0.15 < needed.chance < settled + 0.012  # never more than is true
 
 
 def test_what_is_settled_twice_is_settled_once():
@@ -291,25 +313,25 @@ def test_what_is_open_needs_at_least_one_more():
 
 
 def test_text_is_asked_for_where_replicates_cannot_settle_it():
-    noise = ExampleNoise(variance=0.02**2, df=30.0, groups=40)
-    test = three(0.02, 0.002, examples=noise)  # one standard error of the examples
+    noise = ExampleNoise(variance=0.03**2, df=30.0, groups=40)
+    test = three(0.04, 0.002, examples=noise)  # a threshold's distance is one standard error of the examples
     needed = what_settles(test, threshold=0.01, alpha=0.05)
-    assert needed.text == 8  # the difference has to be about 2.8 standard errors: eight times the text
-    larger = three(0.02, 0.002, examples=ExampleNoise(noise.variance / 8, 240.0, 320))
-    assert larger.power(0.02, needed.replicates, 0.05) >= 0.8
-    less = three(0.02, 0.002, examples=ExampleNoise(noise.variance / 4, 120.0, 160))
-    assert less.power(0.02, MAX_REPLICATES_NEEDED, 0.05) < 0.8
+    assert needed.text == 8  # the distance has to be about 2.8 standard errors: eight times the text
+    larger = three(0.04, 0.002, examples=ExampleNoise(noise.variance / 8, 240.0, 320))
+    assert matters(larger, needed.replicates) >= 0.8
+    less = three(0.04, 0.002, examples=ExampleNoise(noise.variance / 4, 120.0, 160))
+    assert matters(less, MAX_REPLICATES_NEEDED) < 0.8
 
 
 def test_no_more_than_a_thousand_times_the_text_is_asked_for():
-    noise = ExampleNoise(variance=128 * 0.02**2, df=30.0, groups=40)
-    assert what_settles(three(0.02, 0.002, examples=noise), threshold=0.01, alpha=0.05).text == 1024
+    noise = ExampleNoise(variance=128 * 0.03**2, df=30.0, groups=40)
+    assert what_settles(three(0.04, 0.002, examples=noise), threshold=0.01, alpha=0.05).text == 1024
     twice = ExampleNoise(variance=2 * noise.variance, df=30.0, groups=40)
-    assert what_settles(three(0.02, 0.002, examples=twice), threshold=0.01, alpha=0.05) is None
+    assert what_settles(three(0.04, 0.002, examples=twice), threshold=0.01, alpha=0.05) is None
 
 
 def test_the_low_end_is_more_than_there_are():
-    needed = what_settles(three(0.03, 0.012), threshold=0.01, alpha=0.05)
+    needed = what_settles(three(0.04, 0.012), threshold=0.01, alpha=0.05)
     assert (needed.low, needed.replicates) == (4, 6)
 
 

@@ -220,7 +220,9 @@ def analyse(
         exchange_rate=_exchange_rate(measurements, *study.exchange) if study.exchange else None,
         noise=list(derived.noise(study.comparisons, study.alpha)),
         cuts=list(cuts_of(study.comparisons, measurements, chunks)) if chunks else (),
-        any_false_alarm=any_false_alarm(len(tested), study.alpha),
+        any_false_alarm=any_false_alarm(
+            len(tested), study.alpha if study.planned_looks == 1 else study.planned_alpha
+        ),
     )
 
 
@@ -328,7 +330,8 @@ class _Derived:
                 if test.n < 2:
                     continue
                 baseline, arm = sides.values_SL.T
-                sd_arm, sd_baseline = float(arm.std(ddof=1)), float(baseline.std(ddof=1))
+                # Not numpy's: what agrees to rounding has no scatter.
+                sd_arm, sd_baseline = PairedTest(tuple(arm)).sd, PairedTest(tuple(baseline)).sd
                 # Two points always lie on a line: their correlation is 1 or -1.
                 correlation = None
                 if test.n > 2 and sd_arm > 0 and sd_baseline > 0:

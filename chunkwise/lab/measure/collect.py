@@ -121,7 +121,8 @@ class Outcome:
     def chunks(self, measurement: TableRow) -> Chunks | None:
         """The losses of a perplexity by chunk of text; None for other metrics."""
         artefact = self.by_key.get(measurement.records or "")
-        corpus = self.of(self.study.trained[RETRO].data.corpus)
+        trained = self.study.trained.get(measurement.arm)
+        corpus = self.of(trained.data.corpus) if trained else None
         if artefact is None or corpus is None or measurement.metric != "perplexity":
             return None
         return load_chunks(artefact, corpus)

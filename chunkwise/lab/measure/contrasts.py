@@ -72,7 +72,7 @@ class Contrast(Config):
     p: float | None = None
     p_family: float | None = None  # times the tests of the family: below alpha as the interval is
     p_holm: float | None = None  # by Holm's step-down
-    p_equivalence: float | None = None  # that it lies inside +- threshold, by Holm
+    p_equivalence: float | None = None  # that it lies inside +- threshold, times the tests
     interval_equivalence: Interval | None = None
     error_replicates: float | None = None  # standard error over trainings
     error_examples: float | None = None  # over text, beyond that; None: not known
@@ -307,7 +307,7 @@ class Contrasts:
             if at.view != FULL and row.reachable is not None
         ]
         if shares and not any(shares):
-            return "no answer stands in what this view can give"
+            return "no right answer stands word for word in the passages that this view gave"
         return None
 
     def _pair(self, comparison: Comparison, metric: str, *, level: bool) -> _Draft:
@@ -419,7 +419,11 @@ def open_questions(contrasts: Iterable[Contrast]) -> list[str]:
         f"{contrast.entry}: {contrast.arm}"
         for contrast in contrasts
         if contrast.family == "primary"
-        and contrast.verdict in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED)
+        # Runs that failed leave a question as open as runs that were too few.
+        and (
+            contrast.verdict in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED)
+            or (contrast.verdict is Verdict.INVALID and contrast.dropped)
+        )
     ]
 
 

@@ -95,12 +95,13 @@ class CriticalValues:
         variance_replicates: float,
         variance_examples: float,
         alpha: float,
+        margin: float = 0.0,
     ) -> float:
-        """Chance that a true effect is detected, at true variances of the mean."""
+        """Chance that the whole interval lies beyond +- margin, at true variances of the mean."""
         total = variance_replicates + variance_examples
         if total == 0:
-            return float(effect != 0)
-        return float(self._beyond(effect, 0.0, variance_replicates, variance_examples, alpha))
+            return float(abs(effect) > margin)
+        return float(self._beyond(effect, margin, variance_replicates, variance_examples, alpha))
 
     def equivalence_power(
         self,
@@ -182,7 +183,9 @@ def _chi2_points(df: float, points: int) -> tuple[np.ndarray, np.ndarray]:
 @cache
 def _half_odds(replicates: float, examples: float) -> np.ndarray:
     """Log odds of r_half for each error rate of the grid."""
-    return np.array([_solve(replicates, examples, float(alpha)) for alpha in _GRID])
+    halves = [_solve(replicates, examples, float(alpha)) for alpha in _GRID]
+    # Never rising as alpha falls: else a critical value could, for few degrees of freedom, fall.
+    return np.minimum.accumulate(halves)
 
 
 def _solve(replicates: float, examples: float, alpha: float) -> float:

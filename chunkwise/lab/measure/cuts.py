@@ -15,7 +15,7 @@ Dimensions: S replicates, Q chunks of text.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -103,7 +103,12 @@ def cuts_of(
         chunks = [one for column in sides for one in column if one is not None]
         if len(chunks) < 2 * len(replicates) or not _same_text(chunks):
             continue
-        first = chunks[0]
+        # An arm may change the corpus: clean is what is clean for all sides.
+        first = replace(
+            chunks[0],
+            clean=np.all([one.clean for one in chunks], axis=0),
+            shared=np.max([one.shared for one in chunks], axis=0),
+        )
         half = len(replicates)
         for name, inside in _parts(first):
             if inside.any():

@@ -108,9 +108,11 @@ def _bias_reduced(share_G: np.ndarray) -> tuple[np.ndarray, float]:
 
     For equal weights 1 / (G (G - 1)) and G - 1.
     """
-    square = float((share_G**2).sum())
-    # The expected square of a residual, in variances of a group's mean.
-    expected_G = 1 - 2 * share_G + square
+    squares_G = share_G**2
+    square = float(squares_G.sum())
+    # The expected square of a residual, in variances of a group's mean: as sums of what is not
+    # negative, since 1 - 2 share + square leaves nothing of a group that holds nearly all.
+    expected_G = (1 - share_G) ** 2 + np.maximum(square - squares_G, 0)
     factor_G = share_G**2 / expected_G
     # tr(M)^2 / tr(M M) for M = A' diag(factor) A, A = I - 1 share', without the [G, G] matrices.
     total = factor_G.sum()
@@ -118,8 +120,9 @@ def _bias_reduced(share_G: np.ndarray) -> tuple[np.ndarray, float]:
     second = (factor_G * share_G**2).sum()
     crossed = total**2 * square**2 + 2 * total * second - 4 * square * total * first + 2 * first**2
     alone = (factor_G**2 * (2 * (square - 2 * share_G) + 1)).sum()
-    trace = float((factor_G * expected_G).sum())
-    return factor_G, trace**2 / float(crossed + alone)
+    # The sums cancel where one group holds nearly all; the answer lies between these bounds.
+    df = square**2 / max(float(crossed + alone), np.finfo(float).tiny)
+    return factor_G, float(np.clip(df, 1, len(share_G) - 1))
 
 
 @dataclass(frozen=True)
@@ -212,10 +215,12 @@ class PairedTest:
         half = float(self.critical.at(1 - level, self.share)) * math.sqrt(self.variance)
         return self.mean - half, self.mean + half
 
-    def power(self, effect: float, n: int, alpha: float) -> float:
-        """Chance that n replicates on these examples detect a true effect at `alpha`."""
+    def power(self, effect: float, n: int, alpha: float, margin: float = 0.0) -> float:
+        """Chance that n replicates on these examples put the whole interval at 1 - alpha beyond
+        +- margin.
+        """
         critical, replicates, examples = self._with_replicates(n)
-        return critical.power(effect, replicates, examples, alpha)
+        return critical.power(effect, replicates, examples, alpha, margin)
 
     def equivalence_power(self, effect: float, threshold: float, n: int, alpha: float) -> float:
         """Chance that n replicates on these examples show that |effect| < threshold."""

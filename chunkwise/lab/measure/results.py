@@ -255,6 +255,7 @@ class StudyResults(Config):
     # The replicates continue one base model, so the noise of training it is not in the intervals.
     shared_base: bool = False
     alpha: float = 0.05  # of this look
+    planned_alpha: float = 0.05  # of all looks together
     looks: tuple[Look, ...] = ()  # of a sequential study, those before this one first
     planned_looks: int = 1
     commands: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ class Judgement:
 
     Attributes:
         p, p_family, p_holm: two-sided; alone, m times it, and by Holm's step-down.
-        p_equivalence: by Holm.
+        p_equivalence: m times that of two one-sided tests.
         interval: at `level`, the family's constant level. interval_equivalence: at the level whose
             lying inside the threshold is the equivalence at alpha / m.
         detectable: true difference that is detected with 80 % power at this noise.
@@ -109,15 +109,12 @@ def judge(
     if not m:
         return []
     p_values = [test.p for test in family]
-    equivalences = [
-        test.p_equivalence(threshold) for test, threshold in zip(family, thresholds, strict=True)
-    ]
     strictest = alpha / m
     judgements = []
-    adjusted = zip(holm(p_values), holm(equivalences), strict=True)
-    for test, threshold, p, (p_holm, p_equivalence) in zip(
-        family, thresholds, p_values, adjusted, strict=True
+    for test, threshold, p, p_holm in zip(
+        family, thresholds, p_values, holm(p_values), strict=True
     ):
+        p_equivalence = min(1.0, m * test.p_equivalence(threshold))
         interval = test.interval(1 - strictest)
         inner = test.interval(1 - 2 * strictest)
         assert interval is not None and inner is not None
@@ -204,7 +201,7 @@ def detectable_difference(test: PairedTest, alpha: float) -> float:
 def what_settles(test: PairedTest, threshold: float, alpha: float) -> Needed | None:
     """Replicates, and text where these alone cannot, that would settle an open question.
 
-    Settled either way: the difference is detected at `alpha`, or shown to lie inside +- threshold.
+    Settled: it is shown to matter, or to be small, or to make no meaningful difference.
     None: not with MAX_REPLICATES_NEEDED replicates and MAX_TEXT_NEEDED times the text.
     """
     difference = abs(test.mean)
@@ -245,13 +242,20 @@ def _with_sd(test: PairedTest, factor: float) -> PairedTest:
 
 def _settled(
     test: PairedTest, difference: float, threshold: float, alpha: float, n: int
-) -> tuple[float, float]:
-    """Chances that n replicates detect the difference, and that they show it to be none."""
-    detected = test.power(difference, n, alpha)
-    none = 0.0
+) -> tuple[float, float, float]:
+    """Chances that n replicates show it to matter, to be small, and to be none."""
+    matters = small = none = 0.0
+    if difference > threshold:
+        matters = test.power(difference, n, alpha, margin=threshold)
+    bound = SMALL_UP_TO * threshold
+    if difference < bound:
+        detected = test.power(difference, n, alpha)
+        # The whole interval inside the bound: one-sided tests of half its error rate.
+        inside = test.equivalence_power(difference, bound, n, alpha / 2)
+        small = max(0.0, detected + inside - 1)
     if difference < threshold:
         none = test.equivalence_power(difference, threshold, n, alpha)
-    return detected, none
+    return matters, small, none
 
 
 def _enough(test: PairedTest, difference: float, threshold: float, alpha: float) -> int | None:
@@ -281,5 +285,7 @@ def _chance(test: PairedTest, n: int, threshold: float, alpha: float) -> float:
         error = math.sqrt(possible.variance)
         for quantile in special.ndtri(_POINTS):
             difference = abs(test.mean + quantile * error)
-            total += min(1.0, sum(_settled(possible, difference, threshold, alpha, n)))
+            matters, small, none = _settled(possible, difference, threshold, alpha, n)
+            # An interval may show both that it matters and that it is small: not to be added.
+            total += min(1.0, max(matters, small) + none)
     return total / len(_POINTS) ** 2

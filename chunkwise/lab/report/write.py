@@ -240,8 +240,9 @@ def _looks(study: StudyResults) -> str:
     """How a sequential study went."""
     number = len(study.looks) + 1
     text = (
-        f"Sequential: look {number} of {study.planned_looks}, at {study.replicates} replicates and "
-        f"{100 * study.alpha:.2g} % of the planned error."
+        f"Sequential: look {number} of {study.planned_looks}, at {study.replicates} replicates; it "
+        f"spends {100 * study.alpha:.2g} of the {100 * study.planned_alpha:.2g} % of error, and "
+        "corrected p are to be read against that."
     )
     if study.looks:
         last = study.looks[-1]

@@ -13,6 +13,7 @@ resolved". A threshold of 0 says that every real difference counts.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -132,9 +133,10 @@ class Judged:
             return Decision.UNDECIDED
         if not self.is_better:
             return Decision.DISCARD
+        # Where nobody said what counts, any difference that is shown does.
+        counts = verdict is Verdict.MATTERS or self.threshold is None
         # A change that makes runs fail is not kept for the runs that it left.
-        keep = verdict is Verdict.MATTERS and not self.failed
-        return Decision.KEEP if keep else Decision.UNDECIDED
+        return Decision.KEEP if counts and not self.failed else Decision.UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -265,17 +267,35 @@ def _rule(name: str, unit: str | None, threshold: float | None, better: Better |
         metric, note = known.model_copy(update=changes), ""
     else:
         smallest = threshold
+        by_name = direction_of(short)
         metric = Metric(
             id=name,
             title=name,
             unit=unit or "units",
-            better=better,
+            better=better or by_name,
             threshold=smallest or 0.0,
         )
-        note = ""
+        note = f"{name}: {by_name} is better, by its name" if by_name and not better else ""
     if better and metric.better != better:
         raise ConfigError(f"--{better}-is-better: of {name} {metric.better} is better")
     return _Rule(metric, smallest, short in PERPLEXITIES and unit is None, note)
+
+
+_LOWER = {"loss", "nll", "bpb", "error", "err", "wer", "cer", "mse", "rmse", "mae", "latency"}
+_LOWER |= {"seconds", "time", "regret"}
+_HIGHER = {"accuracy", "acc", "em", "f1", "bleu", "rouge", "score", "reward", "auc", "precision"}
+_HIGHER |= {"recall"}
+
+
+def direction_of(name: str) -> Better | None:
+    """Which way is better, by the words of a metric's name ("val_loss", "acc_norm"); None: they do
+    not say, or disagree.
+    """
+    words = set(re.split(r"[^a-z0-9]+", name))
+    lower, higher = words & _LOWER, words & _HIGHER
+    if bool(lower) == bool(higher):
+        return None
+    return "lower" if lower else "higher"
 
 
 def _scaled(key: Key, run: Run, rule: _Rule) -> Run:

@@ -101,6 +101,8 @@ def reason(judged: Judged) -> str:
     contrast, metric = judged.contrast, judged.metric
     verdict = contrast.verdict
     if judged.decision is Decision.KEEP:
+        if judged.threshold is None:
+            return "better; how large a difference has to be to count was not said (--threshold)"
         return f"better, and beyond {wording.threshold(metric)}"
     if judged.decision is Decision.DISCARD:
         if judged.is_within_threshold:
@@ -115,9 +117,7 @@ def reason(judged: Judged) -> str:
         )
     if not contrast.confirmed:
         return f"{verdict}, from {contrast.n} pairs, which is too few to act on"
-    if judged.threshold is None:
-        return "better, but the smallest difference that counts was not said (--threshold)"
-    if judged.failed and verdict is Verdict.MATTERS:
+    if judged.failed and (verdict is Verdict.MATTERS or judged.threshold is None):
         return f"better where it ran, but without a value for seed {', '.join(judged.failed)}"
     return f"better, but {verdict}"
 

@@ -173,11 +173,14 @@ def _how_to_read(material: Material) -> str:
     )
     if families:
         chance = material.analysis.any_false_alarm
+        alpha = material.study.alpha
+        if material.study.planned_looks > 1:
+            alpha = material.study.planned_alpha
         text += (
-            f" The {len(families)} families each err at {material.study.alpha:.0%}: were nothing "
+            f" The {len(families)} families each err at {100 * alpha:.2g} %: were nothing "
             f"true at all, some row of this report would claim a difference with a chance of "
             f"{chance:.0%} (independent families; at most "
-            f"{min(1.0, len(families) * material.study.alpha):.0%})."
+            f"{min(1.0, len(families) * alpha):.0%})."
         )
     return text
 
@@ -196,7 +199,8 @@ def population(material: Material) -> str:
     counts = f"{groups[0]}" if len(groups) == 1 else f"{groups[0]} to {groups[-1]}"
     return (
         f"A verdict is about text like this ({counts} files or circles of questions, drawn as "
-        f"wholes) and {trainings}; the row below a primary answer is about {THESE_DOCUMENTS}."
+        f"wholes) and {trainings}; the row below a primary answer is about {THESE_DOCUMENTS}. It "
+        "may be the wider one where replicates are few and files many."
     )
 
 

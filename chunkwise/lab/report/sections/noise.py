@@ -49,7 +49,8 @@ def _budget(material: Material) -> Table:
         f"SDs over {material.study.replicates} replicates. Saved by pairing: replicates that an "
         "unpaired design would need for each one here. Error over text: standard error of the "
         "difference over files like these, beyond what the replicates' scatter holds. Detectable: "
-        "the true difference that one test at 5 % finds with 80 % power at both noises."
+        f"the true difference that one test at {100 * material.study.alpha:.2g} % finds with 80 % "
+        "power at both noises."
     )
     return Table(headers, rows, caption, words=(0, 1))
 

@@ -65,7 +65,7 @@ def _open(material: Material, contrasts: Iterable[Contrast]) -> str:
     untested = [
         f"{one.arm}: {one.verdict.value}, {one.reason}"
         for one in contrasts
-        if one.p is None and one.reason
+        if one.p is None and one.reason and one.verdict is not Verdict.IDENTICAL
     ]
     return "; ".join([*phrases, *untested]) + "." if phrases or untested else ""
 
