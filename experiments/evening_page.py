@@ -116,8 +116,9 @@ def page(report: dict[str, Any]) -> str:
         "",
         paragraph(
             "Made by `experiments/evening_page.py` from `report.json` beside it, which `chunkwise ablate mechanism "
-            f"--profile evening` wrote on {run['date'][:10]} ({run['machine']}; {run['version']}). `chunkwise report "
-            "docs/results/evening/report.json --out DIR` makes its own page, with figures and every check."
+            f"--profile evening` wrote on {run['date'][:10]} ({run['machine']}; {run['version']}). Its verdicts are "
+            "those of that version, on trainings alone: the choice of files is not in the intervals, and each row has "
+            "Holm's level of its own. That version's `chunkwise report` makes its page."
         ),
         "",
         paragraph(

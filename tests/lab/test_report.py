@@ -54,6 +54,14 @@ def test_another_json_is_refused(tmp_path):
         rewrite_report(tmp_path / "x.json", tmp_path)
 
 
+def test_a_report_of_another_version_names_it(report, tmp_path):
+    stored = json.loads((report / "report.json").read_text())
+    stored["results"]["contrasts"][0]["interval_90"] = [0, 1]
+    (tmp_path / "report.json").write_text(json.dumps(stored))
+    with pytest.raises(ArtefactError, match=r"expected a report of this version, got one of 0\.1\.0 \(3f2a91c\)"):
+        rewrite_report(tmp_path / "report.json", tmp_path / "out")
+
+
 def test_the_page_needs_nothing_from_outside_and_stays_small(report):
     html = (report / "report.html").read_text()
     assert "<script" not in html and "@import" not in html

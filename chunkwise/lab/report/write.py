@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chunkwise.core.config import Config
-from chunkwise.core.errors import ArtefactError
+from chunkwise.core.errors import ArtefactError, ConfigError
 from chunkwise.core.io import read_json, write_json
 from chunkwise.lab.measure.analysis import Analysis, analyse
 from chunkwise.lab.measure.contrasts import ExampleLoader
@@ -116,11 +116,19 @@ def _stored(source: Path) -> dict[str, Any]:
 
 def _parse(stored: dict[str, Any], source: Path) -> Report:
     results, where = stored["results"], str(source)
-    return Report(
-        results=StudyResults.parse(_fields_of(StudyResults, results), where=where),
-        analysis=Analysis.parse(_fields_of(Analysis, results), where=where),
-        log=RunLog.parse(stored["run_log"], where=where),
-    )
+    try:
+        return Report(
+            results=StudyResults.parse(_fields_of(StudyResults, results), where=where),
+            analysis=Analysis.parse(_fields_of(Analysis, results), where=where),
+            log=RunLog.parse(stored["run_log"], where=where),
+        )
+    except ConfigError as error:
+        version = stored["run_log"].get("version") or "an unknown version"
+        first = "; ".join(str(error).splitlines()[:2])
+        raise ArtefactError(
+            f"{source}: expected a report of this version, got one of {version} ({first})",
+            hint="read it with the version that wrote it, or run the study again",
+        ) from error
 
 
 def _fields_of(model: type[Config], results: dict[str, Any]) -> dict[str, Any]:
