@@ -4,8 +4,8 @@ the rows.
 Questions of different tasks (`corpus.questions`) are different quantities, so the metrics are given
 by task. Of the sums over tasks these are meant to be compared:
 
-    reading_accuracy    the tasks of four options whose passages hold several of them: a name has to
-                        be bound to what is said of it, which a bag of words cannot do
+    reading_accuracy    the tasks of four options that stand near one another in one document: a
+                        name has to be bound to what is said of it, which a bag of words cannot do
     found_and_copied    the task `copied`: whether the right option stands in what was found decides
     yes_no_accuracy     the task `yes_no`; chance is a half
     follows_passage     the task `counterfactual`, where its passage is shown: the share that says

@@ -39,6 +39,20 @@ class Metric(Config):
     meaning: str = ""  # what was done to measure it, where the title does not say
 
 
+def _share(id: str, *, title: str = "", chance: float | None = None, meaning: str = "") -> Metric:
+    """A share of right answers, shown as points."""
+    return Metric(
+        id=id,
+        title=title or id.replace("_", " "),
+        unit="points",
+        better="higher",
+        threshold=0.01,
+        chance=chance,
+        factor=100,
+        meaning=meaning,
+    )
+
+
 #: Perplexity is analysed as the mean negative log-likelihood per token; perplexities are never
 #: averaged.
 METRICS: dict[str, Metric] = {
@@ -59,61 +73,35 @@ METRICS: dict[str, Metric] = {
             better="lower",
             threshold=0.005,
         ),
-        Metric(
-            id="reading_accuracy",
-            title="reading accuracy",
-            unit="points",
-            better="higher",
-            threshold=0.01,
+        _share(
+            "reading_accuracy",
             chance=0.25,
-            factor=100,
             meaning=(
-                "four options that the same passages hold: which of them belongs to the name that "
-                "is asked for; a bag of words cannot tell"
+                "four options that stand near one another in one document: which of them belongs "
+                "to the name that is asked for; a bag of words is near chance"
             ),
         ),
-        Metric(
-            id="found_and_copied",
-            title="found and copied",
-            unit="points",
-            better="higher",
-            threshold=0.01,
+        _share(
+            "found_and_copied",
             chance=0.25,
-            factor=100,
             meaning=(
                 "four options of which one stands word for word in its document: whether that was "
                 "found decides, and a bag of words can tell"
             ),
         ),
-        Metric(
-            id="yes_no_accuracy",
+        _share(
+            "yes_no_accuracy",
             title="yes/no accuracy",
-            unit="points",
-            better="higher",
-            threshold=0.01,
             chance=0.5,
-            factor=100,
             meaning="whether a documentation states a sentence",
         ),
-        Metric(
-            id="choice_accuracy",
-            title="choice accuracy",
-            unit="points",
-            better="higher",
-            threshold=0.01,
+        _share(
+            "choice_accuracy",
             chance=0.25,
-            factor=100,
             meaning="all questions with options, of whatever kind",
         ),
-        Metric(
-            id="exact_match",
-            title="exact match",
-            unit="points",
-            better="higher",
-            threshold=0.01,
-            factor=100,
-        ),
-        Metric(id="f1", title="F1", unit="points", better="higher", threshold=0.01, factor=100),
+        _share("exact_match"),
+        _share("f1", title="F1"),
         Metric(
             id="answer_nll",
             title="answer likelihood",

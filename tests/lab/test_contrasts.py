@@ -270,7 +270,7 @@ def test_a_slope_holds_the_noise_of_documents():
 
 
 def test_an_arm_that_is_worse_than_the_twin_is_suspect():
-    worse = Selector(arm="prompted")
+    worse = Selector(arm="prompted", condition="in_prompt")  # as arms with neighbours in the prompt are read
     values = {ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29], worse: [3.50, 3.61, 3.72]}
     comparisons = tuple(
         Comparison(entry="e", label=at.arm, done="", arm=at, baseline=ON, metrics=("perplexity",))

@@ -4,7 +4,12 @@ results.py      what was measured, as records
 collect.py      artefacts -> results
 table.py        the tidy table of measurements
 checks.py       controls, waterfalls, grids, integrity checks, limits
-statistics.py   intervals, tests, levels, verdicts
+noise.py        a difference over replicates and examples: variance, test, interval
+critical.py     critical values of the sum of these two variances
+verdicts.py     a family of tests -> words, and what would settle the open ones
+statistics.py   second looks: sign flips, bootstrap, McNemar, scores at chance
+slopes.py       change per halving of a datastore, tokens to a loss
 contrasts.py    differences between arms
+cuts.py         the same on parts of the text: tokens that can read, clean documents
 analysis.py     mechanism controls, contributions, exchange rate, noise
 """

@@ -364,8 +364,10 @@ class Contrasts:
         """Why an arm is suspect: it is worse than the one that never retrieved."""
         if self.twin is None or metric != "perplexity" or at.arm == self.twin.arm:
             return ""
-        if at.condition != "on":
-            return ""  # a retrofitted model whose gate was shut was not trained for it
+        # Only arms that read what they were trained to read: a model whose gate was shut, or that
+        # was given a control's neighbours, is expected to be worse.
+        if at.condition not in ("on", "in_prompt"):
+            return ""
         sides, test, obstacle = pair(self.measurements, metric, at, self.twin, self.load)
         if obstacle or not test.testable or test.mean <= 0 or test.p >= self.alpha:
             return ""

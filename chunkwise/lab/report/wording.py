@@ -173,7 +173,7 @@ def worse(metric: Metric, difference: float) -> str:
 
 
 def level_words(level: float) -> str:
-    # Holm's levels may be 98.3 %; that of a single test is a whole number.
+    # A family's level may be 98.3 %; that of a single test is a whole number.
     return f"{100 * level:.1f}".rstrip("0").rstrip(".") + " %"
 
 
