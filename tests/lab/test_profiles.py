@@ -152,3 +152,14 @@ def test_a_fall_that_never_comes_cannot_be_varied():
     [entry] = resolve(plan_of(("fall of the made neighbours", "REMOVE", None)), profile).entries
     assert (entry.status, entry.arms) == ("not-applicable", ())
     assert "this would change nothing" in entry.replacements[0].message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["laptop", "laptop-copying", "evening"])
+def test_the_dry_run_of_a_packaged_profile_measures_this_machine(name, tmp_path, capsys):
+    """Whatever a profile asks of its text, the made-up text of the calibration has to meet."""
+    store = Store(tmp_path / "store")
+    code = ablate("instructretro", load_profile(name), tmp_path / "out", store=store, dry_run=True)
+    said = capsys.readouterr().out
+    assert code == 0 and "Estimated time: " in said
+    assert "were run at this profile's sizes on made-up text" in said

@@ -202,6 +202,10 @@ def _miniature(profile: Profile, folder: Path) -> Profile:
             "tokenizer": tokenizer_config(profile).model_dump(mode="json"),
             "training_text.max_tokens": LONG_STEPS * batch * row,
             "evaluation_text.max_tokens": 8 * row,
+            # All of the made-up text is of one package.
+            "training_text.max_package_share": None,
+            "evaluation_text.max_package_share": None,
+            "questions.max_package_share": 1.0,
             "questions.questions": LONG_BATCHES * profile.qa.batch_questions,
             "questions.min_questions": 1,
             "questions.instructions": 200,
