@@ -8,22 +8,36 @@ are taken as they stand. What is not clear is refused with the question that wou
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import JsonValue
 
 from chunkwise.core.config import Config
+from chunkwise.lab.plan.amounts import is_mixture
 from chunkwise.lab.plan.document import Entry
 from chunkwise.lab.plan.quantities import RawValue, parse_value, ratio_words
 from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import Profile
 from chunkwise.lab.resolve.components import NameIndex, Registry, normalise
 from chunkwise.lab.resolve.paper import Paper, PaperFact
-from chunkwise.lab.resolve.resolution import ReplacementResolution, Status
+from chunkwise.lab.resolve.resolution import ReplacementResolution
+from chunkwise.lab.resolve.sizes import (
+    Unclear,
+    change_words,
+    is_ratio,
+    number_here,
+    number_words,
+    paper_words,
+    ratio_here,
+    require_known_words,
+    share_words,
+)
 from chunkwise.lab.resolve.vocabulary import KnobField
+from chunkwise.lab.resolve.words import without_brackets
 
+OPTIONS_SHOWN = 6  # of a part, in a refusal
 _NONE_WORDS = {"none", "nothing", "off", "removed", "remove", "disabled", "no", "n a"}
 _BASELINE_WORDS = {
     "baseline",
@@ -44,6 +58,11 @@ _SWITCH = {
     "off": False,
     "false": False,
     "disabled": False,
+}
+# Fields that take over another one's number where they are left open.
+_OPEN = {
+    "evaluation_neighbours": "retrofit.retro.neighbours",
+    "retrofit.train.retrieval_learning_rate": "retrofit.train.learning_rate",
 }
 # A comparative without a number: any amount that we chose would be ours and not the plan's.
 _VAGUE = re.compile(
@@ -71,18 +90,6 @@ class Overrides(Config):
         return self.entries.get(entry.name) or self.entries.get(str(entry.index)) or EntryOverride()
 
 
-class Unclear(Exception):
-    """A replacement that is not resolved: why, and what would settle it.
-
-    Attributes:
-        update: fields of its row, those that are known nevertheless included.
-    """
-
-    def __init__(self, message: str, status: Status = "unresolved", **facts: Any) -> None:
-        super().__init__(message)
-        self.update = {"status": status, "message": message, **facts}
-
-
 @dataclass(frozen=True)
 class Reading:
     """What some words of the plan mean here; the arm follows from it."""
@@ -96,6 +103,8 @@ class Reading:
     description: str
     """What is done here, in words."""
     joint: bool
+    says: str = ""
+    """The same in full words, with the numbers here."""
 
 
 @dataclass
@@ -107,6 +116,7 @@ class Interpreter:
         answers: the user's settings for some words, path -> value.
         own: the fields of the components.
         family: the fields of the components and of those below them.
+        refusal: why amounts of data cannot be read; "" where they can.
     """
 
     profile: Profile
@@ -114,6 +124,7 @@ class Interpreter:
     registry: Registry
     component_ids: tuple[str, ...]
     answers: Mapping[str, dict[str, JsonValue]]
+    refusal: str = ""
 
     def __post_init__(self) -> None:
         self.components = [self.registry.components[name] for name in self.component_ids]
@@ -128,8 +139,11 @@ class Interpreter:
         takes_vectors = any(field.kind == "vector" for field in self.family)
         values: list[RawValue | None] = []
         for value in entry.replacements:
-            # A list is one value where a field takes vectors, and several replacements elsewhere.
-            if isinstance(value.value, list) and not takes_vectors:
+            # A list is one value where a field takes vectors, and several replacements elsewhere;
+            # "layers 2, 3" and the grid "8x8" are never several.
+            is_bracketed = value.text.strip().startswith(("[", "(")) and not takes_vectors
+            is_several = value.kind == "list" or is_bracketed
+            if isinstance(value.value, list) and is_several and value.text not in self.answers:
                 values += [parse_value(str(item)) for item in value.value]
             else:
                 values.append(value)
@@ -145,7 +159,7 @@ class Interpreter:
         if value and value.text in self.answers:
             return self._by_user(value.text, self.answers[value.text])
         if value:
-            return self._replacement(value)
+            return self._replacement(value, entry)
         words = part_words(entry)
         if entry.action == "REMOVE":
             return self._removal(words)
@@ -161,6 +175,7 @@ class Interpreter:
         description: str = "",
         joint: bool = False,
         paper: PaperFact | None = None,
+        says: str = "",
         **facts: Any,
     ) -> Reading:
         """A reading whose row holds what is known of the field, and these further facts."""
@@ -173,7 +188,7 @@ class Interpreter:
             local=changes.get(field.path),
             **facts,
         )
-        return Reading(row, field, changes, description, joint)
+        return Reading(row, field, changes, description, joint, says)
 
     def _removal(self, words: str) -> Reading:
         """REMOVE: every field of the components that has a value for it takes that value."""
@@ -187,34 +202,62 @@ class Interpreter:
             fields += component.removable
         if all(self._is_removed(field) for field in fields):
             raise Unclear(
-                "it is already off in the baseline",
+                "it is already off in the baseline; ADD it to see what it does",
                 "not-applicable",
                 component=self.components[0].id,
             )
         changes = {field.path: field.remove for field in fields}
         title = " and ".join(component.title for component in self.components)
-        description = f"without {title} ({_words(changes)})"
+        description = _called(fields, changes) or f"without {title} ({_words(changes)})"
         return self._reading(words, fields[0], changes, description, joint=len(self.components) > 1)
 
     def _addition(self, words: str) -> Reading:
-        """ADD without a replacement: the flag that is off in the baseline."""
+        """ADD without a replacement: what is off in the baseline takes its value for ADD."""
         component = self.components[0]
         off = [field for field in component.removable if self._is_removed(field)]
         if component.removable and not off:
             raise Unclear(
-                "it is already on in the baseline", "not-applicable", component=component.id
-            )
-        # Only a flag has a single value that means "on".
-        flags = [field for field in off if field.kind == "flag"]
-        if len(flags) != 1:
-            raise Unclear(
-                f"{component.id} can be on in several ways; name one as the replacement",
+                "it is already on in the baseline; REMOVE it to see what it does",
+                "not-applicable",
                 component=component.id,
             )
-        (flag,) = flags
-        return self._reading(words, flag, {flag.path: not flag.remove}, f"with {flag.title}")
+        # A flag has a single value that means "on", other fields where the vocabulary names one.
+        changes: dict[str, Any] = {}
+        for field in off:
+            if field.add is not None:
+                changes[field.path] = field.add
+            elif field.kind == "flag":
+                changes[field.path] = not field.remove
+        if len(changes) != 1:
+            names = [name for field in self.family for name in field.options]
+            options = f" ({', '.join(names)})" if names else ""
+            raise Unclear(
+                f"{component.id} has no single value that ADD means; name one as the "
+                f"replacement{options}",
+                component=component.id,
+            )
+        (path,) = changes
+        field = self.registry.fields[path]
+        description = _called([field], changes) or f"with {field.title} ({_words(changes)})"
+        return self._reading(words, field, changes, description)
+
+    def _require_section(self, field: KnobField) -> None:
+        """Refuse a setting of a section that the profile leaves out, such as `instruct`.
+
+        Raises:
+            Unclear: there is no such section in this profile.
+        """
+        section, _, setting = field.path.partition(".")
+        if setting and getattr(self.profile, section, None) is None:
+            raise Unclear(
+                f"profile {self.profile.name} has no section {section!r}, so {field.path} changes "
+                "nothing; add the section to vary it",
+                "not-applicable",
+                component=field.component,
+            )
 
     def _is_removed(self, field: KnobField) -> bool:
+        self._require_section(field)
         return equal(self.profile.value(field.path), field.remove)
 
     def _by_user(self, words: str, changes: dict[str, Any]) -> Reading:
@@ -223,15 +266,17 @@ class Interpreter:
             raise Unclear(
                 f"the override sets {', '.join(changes)}, which no component owns", by="user"
             )
-        joint = len(changes) > 1
+        # The chunk length of datastore and model is one setting in two places.
+        settings = {(field.component, field.name) for field in fields}
+        joint = len(settings) > 1 or len(fields) < len(changes)
         return self._reading(words, fields[0], changes, _words(changes), joint, by="user")
 
-    def _replacement(self, value: RawValue) -> Reading:
+    def _replacement(self, value: RawValue, entry: Entry) -> Reading:
         """The one field and value that a replacement means."""
         if isinstance(value.value, dict):
             return self._joint(value.text, value.value)
         # Options first: some are called as other things are below ("no masks", "full").
-        reading = self._by_option(value.text)
+        reading = self._by_option(value.text, entry) or self._by_two_names(value.text, entry)
         if reading:
             return reading
         words = fold(value.text)
@@ -242,29 +287,89 @@ class Interpreter:
             reading = self._by_sources(value.text, field)
             if reading:
                 return reading
-        if words in _NONE_WORDS or words.startswith(("no ", "without ", "remove ")):
+        if words in _NONE_WORDS or self._denies_part(words, entry):
             return self._removal(value.text)
+        if value.kind == "prose":
+            # Now that the part is known, so are the words that may stand beside a number.
+            value = parse_value(value.text, with_names=True)
         if value.kind != "prose":
-            return self._by_number(value)
+            reading = self._by_number(value, entry)
+            self._require_remark(value, entry, reading)
+            return reading
+        raise Unclear(self._prose_problem(value))
+
+    def _denies_part(self, words: str, entry: Entry) -> bool:
+        """Whether they are "no", "without" or "remove" and the part: "no more than 4" is not."""
+        first, _, rest = words.partition(" ")
+        if first not in ("no", "without", "remove"):
+            return False
+        return bool(rest) and set(normalise(rest).split()) <= self._known_words(self.own, entry)
+
+    def _known_words(self, fields: Sequence[KnobField], entry: Entry) -> set[str]:
+        """The words of the components' names, and of the plan's name for the part."""
+        names = [entry.ablated_part, *(name for part in self.components for name in part.names)]
+        for field in fields:
+            names += [field.title, *field.aliases, *field.beside]
+        return {word for name in names for word in normalise(name).split()}
+
+    def _prose_problem(self, value: RawValue) -> str:
+        """Why words that are no amount are not understood, and what may be written."""
+        if any(field.kind == "sources" for field in self.own) and is_mixture(value.text):
+            return (
+                "sources by shares of their own are not in this system; write the sources alone "
+                "(code and prose), which are mixed in their natural proportions"
+            )
+        if value.note:
+            return value.note
         vague = _VAGUE.search(value.text.casefold())
         if vague:
-            raise Unclear(f"{vague[0]!r} names no amount; write the number")
+            return f"{vague[0]!r} names no amount; write the number"
         options = [name for field in self.family for name in field.options]
-        if takes_sources:
+        if any(field.kind == "sources" for field in self.own):
             options += [f"{source} only" for source in self.profile.sources]
         message = f"it is no number and no option of {', '.join(self.component_ids)}"
         if options:
-            message += f"; options: {', '.join(options)}"
-        raise Unclear(message)
+            message += f"; options: {', '.join(options[:OPTIONS_SHOWN])}"
+        if len(options) > OPTIONS_SHOWN:
+            message += f", and more in `chunkwise plan components {self.component_ids[0]}`"
+        return message
 
-    def _by_option(self, words: str) -> Reading | None:
+    def _require_remark(self, value: RawValue, entry: Entry, reading: Reading) -> None:
+        """Refuse an amount whose remark in brackets does not say the same.
+
+        Raises:
+            Unclear: the remark says something else, or nothing that is understood.
+        """
+        if value.remark is None:
+            return
+        try:
+            remark = self._replacement(parse_value(value.remark), entry)
+        except Unclear:
+            raise Unclear(
+                f"'({value.remark})' is not understood, and may change what is meant; write the "
+                "amount alone, and the rest as an entry of its own"
+            ) from None
+        settings = reading.changes | remark.changes
+        for path in settings:
+            baseline = self.profile.value(path)
+            if path == "view.fraction" and baseline is None:
+                baseline = 1.0
+            left, right = reading.changes.get(path, baseline), remark.changes.get(path, baseline)
+            if not equal(left, right):
+                raise Unclear(
+                    f"the amount gives {path} = {left}, and '({value.remark})' gives {right}; "
+                    "write one of them"
+                )
+
+    def _by_option(self, words: str, entry: Entry) -> Reading | None:
         names = {}
         for field in self.family:
             for name, option in field.options.items():
                 # By path too, because two fields may have options of one name.
                 names[f"{field.path}: {name}"] = (name, *option.aliases)
-        match, _ = NameIndex(names).find(words)
-        if match:
+        match, ranking = NameIndex(names).find(words)
+        # A word that no name knows may change what is meant: "8-layer encoder", "all but one".
+        if match and (ranking[0].score == 1 or self._explains(names[match], words, entry)):
             path, _, name = match.partition(": ")
             field = self.registry.fields[path]
             choice = field.options[name].value
@@ -277,6 +382,32 @@ class Interpreter:
             return None
         (flag,) = flags
         return self._reading(words, flag, {flag.path: switch}, f"{flag.title}: {words}")
+
+    def _by_two_names(self, words: str, entry: Entry) -> Reading | None:
+        """An option with other names of it in brackets: "prepend neighbours (RAG / REPLUG)"."""
+        outside, remarks = without_brackets(words)
+        reading = self._by_option(outside.strip(), entry) if remarks else None
+        if reading is None:
+            return None
+        for piece in re.split(r"/|,|\bor\b", " / ".join(remarks)):
+            other = self._by_option(piece.strip(), entry)
+            if other is None or other.changes != reading.changes:
+                return None
+        row = reading.row.model_copy(update={"words": words})
+        return replace(reading, row=row)
+
+    def _explains(self, names: Iterable[str], words: str, entry: Entry) -> bool:
+        """Whether some words differ from one of the names by words of the part alone: "third layer"
+        is not "every third layer", and "8-layer encoder" no "6-layer encoder".
+        """
+        own_words = self._known_words(self.family, entry)
+        said = set(normalise(words).split())
+        for name in names:
+            differing = (said ^ set(normalise(name).split())) - {"only", "just"}
+            has_number = any(character.isdigit() for word in differing for character in word)
+            if differing <= own_words and not has_number:
+                return True
+        return False
 
     def _by_sources(self, words: str, field: KnobField) -> Reading | None:
         """ "code only", "code and prose": labels of the corpus; anything else is not about
@@ -313,28 +444,24 @@ class Interpreter:
         first = next(field for field in self.family if field.path in changes)
         return self._reading(words, first, changes, _words(changes), joint=len(changes) > 1)
 
-    def _by_number(self, value: RawValue) -> Reading:
+    def _by_number(self, value: RawValue, entry: Entry) -> Reading:
         """The one numeric field whose unit fits; fields of one component with one name are one
         setting.
         """
-        problems: list[Unclear] = []
+        problems: dict[str | None, Unclear] = {}  # by the field's unit
         readings: list[Reading] = []
-        for field in self.own:
+        for field in self._number_fields(value):
             try:
-                if field.kind == "share":
-                    readings.append(self._share(value, field))
-                elif field.kind == "number":
-                    readings.append(self._absolute(value, field))
-                elif field.kind == "vector" and isinstance(value.value, list):
-                    description = f"{field.title}: {value.value}"
-                    changes = {field.path: value.value}
-                    readings.append(self._reading(value.text, field, changes, description))
+                reading = self._number_of(value, field, entry)
             except Unclear as unclear:  # no matter where another field takes the value
-                problems.append(unclear)
+                problems.setdefault(field.unit, unclear)
+            else:
+                readings += [reading] if reading else []
         if not readings:
-            components = ", ".join(field.component for field in self.own)
-            problems.append(Unclear(f"{components} takes no number"))
-            raise problems[0]
+            components = ", ".join(dict.fromkeys(self.component_ids))
+            # What the field of this unit says is what the plan's author can act on.
+            first = next(iter(problems.values()), Unclear(f"{components} takes no number"))
+            raise problems.get(value.unit, first)
         settings = {(reading.field.component, reading.field.name) for reading in readings}
         if len(settings) > 1:
             paths = ", ".join(reading.field.path for reading in readings)
@@ -347,24 +474,52 @@ class Interpreter:
             merged |= reading.changes
         return replace(readings[0], changes=merged)
 
+    def _number_fields(self, value: RawValue) -> list[KnobField]:
+        """The fields that may take it; "layers 2, 3" names a placement below the part too."""
+        names_layers = value.kind == "literal" and fold(value.text).startswith(("layer", "only"))
+        has_vector = any(field.kind == "vector" for field in self.own)
+        return self.family if names_layers and not has_vector else self.own
+
+    def _number_of(self, value: RawValue, field: KnobField, entry: Entry) -> Reading | None:
+        """What an amount makes of a field; None where the field takes none.
+
+        Raises:
+            Unclear: it takes amounts, and not this one.
+        """
+        if field.kind == "vector" and value.kind == "literal" and isinstance(value.value, list):
+            description = f"{field.title}: {value.value}"
+            return self._reading(value.text, field, {field.path: value.value}, description)
+        if field.kind == "vector" and not isinstance(value.value, list):
+            raise Unclear(f"{field.title}: write the numbers of layers ('layers 2, 3')")
+        if field.kind not in ("share", "amount", "number"):
+            return None
+        self._require_section(field)
+        component = self.registry.components[field.component]
+        names = [entry.ablated_part, *component.names]
+        names += [word for one in component.fields for word in one.beside]
+        require_known_words(value, field, names)
+        if field.kind == "share":
+            return self._share(value, field)
+        if field.kind == "amount":
+            return self._amount(value, field)
+        return self._absolute(value, field)
+
+    def _ratio(self, value: RawValue, field: KnobField) -> tuple[float, PaperFact | None]:
+        """What an amount of data is of the baseline, and the paper's amount.
+
+        Raises:
+            Unclear: it has no ratio.
+        """
+        if is_ratio(value):
+            return ratio_here(value, field, None), self._paper_fact(field, field.unit)
+        if self.refusal:
+            raise Unclear(f"it is {self.refusal}", component=field.component, path=field.path)
+        fact = self._paper_fact(field, value.unit or field.unit)
+        return ratio_here(value, field, fact), fact
+
     def _share(self, value: RawValue, field: KnobField) -> Reading:
         """An amount of data: the ratio to the paper's amount, times our baseline's share."""
-        number = value.value
-        if not isinstance(number, (int, float)):
-            raise Unclear(f"expected an amount in {field.unit}")
-        unit = value.unit or field.unit
-        fact = self._paper_fact(field, unit)
-        # A bare number up to 1 is a share: no plan asks for one token.
-        if value.kind == "percent" or (value.unit is None and 0 < number <= 1):
-            ratio = float(number)
-            fact = self._paper_fact(field, field.unit)
-        elif fact and isinstance(fact.value, (int, float)):
-            ratio = number / fact.value
-        else:
-            raise Unclear(
-                f"the paper's {field.title} in {unit} is not known, so {value.text!r} has no "
-                "ratio; how much of the baseline is it? Write it as a percentage"
-            )
+        ratio, fact = self._ratio(value, field)
         facts: dict[str, Any] = {
             "component": field.component,
             "path": field.path,
@@ -394,12 +549,51 @@ class Interpreter:
                 local=target,
                 **facts,
             )
+        chunks = self.profile.expected_datastore_chunks
+        tokens = chunks * self.profile.datastore.chunk_tokens if chunks else None
         return self._reading(
             value.text,
             field,
             {field.path: target},
             f"nested {ratio_words(target)} of the datastore",
             paper=fact,
+            says=share_words(ratio, target, tokens, fact, not is_ratio(value)),
+            ratio=ratio,
+            message=value.note or "",
+        )
+
+    def _amount(self, value: RawValue, field: KnobField) -> Reading:
+        """An amount that the field counts: the ratio to the paper's amount, times what the baseline
+        uses.
+        """
+        baseline = self.profile.amount(field.path)
+        if baseline is None:
+            raise Unclear(f"profile {self.profile.name} does not set {field.path}")
+        ratio, fact = self._ratio(value, field)
+        facts: dict[str, Any] = {"component": field.component, "path": field.path, "paper": fact}
+        target = round(ratio * baseline)
+        shown = f"{ratio_words(ratio)} of the baseline's {baseline:,} {field.unit}"
+        if target < 1:
+            raise Unclear(
+                f"{shown} is less than one here", "infeasible", local=target, ratio=ratio, **facts
+            )
+        if field.path == "questions.instructions" and ratio > 1:
+            raise Unclear(
+                f"{shown}: the tuning reads no more than these; lengthen it in the profile "
+                "(instruct.train) to read more",
+                local=target,
+                ratio=ratio,
+                **facts,
+            )
+        description = f"{field.title}: {target:,} {field.unit}, {shown}"
+        words = change_words(ratio) if is_ratio(value) else paper_words(ratio, fact)
+        return self._reading(
+            value.text,
+            field,
+            {field.path: target},
+            description,
+            paper=fact,
+            says=f"{words}: {description}",
             ratio=ratio,
             message=value.note or "",
         )
@@ -416,21 +610,9 @@ class Interpreter:
         )
 
     def _absolute(self, value: RawValue, field: KnobField) -> Reading:
-        """A hyper-parameter: taken as it stands, or a multiple of the baseline's."""
-        number, unit = value.value, field.unit
-        # True is an int in Python, and no number here.
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise Unclear(f"expected a number of {unit}" if unit else "expected a number")
-        names = {normalise(name) for name in (unit or "", *field.aliases, field.name)}
-        if value.unit and normalise(value.unit) not in names:
-            raise Unclear(f"{field.component} is in {unit or 'no unit'}, not in {value.unit}")
-        if value.kind == "percent":
-            baseline = self.profile.value(field.path)
-            if not isinstance(baseline, (int, float)):
-                raise Unclear(f"the baseline has no number at {field.path} to take {value.text} of")
-            number = number * baseline
-        if not math.isfinite(number):
-            raise Unclear(f"{value.text!r} gives no finite number of {field.title}")
+        """A hyper-parameter: taken as it stands, or against the baseline's."""
+        baseline = self._baseline_number(field)
+        number = number_here(value, field, baseline, self._paper_fact(field))
         if field.is_integer:
             # A part of a whole number, 1/3 of 6, may miss a whole number by its last bits.
             if not math.isclose(number, round(number), abs_tol=1e-9):
@@ -438,20 +620,53 @@ class Interpreter:
                     f"{field.path} takes whole numbers, and {value.text!r} gives {number:g}"
                 )
             number = round(number)
+        else:
+            number = float(f"{number:.12g}")  # 0.4 * 0.75 is 0.3, whatever the last bit says
         description = f"{field.title}: {number:g}"
-        if unit:
-            description = f"{description} {unit}"
+        if field.unit:
+            description = f"{description} {field.unit}"
+        is_relative = value.kind in ("multiple", "change", "percent") and not field.is_bounded
+        changes: dict[str, Any] = {field.path: number}
+        if baseline == number and self.profile.value(field.path) is None:
+            changes = {field.path: None}  # the baseline has it by leaving it open
         return self._reading(
-            value.text, field, {field.path: number}, description, message=value.note or ""
+            value.text,
+            field,
+            changes,
+            description,
+            says=number_words(field, number, baseline, is_relative),
+            message=value.note or "",
         )
+
+    def _baseline_number(self, field: KnobField) -> float | None:
+        """The number that the profile has at a field, or that holds where it leaves it open."""
+        value = self.profile.value(field.path)
+        if value is None and field.path in _OPEN:
+            value = self.profile.value(_OPEN[field.path])
+        if isinstance(value, Mapping):  # the rank that options of LoRA are short for
+            value = value.get("rank")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return value if is_number else None
 
     def _paper_fact(self, field: KnobField, unit: str | None = None) -> PaperFact | None:
         """The paper's value of a component, in this unit if one is given."""
         facts = self.paper.values.get(field.component, ()) if self.paper else ()
-        # The vocabulary knows the values of settings that the paper's file leaves out.
-        if not facts and field.paper:
+        # The vocabulary knows some values that the paper's file leaves out; another paper's would
+        # stand in a column of this one's, and amounts would be read against them.
+        if not facts and field.paper and not field.paper.is_of_another(self.paper):
             facts = (field.paper,)
         return next((fact for fact in facts if unit in (None, fact.unit)), None)
+
+
+def _called(fields: Sequence[KnobField], changes: Mapping[str, Any]) -> str:
+    """The change in the words of the option that it is; "" where it is none, or several changes."""
+    if len(fields) != 1:
+        return ""
+    (field,) = fields
+    for name, option in field.options.items():
+        if equal(option.value, changes[field.path]):
+            return f"{field.title}: {name} ({_words(changes)})"
+    return ""
 
 
 def part_words(entry: Entry) -> str:
