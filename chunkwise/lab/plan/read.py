@@ -2,88 +2,85 @@
 back.
 
 `parse` takes what people have: the published Markdown page, the same wrapped in HTML or with broken
-encoding, JSON lines, a JSON array, or our own YAML or JSON. It is total: it never raises on any
-text, a good entry survives bad neighbours, and what could not be used stands in `diagnostics`.
+encoding, the answer of a language model with its JSON among prose, tables, LaTeX lists, names in
+bold or with a number, labels alone, JSON, JSON lines, YAML or CSV. It is total: it never raises on
+any text, a good entry survives bad neighbours, and what could not be used stands in `diagnostics`.
 `render` writes the page form without HTML, and `parse(render(document))` gives the same document
 again.
 
     document   = { other } , [ title ] , { other } , [ trace-head , trace ] , plan-head , { entry }
                ;
     title      = first level-1 heading before any section
-    trace-head = heading ~ "reasoning trace"          plan-head = heading ~ "ablation plan"
-    entry      = heading below the plan-head , { field | sub-item | continuation | note } ;
-    field      = bullet , [ "**" ] , label , [ "**" ] , ":" , [ value ]
-    label      ~ ablated part | component | action | replacement(s) | metric(s)      (~ blind to
-               case and emoji)
+    trace-head = heading ~ "reasoning trace"
+    plan-head  = heading ~ "ablation plan" | "ablations" | "proposed ablation studies" ...
+    entry      = name , { field | sub-item | continuation | note } ;
+    name       = heading | bold line | numbered line | none
+    field      = [ bullet ] , [ "**" ] , label , [ "**" ] , ":" , [ value ]
+
+Without a plan-head every part with its labels is an entry, wherever it stands. `labels` has the
+words, `layouts` brings other layouts to this one. Time is linear in the text.
 
 What plan text says is data: it is matched against names, never executed, and never used as a path.
 """
 
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chunkwise.core.errors import PlanError
 from chunkwise.core.packs import packaged_files, packaged_names
-from chunkwise.lab.plan.document import Action, Diagnostic, Entry, PlanDocument, Severity, render
-from chunkwise.lab.plan.forms import as_text, json_entries, read_objects, split_list, split_metrics
-from chunkwise.lab.plan.quantities import RawValue, parse_value
+from chunkwise.lab.plan.document import Diagnostic, Entry, PlanDocument, render
+from chunkwise.lab.plan.draft import EXTRA, Draft
+from chunkwise.lab.plan.entries import FORM, Entries
+from chunkwise.lab.plan.forms import (
+    as_text,
+    entries_in,
+    plan_key,
+    read_objects,
+    read_yaml,
+    split_list,
+    values_in,
+    without_last_commas,
+)
+from chunkwise.lab.plan.labels import (
+    NAME_PATTERN,
+    field_of,
+    head_rank,
+    head_words,
+    is_prose_head,
+    is_section_head,
+)
+from chunkwise.lab.plan.layouts import (
+    Group,
+    Line,
+    flat_tables,
+    latex_lines,
+    match_label,
+    read_csv,
+    read_tables,
+    split_entries,
+    underlined_headings,
+    unquoted,
+)
 from chunkwise.lab.plan.text import (
     MAX_BYTES,
     clean_lines,
     decode,
-    fold,
     one_line,
     plain_line,
     plain_text,
 )
 
-__all__ = ["Diagnostic", "Entry", "PlanDocument", "check", "parse", "render"]
+__all__ = ["Diagnostic", "Entry", "PlanDocument", "check", "parse", "render", "split_list"]
 
-_ACTION_OF: dict[str, Action] = {
-    "ADD": "ADD",
-    "INSERT": "ADD",
-    "INCLUDE": "ADD",
-    "REMOVE": "REMOVE",
-    "DROP": "REMOVE",
-    "DELETE": "REMOVE",
-    "DISABLE": "REMOVE",
-    "REPLACE": "REPLACE",
-    "SWAP": "REPLACE",
-    "CHANGE": "REPLACE",
-    "VARY": "REPLACE",
-    "MODIFY": "REPLACE",
-}
-_FIELD_OF = {
-    "ablated part": "part",
-    "ablatedpart": "part",
-    "component": "part",
-    "part": "part",
-    "action": "action",
-    "replacement": "replacement",
-    "replacements": "replacement",
-    "metric": "metrics",
-    "metrics": "metrics",
-    "note": "notes",
-    "notes": "notes",
-}
-# Before the label of a field that the grammar does not know; no field above begins with it.
-_EXTRA = "extra "
-# Bullets below these are their items without an indent, unless the label's line has a value.
-_LIST_FIELDS = {"replacement", "metrics"}
-_PLAN_HEADS = ("ablation plan", "ablations", "plan")  # best first
 _TRACE_HEAD = "reasoning trace"
-_HEADING = re.compile(r" {0,3}(#{1,6})\s+(.*?)[\s#]*$")
+_HEADING = re.compile(r" {0,3}(#{1,6})\s(.*)")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
-_BULLET = re.compile(r"( *)(?:[-*+•]|\d{1,4}[.)])(?: +|$)(.*)")
-# At most 40 characters: a longer text before a colon is a sentence.
-_NAME = r"(?P<name>[^\W\d_](?:[\w /-]{0,38}[^\W_])?)"
-_BOLD_LABEL = re.compile(
-    rf"(?P<bold>\*\*|__)\s*{_NAME}\s*(?::\s*(?P=bold)|(?P=bold)\s*:)(?P<value>.*)"
-)
-_PLAIN_LABEL = re.compile(rf"(?P<bold>){_NAME}\s*:(?P<value>.*)")
+_ABOUT_KEYS = ("title", "planner", "model", "paper_id")
+_TRACE_KEYS = ("trace", "discussion", "reasoning")
 
 
 def check(plan: Path | str) -> PlanDocument:
@@ -124,95 +121,29 @@ def parse(source: str | bytes) -> PlanDocument:
     """
     data = source if isinstance(source, bytes) else source.encode("utf-8", "replace")
     reader = _Reader()
+    report = reader.entries.report
     if len(data) > MAX_BYTES:
-        reader.report(
+        report(
             "error",
             "too-large",
             f"expected a plan of at most {MAX_BYTES} bytes; this file is larger",
         )
     elif b"\x00" in data:
-        reader.report(
-            "error", "binary", "expected text; the file holds NUL bytes, so it is a binary file"
-        )
+        report("error", "binary", "expected text; the file holds NUL bytes, so it is a binary file")
     else:
         text, is_utf8 = decode(data)
         if not is_utf8:
-            reader.report("warning", "not-utf-8", "not valid UTF-8; read as windows-1252")
+            report("warning", "not-utf-8", "not valid UTF-8; read as windows-1252")
         reader.read(text)
     # By line, as a reader of the file meets them; remarks on the whole file have none and lead.
-    diagnostics = sorted(reader.diagnostics, key=lambda diagnostic: diagnostic.line or 0)
+    diagnostics = sorted(reader.entries.diagnostics, key=lambda diagnostic: diagnostic.line or 0)
     return PlanDocument(
         source_sha256=hashlib.sha256(data).hexdigest(),
         title=reader.title,
         trace=reader.trace,
-        entries=tuple(reader.entries),
+        entries=tuple(reader.entries.entries),
         diagnostics=tuple(diagnostics),
     )
-
-
-class _Line(NamedTuple):
-    """A line below an entry's heading."""
-
-    number: int
-    text: str
-    is_code: bool
-
-
-class _Draft:
-    """An entry while its lines are read.
-
-    Attributes:
-        block: the lines below its heading.
-        values: field -> its values in order, each with whether it is an item of a list.
-        inline: the fields with a value on their label's line.
-    """
-
-    def __init__(self, name: str, line: int) -> None:
-        self.name = name
-        self.first_line = self.last_line = line
-        self.block: list[_Line] = []
-        # A value stays in pieces until the entry is complete: joining at each line would take
-        # quadratic time. So would a look through `values` at each bullet, which `inline` saves.
-        self.values: dict[str, list[tuple[bool, list[str]]]] = {}
-        self.inline: set[str] = set()
-        self.notes: list[str] = []
-
-    def add(self, field: str, text: str, is_item: bool = False) -> None:
-        self.values.setdefault(field, []).append((is_item, [text]))
-        if text and not is_item:
-            self.inline.add(field)
-
-    def texts(self, field: str, is_item: bool | None = None) -> list[str]:
-        """The field's values without empty ones: all, the items of lists only, or the others."""
-        texts = []
-        for value_is_item, pieces in self.values.get(field, []):
-            if is_item in (None, value_is_item):
-                texts.append(one_line(" ".join(pieces)))
-        return [text for text in texts if text]
-
-    def read_block(self) -> None:
-        """Sort the lines of the block into values and notes."""
-        bullets = [None if line.is_code else _BULLET.match(line.text) for line in self.block]
-        # Some pages indent all bullets of an entry, so a sub-item is one deeper than the first.
-        base = next((len(bullet[1]) for bullet in bullets if bullet), 0)
-        field: str | None = None
-        for line, bullet in zip(self.block, bullets, strict=True):
-            self.last_line = line.number
-            content = line.text.lstrip()
-            indent = len(line.text) - len(content) - base
-            if bullet:
-                content = bullet[2]
-            label = _match_label(content) if indent < 2 and not line.is_code else None
-            if label and (bullet or label["bold"]):
-                field = _FIELD_OF.get(fold(label["name"]), _EXTRA + label["name"])
-                self.add(field, label["value"].strip())
-            elif field and bullet and (indent >= 2 or field in _LIST_FIELDS - self.inline):
-                self.add(field, content, is_item=True)
-            elif field and indent >= 2 and not bullet and not line.is_code:
-                self.values[field][-1][1].append(content)
-            else:
-                field = None
-                self.notes.append(one_line(content))
 
 
 class _Heading(NamedTuple):
@@ -224,7 +155,16 @@ class _Heading(NamedTuple):
 
     @property
     def words(self) -> str:
-        return _head_words(self.text)
+        return head_words(self.text)
+
+
+class _Section:
+    """A heading of a plan, or what stands before the first one, and the lines below it."""
+
+    def __init__(self, heading: _Heading | None, number: int) -> None:
+        self.heading = heading
+        self.number = number
+        self.lines: list[Line] = []
 
 
 class _Reader:
@@ -233,269 +173,392 @@ class _Reader:
     def __init__(self) -> None:
         self.title: str | None = None
         self.trace = ""
-        self.entries: list[Entry] = []
-        self.diagnostics: list[Diagnostic] = []
-
-    def report(self, severity: Severity, code: str, message: str, line: int | None = None) -> None:
-        self.diagnostics.append(
-            Diagnostic(severity=severity, code=code, message=message, line=line)
-        )
-
-    def _report_entry(self, draft: _Draft, severity: Severity, code: str, message: str) -> None:
-        name = repr(draft.name) if draft.name else f"at line {draft.first_line}"
-        self.report(severity, code, f"entry {name}: {message}", draft.first_line)
+        self.entries = Entries()
 
     def read(self, text: str) -> None:
         text, repaired = plain_text(text)
         if repaired:
-            self.report(
+            self.entries.report(
                 "note", "mojibake", "broken encoding (UTF-8 read as windows-1252) was repaired"
             )
         objects = read_objects(text)
         if objects is not None:
             self._read_objects(objects)
-        else:
-            self._read_markdown(clean_lines(text))
+        elif not self._read_json_lines(text):
+            self._read_markdown(clean_lines(flat_tables(text)))
         # An error already says why there is none.
-        if not self.entries and all(remark.severity != "error" for remark in self.diagnostics):
-            self.report(
-                "error",
-                "no-entry",
-                "the plan holds no entry; expected a heading with a bulleted "
-                "'**Ablated Part**:' and '**Action**:' below it",
-            )
+        has_error = any(remark.severity == "error" for remark in self.entries.diagnostics)
+        if not self.entries.entries and not has_error:
+            self.entries.report("error", "no-entry", f"the plan holds no entry; {FORM}")
+
+    def _read_json_lines(self, text: str) -> bool:
+        """Read a text that begins with an object; False if that is not JSON."""
+        if text.lstrip()[:1] not in ("{", "["):
+            return False
+        lines = [Line(number, line) for number, line in enumerate(text.split("\n"), start=1)]
+        return self._read_values(lines)
 
     def _read_markdown(self, lines: list[tuple[int, str]]) -> None:
+        lines = self._read_front_matter(lines)
+        lines = _as_markdown(lines)
         texts = [text for _, text in lines]
         fenced = _fenced(texts)
         headings = []
         for position, text in enumerate(texts):
-            match = _HEADING.match(text)
-            if match and position not in fenced and one_line(match[2]):
-                headings.append(_Heading(position, len(match[1]), one_line(match[2])))
-        plan_heads = [heading for heading in headings if heading.words in _PLAN_HEADS]
-        # The best name wins wherever it stands: a page may have a section "Plan" before its plan.
-        plan = min(plan_heads, key=lambda head: _PLAN_HEADS.index(head.words), default=None)
-        plan_position = plan.position if plan else len(lines)
-        front = [heading for heading in headings if heading.position < plan_position]
+            heading = _heading(text) if position not in fenced else None
+            if heading and heading[1]:
+                headings.append(_Heading(position, *heading))
+        plan = _plan_heading(headings, texts, fenced)
+        start = self._read_front(texts, headings, plan)
+        rows = [
+            Line(number, text, position in fenced) for position, (number, text) in enumerate(lines)
+        ]
+        if plan is None:
+            before = len(self.entries.entries), len(self.entries.diagnostics)
+            # The whole text: an entry is known by its labels, whatever stands above it.
+            for section in _sections(rows, headings, start, level=0):
+                self._read_section(section, is_sure=False, has_parts=False)
+            if not self.entries.entries and before == (
+                len(self.entries.entries),
+                len(self.entries.diagnostics),
+            ):
+                self.entries.report(
+                    "error", "no-plan", f"no heading 'Ablation Plan' and no entry; {FORM}"
+                )
+            return
+        sections = _sections(rows, headings, plan.position + 1, plan.level)
+        for place, section in enumerate(sections):
+            following = sections[place + 1 : place + 2]
+            has_parts = any(
+                section.heading and part.heading and part.heading.level > section.heading.level
+                for part in following
+            )
+            self._read_section(section, is_sure=True, has_parts=has_parts)
+
+    def _read_front(self, texts: list[str], headings: list[_Heading], plan: _Heading | None) -> int:
+        """Read title and trace before the plan; returns the place where the trace ends."""
+        end = plan.position if plan else len(texts)
+        front = [heading for heading in headings if heading.position < end]
         for number, heading in enumerate(front):
             if heading.words == _TRACE_HEAD:
                 later = front[number + 1 :]
-                ends = (end.position for end in later if end.level <= heading.level)
-                self.trace = _trace_text(texts[heading.position + 1 : next(ends, plan_position)])
-                break  # a heading after the trace is not the title
+                ends = (head.position for head in later if head.level <= heading.level)
+                trace_end = next(ends, end)
+                self.trace = _trace_text(texts[heading.position + 1 : trace_end])
+                return trace_end  # a heading after the trace is not the title
             if heading.level == 1 and self.title is None:
-                self.title = heading.text
+                next_start = front[number + 1].position if number + 1 < len(front) else end
+                own = texts[heading.position + 1 : next_start]
+                if plan or not any(_is_part(text) for text in own):
+                    self.title = heading.text
         if plan is None:
-            self.report(
-                "error",
-                "no-plan",
-                "no heading 'Ablation Plan'; expected one, with an entry's heading and "
-                "its bulleted '**Ablated Part**:' and '**Action**:' below it",
-            )
-            return
-        self._read_plan(plan, lines, headings, fenced)
+            self._read_discussion(texts)
+        return 0
 
-    def _read_plan(
-        self,
-        plan: _Heading,
-        lines: list[tuple[int, str]],
-        headings: list[_Heading],
-        fenced: dict[int, str],
-    ) -> None:
-        heading_at = {heading.position: heading for heading in headings}
-        drafts: list[_Draft] = []
-        entry_level = 6
-        for position in range(plan.position + 1, len(lines)):
-            number, text = lines[position]
-            heading = heading_at.get(position)
-            # Published pages have entries at level 3, wherever the heading of the plan is.
-            if heading and heading.level <= plan.level and heading.level != 3:
-                break
-            if heading and heading.level <= entry_level:
-                drafts.append(_Draft(heading.text, number))
-                entry_level = heading.level
-            elif drafts and text:
-                drafts[-1].block.append(_Line(number, text, position in fenced))
-            elif not drafts and position in fenced:
-                for values in json_entries(fenced[position]):
-                    self._read_entry(values, number)
-        for draft in drafts:
-            draft.read_block()
-            self._keep(draft)
+    def _read_discussion(self, texts: list[str]) -> None:
+        """The reasoning of a language model's answer, which stands between tags."""
+        text = "\n".join(texts)
+        start, end = text.find("<discussion>"), text.find("</discussion>")
+        if 0 <= start < end:
+            self.trace = _trace_text(text[start + len("<discussion>") : end].split("\n"))
+
+    def _read_front_matter(self, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+        """Read YAML between "---" lines at the head of a page; returns the lines behind it."""
+        if not lines or lines[0][1] != "---":
+            return lines
+        ends = (place for place, (_, text) in enumerate(lines[:200]) if place and text == "---")
+        end = next(ends, None)
+        objects = read_yaml("\n".join(text for _, text in lines[1:end])) if end else None
+        if end is None or not isinstance(objects, Mapping):
+            return lines
+        if entries_in(objects) is not None:
+            self._read_objects(objects)
+        else:
+            self._read_about(objects)
+        return lines[end + 1 :]
+
+    def _read_section(self, section: _Section, is_sure: bool, has_parts: bool) -> None:
+        """Read what stands below one heading of the plan.
+
+        `is_sure`: the heading stands below one that names a plan, so it is meant to be an entry.
+        `has_parts`: the headings of entries stand below it.
+        """
+        was_table = False
+        lines, rows = read_tables(section.lines)
+        for number, row in rows or read_csv(lines):
+            self._read_entry(row, number)
+            was_table = True
+        _, groups = split_entries(lines, below_heading=section.heading is not None)
+        if not is_sure or section.heading is None:
+            others = [group for group in groups if not _is_group(group)]
+            groups = [group for group in groups if _is_group(group)]
+            if is_sure and others:
+                self._report_aside(others[0])
+        for place, group in enumerate(groups):
+            self._read_group(group, section if place == 0 else None)
+        if groups or was_table or self._read_values(lines) or not is_sure or not section.heading:
+            return
+        if is_prose_head(section.heading.words):
+            self.entries.report(
+                "note",
+                "not-an-entry",
+                f"the section {section.heading.text!r} has no labels, and is not read as an entry",
+                section.number,
+            )
+        elif not has_parts:
+            draft = Draft(section.heading.text, section.number)
+            draft.read_lines(lines)
+            self.entries.keep(draft)
+
+    def _report_aside(self, group: Group) -> None:
+        text = group.lines[0].text.strip()[:60] if group.lines else ""
+        self.entries.report(
+            "warning",
+            "not-an-entry",
+            f"labels above the first entry belong to no entry and are not read: {text!r}",
+            group.first_line,
+        )
+
+    def _read_group(self, group: Group, section: _Section | None) -> None:
+        draft = Draft(group.name or "", group.first_line)
+        if section and section.heading and group.name is None:
+            draft = Draft(section.heading.text, section.number)
+        draft.read_lines(group.lines)
+        self.entries.keep(draft)
+
+    def _read_values(self, lines: list[Line]) -> bool:
+        """Read JSON and YAML among lines; whether there were entries, good or broken."""
+        text = "\n".join(line.text for line in lines)
+        values = list(values_in(text))
+        if any(isinstance(value, str) for value, _, _ in values):
+            repaired = list(values_in(without_last_commas(text)))
+            values = min(values, repaired, key=_broken)
+        was_read = False
+        place = last = 0
+        for value, start, _ in values:
+            place += text.count("\n", last, start)
+            last = start
+            entries = [value] if isinstance(value, str) else entries_in(value)
+            for entry in entries or ():
+                self._read_entry(entry, lines[place].number)
+                was_read = True
+        if was_read:
+            return True
+        for block in _yaml_blocks(lines):
+            entries = entries_in(read_yaml("\n".join(line.text for line in block)))
+            for entry in entries or ():
+                self._read_entry(entry, block[0].number)
+                was_read = True
+        return was_read
 
     def _read_objects(self, objects: Mapping | list) -> None:
-        entries: Any = objects
+        entries = entries_in(objects)
+        plan: Any = objects
         if isinstance(objects, Mapping):
-            entries = objects.get("entries")
+            key = plan_key(objects)
+            plan = objects.get(key)
             self._read_about(objects)
-        if isinstance(entries, Mapping):  # name -> entry
-            entries = [
-                {"name": name} | dict(values) if isinstance(values, Mapping) else values
-                for name, values in entries.items()
-            ]
-        if isinstance(entries, list):
-            # Objects have no lines: their number among the entries stands for one.
-            for number, values in enumerate(entries, start=1):
-                self._read_entry(values, number)
+            if entries is not None and entries != [objects]:
+                self._report_keys(objects, key)
+            if self.title is None and len(objects) == 1 and isinstance(plan, Mapping):
+                self._read_about({"title": key})
+        if entries is None and isinstance(plan, list):
+            entries = plan
+        if entries is None:
+            self.entries.report("error", "no-plan", f"no list of entries in this object; {FORM}")
+        # Objects have no lines: their number among the entries stands for one.
+        for number, values in enumerate(entries or (), start=1):
+            self._read_entry(values, number)
+
+    def _report_keys(self, objects: Mapping, plan: Any) -> None:
+        known = (*_ABOUT_KEYS, *_TRACE_KEYS)
+        others = [str(key) for key in objects if key != plan and str(key) not in known]
+        if plan is not None and others:
+            self.entries.report(
+                "note",
+                "unknown-key",
+                f"keys beside the plan are not read: {', '.join(others)[:200]}",
+            )
 
     def _read_about(self, objects: Mapping) -> None:
-        parts = [objects.get(key) for key in ("planner", "model", "paper_id")]
+        parts = [objects.get(key) for key in _ABOUT_KEYS[1:]]
         title = objects.get("title") or "/".join(as_text(part) for part in parts if part)
         title = one_line(as_text(title)).strip("# ")
         # A title that names a section would open that section when the document is rendered.
-        if title and _head_words(title) not in (*_PLAN_HEADS, _TRACE_HEAD):
+        if title and not _opens_section(title):
             self.title = title
-        trace = as_text(objects.get("trace"))
+        trace = next((as_text(objects[key]) for key in _TRACE_KEYS if objects.get(key)), "")
         self.trace = _trace_text([plain_line(line) for line in trace.split("\n")])
 
     def _read_entry(self, values: Any, line: int) -> None:
         if not isinstance(values, Mapping):
             text = one_line(str(values))[:60]
-            self.report(
+            self.entries.report(
                 "error",
                 "not-an-entry",
-                f"expected an object with ablated_part and action, got {text!r}",
+                "expected an object such as "
+                '{"name": ..., "ablated_part": ..., "action": "REMOVE", "metrics": [...]}, '
+                f"got {text!r}",
                 line,
             )
             return
-        draft = _Draft("", line)
+        draft = Draft("", line)
         for key, value in values.items():
             label = one_line(str(key))
-            field = _FIELD_OF.get(fold(label))
-            # Stripped, because a heading cannot give "#" back when the document is rendered.
-            if fold(label) == "name":
-                draft.name = one_line(as_text(value)).strip("# ")
-            elif field or re.fullmatch(_NAME, label):
+            field = field_of(label)
+            if field or re.fullmatch(NAME_PATTERN, label):
                 is_list = isinstance(value, list)
                 for item in value if is_list else [value]:
-                    draft.add(field or _EXTRA + label, as_text(item), is_list)
+                    draft.add(field or EXTRA + label, as_text(item), is_list)
             else:
                 # Markdown could not give it back as a label.
                 draft.notes.append(one_line(f"{key}: {as_text(value)}"))
-        self._keep(draft)
+        self.entries.keep(draft)
 
-    def _keep(self, draft: _Draft) -> None:
-        """Add a complete draft to the entries, unless its part or its action is not usable."""
-        part = ", ".join(draft.texts("part"))
-        if not part:
-            self._report_entry(
-                draft, "error", "no-part", "no ablated part; expected '- **Ablated Part**: ...'"
-            )
-        action_text = " ".join(draft.texts("action"))
-        word = re.sub(r"[*_`.\s]+", " ", action_text).strip().upper()
-        action = _ACTION_OF.get(word)
-        if not action:
-            code, problem = "no-action", "it is missing"
-            if action_text:
-                code, problem = "bad-action", f"got {action_text!r}"
-            self._report_entry(
-                draft, "error", code, f"expected the action ADD, REMOVE or REPLACE; {problem}"
-            )
-        if not part or not action:
-            return
-        if action != word:
-            self._report_entry(
-                draft, "note", "action-synonym", f"action {action_text!r} is read as {action}"
-            )
-        name = draft.name or f"{action} {part}".strip("# ")
-        name = self._unique_name(name, draft.first_line)
-        replacements = self._replacements(draft, action, part)
-        metrics, metrics_text = self._metrics(draft)
-        extra = self._extra(draft)
-        notes = draft.notes + draft.texts("notes")
-        self.entries.append(
-            Entry(
-                index=len(self.entries) + 1,
-                name=name,
-                ablated_part=part,
-                action=action,
-                replacements=replacements,
-                metrics=metrics,
-                metrics_text=metrics_text,
-                extra=extra,
-                notes=tuple(note for note in notes if note),
-                lines=(draft.first_line, draft.last_line),
-            )
-        )
 
-    def _unique_name(self, name: str, line: int) -> str:
-        # Overrides and reports address an entry by its name.
-        names = {entry.name for entry in self.entries}
-        unique = name
-        count = 1
-        while unique in names:
-            count += 1
-            unique = f"{name} ({count})"
-        if unique != name:
-            self.report(
-                "warning",
-                "duplicate-name",
-                f"two entries are named {name!r}; this one is {unique!r}",
-                line,
-            )
-        return unique
+def _broken(values: list[tuple[Any, int, int]]) -> int:
+    return sum(isinstance(value, str) for value, _, _ in values)
 
-    def _replacements(self, draft: _Draft, action: Action, part: str) -> tuple[RawValue, ...]:
-        lines = draft.texts("replacement", is_item=False)
-        items = draft.texts("replacement", is_item=True)
-        if items and lines and lines[-1].endswith(":"):  # "one of:" leads in to the items
-            draft.notes.append(lines.pop())
-        texts = [text for line in lines for text in split_list(line)] + items
-        unique: dict[str, str] = {}
-        for text in texts:
-            unique.setdefault(text.casefold(), text)
-        if len(unique) < len(texts):
-            self._report_entry(
-                draft, "warning", "duplicate-replacement", "a replacement stands twice"
-            )
-        if action == "REMOVE" and unique:
-            self._report_entry(
-                draft,
-                "warning",
-                "remove-with-replacement",
-                "REMOVE takes no replacement; it is ignored "
-                "(to try something else in its place, write REPLACE)",
-            )
-        elif action == "REPLACE" and not unique:
-            self._report_entry(draft, "warning", "no-replacement", "REPLACE names no replacement")
-        elif action == "ADD" and not unique:
-            self._report_entry(
-                draft,
-                "warning",
-                "no-replacement",
-                f"ADD names no option; {part!r} itself is added",
-            )
-        return tuple(parse_value(text) for text in unique.values())
 
-    def _metrics(self, draft: _Draft) -> tuple[tuple[str, ...], str | None]:
-        """The metrics, and the line that they come from if they are written on one."""
-        lines = draft.texts("metrics", is_item=False)
-        items = draft.texts("metrics", is_item=True)
-        metrics = [metric for line in lines for metric in split_metrics(line)] + items
-        if not metrics:
-            self._report_entry(
-                draft, "warning", "no-metrics", "no metrics; the profile's default metrics are used"
-            )
-        line = None
-        if metrics and len(lines) == 1 and not items:
-            line = lines[0]
-        return tuple(dict.fromkeys(metrics)), line
+def _heading(text: str) -> tuple[int, str] | None:
+    """Level and text of a Markdown heading."""
+    match = _HEADING.match(text)
+    return (len(match[1]), one_line(match[2]).rstrip("# ")) if match else None
 
-    def _extra(self, draft: _Draft) -> dict[str, tuple[str, ...]]:
-        extra = {}
-        for field in draft.values:
-            texts = draft.texts(field)
-            if field.startswith(_EXTRA) and texts:
-                label = field.removeprefix(_EXTRA)
-                extra[label] = tuple(texts)
-                self._report_entry(
-                    draft,
-                    "note",
-                    "unknown-label",
-                    f"the label {label!r} is not known and kept as it is",
-                )
-        return extra
+
+def _opens_section(heading: str) -> bool:
+    """Whether a heading of these words opens a section of a plan document."""
+    words = head_words(heading)
+    return words == _TRACE_HEAD or is_section_head(words)
+
+
+def _is_part(text: str) -> bool:
+    label = match_label(text)
+    return label is not None and label.field == "part"
+
+
+def _is_group(group: Group) -> bool:
+    """Whether lines in a text that names no plan are an entry, rather than text with labels."""
+    labels = [line.label for line in group.lines]
+    fields = {label.field for label in labels if label}
+    weak_fields = {label.any_field for label in labels if label}
+    return "part" in fields or ("action" in fields and "part" in weak_fields)
+
+
+def _as_markdown(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The lines of a plan with its LaTeX and underlined headings as Markdown.
+
+    On a page with the heading "Ablation Plan" only what stands below it: the trace is quoted text.
+    """
+    texts = [text for _, text in lines]
+    fenced = _fenced(texts)
+    heads = (
+        position
+        for position, text in enumerate(texts)
+        if position not in fenced
+        and (heading := _heading(text))
+        and head_rank(head_words(heading[1])) == 0
+    )
+    start = next(heads, None)
+    if start is None:
+        return underlined_headings(latex_lines(unquoted(_without_page_fence(lines))))
+    return lines[:start] + underlined_headings(latex_lines(unquoted(lines[start:])))
+
+
+def _without_page_fence(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """A whole plan that a language model has put into a fence, without the fence."""
+    opening = r"\s*(?:```|~~~)(?:markdown|md)\s*"
+    starts = [place for place, (_, text) in enumerate(lines) if re.fullmatch(opening, text)]
+    if not starts:
+        return lines
+    start = starts[0]
+    mark = lines[start][1].strip()[:3]
+    ends = [place for place in range(start + 1, len(lines)) if lines[place][1].strip() == mark]
+    if not ends:
+        return lines
+    outside = {start, ends[-1]}
+    return [
+        (number, "" if place in outside else text) for place, (number, text) in enumerate(lines)
+    ]
+
+
+def _plan_heading(
+    headings: list[_Heading], texts: list[str], fenced: dict[int, str]
+) -> _Heading | None:
+    """The heading that names the plan: one with entries below it, then the best name."""
+    ranked = [(head_rank(heading.words), heading) for heading in headings]
+    heads = [(rank, heading) for rank, heading in ranked if rank is not None]
+    if not heads or min(rank for rank, _ in heads) == 0:
+        return next((heading for rank, heading in heads if rank == 0), None)
+    parts = [place for place, text in enumerate(texts) if place not in fenced and _is_part(text)]
+    ends = [heading.position for _, heading in heads[1:]] + [len(texts)]
+
+    def order(place: int) -> tuple[bool, int]:
+        rank, heading = heads[place]
+        first = bisect_left(parts, heading.position)
+        is_empty = first == len(parts) or parts[first] >= ends[place]
+        return is_empty, rank
+
+    return heads[min(range(len(heads)), key=order)][1]
+
+
+def _sections(
+    lines: list[Line], headings: list[_Heading], start: int, level: int
+) -> list[_Section]:
+    """The plan's lines by headings. `level` is that of the plan's own heading, 0 without one."""
+    own_lines = _lines_by_heading(lines, headings, start)
+    sections = [_Section(None, 0)]
+    entry_level = 6
+    for heading, below in own_lines:
+        current = sections[-1]
+        if heading is None:
+            current.lines += below
+            continue
+        has_part = any(line.label and line.label.field == "part" for line in below)
+        inner = current.heading is not None and heading.level > current.heading.level
+        number = lines[heading.position].number
+        if inner and field_of(heading.text) and not has_part:
+            # "#### Action" with "REMOVE" below it.
+            current.lines += [Line(number, f"**{heading.text}**:"), *below]
+            continue
+        # Published pages have entries at level 3, wherever the heading of the plan is.
+        if heading.level <= level and heading.level != 3 and not has_part:
+            break
+        if heading.level > entry_level and not has_part:
+            current.lines += [lines[heading.position], *below]
+            continue
+        entry_level = heading.level
+        sections.append(_Section(heading, number))
+        sections[-1].lines += below
+    return sections
+
+
+def _lines_by_heading(
+    lines: list[Line], headings: list[_Heading], start: int
+) -> list[tuple[_Heading | None, list[Line]]]:
+    """Each heading from `start` on with the lines below it that are not blank."""
+    inside = [heading for heading in headings if heading.position >= start]
+    ends = [heading.position for heading in inside] + [len(lines)]
+    blocks: list[tuple[_Heading | None, list[Line]]] = [(None, lines[start : ends[0]])]
+    for heading, end in zip(inside, ends[1:], strict=True):
+        blocks.append((heading, lines[heading.position + 1 : end]))
+    return [(heading, [line for line in block if line.text]) for heading, block in blocks]
+
+
+def _yaml_blocks(lines: list[Line]) -> list[list[Line]]:
+    """Runs of lines that may be YAML: the content of each fence, and a list outside fences."""
+    blocks: list[list[Line]] = []
+    outside = [line for line in lines if not line.is_code]
+    if outside and outside[0].text.startswith("- "):
+        blocks.append(outside)
+    fence: list[Line] = []
+    for line in lines:
+        if line.is_code and not _FENCE.match(line.text):
+            fence.append(line)
+        elif fence:
+            blocks.append(fence)
+            fence = []
+    return [*blocks, fence] if fence else blocks
 
 
 def _trace_text(lines: list[str]) -> str:
@@ -504,29 +567,16 @@ def _trace_text(lines: list[str]) -> str:
     texts = []
     for position, line in enumerate(lines):
         if position not in fenced:
-            heading = _HEADING.match(line)
-            if heading and _head_words(heading[2]) in (*_PLAN_HEADS, _TRACE_HEAD):
-                line = heading[2].lstrip("# ")
-            elif heading and len(heading[1]) < 3:
-                line = f"### {heading[2]}".rstrip()
-            elif _FENCE.match(line):
+            if _FENCE.match(line):
                 # A fence that nothing closes here may be closed by one of the plan.
                 line = line.lstrip("`~ ")
+            heading = _heading(line)
+            if heading and _opens_section(heading[1]):
+                line = heading[1].lstrip("#`~ ")
+            elif heading and heading[0] < 3:
+                line = f"### {heading[1]}".rstrip()
         texts.append(line)
     return "\n".join(texts).strip("\n")
-
-
-def _head_words(heading: str) -> str:
-    """A heading's words, blind to emoji, numbering and punctuation around them."""
-    return re.sub(r"^[^a-z]+|[^a-z]+$", "", fold(heading))
-
-
-def _match_label(text: str) -> re.Match | None:
-    """The label that a field's line begins with; without bold only a known one is a label."""
-    label = _BOLD_LABEL.match(text) or _PLAIN_LABEL.match(text)
-    if label and (label["bold"] or fold(label["name"]) in _FIELD_OF):
-        return label
-    return None
 
 
 def _fenced(lines: list[str]) -> dict[int, str]:

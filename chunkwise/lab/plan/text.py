@@ -103,6 +103,8 @@ def plain_line(text: str) -> str:
     """One line in Unicode NFC, tabs expanded, every control character a space, nothing at its right
     end.
     """
+    if text.isascii() and text.isprintable():
+        return text.rstrip()  # nearly every line, and there is nothing else to do
     text = text.encode("utf-8", "replace").decode("utf-8")  # JSON can spell a lone surrogate
     text = unicodedata.normalize("NFC", text).expandtabs(4)
     return _CONTROL.sub(" ", text).rstrip()
@@ -187,6 +189,8 @@ def _escape_run(match: re.Match) -> str:
 
 def one_line(text: str) -> str:
     """`plain_line` with every run of white space as one space."""
+    if "  " not in text and text.isascii() and text.isprintable():
+        return text.strip()
     return " ".join(plain_line(text).split())
 
 
