@@ -107,7 +107,7 @@ def test_a_name_that_two_things_share_is_not_exact():
         ("random neighbours in training", ("training.random_neighbours",)),
         ("number of neighbours", ("model.neighbours",)),
         ("source of the neighbours", ("model.cca.source",)),
-        ("learning rate schedule", ()),
+        ("learning rate schedule", ("training.schedule",)),
         ("reinforcement learning reward", ()),
     ],
 )

@@ -25,7 +25,7 @@ def make_profile(**changes) -> Profile:
     values = {
         "name": "test",
         "corpus": {"sources": [{"kind": "python"}]},
-        "base": {"train": {"steps": 4}},
+        "base": {"decoder": {"layers": 6, "max_tokens": 8192}, "train": {"steps": 4}},
         "retrofit": {"train": {"steps": 2}},
         "expected_datastore_chunks": 200_000,
     }
@@ -148,7 +148,8 @@ def test_a_resolution_is_plain_json_and_a_table():
     assert Resolution.model_validate_json(resolution.model_dump_json()) == resolution
     row = resolution.rows()[0]
     assert (row.words, row.paper_value, row.ratio, row.local_target) == (
-        "600B tokens", "1.2T tokens", "1/2", "nested 1/2 of the datastore")  # fmt: skip
+        "600B tokens", "1.2T tokens", "1/2",
+        "1/2 of the paper's 1.2T tokens: 1/2 of the datastore, about 6.4M tokens")  # fmt: skip
 
 
 # --- quantities across scales ---------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ def test_an_amount_becomes_a_share_of_our_datastore(words, fraction):
         ("7B parameters", "unresolved", "in parameters is not known"),
         ("0", "unresolved", "above 0"),
         ("a reduced one", "unresolved", "'reduced' names no amount"),
-        ("two moons", "unresolved", "no number and no option"),
+        ("two moons", "unresolved", "'moons' beside the number is not understood"),
     ],
 )
 def test_what_cannot_be_run_is_refused_with_the_reason(words, status, message):
@@ -237,9 +238,12 @@ def test_a_value_that_the_profile_refuses_is_unresolved():
 
 
 def test_an_unclear_part_is_refused_with_its_neighbours():
-    entry = resolve_one("retrieval", "600B tokens")
+    entry = resolve_one("depth", "2 layers")
     assert entry.status == "unresolved" and entry.components == ()
-    assert "nearest" in entry.replacements[0].message
+    (row,) = entry.replacements
+    assert "write 'layers of the neighbour encoder' (model.encoder_depth) or 'size of" in row.message
+    (row,) = resolve_one("price of tea", action="REMOVE").replacements
+    assert row.words == "REMOVE price of tea" and "taken as not in this system" in row.message
 
 
 def test_none_among_replacements_is_the_removal():
@@ -286,14 +290,14 @@ def test_an_object_is_a_joint_change():
 
 
 def test_compositions_of_several_sources_and_the_mixture():
-    entry = resolve_one("types of data", "code and prose", "docstrings", "mixed")
+    entry = resolve_one("retrieval database composition", "code and prose", "docstrings", "mixed")
     assert [change["view.sources"] for change in changes(entry)] == [["code", "prose"], ["docstrings"]]
     assert entry.replacements[2].arm == "baseline" and entry.status == "resolved"
-    some = resolve_one("types of data", "code", "prose")  # another quota than above, so other arms
+    some = resolve_one("retrieval database composition", "code", "prose")  # another quota than above, so other arms
     assert [arm.id.removesuffix("-of-code-prose") for arm in some.arms] == ["sources-code", "sources-prose", "mixed"]
     assert all(arm.id.endswith("-of-code-prose") for arm in some.arms)
     assert [row.arm for row in some.replacements] == [arm.id for arm in some.arms[:2]]
-    assert resolve_one("types of data", "tweets only").status == "unresolved"
+    assert resolve_one("retrieval database composition", "tweets only").status == "unresolved"
 
 
 def test_size_experiment_names_the_primary_reading_of_views():
@@ -309,7 +313,7 @@ def test_metrics_are_matched_or_listed_as_not_measured():
         "exact_match",
         None,
     ]
-    assert entry.metrics[4].nearest
+    assert entry.metrics[4].because == "no measure here has this name"
     assert [(m.id, m.defaulted) for m in resolve_one(SIZE, "600B", metrics=()).metrics] == [
         ("perplexity", True), ("reading_accuracy", True), ("found_and_copied", True)]  # fmt: skip
 

@@ -5,9 +5,11 @@ dotted; `model.cca.layers` belongs to `model.cca`, so "replace chunk-wise cross-
 layer" finds it. Fields of one component with one name (`chunk_tokens` of the datastore and of the
 model) are one setting in two places.
 
-Matching is by rule: exact name, then shared words weighted by how rare they are among all names,
-then character trigrams. It accepts a best score of at least 0.75 that is at least 0.1 above the
-second; else it refuses, because a wrong guess costs a training run and a question costs a minute.
+Parts are matched by `words.PartIndex`, in which a word that no name knows excludes a match. Options
+and other short names are matched here: exact name, then shared words weighted by how rare they are
+among all names, then character trigrams. Both accept a best score of at least 0.75 that is at least
+0.1 above the second; else they refuse, because a wrong guess costs a training run and a question
+costs a minute.
 """
 
 import hashlib
@@ -20,73 +22,20 @@ from dataclasses import dataclass
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
-from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import DECIDED_PER_CALL, Profile
+from chunkwise.lab.resolve.outside import outside_parts, sentence
 from chunkwise.lab.resolve.vocabulary import Knob, KnobField, knob_fields, packaged_vocabulary
+from chunkwise.lab.resolve.words import (
+    ACCEPT_MARGIN,
+    ACCEPT_SCORE,
+    SAME_WORDS,
+    PartIndex,
+    Score,
+    normalise,
+    without_brackets,
+)
 
-ACCEPT_SCORE = 0.75
-ACCEPT_MARGIN = 0.1
-
-_FILLER = {
-    "a",
-    "an",
-    "the",
-    "of",
-    "for",
-    "in",
-    "on",
-    "with",
-    "by",
-    "its",
-    "their",
-    "this",
-    "mechanism",
-    "module",
-    "use",
-    "usage",
-    "impact",
-    "effect",
-    "role",
-    "influence",
-    "importance",
-    "component",
-    "choice",
-    "setting",
-}
-# Words of plans -> the one spelling that the vocabulary is compared in.
-_SPELLINGS = {
-    "neighbor": "neighbour",
-    "datastore": "database",
-    "db": "database",
-    "dataset": "data",
-    "crossattention": "cross attention",
-    "chunkwise": "chunk wise",
-    "ppl": "perplexity",
-    "em": "exact match",
-}
-
-
-def normalise(words: str) -> str:
-    """Words as names are compared: case-folded, singular, one spelling, without filler ("the ...
-    mechanism").
-    """
-    normal = []
-    for word in fold(words).split():
-        if word in _FILLER:
-            continue
-        # "loss", "corpus" and "basis" are singular already.
-        if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-            word = word[:-1]
-        normal.append(_SPELLINGS.get(word, word))
-    return " ".join(normal)
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well some words match a name's owner."""
-
-    owner: str
-    score: float
+_MOST_PIECES = 8  # of a part that is joined by "and"; more are a text and no names
 
 
 class NameIndex:
@@ -156,7 +105,7 @@ class Component:
 
     @property
     def removable(self) -> list[KnobField]:
-        return [field for field in self.fields if field.remove is not None]
+        return [field for field in self.fields if field.can_be_removed]
 
 
 @dataclass(frozen=True)
@@ -166,6 +115,8 @@ class PartMatch:
     components: tuple[str, ...]
     score: float
     ranking: tuple[Score, ...] = ()
+    outside: str | None = None
+    """Why no profile can vary the part, where it is one that is known and not in this system."""
 
     @property
     def runner_up(self) -> Score | None:
@@ -200,7 +151,17 @@ class Registry:
             self.components[component_id] = Component(
                 component_id, fields[0].title, tuple(dict.fromkeys(names)), fields
             )
-        self._index = NameIndex({key: part.names for key, part in self.components.items()})
+        all_names = {key: part.names for key, part in self.components.items()}
+        exact, beside = {}, {}
+        for key, part in self.components.items():
+            exact[key] = tuple(name for field in part.fields for name in field.exact)
+            beside[key] = tuple(word for field in part.fields for word in field.beside)
+        # Beside the components, so that a part that is nearer to one of these is none of those.
+        self.outside: dict[str, str] = {}
+        for title, missing in outside_parts().items():
+            self.outside[f"outside {title}"] = sentence(title, missing)
+            all_names[f"outside {title}"] = (title, *missing.names)
+        self._index = PartIndex(all_names, exact, beside)
 
     @property
     def digest(self) -> str:
@@ -214,7 +175,7 @@ class Registry:
                 field.component,
                 self.components[field.component].names,
                 field.unit,
-                str(field.remove),
+                str((field.can_be_removed, field.remove, field.add)),
                 field.consequences,
                 options,
             ]
@@ -233,15 +194,56 @@ class Registry:
 
     def match(self, part: str) -> PartMatch:
         """The component that a plan's words mean, or several where they are joined by "and"."""
+        outside, inside = without_brackets(part)
+        whole = self._match_whole(part)
+        if not inside or whole.score == 1:
+            return self._match_joined(part, whole)
+        # What brackets add to a clear part is a remark, unless it is about something unknown.
+        remark = " ".join(inside)
+        match = self._match_joined(outside, self._match_whole(outside))
+        if match.components and self._index.knows(remark):
+            return match
+        return self._match_joined(part, whole)
+
+    def _match_whole(self, part: str) -> PartMatch:
         component, ranking = self._index.find(part)
+        score = ranking[0].score if ranking else 0.0
+        ranking = [score for score in ranking if score.owner not in self.outside]
+        if component in self.outside:
+            return PartMatch((), score, tuple(ranking), self.outside[component])
+        return PartMatch((component,) if component else (), score, tuple(ranking))
+
+    def _match_joined(self, part: str, whole: PartMatch) -> PartMatch:
+        """The match of a part as a whole, or of its pieces where they say it better."""
         joined = None
         # The exact name of one component may hold an "and" itself.
-        if component is None or ranking[0].score < 1:
+        if whole.score < 1:
             joined = self._match_conjunction(part)
-        if joined:
-            return joined
-        score = ranking[0].score if ranking else 0.0
-        return PartMatch((component,) if component else (), score, tuple(ranking))
+        if joined is None:
+            return whole
+        if len(joined.components) > 1 and whole.components and whole.score >= SAME_WORDS:
+            return whole
+        return joined
+
+    def _without_parts_of(self, components: tuple[str, ...]) -> tuple[str, ...]:
+        """The components without those that another one of them takes along: what removes
+        cross-attention leaves no encoder.
+        """
+        sections = []
+        for component in components:
+            for field in self.components[component].fields:
+                sections += [(component, path) for path in field.consequences]
+        rest = []
+        for component in components:
+            paths = [field.path for field in self.components[component].fields]
+            is_part = any(
+                owner != component and path.startswith(f"{section}.")
+                for owner, section in sections
+                for path in paths
+            )
+            if not is_part:
+                rest.append(component)
+        return tuple(rest)
 
     def _match_conjunction(self, part: str) -> PartMatch | None:
         """ "retrieval database size and composition": each piece as it stands, or after the first
@@ -250,7 +252,7 @@ class Registry:
         # A slash joins only with spaces around it: "and/or" and "1/2" are one piece.
         pieces = re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+/\s+", part)
         pieces = [piece for piece in pieces if piece.strip()]
-        if len(pieces) < 2:
+        if not 2 <= len(pieces) <= _MOST_PIECES:
             return None
         first, last = pieces[0].split(), pieces[-1].split()
         head, tail = " ".join(first[:-1]), " ".join(last[1:])
@@ -264,7 +266,7 @@ class Registry:
             candidates = []
             for reading in readings:
                 component, ranking = self._index.find(reading)
-                if component:
+                if component and component not in self.outside:
                     candidates.append((ranking[0].score, component))
             # One piece that means nothing makes the whole doubtful.
             if not candidates:
@@ -273,5 +275,6 @@ class Registry:
         components = tuple(dict.fromkeys(component for _, component in matches))
         if len(components) == 1:  # by two of its names
             return None
+        components = self._without_parts_of(components)
         score, _ = min(matches)
         return PartMatch(components, score)

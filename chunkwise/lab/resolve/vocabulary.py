@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Literal
 
+from pydantic.fields import FieldInfo
+
 from chunkwise.core.config import Config, parse_yaml
+from chunkwise.lab.plan.text import fold
 from chunkwise.lab.resolve.paper import PaperFact
 
 
@@ -20,6 +23,13 @@ class Option(Config):
 
     value: Any
     aliases: tuple[str, ...] = ()
+
+
+class Opposite(Config):
+    """Words that make a part the opposite of the setting: removing "unfrozen backbone" freezes."""
+
+    words: tuple[str, ...]
+    unless: tuple[str, ...] = ()
 
 
 class Knob(Config):
@@ -32,8 +42,17 @@ class Knob(Config):
         unit: of a quantity ("tokens", "chunks"); None for a choice or a flag.
         paper: the value at paper scale.
         stage: name of the first stage that a change of this setting touches.
-        remove: the value that REMOVE sets; None when it cannot be removed by this field.
+        remove: the value that REMOVE sets, null among them; left out when it cannot be removed by
+            this field.
+        add: the value that ADD sets where it is off; a flag needs none.
+        exact: further names, which are met only as they stand ("gate", and not "gating").
+        opposite: words that turn ADD and REMOVE round.
+        beside: words that may stand beside the names and change nothing.
         consequences: paths of other fields that may differ with it, all others must stay.
+        scales: the field counts what a plan gives at the paper's scale, as tokens that are read: a
+            plan's amount is translated by its ratio to the paper's.
+        needs: settings of other fields without which the change cannot be built here; applied
+            where it is so, and said.
         options: named replacements.
     """
 
@@ -44,11 +63,28 @@ class Knob(Config):
     paper: PaperFact | None = None
     stage: str | None = None
     remove: Any = None
+    add: Any = None
+    opposite: Opposite | None = None
+    exact: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     consequences: tuple[str, ...] = ()
+    scales: bool = False
+    needs: dict[str, Any] = {}
     options: dict[str, Option] = {}
 
+    @property
+    def can_be_removed(self) -> bool:
+        """Whether REMOVE has a value here; null is one where it is written."""
+        return self.remove is not None or "remove" in self.model_fields_set
 
-FieldKind = Literal["share", "number", "flag", "sources", "vector", "choice"]
+    def turns_round(self, part: str) -> bool:
+        """Whether the words of a part mean the opposite of the setting."""
+        words = set(fold(part).split())
+        opposite = self.opposite
+        return bool(opposite and words & {*opposite.words} and not words & {*opposite.unless})
+
+
+FieldKind = Literal["share", "amount", "number", "flag", "sources", "vector", "choice"]
 _COUNTED = ("tokens", "chunks", "documents", "sequences", "examples")
 
 
@@ -57,6 +93,8 @@ class KnobField(Knob):
 
     path: str
     annotation: Any
+    is_bounded: bool = False
+    """A share between 0 and 1 by its type: "50%" is itself, and no half of the baseline's."""
 
     @property
     def name(self) -> str:
@@ -66,13 +104,15 @@ class KnobField(Knob):
     @property
     def kind(self) -> FieldKind:
         """What the field takes. A fraction whose knob counts tokens is a share of an amount, and
-        translates across scales.
+        translates across scales, as an amount that is counted here does.
         """
         leaves = _leaves(self.annotation)
         tuples = [leaf for leaf in leaves if typing.get_origin(leaf) is tuple]
         item_types = [typing.get_args(leaf)[0] for leaf in tuples]
         if bool in leaves:
             return "flag"
+        if self.scales:
+            return "amount"
         # Before the plain numbers: a share is a float too, and is not taken as it stands.
         if float in leaves and self.unit in _COUNTED:
             return "share"
@@ -109,23 +149,41 @@ def packaged_vocabulary() -> Mapping[str, Knob]:
 
 def knob_fields(config_class: type[Config], vocabulary: Mapping[str, Knob]) -> dict[str, KnobField]:
     """The fields of a config class that the vocabulary names, in its order."""
-    annotations = _annotations(config_class)
+    infos = _fields_below(config_class)
     fields = {}
     for path, knob in vocabulary.items():
         # A name without a field is no error: a profile class of one's own may have fewer settings.
-        if path in annotations:
-            # `dict` and not `model_dump`: the options stay objects.
-            fields[path] = KnobField(path=path, annotation=annotations[path], **dict(knob))
+        if path in infos:
+            # Only what is set, and not `model_dump`: null as the value of REMOVE is told from none,
+            # and the options stay objects.
+            declared = {name: getattr(knob, name) for name in knob.model_fields_set}
+            fields[path] = KnobField(
+                path=path,
+                annotation=infos[path].annotation,
+                is_bounded=_is_bounded(infos[path]),
+                **declared,
+            )
     return fields
 
 
-def _annotations(config_class: type[Config], above: str = "") -> dict[str, Any]:
-    """Dotted path -> type, of all fields."""
-    annotations: dict[str, Any] = {}
+def _fields_below(config_class: type[Config], above: str = "") -> dict[str, FieldInfo]:
+    """Dotted path -> field, of all fields."""
+    fields: dict[str, FieldInfo] = {}
     for name, info in config_class.model_fields.items():
         path = f"{above}{name}"
-        annotations[path] = info.annotation
+        fields[path] = info
         for leaf in _leaves(info.annotation):
             if isinstance(leaf, type) and issubclass(leaf, Config):
-                annotations |= _annotations(leaf, f"{path}.")
-    return annotations
+                fields |= _fields_below(leaf, f"{path}.")
+    return fields
+
+
+def _is_bounded(info: FieldInfo) -> bool:
+    """Whether a field is a number between 0 and 1."""
+    limits = list(info.metadata)
+    # `Probability | None` has the limits inside the union.
+    for leaf in _leaves(info.annotation):
+        limits += leaf.metadata if isinstance(leaf, FieldInfo) else []
+    below = [limit for limit in limits if getattr(limit, "le", getattr(limit, "lt", None)) == 1]
+    above = [limit for limit in limits if getattr(limit, "ge", getattr(limit, "gt", None)) == 0]
+    return bool(below and above) and float in _leaves(info.annotation)
