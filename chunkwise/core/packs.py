@@ -6,7 +6,8 @@
     packs/laptop/base/                      pretrained: packaged
     packs/training_presets.yaml             train: {preset: retro-fit}
 
-A pack is a study that runs as it is, with what it needs. A file is called NAME.KIND.yaml (or .md)
+A pack is a study that runs as it is, with what it needs; `papers` holds what other papers used,
+for plans about them. A file is called NAME.KIND.yaml (or .md)
 and is found by its name in whichever pack it lies, so a plan of one pack runs with the profile of
 another.
 """

@@ -12,9 +12,9 @@ KINDS = ("profile", "plan", "paper")
 
 
 def test_the_names_of_each_kind():
-    assert packaged_names("profile") == "evening, laptop, laptop-copying"
-    assert packaged_names("plan") == "instructretro, mechanism"
-    assert packaged_names("paper") == "instructretro"
+    assert packaged_names("profile") == "evening, laptop, laptop-copying, small"
+    assert packaged_names("plan") == "instructretro, mechanism, retro-table-13, retro-table-14"
+    assert packaged_names("paper") == "instructretro, retro, retro++"
 
 
 def test_each_file_of_a_pack_is_found_so_no_name_is_hidden_by_another_pack():

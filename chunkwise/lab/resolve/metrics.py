@@ -1,0 +1,271 @@
+"""What a plan's words for a metric are measured as here, and on what.
+
+A metric is what it is on: "EM on NQ" is not exact match of our questions, "PPL on C4" not the
+perplexity of our text. So a metric is matched word by word, and every word must be one that this
+page knows: the measure's own, or one that says nothing about data and task ("validation", "score",
+"zero-shot"). Any other word, "PIQA", "video" or "top-5", may name another data set, another task or
+another protocol, and leaves the metric not measured. There is no list of data sets to keep.
+
+Where a plan is about another paper than any that we know, "accuracy", "loss" and the like are of
+that paper's task, whatever it is, and are not matched either.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from chunkwise.lab.plan.document import Entry
+from chunkwise.lab.plan.text import fold
+from chunkwise.lab.profile import Profile, QuestionFile
+from chunkwise.lab.resolve.components import NameIndex
+from chunkwise.lab.resolve.resolution import MetricResolution
+from chunkwise.lab.resolve.subject import Subject
+from chunkwise.lab.terms import METRICS, TEXT_METRICS
+
+LONGEST = 200  # characters; a longer metric is prose, and is not taken apart
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How plans name a measure.
+
+    Attributes:
+        names: each is the measure, alone or with words of `beside`.
+        bare: names that many tasks have: the measure's only in a plan about a paper that we know.
+    """
+
+    names: tuple[str, ...]
+    bare: tuple[str, ...] = ()
+    beside: frozenset[str] = frozenset()
+
+
+# One spelling for each word that has several.
+_SPELLINGS = {
+    "ppl": "perplexity",
+    "perplexities": "perplexity",
+    "em": "exact match",
+    "bpb": "bits per byte",
+    "nll": "negative log likelihood",
+    "modelling": "modeling",
+    "losses": "loss",
+    "acc": "accuracy",
+    "0": "zero",
+    "zeroshot": "zero shot",
+}
+_SMALL = {"a", "an", "the", "of", "for", "in", "on", "at", "by", "our", "is"}
+# Words that change neither the measure nor what it is measured on: differences are what a study
+# reports, and every number is a mean over held-out text. Without "drop", for DROP is a data set.
+_ANYWHERE = {"average", "averaged", "mean", "overall", "final", "score", "value", "result"}
+_ANYWHERE |= {"change", "delta", "difference", "gain", "degradation", "improvement"}
+_ANYWHERE |= {"increase", "reduction", "lower", "higher", "better"}
+# The split that is evaluated, and the text or questions of the profile.
+_HELD_OUT = re.compile(
+    r"\b(?:held out|heldout|validation|valid|val|test|dev|development|evaluation|eval|unseen)"
+    r"(?: (?:set|split|text|data|corpus|document|token|portion|part|question))?\b"
+)
+_OF_TEXT = {"language", "lm", "model", "modeling", "autoregressive", "causal"}
+_OF_TEXT |= {"next", "token", "level", "prediction", "per", "log", "nat"}
+_OF_QUESTIONS = {"qa", "question", "answer", "answering", "zero", "shot"}
+
+_NAMINGS: Mapping[str, Naming] = {
+    # A loss is the same measurement: perplexity is analysed in nats per token.
+    "perplexity": Naming(
+        (
+            "perplexity",
+            "negative log-likelihood",
+            "language modeling loss",
+            "language model loss",
+            "lm loss",
+            "next-token prediction loss",
+            "next-token loss",
+            "nats per token",
+        ),
+        ("loss", "cross-entropy", "cross-entropy loss"),
+        frozenset(_OF_TEXT),
+    ),
+    "bits_per_byte": Naming(
+        ("bits per byte", "bits/byte"), (), frozenset(_OF_TEXT - {"token", "level", "log"})
+    ),
+    "reading_accuracy": Naming(
+        (
+            "reading accuracy",
+            "QA accuracy",
+            "question answering accuracy",
+            "zero-shot question answering",
+            "zero-shot QA",
+            "multiple-choice accuracy",
+            "multiple-choice QA accuracy",
+            "QA task accuracy",
+            "zero-shot QA performance",
+            "QA performance",
+            "question answering performance",
+        ),
+        ("accuracy", "zero-shot accuracy"),
+        frozenset(_OF_QUESTIONS),
+    ),
+    "found_and_copied": Naming(("found and copied", "string copying accuracy")),
+    "yes_no_accuracy": Naming(("yes/no accuracy", "yes-no accuracy", "yes/no question accuracy")),
+    "choice_accuracy": Naming(("choice accuracy",), (), frozenset(_OF_QUESTIONS)),
+    "exact_match": Naming(
+        ("QA exact match", "zero-shot exact match", "answer exact match"),
+        ("exact match", "exact match accuracy", "exact match rate"),
+        frozenset(_OF_QUESTIONS),
+    ),
+    "f1": Naming(
+        ("token F1", "token-level F1", "QA F1", "answer F1", "zero-shot F1"),
+        ("F1",),
+        frozenset(_OF_QUESTIONS | {"token", "level"}),
+    ),
+    "answer_nll": Naming(
+        ("answer likelihood", "answer log-likelihood", "answer negative log-likelihood",
+         "answer perplexity", "answer loss", "answer nll"),
+        (),
+        frozenset({"zero", "shot", "qa"}),
+    ),
+}  # fmt: skip
+# A metric without names could never be asked for.
+assert set(_NAMINGS) == set(METRICS)
+_NEAREST = NameIndex({id: (*naming.names, *naming.bare) for id, naming in _NAMINGS.items()})
+
+
+def metrics_of(
+    entry: Entry, profile: Profile, subject: Subject | None = None
+) -> tuple[MetricResolution, ...]:
+    """What each metric of an entry is measured as; of an entry without any, the profile's."""
+    metrics: list[MetricResolution] = []
+    for words in entry.metrics:
+        metrics += _resolved(words, profile, subject or Subject())
+    if all(metric.id is None for metric in metrics):
+        for id in profile.metrics:
+            metrics.append(
+                MetricResolution(words=id, id=id, on=on(id, profile.question_file), defaulted=True)
+            )
+    return tuple(metrics)
+
+
+def _resolved(words: str, profile: Profile, subject: Subject) -> list[MetricResolution]:
+    file, known = profile.question_file, subject.kind != "foreign"
+    asked, is_named = _without_name(words, file)
+    ids = find(asked, bare=known or is_named)
+    if file is not None:
+        ids = _on_file(ids, file, is_named=is_named)
+    if not ids:
+        ranking = _NEAREST.find(words[:LONGEST])[1]
+        nearest = tuple(score.owner for score in ranking[:1] if score.score >= 0.3)
+        because = _because(asked, known=known)
+        return [MetricResolution(words=words, nearest=nearest, because=because)]
+    if "reading_accuracy" in ids:
+        # Beside it, never instead: what a model does that finds a string and copies it.
+        ids = (*ids, "found_and_copied")
+    return [MetricResolution(words=words, id=id, on=on(id, file)) for id in dict.fromkeys(ids)]
+
+
+def _without_name(words: str, file: QuestionFile | None) -> tuple[str, bool]:
+    """The words without the name of the profile's own questions, and whether it was there."""
+    if file is None or len(words) > LONGEST:
+        return words, False
+    for name in sorted((file.name, *file.also), key=len, reverse=True):
+        # "NQ-open" is not "NQ".
+        rest, count = re.subn(rf"(?<![\w-]){re.escape(name)}(?![\w-])", " ", words, flags=re.I)
+        if count:
+            return rest, True
+    return words, False
+
+
+def _on_file(ids: tuple[str, ...], file: QuestionFile, *, is_named: bool) -> tuple[str, ...]:
+    """What is measured where the questions are the user's own, () where one of them cannot be."""
+    own = tuple(_OF_FILES.get(id, id) if file.choices else _WRITTEN.get(id, id) for id in ids)
+    possible = file.metrics if is_named else (*TEXT_METRICS, *file.metrics)
+    return own if set(own) <= set(possible) else ()
+
+
+# Accuracy of questions that nobody sorted by task: of options, or else of written answers.
+_OF_FILES = {"reading_accuracy": "choice_accuracy"}
+_WRITTEN = {"reading_accuracy": "exact_match"}
+
+
+def find(words: str, *, bare: bool = True) -> tuple[str, ...]:
+    """The measures that a plan's words for a metric surely mean; several of "EM/F1", often none.
+
+    Args:
+        bare: whether names that many tasks have ("accuracy", "loss") are the measure's.
+    """
+    whole = _find_one(words, bare=bare)
+    if whole is not None:
+        return (whole,)
+    if len(words) > LONGEST:
+        return ()
+    pieces = [piece for piece in re.split(r"[/&+;]|\band\b", words) if piece.strip()]
+    ids = [_find_one(piece, bare=bare) for piece in pieces]
+    if None in ids:
+        return ()  # "F1 / ROUGE": the half that is known would stand for the whole
+    return tuple(dict.fromkeys(id for id in ids if id is not None))
+
+
+def _find_one(words: str, *, bare: bool) -> str | None:
+    """The measure of which some name and words beside it are all that is said."""
+    said = frozenset(_plain(words).split())
+    matches = []
+    for name in _NAMES:
+        if (bare or not name.bare) and name.words <= said <= name.words | name.beside:
+            matches.append((len(name.words), name.owner))
+    # The longest name: "answer perplexity" holds another one's.
+    return max(matches)[1] if matches else None
+
+
+def _plain(words: str) -> str:
+    """Words as metrics are compared: singular, one spelling, without the split's name."""
+    plain: list[str] = []
+    for word in fold(words).split():
+        if word in _SMALL:
+            continue
+        spelt = _SPELLINGS.get(word, word)
+        plain += [
+            one.removesuffix("s") if len(one) > 3 and one != "loss" else one
+            for one in spelt.split()
+        ]
+    return " ".join(_HELD_OUT.sub(" ", " ".join(plain)).split())
+
+
+def _because(words: str, *, known: bool) -> str:
+    if not known and find(words):
+        return "of the task of another paper; say --paper to have it measured here"
+    said = frozenset(_plain(words).split())
+    foreign = said - _WORDS
+    if any(name.words <= said for name in _NAMES):
+        # In the plan's own spelling: of "EM on NQ" the reader looks for NQ.
+        spelt = [word for word in re.findall(r"[^\W_]+", words) if _plain(word) in foreign]
+        named = ", ".join(dict.fromkeys(spelt))
+        return f"it names other data, another task or protocol ({named or words})"
+    return "no measure here has this name"
+
+
+@dataclass(frozen=True)
+class _Name:
+    owner: str
+    words: frozenset[str]
+    beside: frozenset[str]
+    bare: bool
+
+
+def _names() -> Iterator[_Name]:
+    for owner, naming in _NAMINGS.items():
+        beside = naming.beside | _ANYWHERE
+        for names, bare in ((naming.names, False), (naming.bare, True)):
+            for name in names:
+                yield _Name(owner, frozenset(_plain(name).split()), beside, bare)
+
+
+_NAMES = tuple(_names())
+_WORDS = frozenset().union(*(name.words | name.beside for name in _NAMES))
+
+
+def on(id: str, file: QuestionFile | None = None) -> str:
+    """What a measure is measured on, in words."""
+    if id in TEXT_METRICS:
+        return "held-out text of the profile's corpus"
+    if file is not None:
+        return f"the profile's questions {file.name}"
+    return "questions that are made from held-out documents of the profile's corpus"

@@ -1,0 +1,135 @@
+"""A plan's metrics: which are measured, as what and on what; a data set or another task is never taken for ours."""
+
+import json
+
+import pytest
+
+from chunkwise.lab.measure.analysis import analyse
+from chunkwise.lab.plan.read import parse
+from chunkwise.lab.profile import load_profile
+from chunkwise.lab.report.page import Table
+from chunkwise.lab.report.write import Report, build_page
+from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.metrics import LONGEST, find
+from chunkwise.lab.resolve.said import all_lines
+from tests.lab.study_fixture import made_log, made_study
+
+MEASURED = {
+    "perplexity": [
+        "perplexity", "PPL", "Validation perplexity", "test PPL", "Perplexity (PPL) ↓", "loss", "validation loss",
+        "perplexity on the validation set", "perplexity on held-out text", "language modeling loss", "Cross-entropy",
+        "cross-entropy loss on the test set", "perplexity (lower is better)", "language modelling perplexity", "NLL",
+        "negative log-likelihood per token", "change in perplexity", "perplexity degradation", "loss in nats per token",
+        "token-level perplexity", "Held-out perplexity", "mean test loss",
+        "perplexity on evaluation data",
+    ],
+    "bits_per_byte": ["bpb", "bits per byte", "Bits-per-byte (BPB)", "validation bits per byte", "test bits/byte"],
+    "reading_accuracy": [
+        "zero-shot QA accuracy", "Zero-Shot QA Accuracy (%)", "QA accuracy", "accuracy", "zero-shot accuracy",
+        "Question-answering accuracy", "multiple-choice accuracy", "zero-shot question answering", "0-shot QA acc.",
+        "average zero-shot QA accuracy", "accuracy on held-out questions", "Reading accuracy",
+    ],
+    "found_and_copied": ["found and copied"],
+    "yes_no_accuracy": ["yes/no accuracy", "Yes-No Accuracy"],
+    "choice_accuracy": ["choice accuracy"],
+    "exact_match": ["EM", "exact match", "Exact Match (EM)", "EM score", "zero-shot EM", "QA exact match", "EM rate"],
+    "f1": ["F1", "F1 score", "F1-score", "token-level F1", "zero-shot F1"],
+    "answer_nll": ["answer likelihood", "answer perplexity", "answer NLL"],
+}  # fmt: skip
+
+# Another data set, task, protocol or unit; the first lines are of published plans.
+NOT_OURS = """
+PPL on C4 | Zero-shot accuracy on PIQA | Video question answering accuracy | zero-shot classification accuracy
+GLUE_score | exact match accuracy (Levenshtein) | Mean task accuracy | zero-shot task accuracy | Training Loss
+linear probing accuracy | robust classification accuracy | Image-text retrieval accuracy | Validation Loss (MSE)
+Zero-shot Action Recognition Top-1 Accuracy | downstream task performance | question density | system efficiency
+EM on NQ | NQ EM | exact match (NQ, TriviaQA) | EM on TriviaQA | exact match on Natural Questions | SQuAD F1
+Wikitext perplexity | WikiText-103 perplexity | perplexity, C4 | loss on The Pile | perplexity on Wikipedia
+LAMBADA accuracy | HellaSwag | accuracy (PIQA, ARC) | QA accuracy on MedQA | yes/no accuracy on BoolQ | open-domain QA
+few-shot QA accuracy | 5-shot accuracy | closed-book accuracy | top-5 accuracy | accuracy@5 | F1@50 | macro F1
+visual QA accuracy | DROP F1 | accuracy on DROP | QA accuracy drop
+reading comprehension accuracy | code generation accuracy | retrieval accuracy | Recall@1
+perplexity on code | out-of-domain perplexity | pseudo-perplexity | perplexity per word | bits per character
+reconstruction loss | contrastive loss | train perplexity | Exact set match | MT-Bench score | latency | zero-shot
+C4 loss | perplexity WT103 | MMLU accuracy | ppl@2048 | long-form QA accuracy | VQA accuracy | distillation loss
+QA (5-shot) | multi-hop QA accuracy | retriever accuracy | F1 (NER) | table QA exact match | mean IoU
+perplexity of generated text
+bits per byte on GitHub | GitHub bpb | answer likelihood on BoolQ | perplexity of answers in German | loss (GAN)
+""".replace("\n", " | ").split(" | ")  # fmt: skip
+
+
+@pytest.mark.parametrize(("id", "words"), [(id, words) for id, names in MEASURED.items() for words in names])
+def test_a_metric_of_ours_is_found_however_it_is_written(id, words):
+    assert find(words) == (id,)
+
+
+@pytest.mark.parametrize("words", [words for words in map(str.strip, NOT_OURS) if words])
+def test_a_named_data_set_or_another_task_is_no_measure_of_ours(words):
+    assert find(words) == ()
+
+
+@pytest.mark.parametrize("data", ["NQ", "C4", "PIQA", "TriviaQA", "WikiText-103", "my own set", "Natural Questions"])
+@pytest.mark.parametrize("form", ["{0} on {1}", "{1} {0}", "{0} ({1})", "{0}, {1}", "{0} [{1}]", "{0}: {1}", "{0}@{1}"])
+@pytest.mark.parametrize("id", MEASURED)
+def test_every_measure_keeps_every_data_set(id, form, data):
+    for words in MEASURED[id]:
+        assert find(form.format(words, data)) == ()
+
+
+def test_two_metrics_in_one_are_both_or_none():
+    assert find("EM/F1") == find("exact match and F1") == ("exact_match", "f1")
+    assert find("F1 / ROUGE") == find("perplexity and latency") == ()
+    assert find("a/" * LONGEST) == ()  # prose is not taken apart
+
+
+def test_names_that_many_tasks_have_are_not_those_of_another_papers_task():
+    assert all(find(words, bare=False) == () for words in ("accuracy", "loss", "F1", "EM", "validation loss"))
+    assert find("perplexity", bare=False) == ("perplexity",)
+    assert find("zero-shot QA accuracy", bare=False) == ("reading_accuracy",)
+
+
+def entry_of(*metrics: str, title: str = "Ablation plan", **options):
+    entry = {"name": "E", "ablated_part": "retrieval database size", "action": "REPLACE", "replacement": ["half"]}
+    document = parse(json.dumps({"title": title, "entries": [entry | {"metrics": list(metrics)}]}))
+    return resolve(document, load_profile("laptop"), **options)
+
+
+def test_a_metric_that_is_not_measured_is_said_so_with_its_reason_and_the_nearest():
+    resolution = entry_of("EM on NQ", "PPL", "inference latency")
+    on_nq, perplexity, latency = resolution.entries[0].metrics
+    assert (on_nq.id, on_nq.nearest) == (None, ("exact_match",)) and "(NQ)" in on_nq.because
+    assert perplexity.says == "'PPL': perplexity, on held-out text of the profile's corpus"
+    assert latency.says == "'inference latency': not measured, no measure here has this name"
+    assert set(resolution.not_measured) == {"EM on NQ", "inference latency"}
+    printed = list(all_lines(resolution, load_profile("laptop")))
+    assert f"metric {on_nq.says}" in printed and f"metric {perplexity.says}" in printed
+
+
+def test_an_entry_none_of_whose_metrics_is_measured_gets_the_profiles_and_says_so():
+    resolution = entry_of("EM on NQ")
+    metrics = resolution.entries[0].metrics
+    assert [(metric.id, metric.defaulted) for metric in metrics[1:]] == [
+        ("perplexity", True), ("reading_accuracy", True), ("found_and_copied", True)]  # fmt: skip
+    assert "  metrics of the profile instead: perplexity, reading accuracy, found and copied" in list(
+        all_lines(resolution, load_profile("laptop"))
+    )
+
+
+def test_accuracy_in_a_plan_of_another_paper_is_not_ours():
+    metric = entry_of("accuracy", title="planner/model/GaLore").entries[0].metrics[0]
+    assert metric.id is None and "another paper" in metric.because
+    assert entry_of("accuracy").entries[0].metrics[0].id == "reading_accuracy"
+
+
+def test_the_report_says_what_each_metric_was_measured_as_and_on_what():
+    metrics = entry_of("EM on NQ", "PPL").plan_metrics
+    about = "Paper: taken as InstructRetro."
+    study = made_study().model_copy(update={"plan_metrics": metrics, "subject": about})
+    page = build_page(Report(study, analyse(study), made_log()))
+    assert page.banners[0] == about
+    assert "Metrics of the plan that are not measured: EM on NQ." in page.banners
+    tables = [block for section in page.sections for block in section.blocks if isinstance(block, Table)]
+    (table,) = [table for table in tables if "Metric of the plan" in table.headers]
+    no, yes = [[str(cell) for cell in row.cells] for row in table.rows]
+    assert no[:2] == ["EM on NQ", "not measured"] and "(NQ)" in no[2]
+    assert yes[:2] == ["PPL", "perplexity"] and yes[2] == (study.setting.text or metrics[1].on)

@@ -1,0 +1,142 @@
+"""Which paper a plan is about: what its title and text name, and whether its amounts can be read."""
+
+import json
+
+import pytest
+import yaml
+
+from chunkwise.core.packs import packaged_files
+from chunkwise.lab.plan.read import check, parse
+from chunkwise.lab.profile import load_profile
+from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.components import Registry
+from chunkwise.lab.resolve.paper import about_paper, load_paper
+
+OWN, RETRO = "instructretro", "retro"
+TITLES = {
+    "named": [
+        "What is retrieval worth to InstructRetro?", "instructretro ablations", "InstructRetro against RETRO",
+        "lm-planner/gpt-4o/InstructRetro__Instruction_Tuning_post_Retrieval_Augmented_Pretraining",
+        "Plan for arXiv:2310.07713", "InstructRetro-style retrieval",
+    ],
+    "assumed": [
+        None, "", "My ablations of retrieval", "Ablation plan", "ABLATION PLAN", "Ablation plan for Friday", "Untitled",
+        "Retrieval database size", "What does the retriever buy us?", "Chunk-wise cross-attention", "Plan v2", "README",
+        "Ablations, second draft", "Retrofitting GPT-2", "How large must the datastore be?", "LoRA", "mine",
+        "Missing ablations", "Study 3: neighbours", "Which layers should read?", "Notes on the retrofit",
+    ],
+    "other": [
+        "RETRO", "RETRO ablations", "Retro: table 13", "RETRO++", "a/b/RETRO", "RETRO-style retrieval",
+        "planner/model/Improving_language_models_by_retrieving_from_trillions_of_tokens",
+        "Improving language models by retrieving from trillions of tokens", "Ablations of RETRO++ (arXiv:2304.06762)",
+        "Shall we pretrain autoregressive language models with retrieval? A comprehensive study",
+    ],
+    "foreign": [
+        "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection", "GaLore", "GaLore ablations", "BERT",
+        "Self-RAG ablation plan", "Ablation study of MotionEditor", "lm-planner/claude/3D_Aware_Video_Generation",
+        "Deep Residual Learning for Image Recognition", "Attention Is All You Need", "kNN-LM", "RETRO-li", "Galore",
+        "Retro-li: small-scale retrieval", "REALM: Retrieval-Augmented Language Model Pre-Training",
+        "Should VLMs Be Pre-trained with Image Data?", "Robo-centric world models",
+        "Toolformer: Language Models Can Teach Themselves to Use Tools",
+        "Generalization through Memorization: Nearest Neighbor Language Models",
+    ],
+}  # fmt: skip
+
+
+def plan(title=None, trace="", *replacements: str, **fields):
+    entry = {"name": "E", "ablated_part": "retrieval database size", "action": "REPLACE"}
+    entry |= {"replacement": list(replacements or ("600B tokens", "50%")), "metrics": ["perplexity"]}
+    return parse(json.dumps({"title": title, "trace": trace, "entries": [entry | fields]}))
+
+
+def resolved(*arguments, paper=None, profile="laptop"):
+    about, given = about_paper(load_profile(profile), paper)
+    return resolve(plan(*arguments), about, paper=given)
+
+
+def ratios(resolution) -> list[float | None]:
+    return [row.ratio and round(row.ratio, 4) for row in resolution.entries[0].replacements]
+
+
+@pytest.mark.parametrize(("kind", "title"), [(kind, title) for kind, titles in TITLES.items() for title in titles])
+def test_a_title_says_which_paper_a_plan_is_about(kind, title):
+    assert resolved(title).subject.kind == kind
+
+
+def test_an_amount_of_another_paper_is_refused_in_one_line_and_a_share_is_not():
+    for title, remedy in (("RETRO", "--paper retro "), ("GaLore", "--paper NAME or FILE")):
+        resolution = resolved(title)
+        amount, share = resolution.entries[0].replacements
+        assert resolution.subject.says.startswith("ANOTHER PAPER: ") and "\n" not in resolution.subject.says
+        assert amount.status == "unresolved" and remedy in amount.message and amount.words == "600B tokens"
+        assert (share.status, share.ratio, resolution.paper) == ("resolved", 0.5, None)
+
+
+def test_amounts_are_read_against_the_paper_that_is_asked_for():
+    assert ratios(resolved("RETRO", paper=RETRO)) == [round(600 / 1750, 4), 0.5]
+    assert ratios(resolved("RETRO++", "", "165B tokens", paper="retro++")) == [0.5]
+    assert ratios(resolved("InstructRetro", paper=OWN)) == ratios(resolved("InstructRetro")) == [0.5, 0.5]
+    # The user may insist, and is told what was done.
+    forced = resolved("RETRO", paper=OWN)
+    assert ratios(forced) == [0.5, 0.5] and forced.subject.kind == "given"
+    assert "names RETRO" in forced.subject.says and "as those of InstructRetro" in forced.subject.says
+
+
+def test_the_text_names_a_paper_where_the_title_names_none():
+    assert resolved("My plan", "RETRO reads from 1.75T tokens.").subject.kind == "other"
+    assert resolved(None, "As in arXiv:2112.04426.").subject.kind == "other"
+    assert resolved("My plan", "InstructRetro follows RETRO.").subject.kind == "named"
+    assert resolved("InstructRetro", "RETRO found one layer enough.").subject.kind == "named"
+    assert resolved("GaLore ablations", "InstructRetro and RETRO are cited.").subject.kind == "foreign"
+    # The paper's name is spelt so; the encoder of InstructRetro is called "Retro encoder" too.
+    assert resolved("My plan", "The Retro encoder, and a retrofitted GPT.").subject.kind == "assumed"
+
+
+def test_a_profile_about_another_paper_reads_that_papers_plans():
+    profile = load_profile("laptop", ["paper=retro"])
+    resolution = resolve(plan("RETRO, table 14", "", "900B tokens"), profile)
+    assert resolution.subject.kind == "named" and ratios(resolution) == [round(900 / 1750, 4)]
+    assert resolve(plan("What is InstructRetro worth?"), profile).subject.kind == "other"
+
+
+def test_a_file_of_ones_own_is_a_paper(tmp_path):
+    file = tmp_path / "mine.yaml"
+    values = {"datastore.size": [{"value": 8.0e11, "unit": "tokens", "source": "my notes"}]}
+    paper = {
+        "id": "atlas-2",
+        "title": "Atlas again",
+        "url": "https://example.org",
+        "names": ["Atlas2"],
+        "values": values,
+    }
+    file.write_text(yaml.safe_dump(paper))
+    assert ratios(resolved("Atlas2 ablations", paper=file)) == [0.75, 0.5]
+    own = load_profile("laptop", [f"paper={file}"])
+    assert resolve(plan("Atlas2 ablations"), own).subject.kind == "named"
+    # One that does not say how large its database is has no amount to offer, InstructRetro's least of all.
+    file.write_text(yaml.safe_dump(paper | {"values": {}}))
+    amount = resolved("Atlas2 ablations", paper=file).entries[0].replacements[0]
+    assert amount.status == "unresolved" and amount.ratio is None
+
+
+def test_a_profile_without_a_paper_reads_shares_alone():
+    resolution = resolve(plan("My plan"), load_profile("laptop", ["paper=null"]))
+    assert [row.status for row in resolution.entries[0].replacements] == ["unresolved", "resolved"]
+    assert resolution.subject.kind == "none"
+
+
+@pytest.mark.parametrize("name", packaged_files("paper"))
+def test_a_packaged_paper_says_what_can_be_ablated_and_where_it_stands(name):
+    paper = load_paper(name)
+    assert paper.id == name and paper.arxiv in paper.url and paper.names
+    assert set(paper.values) <= set(Registry().components)
+    facts = [fact for facts in paper.values.values() for fact in facts]
+    assert all(paper.arxiv in fact.source for fact in facts)
+    sizes = {fact.unit: fact.value for fact in paper.values["datastore.size"]}
+    assert 60 <= sizes["tokens"] / sizes["chunks"] <= 70  # chunks of 64 tokens, both numbers rounded
+    assert {"largest base with retrieval", "replicates"} <= {fact.name for fact in paper.recipe}
+
+
+def test_the_packaged_plan_is_about_its_own_paper():
+    resolution = resolve(check("instructretro"), load_profile("laptop"))
+    assert resolution.subject.says == "Paper: InstructRetro (arXiv:2310.07713), which the plan's title names."
