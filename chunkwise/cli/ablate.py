@@ -8,6 +8,7 @@ import typer
 from typer import Option
 
 from chunkwise.cli.options import PlanArgument, SetOption, StoreOption
+from chunkwise.core.packs import packaged_names
 
 if TYPE_CHECKING:
     from chunkwise.lab.profile import Profile
@@ -18,13 +19,31 @@ ProfileOption = Annotated[
 ReportOption = Annotated[
     Path | None, Option(help="Folder for the report. Default: runs/ and the plan's name.")
 ]
+PaperOption = Annotated[
+    str | None,
+    Option(
+        help=(
+            "Paper against which amounts of data are read: a packaged name "
+            f"({packaged_names('paper')}) or a YAML file. Default: the profile's, unless the plan "
+            "names another one."
+        )
+    ),
+]
 OverridesOption = Annotated[
     Path | None, Option(help="YAML file with your reading of entries that are not resolved.")
 ]
 PlannedOption = Annotated[
     bool,
     Option(
-        "--dry-run", help="Print arms, jobs, what they share and the estimated time; run nothing."
+        "--dry-run",
+        help="Print what each entry becomes, jobs, what they share and the time; run nothing.",
+    ),
+]
+MeasureOption = Annotated[
+    bool,
+    Option(
+        "--measure",
+        help="With --dry-run: time a miniature on this machine (a minute), not from records.",
     ),
 ]
 StrictOption = Annotated[
@@ -48,8 +67,10 @@ def ablate(
     profile: ProfileOption = "laptop",
     settings: SetOption = None,
     out: ReportOption = None,
+    paper: PaperOption = None,
     overrides: OverridesOption = None,
     dry_run: PlannedOption = False,
+    measure: MeasureOption = False,
     strict: StrictOption = False,
     bases: BasesOption = None,
     workers: WorkersOption = None,
@@ -73,7 +94,6 @@ def ablate(
     from chunkwise.core.store import Store
     from chunkwise.core.team import world_size
     from chunkwise.lab.profile import load_profile
-    from chunkwise.lab.run import ablate as run
 
     if world_size() > 1:  # its jobs would wait for each other's processes
         raise ConfigError(
@@ -84,36 +104,45 @@ def ablate(
     baseline = load_profile(profile, settings or ())
     options: dict[str, Any] = {
         "store": Store(store),
+        "paper": paper,
         "overrides": overrides,
         "strict": strict,
         "workers": workers,
-        "command": _command(plan, profile, settings or [], overrides),
     }
+    if measure and not dry_run:
+        raise ConfigError("--measure goes with --dry-run; a run measures its own time as it goes")
+    if dry_run:
+        raise typer.Exit(_dry_run(plan, baseline, bases, measure, options))
+    from chunkwise.lab.run import ablate as run  # statistics and figures, which no dry run needs
+
+    options["command"] = _command(plan, profile, settings or [], paper, overrides)
     if bases is not None:
-        raise typer.Exit(_measure_bases(plan, baseline, folder, bases, dry_run, options))
-    code = run(plan, baseline, folder, dry_run=dry_run, **options)
-    if not dry_run:
-        typer.echo(str(folder / "report.html"))
+        raise typer.Exit(_measure_bases(plan, baseline, folder, bases, options))
+    code = run(plan, baseline, folder, **options)
+    typer.echo(str(folder / "report.html"))
     # 3 where some entries or runs are missing; the report says which, so it is no error
     raise typer.Exit(code)
 
 
-def _measure_bases(
-    plan: str,
-    profile: "Profile",
-    folder: Path,
-    bases: int,
-    dry_run: bool,
-    options: dict[str, Any],
+def _dry_run(
+    plan: str, profile: "Profile", bases: int | None, measure: bool, options: dict[str, Any]
 ) -> int:
-    """The same plan on several bases; each has its own report below `folder`."""
-    from chunkwise.lab.bases import BASES_JSON, measure_bases, require_bases, sentence
-    from chunkwise.lab.run import ablate as run
+    from chunkwise.lab.study.dry_run import dry_run
 
-    if dry_run:
+    if bases is not None:
+        from chunkwise.lab.bases import require_bases
+
         require_bases(profile, bases)
         typer.echo(f"{bases} times this study, each with a base of its own:")
-        return run(plan, profile, folder, dry_run=True, **options)
+    return dry_run(plan, profile, measure=measure, **options)
+
+
+def _measure_bases(
+    plan: str, profile: "Profile", folder: Path, bases: int, options: dict[str, Any]
+) -> int:
+    """The same plan on several bases; each has its own report below `folder`."""
+    from chunkwise.lab.bases import BASES_JSON, measure_bases, sentence
+
     code, table = measure_bases(plan, profile, folder, bases, **options)
     for row in table:
         typer.echo(sentence(row))
@@ -121,12 +150,16 @@ def _measure_bases(
     return code
 
 
-def _command(plan: str, profile: str, settings: list[str], overrides: Path | None) -> str:
+def _command(
+    plan: str, profile: str, settings: list[str], paper: str | None, overrides: Path | None
+) -> str:
     """The call as the report shows it: files by name alone; where they lie is left out."""
     # a report is handed on, and must not tell the folders of the machine that wrote it
     words = ["chunkwise", "ablate", Path(plan).name, "--profile", Path(profile).name]
     for setting in settings:
         words += ["--set", setting]
+    if paper is not None:
+        words += ["--paper", Path(paper).name]
     if overrides is not None:
         words += ["--overrides", overrides.name]
     return shlex.join([*words, "--out", "OUT"])

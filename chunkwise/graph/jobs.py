@@ -137,6 +137,9 @@ class Jobs:
         """Job id -> artefact, of all jobs whose result is in the store. Nothing is built."""
         artefacts: dict[str, Artefact] = {}
         for job in self:
+            # reading sources for a key is slow, and needless where nothing of their kind is stored
+            if not job.inputs and not (store.root / job.stage.kind).is_dir():
+                continue
             # without all its inputs a job has no key that could be looked up
             if artefacts.keys() >= set(job.inputs.values()):
                 artefact = job.find(artefacts, store)

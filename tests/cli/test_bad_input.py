@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from chunkwise.core.packs import packaged_names
 from tests.cli.world import TINY, TINY_DECODER, write_notes
 
 
@@ -118,7 +119,7 @@ def test_a_plan_without_a_plan(cli, tmp_path):
     missing = cli("plan", "check", tmp_path / "absent.md")
     assert missing.code == 2 and missing.complaint == [
         f"error: no plan '{tmp_path / 'absent.md'}': neither a file nor one of the packaged plans "
-        "(instructretro, mechanism)"
+        f"({packaged_names('plan')})"
     ]
 
 

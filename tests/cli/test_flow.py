@@ -133,7 +133,11 @@ def test_settings_come_from_a_file_then_from_options_then_from_set(tmp_path):
     ("text", "code", "entries"),
     [
         ("## Ablation Plan\n### A\n- **Ablated Part**: cross-attention\n- **Action**: REMOVE\n", 0, 1),
-        ("## Ablation Plan\n### A\n- **Ablated Part**: x\n- **Action**: REMOVE\n### B\n- **Action**: ADD\n", 3, 1),
+        (
+            "## Ablation Plan\n### A\n- **Ablated Part**: CCA\n- **Action**: REMOVE\n### B\n- **Action**: ADD\n",
+            3,
+            1,
+        ),
         ("# Nothing\n", 2, 0),
     ],
 )
@@ -147,13 +151,14 @@ def test_plan_check(cli, tmp_path, text, code, entries):
     if entries:
         assert {"action", "ablated_part", "replacements", "metrics"} <= found["entries"][0].keys()
     told = cli("plan", "check", file)
-    assert told.code == code and told.out.startswith("1. REMOVE") == bool(entries)
+    assert told.code == code and (" = model.cca (resolved)" in told.out) == bool(entries)
     assert ("error:" in told.err) == (code != 0)
 
 
 def test_plan_check_of_a_packaged_plan(cli):
     told = cli("plan", "check", "mechanism")
-    assert (told.code, told.err) == (0, "") and told.out.startswith("1. REMOVE chunk-wise cross-attention\n")
+    assert (told.code, told.err) == (0, "")
+    assert "REMOVE chunk-wise cross-attention = model.cca (resolved)" in told.out
     assert cli("plan", "check", "instructretro", "--json").out.count('"ablated_part"') == 4
     assert "instructretro, mechanism" in cli("plan", "--help").out
     unknown = cli("plan", "check", "mechanisms")
@@ -162,26 +167,36 @@ def test_plan_check_of_a_packaged_plan(cli):
 
 def test_ablate_hands_everything_to_the_engine(cli, tmp_path, monkeypatch):
     from chunkwise.lab import run
+    from chunkwise.lab.study import dry_run
 
-    calls = []
+    calls, planned = [], []
 
     def ablate(plan, profile, out, **options):
         calls.append((plan, profile.replicates, out, options))
         return 3
 
+    def plan_only(plan, profile, **options):
+        planned.append((plan, profile.replicates, options))
+        return 0
+
     monkeypatch.setattr(run, "ablate", ablate)
+    monkeypatch.setattr(dry_run, "dry_run", plan_only)
     command = ("ablate", "plan.md", "--set", "replicates=5", "--store", tmp_path / "store")
     done = cli(*command, "--out", tmp_path / "report", "--overrides", "mine.yaml", "--strict", "--workers", 2)
     assert (done.code, done.out) == (3, f"{tmp_path / 'report' / 'report.html'}\n")
-    assert cli(*command, "--dry-run").out == ""
-    (plan, replicates, out, options), (_, _, default_out, dry) = calls
+    assert cli(*command, "--dry-run", "--measure").out == ""
+    cli(*command)
+    (plan, replicates, out, options), (_, _, default_out, _) = calls
     assert (plan, replicates, out, str(default_out)) == ("plan.md", 5, tmp_path / "report", "runs/plan")
+    ((plan, replicates, dry),) = planned
+    assert (plan, replicates, dry["measure"], dry["strict"]) == ("plan.md", 5, True, False)
+    alone = cli(*command, "--measure")
+    assert alone.code == 2 and "--measure goes with --dry-run" in alone.err and len(calls) == 2
     store = options.pop("store")
     assert store.root == tmp_path / "store"
     again = "chunkwise ablate plan.md --profile laptop --set replicates=5 --overrides mine.yaml --out OUT"
     assert options.pop("command") == again  # what the report tells readers to type
-    assert options == {"overrides": Path("mine.yaml"), "strict": True, "dry_run": False, "workers": 2}
-    assert dry["dry_run"] and not dry["strict"]
+    assert options == {"overrides": Path("mine.yaml"), "strict": True, "workers": 2, "paper": None}
 
 
 def test_ablate_without_a_plan_or_a_profile(cli, tmp_path):

@@ -73,6 +73,14 @@ def test_steps_with_made_neighbours_are_expected_to_be_shorter(profile, costs):
     assert costs.work(twin) < costs.work(taught) < costs.work(plain) == costs.work(control)
 
 
+def test_the_evaluation_text_is_as_large_as_the_profile_lets_expect(profile):
+    assert costs_of(profile, Jobs()).texts["evaluation"].tokens == profile.expected_evaluation_tokens
+    bound = profile.changed({"evaluation_text.max_tokens": 1000})
+    assert costs_of(bound, Jobs()).texts["evaluation"].tokens == 1000
+    open_ended = profile.changed({"expected_evaluation_tokens": None})
+    assert costs_of(open_ended, Jobs()).texts["evaluation"].tokens == TEXT_TOKENS
+
+
 def test_a_text_is_as_large_as_its_artefacts_say():
     text = TextRows.full(tokens=1000, row_tokens=32, chunk_tokens=8)
     rows = counted(text, "sequences", {"rows": 4, "tokens": 80})
@@ -93,7 +101,7 @@ def evaluations(profile, stage, *configs):
 def test_an_evaluation_is_counted_with_the_encoder_of_the_model_that_it_reads(profile):
     read, closed, oracle = (PerplexityConfig(condition=name, k=2) for name in ("on", "off", "oracle"))
     costs, (on, off, once) = evaluations(profile, PERPLEXITY, read, closed, oracle)
-    rows = TEXT_TOKENS / 256
+    rows = profile.expected_evaluation_tokens / 256
     assert costs.work(off) == pytest.approx(rows * sum(decoder_flops(costs.decoder, 256).values()))
     retro = profile.retrofit.retro.model_copy(update={"encoder_layers": 4})
     for job, k in ((on, 2), (once, 1)):
@@ -113,7 +121,7 @@ def test_what_is_done_with_a_wider_twin_is_counted_with_its_own_width(profile):
     width = as_large_as_retrofit(costs.decoder, profile.retrofit.retro).feed_forward_width
     plain, widened = (costs.work(job) for job in read)
     added = 3 * 2 * 256 * costs.decoder.layers * costs.decoder.width * (width - costs.decoder.feed_forward_width)
-    assert widened - plain == pytest.approx(TEXT_TOKENS / 256 * added)
+    assert widened - plain == pytest.approx(profile.expected_evaluation_tokens / 256 * added)
     training = [costs.work(model) for model in models]  # widened once, not twice
     assert training[1] / training[0] == pytest.approx(widened / plain, rel=0.01)
 
@@ -137,7 +145,8 @@ def test_an_adopted_decoder_is_counted_by_the_config_that_came_with_it(profile, 
     # width 64, feed-forward 256: four matrices of 64 x 64 and two of 64 x 256 a layer
     weights = 2 * (4 * 64 * 64 + 2 * 64 * 256) + 1000 * 64
     attention = 2 * 4 * (256 * 257 // 2) * 64
-    assert costs.work(job) == pytest.approx(TEXT_TOKENS / 256 * (2 * 256 * weights + attention)) != expected
+    rows = profile.expected_evaluation_tokens / 256
+    assert costs.work(job) == pytest.approx(rows * (2 * 256 * weights + attention)) != expected
     # Names that nobody knows stop no study.
     write_json(tmp_path / "config.json", {"model_type": "odd", "breadth": 8})
     before = costs.work(job)

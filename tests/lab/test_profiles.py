@@ -13,6 +13,7 @@ from chunkwise.lab.profile import load_profile
 from chunkwise.lab.resolve.arms import resolve
 from chunkwise.lab.run import ablate, open_plan
 from chunkwise.lab.study.data import tokenizer_config
+from chunkwise.lab.study.dry_run import dry_run
 from chunkwise.lab.study.study import plan_study
 from chunkwise.model.config import RetroOptions
 
@@ -33,7 +34,7 @@ def test_the_published_form_is_what_is_studied(name):
 
 @pytest.mark.parametrize(
     ("plan", "profile"),
-    [("instructretro", "laptop-copying"), ("instructretro", "evening"), ("mechanism", "evening")],
+    [("instructretro", "evening"), ("mechanism", "evening")],
 )
 def test_every_arm_of_a_packaged_plan_is_run(plan, profile):
     resolution = resolution_of(plan, load_profile(profile))
@@ -78,6 +79,18 @@ def test_the_laptop_leaves_its_slow_arms_to_the_evening_and_runs_the_rest():
     assert "retrofit" in trained and "in-prompt" not in trained
 
 
+def test_a_base_that_has_read_short_rows_runs_no_arm_with_neighbours_in_the_prompt():
+    profile = load_profile("laptop-copying")
+    assert profile.in_prompt_row_tokens == 1027  # 256 tokens, and 2 neighbours of 128 with a bridge three times
+    [in_prompt] = resolution_of("instructretro", profile).left_out
+    assert "1,027 tokens, and the packaged base has read rows of 256" in in_prompt and "evening" in in_prompt
+
+
+@pytest.mark.parametrize(("name", "times"), [("laptop", (2,)), ("laptop-copying", (2, 4)), ("evening", (2, 4))])
+def test_a_packaged_profile_trains_its_twin_on(name, times):
+    assert load_profile(name).exchange_rate.times == times
+
+
 def test_what_is_left_out_is_one_value_or_every_other_one():
     profile = load_profile("laptop")
     part_left_out = profile.changed(
@@ -116,7 +129,7 @@ def plan_of(*entries):
     return plans.parse("\n".join(lines) + "\n")
 
 
-def test_a_plan_of_which_all_is_left_out_is_told_why(tmp_path):
+def test_a_plan_of_which_all_is_left_out_is_told_why(tmp_path, capsys):
     profile = load_profile("laptop")
     file = tmp_path / "plan.md"
     file.write_text(
@@ -124,7 +137,11 @@ def test_a_plan_of_which_all_is_left_out_is_told_why(tmp_path):
         "- **Replacement**: one mid layer\n- **Metrics**: perplexity\n"
     )
     with pytest.raises(PlanError, match=r"'one mid layer' of 'Layers': profile laptop leaves it out: .*evening"):
-        ablate(file, profile, tmp_path / "out", dry_run=True)
+        ablate(file, profile, tmp_path / "out")
+    assert ablate(file, profile, tmp_path / "out", dry_run=True) == 3
+    said = capsys.readouterr().out
+    assert "left-out: 'one mid layer': profile laptop leaves it out" in said
+    assert said.endswith("Nothing of the plan can be run.\n") and not (tmp_path / "out").exists()
 
 
 def test_strict_refuses_what_is_left_out():
@@ -159,7 +176,7 @@ def test_a_fall_that_never_comes_cannot_be_varied():
 def test_the_dry_run_of_a_packaged_profile_measures_this_machine(name, tmp_path, capsys):
     """Whatever a profile asks of its text, the made-up text of the calibration has to meet."""
     store = Store(tmp_path / "store")
-    code = ablate("instructretro", load_profile(name), tmp_path / "out", store=store, dry_run=True)
+    code = dry_run("instructretro", load_profile(name), store=store, measure=True)
     said = capsys.readouterr().out
     assert code == 0 and "Estimated time: " in said
     assert "were run at this profile's sizes on made-up text" in said

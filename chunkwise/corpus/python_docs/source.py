@@ -16,6 +16,9 @@ code document says.
 The packages are those of the running interpreter: their digest is printed with the corpus.
 """
 
+from __future__ import annotations
+
+import csv
 import hashlib
 import os
 import sys
@@ -23,6 +26,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chunkwise.core.errors import InputError
 from chunkwise.core.io import digest_file
@@ -30,10 +34,14 @@ from chunkwise.corpus.config import SourceConfig
 from chunkwise.corpus.python_docs.syntax import PYTHON, code_text, docstring_text, parse_source
 from chunkwise.corpus.readers import Document, Drops, counted, read_text, selected
 
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
 STANDARD_LIBRARY = "python"
 """The name under which the standard library's files stand: `python/json/decoder.py`."""
 
 PROSE_SUFFIXES = (".rst", ".md", ".txt")
+_SUFFIXES = (".py", *PROSE_SUFFIXES)
 _PROSE_STEMS_LEFT_OUT = (
     "license",
     "licence",
@@ -96,28 +104,39 @@ def _distribution_files(package: str) -> list[PackageFile]:
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
-        paths = distribution(package).files or ()
+        installed = distribution(package)
     except PackageNotFoundError:
         raise InputError(
             f"source of kind python: the distribution {package!r} is not installed in {sys.prefix}",
             hint=f"python -m pip install {package}, or take it out of `packages`",
         ) from None
+    root = str(installed.locate_file(""))
     files = []
-    for relative in paths:
-        if ".." in relative.parts or relative.suffix == ".pyc":
+    for listed in _listed_files(installed):
+        # Strings as far as they do: a large package lists ten thousands of files of other kinds.
+        folder, _, base = listed.rpartition("/")
+        if not (base.endswith(_SUFFIXES) or base == "METADATA") or ".." in folder.split("/"):
             continue  # scripts and other files outside site-packages
-        name = relative.as_posix()
-        if relative.parts[0].endswith(".dist-info"):
-            if relative.name != "METADATA":
+        name = listed
+        if listed.partition("/")[0].endswith(".dist-info"):
+            if base != "METADATA":
                 continue
             # `rich-15.0.0.dist-info/METADATA` would put a version into the document's id.
             name = f"{package}/METADATA"
-        elif "/" not in name:
+        elif not folder:
             name = f"{package}/{name}"  # a distribution of one module: six/six.py
-        path = Path(str(relative.locate()))
-        if path.is_file():
-            files.append(PackageFile(name, package, path))
+        location = os.path.join(root, listed)
+        if os.path.isfile(location):
+            files.append(PackageFile(name, package, Path(location)))
     return files
+
+
+def _listed_files(installed: Distribution) -> list[str]:
+    """What a distribution says that it installed, below its folder."""
+    record = installed.read_text("RECORD")
+    if record is None:  # of an old form, which `files` knows how to read
+        return [path.as_posix() for path in installed.files or ()]
+    return [row[0] for row in csv.reader(record.splitlines()) if row]
 
 
 def digest_python(source: SourceConfig) -> str:

@@ -22,16 +22,22 @@ from chunkwise.core.io import canonical_json, digest_bytes
 from chunkwise.lab.plan.document import Entry, PlanDocument
 from chunkwise.lab.plan.quantities import RawValue, ratio_words
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.components import NameIndex, PartMatch, Registry
-from chunkwise.lab.resolve.paper import Paper, load_paper
+from chunkwise.lab.resolve.buildable import base_facts, obstacle, unbuildable
+from chunkwise.lab.resolve.components import PartMatch, Registry
+from chunkwise.lab.resolve.consequences import computed
+from chunkwise.lab.resolve.layers import layer_numbers
+from chunkwise.lab.resolve.metrics import metrics_of
+from chunkwise.lab.resolve.outside import outside_value
+from chunkwise.lab.resolve.paper import Paper
 from chunkwise.lab.resolve.resolution import (
     HARMLESS,
     EntryResolution,
-    MetricResolution,
     ReplacementResolution,
     Resolution,
     Status,
 )
+from chunkwise.lab.resolve.routes import asked_next, removed_instead
+from chunkwise.lab.resolve.subject import Subject, subject_of
 from chunkwise.lab.resolve.values import (
     EntryOverride,
     Interpreter,
@@ -41,11 +47,15 @@ from chunkwise.lab.resolve.values import (
     equal,
     part_words,
 )
-from chunkwise.lab.terms import METRICS, Arm
+from chunkwise.lab.resolve.vocabulary import KnobField
+from chunkwise.lab.resolve.words import is_specific
+from chunkwise.lab.terms import Arm
 
 # REMOVE of the first is also read as REMOVE of the second, which is always shown beside it.
 SECOND_MEANINGS = {"model.cca": "model.cca.gate"}
 _SECOND_DONE = "trained with retrieval, evaluated with its gate at 0"
+
+CLOSE_SCORE = 0.35  # from which a part is worth naming to someone whose words mean none surely
 
 ARM_NAMES = {
     ("mechanism", "none"): "twin",
@@ -54,41 +64,10 @@ ARM_NAMES = {
     ("gate", 0.0): "gate-off",
 }
 
-_METRIC_NAMES: Mapping[str, tuple[str, ...]] = {
-    # A loss is the same measurement: perplexity is analysed in nats per token.
-    "perplexity": (
-        "perplexity",
-        "validation perplexity",
-        "test perplexity",
-        "language modeling perplexity",
-        "loss",
-        "validation loss",
-        "cross-entropy",
-        "negative log-likelihood",
-        "nll",
-        "language modeling loss",
-    ),
-    "bits_per_byte": ("bits per byte", "bpb"),
-    "reading_accuracy": (
-        "reading accuracy",
-        "zero-shot QA accuracy",
-        "QA accuracy",
-        "accuracy",
-        "zero-shot accuracy",
-        "question answering accuracy",
-        "multiple-choice accuracy",
-        "zero-shot question answering",
-    ),
-    "found_and_copied": ("found and copied", "string copying accuracy"),
-    "yes_no_accuracy": ("yes/no accuracy", "yes-no accuracy"),
-    "choice_accuracy": ("choice accuracy",),
-    "exact_match": ("exact match", "exact match accuracy", "EM score"),
-    "f1": ("F1", "F1 score", "token F1"),
-    "answer_nll": ("answer likelihood", "answer perplexity", "answer negative log-likelihood"),
-}
-# A metric without names could never be asked for.
-assert set(_METRIC_NAMES) == set(METRICS)
-_METRICS = NameIndex(_METRIC_NAMES)
+
+# First stages of arms whose models are the baseline's as long as text is measured.
+_AFTER_TEXT = ("questions", "instruct", "qa")
+_TEXT_METRICS = ("perplexity", "bits_per_byte")
 
 
 def load_overrides(path: Path | str) -> Overrides:
@@ -107,8 +86,8 @@ def resolve(
     """Turn a plan into arms.
 
     Args:
-        paper: whose values quantities are translated against; default: the one that the profile
-            names.
+        paper: whose values quantities are translated against, whatever the plan names; default:
+            the profile's, unless the plan names another one.
 
     Raises:
         PlanError: the document holds no usable entry, or an override names what does not exist.
@@ -117,29 +96,30 @@ def resolve(
         errors = [remark.message for remark in document.diagnostics if remark.severity == "error"]
         hint = "`chunkwise plan check PLAN` shows how the plan is read"
         raise PlanError(f"the plan holds no usable entry: {'; '.join(errors)}", hint=hint)
-    if paper is None and profile.paper:
-        paper = load_paper(profile.paper)
     overrides = overrides or Overrides()
     registry = registry or Registry(type(profile))
+    subject, paper = subject_of(document, profile, registry, paper)
     _require_known(overrides, document, registry)
     _require_leaves_out(profile, registry)
     entries = []
     for entry in document.entries:
-        resolver = _EntryResolver(entry, overrides.of(entry), profile, paper, registry)
+        resolver = _EntryResolver(entry, overrides.of(entry), profile, paper, registry, subject)
         entries.append(resolver.resolution())
     # Only now is it known what the other entries vary.
     varied = {row.component for entry in entries for row in entry.replacements if row.arm}
     profile_json = canonical_json(profile.model_dump(mode="json"))
-    return Resolution(
+    resolution = Resolution(
         plan_sha256=document.source_sha256,
         plan_title=document.title,
         profile=profile.name,
         profile_digest=digest_bytes(profile_json.encode()),
         paper=paper.id if paper else None,
+        subject=subject,
         registry_digest=registry.digest,
         overrides=overrides.model_dump(mode="json") if overrides.entries else None,
         entries=tuple(_not_varied(entry, varied, registry) for entry in entries),
     )
+    return mark_infeasible(resolution, unbuildable(resolution, profile))
 
 
 def _require_known(overrides: Overrides, document: PlanDocument, registry: Registry) -> None:
@@ -188,18 +168,55 @@ class _EntryResolver:
         profile: Profile,
         paper: Paper | None,
         registry: Registry,
+        subject: Subject,
     ) -> None:
         self.entry, self.profile, self.registry = entry, profile, registry
-        self.match = registry.match(entry.ablated_part)
+        self.subject = subject
+        self.match = self._routed(registry.match(entry.ablated_part))
         self.by_user = bool(override.component)
         if override.component:
             self.match = PartMatch((override.component,), 1.0)
+        self.asked = self._straightened(entry)
         self.interpreter = Interpreter(
-            profile, paper, registry, self.match.components, override.replacements
+            profile,
+            paper,
+            registry,
+            self.match.components,
+            override.replacements,
+            subject.refusal,
         )
         self.rows: list[ReplacementResolution] = []
         self.arms: dict[str, Arm] = {}
         self.warnings: list[str] = []
+
+    def _routed(self, match: PartMatch) -> PartMatch:
+        """The match, of another component where REMOVE of the part is REMOVE of that."""
+        part = self.entry.ablated_part
+        # "Cross-attention" of a paper that we do not know is seldom the one that we have.
+        if self.subject.kind == "foreign" and match.components and not is_specific(part):
+            reason = (
+                f"the plan is about another paper, whose {part!r} may be another part than "
+                f"{' and '.join(match.components)} here; say --paper if it is not"
+            )
+            return replace(match, components=(), outside=reason)
+        if self.entry.action == "REMOVE" and len(match.components) == 1:
+            target = removed_instead(match.components[0], part)
+            if target in self.registry.components:
+                return replace(match, components=(target,))
+        return match
+
+    def _straightened(self, entry: Entry) -> Entry:
+        """The entry as its part's setting takes it: removing "unfrozen backbone" is adding a frozen
+        one.
+        """
+        turned = {"ADD": "REMOVE", "REMOVE": "ADD"}.get(entry.action)
+        fields = [field for id in self.match.components for field in self._fields_of(id)]
+        if turned is None or not any(field.turns_round(entry.ablated_part) for field in fields):
+            return entry
+        return entry.model_copy(update={"action": turned})
+
+    def _fields_of(self, component: str) -> list[KnobField]:
+        return self.registry.components[component].fields
 
     def resolution(self) -> EntryResolution:
         if self.match.components:
@@ -221,22 +238,34 @@ class _EntryResolver:
             by="user" if self.by_user else "rule",
             replacements=tuple(self.rows),
             arms=tuple(self.arms.values()),
-            metrics=_metrics(entry, self.profile),
+            metrics=metrics_of(entry, self.profile, self.subject),
             warnings=tuple(self.warnings),
         )
 
     def _refuse(self) -> None:
-        ranking = self.match.ranking[:3]
-        nearest = ", ".join(f"{score.owner} ({score.score:.2f})" for score in ranking)
-        message = (
-            f"no component is surely {self.entry.ablated_part!r}; nearest: {nearest}. Name one in "
-            "the overrides"
-        )
+        message = self.match.outside or self._closest_parts()
         self.warnings.append(message)
         words = [value.text for value in self.entry.replacements]
-        for text in words or [self.entry.action]:
+        for text in words or [part_words(self.entry)]:
             row = ReplacementResolution(words=text, status="unresolved", message=message)
             self.rows.append(row)
+
+    def _closest_parts(self) -> str:
+        """Why no part is clear, and what to write instead."""
+        part = self.entry.ablated_part
+        closest = []
+        for score in self.match.ranking[:2]:
+            if score.score >= CLOSE_SCORE:
+                closest.append(f"{self.registry.components[score.owner].title!r} ({score.owner})")
+        if not closest:
+            return (
+                f"{part!r} is no part that is known here, so it is taken as not in this system; "
+                "`chunkwise plan components` lists what can be named"
+            )
+        return (
+            f"{part!r} is not surely a part that is known here; write {' or '.join(closest)}, or "
+            "name it in the overrides"
+        )
 
     def _resolve(self) -> None:
         for value in self.interpreter.requests(self.entry):
@@ -246,7 +275,7 @@ class _EntryResolver:
                 self.arms.setdefault(arm.id, arm)  # equal replacements share an arm
                 self._warn(row, arm)
         self._add_mixture()
-        if self.entry.action == "REMOVE" and self.arms:
+        if self.asked.action == "REMOVE" and self.arms:
             for component in self.match.components:
                 self._add_second_meaning(component)
         series = [key for key, arm in self.arms.items() if arm.series]
@@ -266,7 +295,7 @@ class _EntryResolver:
         words = value.text if value else part_words(self.entry)
         row = ReplacementResolution(words=words, status="unresolved")
         try:
-            reading = interpreter.read(self.entry, value)
+            reading, interpreter = self._read(value, interpreter)
             row = reading.row  # it keeps what was read, also where no arm can be made of it
             arm = self._arm(reading)
         except Unclear as unclear:
@@ -276,6 +305,46 @@ class _EntryResolver:
             return row.model_copy(update={"arm": arm.id}), arm
         message = row.message or "this is the baseline's value"
         return row.model_copy(update={"arm": "baseline", "message": message}), None
+
+    def _read(
+        self, value: RawValue | None, interpreter: Interpreter
+    ) -> tuple[Reading, Interpreter]:
+        """What a request means, asked of the part's components and then of those that its words may
+        belong to.
+
+        Raises:
+            Unclear: it means nothing here.
+        """
+        try:
+            return interpreter.read(self.asked, value), interpreter
+        except Unclear as unclear:
+            refusal = unclear
+        outside = outside_value(value.text) if value else None
+        if outside:
+            raise Unclear(outside, component=self.match.components[0])
+        if value is None or len(interpreter.component_ids) != 1:
+            raise refusal
+        value = self._with_layers(value, interpreter)
+        candidates = [*interpreter.component_ids, *asked_next(interpreter.component_ids[0], value)]
+        candidates = [name for name in candidates if name in self.registry.components]
+        for component in candidates:
+            other = replace(interpreter, component_ids=(component,))
+            with contextlib.suppress(Unclear):
+                return other.read(self.asked, value), other
+        if value.kind == "prose":
+            # For its message, which lists the options of all of them.
+            replace(interpreter, component_ids=tuple(candidates)).read(self.asked, value)
+        raise refusal
+
+    def _with_layers(self, value: RawValue, interpreter: Interpreter) -> RawValue:
+        """The value as layer numbers, where it names some and they can be meant."""
+        if not interpreter.component_ids[0].startswith("model.cca") or value.kind != "prose":
+            return value
+        base = base_facts(self.profile)
+        numbers = layer_numbers(value.text, base.sizes.layers) if base else None
+        if numbers is None:
+            return value
+        return value.model_copy(update={"kind": "literal", "value": numbers})
 
     def _warn(self, row: ReplacementResolution, arm: Arm) -> None:
         warnings = [row.message] if row.message else []
@@ -291,6 +360,12 @@ class _EntryResolver:
             )
         if arm.id == "twin" and self.profile.retrofit.freeze_backbone:
             warnings.append("the backbone is frozen, so the twin is the base itself")
+        if arm.stage in _AFTER_TEXT:
+            metrics = metrics_of(self.entry, self.profile, self.subject)
+            if any(metric.id in _TEXT_METRICS for metric in metrics):
+                warnings.append(
+                    "perplexity is measured before tuning and without prompts, so it cannot differ"
+                )
         self.warnings += [f"{row.words}: {warning}" for warning in warnings]
 
     def _add_mixture(self) -> None:
@@ -336,7 +411,12 @@ class _EntryResolver:
         if row.status == "left-out":
             self.warnings.append(f"{row.words} has a second meaning that is not run: {row.message}")
         if arm:
-            update = {"label": row.words, "done": _SECOND_DONE, "role": "second-meaning"}
+            update = {
+                "label": row.words,
+                "done": _SECOND_DONE,
+                "says": _SECOND_DONE,
+                "role": "second-meaning",
+            }
             self.arms[arm.id] = arm.model_copy(update=update)
             self.warnings.append(
                 f"{row.words} has a second meaning, {arm.id}: {_SECOND_DONE}; it is shown beside "
@@ -365,9 +445,14 @@ class _EntryResolver:
         }
         if not changes:
             return None
-        changes = self._fitting(changes, reading)
+        asked = changes
+        changes, remark = self._fitting(asked, reading)
         for left_out in profile.leaves_out:
             if left_out.setting in changes and left_out.means(changes[left_out.setting]):
+                # Another profile would not run either what no base of this kind can have.
+                reason = obstacle(profile.changed(changes), questions=False)
+                if reason:
+                    raise Unclear(reason, "infeasible")
                 raise Unclear(
                     f"profile {profile.name} leaves it out: {left_out.because}", "left-out"
                 )
@@ -377,7 +462,7 @@ class _EntryResolver:
             raise Unclear(
                 f"the baseline does not use {paths}, so this would change nothing", "not-applicable"
             )
-        is_removal = field.remove is not None and changes.get(field.path) == field.remove
+        is_removal = field.can_be_removed and changes.get(field.path) == field.remove
         unused = []
         for path in field.consequences:
             if is_removal and isinstance(profile.value(path), Mapping):
@@ -386,10 +471,13 @@ class _EntryResolver:
         is_share = field.kind == "share"
         # A series has the levels of one quantity alone: no removal, no joint change.
         is_level = is_share and not is_removal and not reading.joint
+        # The id is that of what was asked for, where the rest follows from it and the profile.
+        own = asked if computed(profile, asked)[0] else changes
         return Arm(
-            id=_arm_id(changes),
+            id=_arm_id(own),
             label=reading.row.words,
-            done=reading.description,
+            done="; ".join(filter(None, (reading.description, remark))),
+            says="; ".join(filter(None, (reading.says or reading.description, remark))),
             changes=changes,
             unused=tuple(unused),
             stage=field.stage,
@@ -427,38 +515,33 @@ class _EntryResolver:
                 return self.profile.changed({path: value}) == self.profile
         return equal(baseline, value)
 
-    def _fitting(self, changes: dict[str, Any], reading: Reading) -> dict[str, Any]:
-        """The changes; with their consequences removed too where the profile does not fit together
-        without that.
+    def _fitting(self, changes: dict[str, Any], reading: Reading) -> tuple[dict[str, Any], str]:
+        """The changes with what has to change together with them, and that in words.
+
+        What the profile asks for always comes along; what the knob needs, and the removal of its
+        consequences, only where the profile does not fit together without.
         """
+        field, problem = reading.field, ""
+        further, remark = computed(self.profile, changes)
         removals = {}
-        for path in reading.field.consequences:
-            field = self.registry.fields.get(path)
-            if field and field.remove is not None:
-                removals[path] = field.remove
-        problem = ""
-        for attempt in (changes, removals | changes):
+        for path in field.consequences:
+            consequence = self.registry.fields.get(path)
+            if consequence and consequence.remove is not None:
+                removals[path] = consequence.remove
+        # Needed by the setting, not by taking it away.
+        is_removal = field.can_be_removed and changes.get(field.path) == field.remove
+        needs = {} if is_removal else field.needs
+        for extra in (further, needs, removals, removals | needs):
+            attempt = extra | changes
             try:
                 self.profile.changed(attempt, where=f"{reading.row.words!r} here")
-                return attempt
             except ConfigError as error:
-                problem = problem or str(error)  # the first is about what the plan asks for
+                # The first is about what the plan asks for.
+                problem = problem or "; ".join(filter(None, (str(error), error.hint)))
+                continue
+            added = [f"{path} = {value}" for path, value in attempt.items() if path not in changes]
+            return attempt, remark or ("with it " + ", ".join(added) if added else "")
         raise Unclear(problem)
-
-
-def _metrics(entry: Entry, profile: Profile) -> tuple[MetricResolution, ...]:
-    metrics = []
-    if not entry.metrics:
-        for name in profile.metrics:
-            metrics.append(MetricResolution(words=name, id=name, defaulted=True))
-    for words in entry.metrics:
-        metric, ranking = _METRICS.find(words)
-        nearest = () if metric else tuple(score.owner for score in ranking[:2])
-        metrics.append(MetricResolution(words=words, id=metric, nearest=nearest))
-        if metric == "reading_accuracy":
-            # Beside it, never instead: what a model does that finds a string and copies it.
-            metrics.append(MetricResolution(words=words, id="found_and_copied"))
-    return tuple(metrics)
 
 
 def _require_leaves_out(profile: Profile, registry: Registry) -> None:
@@ -490,7 +573,7 @@ def check_hygiene(arm: Arm, components: Iterable[str], registry: Registry) -> No
     """
     allowed: list[str] = []
     for field in registry.family(components):
-        allowed += [field.path, *field.consequences]
+        allowed += [field.path, *field.consequences, *field.needs]
     # What is below an allowed section is allowed too; the dot tells `view` from `viewer`.
     above = tuple(f"{path}." for path in allowed)
     stray = [path for path in arm.changes if not f"{path}.".startswith(above)]
@@ -560,10 +643,13 @@ def _arm_id(changes: Mapping[str, Any]) -> str:
             words = " ".join(str(item) for item in value)
         elif leaf == "fraction" and isinstance(value, (int, float)):
             words = ratio_words(value)
-        slug = re.sub(r"[^A-Za-z0-9.]+", "-", words).strip("-")
+        # 1e+06 is not 1e-06.
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", words.replace("e+", "e")).strip("-")
         name = f"{leaf.replace('_', '-')}-{slug}"
+        if value is None:
+            name = f"no-{leaf.replace('_', '-')}"
         # A list has no hash; and `instruct.gate`, another gate, has the int 0, which equals 0.0.
         if isinstance(value, (str, float)):
             name = ARM_NAMES.get((leaf, value), name)
         parts.append(name)
-    return "+".join(parts)
+    return "+".join(dict.fromkeys(parts))

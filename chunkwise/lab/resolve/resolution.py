@@ -13,7 +13,8 @@ from chunkwise.core.config import Config
 from chunkwise.core.errors import PlanError
 from chunkwise.lab.plan.quantities import amount_words, ratio_words
 from chunkwise.lab.resolve.paper import PaperFact
-from chunkwise.lab.terms import Arm
+from chunkwise.lab.resolve.subject import Subject
+from chunkwise.lab.terms import METRICS, Arm
 
 Status = Literal["resolved", "partly", "not-applicable", "left-out", "infeasible", "unresolved"]
 # A plan is not at fault where it asks for nothing, or for what the profile says it does not run.
@@ -64,8 +65,22 @@ class MetricResolution(Config):
 
     words: str
     id: str | None = None
+    on: str = ""
+    """What it is measured on."""
+    because: str = ""
+    """Why it is not measured."""
     nearest: tuple[str, ...] = ()
     defaulted: bool = False
+    """The entry names no metric that is measured, so this one of the profile's is."""
+
+    @property
+    def says(self) -> str:
+        """One line: "'PPL': perplexity, on held-out text of the profile's corpus"."""
+        if self.id is not None:
+            return f"{self.words!r}: {METRICS[self.id].title}, on {self.on}"
+        titles = " and ".join(METRICS[id].title for id in self.nearest)
+        nearest = f"; nearest here: {titles}" if titles else ""
+        return f"{self.words!r}: not measured, {self.because}{nearest}"
 
 
 class EntryResolution(Config):
@@ -97,6 +112,9 @@ class Resolution(Config):
     profile_digest: str = ""
     """Of the profile with all its settings: the same plan under other settings is another study."""
     paper: str | None = None
+    """Whose values amounts are read against."""
+    subject: Subject = Subject()
+    """Which paper the plan is about, the first line of everything said on it."""
     registry_digest: str
     overrides: JsonValue = None
     entries: tuple[EntryResolution, ...] = ()
@@ -150,10 +168,16 @@ class Resolution(Config):
                 yield entry, replacement
 
     @property
+    def plan_metrics(self) -> tuple[MetricResolution, ...]:
+        """What the plan calls its metrics and what each is measured as, each once."""
+        metrics = [metric for entry in self.entries for metric in entry.metrics]
+        return tuple(dict.fromkeys(metric for metric in metrics if not metric.defaulted))
+
+    @property
     def not_measured(self) -> dict[str, str]:
         """The plan's metrics that are not measured -> the nearest known names."""
         return {
-            metric.words: f"not measured; nearest known: {', '.join(metric.nearest)}"
+            metric.words: metric.says.partition(": ")[2]
             for entry in self.entries
             for metric in entry.metrics
             if metric.id is None
@@ -192,7 +216,7 @@ def _row(entry: EntryResolution, replacement: ReplacementResolution) -> Resoluti
     arm = next((arm for arm in entry.arms if arm.id == replacement.arm), None)
     local_target = None
     if arm:
-        local_target = arm.done
+        local_target = arm.says or arm.done
     elif replacement.local is not None:  # a refused value is shown as the setting it would be
         local_target = f"{replacement.path} = {replacement.local}"
     message = (replacement.message,) if replacement.message else ()

@@ -1,4 +1,5 @@
-"""A short calibration: how fast this machine trains and evaluates at a profile's sizes.
+"""A short calibration (`--dry-run --measure`): how fast this machine trains and evaluates at a
+profile's sizes.
 
 The profile is run in miniature by the real stages: made-up words in place of its corpus, its own
 model, batch and row lengths. Everything is run twice, short and long, and the rate is read off the
@@ -209,6 +210,7 @@ def _miniature(profile: Profile, folder: Path) -> Profile:
             "questions.questions": LONG_BATCHES * profile.qa.batch_questions,
             "questions.min_questions": 1,
             "questions.instructions": 200,
+            "question_file": None,
             "datastore.splits": ["train", "held"],
             "view": {},
             "replicates": 1,

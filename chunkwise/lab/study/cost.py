@@ -4,8 +4,9 @@ machine is.
 Seconds of a job = its work / the rate of its stage + a fixed overhead. Work is counted in
 operations, by the formulas that a training's own report uses (`model.flops`, `training.flops`);
 only how long texts, questions and answers are is a guess until they are there. A rate starts as a
-guess, which decides the order of jobs and is never shown; it comes from the calibration of a dry
-run, or from what the first trainings report as they run, and is corrected by every job that ends.
+guess, which decides the order of jobs and is never shown. A dry run takes it from records
+(`estimate`) or from a miniature (`calibrate`), a run from what its first trainings report, and
+corrects it by every job that ends.
 Good to some tens of percent.
 """
 
@@ -21,6 +22,7 @@ from chunkwise.core.store import Artefact
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
 from chunkwise.graph.jobs import Job, Jobs
 from chunkwise.lab.profile import Profile
+from chunkwise.lab.study.data import LONG_ROWS
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.flops import (
     DecoderSizes,
@@ -45,6 +47,7 @@ DATA_SECONDS = {
     "tokens": 8.0,
     "sequences": 1.0,
     "questions": 10.0,
+    "question-file": 1.0,
     "datastore": 5.0,
     "neighbours": 20.0,
     "question-neighbours": 3.0,
@@ -102,7 +105,7 @@ class Costs:
     def _operations(self, job: Job) -> float:
         stage = job.stage.name
         if stage in TRAININGS:
-            text = self.texts["training"]
+            text = self._training_text(job)
             flops = expected_flops(job.config, self._decoder(job), text, self._retro(job))
             return flops.training if flops else 0.0
         if stage == "perplexity":
@@ -110,6 +113,11 @@ class Costs:
         if stage == "qa":
             return self._questions_pass(job)
         return 0.0
+
+    def _training_text(self, job: Job) -> TextRows:
+        """The rows of a training; for tuning, which reads none, those of the others."""
+        text = self.jobs[job.inputs["sequences"]].detail if "sequences" in job.inputs else ""
+        return self.texts.get(text, self.texts["training"])
 
     def _text_pass(self, job: Job) -> float:
         """One forward pass over the evaluation text, with logits everywhere."""
@@ -220,7 +228,7 @@ class Costs:
         if stage in ("sequences", "neighbours") and job.detail in self.texts:
             text = self.texts[job.detail]
             self.texts[job.detail] = counted(text, stage, artefact.counts)
-        elif stage == "questions":
+        elif stage in ("questions", "question-file"):
             self.n_questions = int(artefact.counts["questions"])
         elif stage in ("base", "adopted-base"):
             try:
@@ -264,12 +272,13 @@ def costs_of(profile: Profile, jobs: Jobs) -> Costs:
     train = profile.training_text
     evaluation = profile.evaluation_text
     train_tokens = train.max_tokens or TEXT_TOKENS
-    evaluation_tokens = evaluation.max_tokens or TEXT_TOKENS
+    evaluation_tokens = evaluation.max_tokens or profile.expected_evaluation_tokens or TEXT_TOKENS
     return Costs(
         jobs,
         new_decoder_sizes(base, profile.tokenizer.vocabulary_size),
         {
             "training": TextRows.full(train_tokens, train.sequence_tokens, m),
+            LONG_ROWS: TextRows.full(train_tokens, profile.in_prompt_row_tokens, m),
             "evaluation": TextRows.full(evaluation_tokens, evaluation.sequence_tokens, m),
         },
         n_questions=profile.qa.n_questions or profile.questions.questions or 1000,
