@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import common, demo, false_alarms, generate, train_step
+from benchmarks import common, demo, false_alarms, generate, sequential, train_step
 from benchmarks.common import BenchmarkError, Ratios, Side, Sizes, retro_pytorch_side, rounds, started, summary
 
 ROOT = Path(common.__file__).resolve().parents[1]
@@ -267,6 +267,44 @@ def test_a_word_that_the_lab_would_not_say_ends_the_benchmark():
 def test_the_demos_rows_have_both_errors():
     rows = false_alarms.demo_rows()
     assert len(rows) >= 4 and all(0 < replicates < 0.1 and 0 < examples < 0.1 for replicates, examples in rows)
+
+
+# ---- sequential ----
+
+
+@pytest.mark.parametrize("effects", ["mixed", "none"])
+def test_arms_that_stop_one_by_one_save_replicates_and_err_no_more(effects):
+    """Also through the lab itself, look by look: `simulate` compares."""
+    shares = sequential.simulate(sequential.Design(effects, "normal", ratio=0.3), studies=300)
+    assert shares["saved_trainings"] > 0.2 and shares["saved_replicates"] > shares["saved_trainings"]
+    assert shares["family"] < 0.07 and shares["together"] > 0.93
+    assert all(4 <= replicates <= 10 for replicates in shares["replicates"])
+    if effects == "mixed":  # the largest effect needs the first look alone, and loses nothing
+        assert shares["replicates"][0] == pytest.approx(4, abs=0.2) and shares["claimed"][0] == 1
+
+
+def test_a_stop_that_the_lab_would_not_make_ends_the_benchmark():
+    design = sequential.Design("mixed", "normal", ratio=1.0)
+    weights_G = design.cell.weights_G
+    differences = sequential.continuous(design.cell, np.random.default_rng(0), 1) + design.truth[:, None, None]
+    said = sequential.in_looks(design, differences, weights_G)
+    sequential.check(design, differences[0], weights_G, said, 0)
+    for wrong in (
+        replace(said, settled=~said.settled),
+        replace(said, half=1.01 * said.half),
+        replace(said, look=said.look % 3 + 1),
+    ):
+        with pytest.raises(BenchmarkError, match="the arrays say"):
+            sequential.check(design, differences[0], weights_G, wrong, 0)
+
+
+@pytest.mark.slow
+def test_sequential_prints_its_object_and_nothing_else():
+    command = [sys.executable, "benchmarks/sequential.py", "--json", "--quick", "--studies", "100"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["name"] == "sequential" and result["config"]["looks"] == [4, 7, 10]
+    assert {"least_saving_of_trainings_as_planned", "worst_family_rate"} <= set(result["ratios"])
 
 
 @pytest.mark.slow

@@ -7,12 +7,12 @@ import pytest
 from scipy import stats
 
 from chunkwise.lab.measure.analysis import analyse
-from chunkwise.lab.measure.contrasts import SLOPE, ExampleLoader, Examples, open_questions
+from chunkwise.lab.measure.contrasts import SLOPE, ExampleLoader, Examples, goes_on, open_questions
 from chunkwise.lab.measure.noise import PairedTest, example_noise
 from chunkwise.lab.measure.results import ArmRow, Controls, Measurement, StudyResults
 from chunkwise.lab.measure.table import Measurements, TableRow, rows_of
 from chunkwise.lab.measure.verdicts import Verdict, detectable_difference, what_settles
-from chunkwise.lab.terms import Comparison, Selector
+from chunkwise.lab.terms import Comparison, Look, Selector
 from tests.lab.study_fixture import HALVING, REMOVE, SIZE, made_study
 
 ON, OFF = Selector(arm="retro"), Selector(arm="twin", condition="none")
@@ -482,3 +482,85 @@ def test_two_values_of_a_number_are_rows_and_no_slope_of_the_datastore():
     numbers = [one.model_copy(update=number) for one in study.comparisons if one.series]
     contrasts = analyse(study.model_copy(update={"comparisons": tuple(numbers)})).contrasts
     assert contrasts and all(contrast.arm != SLOPE for contrast in contrasts)
+
+
+# --- several looks ----------------------------------------------------------------------------------------------
+
+LOOKS = (Look(replicates=3, spent=0.2), Look(replicates=6, spent=0.8))
+BASE = [3.0, 3.1, 3.2, 3.05, 3.15, 3.12]
+SHIFTS = {
+    "large": [0.50, 0.51, 0.49, 0.52, 0.50, 0.48],
+    "open": [0.03, 0.05, 0.02, 0.04, 0.03, 0.045],
+    "hopeless": [0.001, -0.4, 0.399, 0.3, -0.2, 0.1],
+}
+
+
+def looking(number: int, replicates: int | None = None, **more) -> StudyResults:
+    """The study of three arms as a look sees it."""
+    look = LOOKS[number - 1]
+    n = replicates or look.replicates
+    values = {ON: BASE[:n]}
+    for name, shifts in SHIFTS.items():
+        values[Selector(arm=name)] = [base + shift for base, shift in zip(BASE[:n], shifts, strict=False)]
+    comparisons = tuple(
+        Comparison(entry=name, label=name, done="", arm=Selector(arm=name), baseline=ON, metrics=("perplexity",))
+        for name in SHIFTS
+    )
+    return study_of(values, comparisons=comparisons, looks=LOOKS, look=number, **more)
+
+
+def test_each_contrast_stops_at_its_own_look():
+    first = analyse(looking(1)).contrasts
+    large, undecided, hopeless = first
+    assert (large.verdict, large.stopped, large.n, large.look, large.looks) == (Verdict.MATTERS, "settled", 3, 1, 2)
+    assert (hopeless.verdict, hopeless.stopped) == (Verdict.INCONCLUSIVE, "futile") and hopeless.chance < 0.1
+    assert undecided.stopped is None and undecided.chance > 0.1
+    assert {one.level for one in first} == {1 - 0.2 * 0.05 / 3}
+    assert open_questions(first) == ["open: open"]
+    assert [goes_on(one, first) for one in looking(1).comparisons] == [False, True, False]
+
+    last = analyse(looking(2), before=first).contrasts
+    # What has stopped keeps its row as it was, although there are more replicates by now.
+    assert (last[0], last[2]) == (large, hopeless)
+    assert (last[1].n, last[1].look, last[1].stopped, last[1].verdict) == (6, 2, None, Verdict.MATTERS)
+    # All three count, the two that have stopped too.
+    assert last[1].level == pytest.approx(1 - 0.8 * 0.05 / 3)
+    assert last[1].p_family == pytest.approx(3 * last[1].p / 0.8)
+
+
+def test_the_last_look_stops_nothing():
+    only_look = analyse(looking(2)).contrasts
+    assert [one.stopped for one in only_look] == [None, None, None]
+    assert all(one.chance is None for one in only_look)
+    assert {one.level for one in only_look} == {1 - 0.8 * 0.05 / 3}
+
+
+def test_a_question_whose_runs_failed_goes_on_and_nothing_stops_in_a_study_of_one_look():
+    study = study_of({ON: [3.0, 3.1], OFF: [3.5, None]}, looks=LOOKS, look=1)
+    failed = only(study)
+    assert (failed.verdict, failed.stopped) == (Verdict.INVALID, None)
+    assert open_questions([failed]) == ["e: removed"]
+    plain = only(study_of({ON: [3.0, 3.1, 3.2], OFF: [3.10, 3.21, 3.29]}))
+    assert (plain.stopped, plain.look, plain.looks) == (None, 1, 1)
+
+
+def test_what_else_was_asked_of_an_arm_stops_with_it():
+    study = made_study().model_copy(update={"looks": LOOKS, "look": 1})
+    found = analyse(study).contrasts
+    # One arm is open, on its first metric; its further one goes on with it, and no other arm of the same entry does.
+    assert {(one.arm, one.metric) for one in found if not one.stopped} == {
+        ("neighbours in the prompt", "perplexity"), ("neighbours in the prompt", "choice_accuracy")
+    }  # fmt: skip
+    assert {one.stopped for one in found if one.family == "primary"} == {None, "settled"}
+    assert {one.stopped for one in found if one.family != "primary"} == {None, "with its arm"}
+
+
+def test_the_sizes_below_an_open_slope_go_on_with_it_and_so_does_the_other_experiment():
+    # At a level like this nothing is found at the first look; at the second everything may be.
+    looks = (Look(replicates=3, spent=1e-9), Look(replicates=6, spent=1.0))
+    found = analyse(made_study().model_copy(update={"looks": looks, "look": 1})).contrasts
+    (slope,) = [one for one in found if one.kind == "slope" and one.family == "primary"]
+    assert slope.verdict is Verdict.INCONCLUSIVE and slope.chance > 0.9
+    sizes = [one for one in found if one.entry == SIZE]
+    assert {one.kind for one in sizes} == {"pair", "slope"} and {one.experiment for one in sizes} == {"swap", "retrain"}
+    assert {one.stopped for one in sizes} == {None}

@@ -324,3 +324,14 @@ def test_equivalence_power_counts_studies_whose_interval_lies_inside():
         half = stats.t.ppf(0.95, n - 1) * draws.std(axis=1, ddof=1) / math.sqrt(n)
         inside = np.abs(draws.mean(axis=1)) + half < 0.04
         assert test.equivalence_power(effect, 0.04, n, 0.05) == pytest.approx(inside.mean(), abs=0.012)
+
+
+@pytest.mark.parametrize("noise", [None, ExampleNoise(2e-5, 30.0, 31)])
+def test_the_half_width_to_come_is_that_of_now_for_the_replicates_of_now(noise):
+    test = PairedTest((0.01, 0.03, 0.02, 0.05), noise)
+    low, high = test.interval(0.99)
+    assert test.half_width(4, 0.01) == pytest.approx((high - low) / 2)
+    # More replicates leave the text's part alone.
+    assert test.half_width(4, 0.01) > test.half_width(9, 0.01) > test.half_width(400, 0.01)
+    if noise:
+        assert test.half_width(10**9, 0.01) == pytest.approx(stats.t.isf(0.005, 30) * math.sqrt(2e-5), rel=1e-3)

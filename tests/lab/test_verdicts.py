@@ -13,6 +13,7 @@ from chunkwise.lab.measure.verdicts import (
     MAX_REPLICATES_NEEDED,
     Verdict,
     any_false_alarm,
+    chance_of_another_word,
     detectable_difference,
     holm,
     judge,
@@ -344,3 +345,123 @@ def test_some_questions_stay_open():
 def test_a_range_without_an_upper_end_says_so():
     needed = what_settles(three(0.012, 0.1 / math.sqrt(3)), threshold=0.01, alpha=0.05)
     assert needed.high is None and needed.replicates > 300 and needed.low < needed.replicates
+
+
+# --- several looks ----------------------------------------------------------------------------------------------
+
+
+def test_a_look_tests_at_its_share_and_prints_p_against_the_whole():
+    tests = [PairedTest((0.05, 0.06, 0.055)), PairedTest((0.01, -0.02, 0.03))]
+    whole = judge(tests, [0.01, 0.01], alpha=0.05, advise=False)
+    part = judge(tests, [0.01, 0.01], alpha=0.05, advise=False, spent=0.2)
+    for test, one, other in zip(tests, whole, part, strict=True):
+        assert other.level == pytest.approx(1 - 0.2 * 0.05 / 2) and one.level == pytest.approx(1 - 0.05 / 2)
+        assert other.interval == pytest.approx(test.interval(1 - 0.005))
+        assert other.interval_equivalence == pytest.approx(test.interval(1 - 0.01))
+        assert other.p == one.p
+        assert other.p_family == pytest.approx(min(1, 5 * one.p_family))
+        assert other.p_holm == pytest.approx(min(1, 5 * one.p_holm))
+        assert other.p_equivalence == pytest.approx(min(1, 5 * one.p_equivalence))
+    assert (whole[0].verdict, part[0].verdict) == (Verdict.MATTERS, Verdict.MATTERS)
+    assert part[0].p_family < 0.05
+
+
+@given(
+    some.lists(some.floats(-0.1, 0.1), min_size=3, max_size=6, unique=True),
+    some.integers(0, 6),
+    some.floats(0.01, 1),
+)
+def test_an_interval_without_zero_and_p_below_alpha_are_one_thing_at_every_look(differences, others, spent):
+    test = PairedTest(tuple(differences))
+    (one,) = judge([test], [0.01], advise=False, others=others, spent=spent)
+    excludes = one.interval[0] > 0 or one.interval[1] < 0
+    if abs(one.p_family - 0.05) > 1e-6:
+        assert excludes == (one.p_family < 0.05)
+    if abs(one.p_equivalence - 0.05) > 1e-6:
+        inside = max(map(abs, one.interval_equivalence)) < 0.01
+        assert inside == (one.p_equivalence < 0.05)
+
+
+def test_tests_that_have_stopped_still_count_in_the_family():
+    tests = [PairedTest((0.05, 0.06, 0.055)), PairedTest((0.04, 0.08, 0.03))]
+    alone = judge(tests, [0.01, 0.01], advise=False)
+    rest = judge(tests, [0.01, 0.01], advise=False, others=3)
+    assert [one.level for one in rest] == pytest.approx([1 - 0.05 / 5] * 2)
+    for one, other in zip(alone, rest, strict=True):
+        assert other.p_family == pytest.approx(min(1, 5 / 2 * one.p_family))
+    # Holm: five steps, of which the smallest p takes the first, the larger the second.
+    p = sorted(one.p for one in rest)
+    assert sorted(one.p_holm for one in rest) == pytest.approx([5 * p[0], max(5 * p[0], 4 * p[1])])
+
+
+@pytest.mark.parametrize(
+    ("differences", "examples", "verdict", "event"),
+    [
+        ((0.03, 0.008, 0.024, 0.011), None, Verdict.INCONCLUSIVE, "word"),
+        ((0.004, -0.012, 0.009, 0.001), None, Verdict.INCONCLUSIVE, "word"),
+        ((0.004, -0.006, 0.002, 0.001), ExampleNoise(1e-6, 40.0, 41), Verdict.INCONCLUSIVE, "word"),
+        ((0.06, 0.035, 0.02, 0.045), ExampleNoise(4e-5, 40.0, 41), Verdict.INCONCLUSIVE, "word"),
+        ((0.03, 0.022, 0.018, 0.026), None, Verdict.UNRESOLVED, "size"),
+        ((0.025, 0.016, 0.012, 0.018), None, Verdict.UNRESOLVED, "size"),
+    ],
+)
+def test_the_chance_of_another_word_is_what_simulated_replicates_give(differences, examples, verdict, event):
+    # Truth is drawn from what the data leave possible, and the replicates to come from it. The formula takes the noise
+    # at the last look for known, so that they agree to some points.
+    random, threshold, alpha, n, total = np.random.default_rng(1), 0.01, 0.004, 4, 10
+    test = PairedTest(differences, examples)
+    df, hits, draws = n - 1, 0, 500
+    for _ in range(draws):
+        sd = test.sd * math.sqrt(df / random.chisquare(df))
+        mean = test.mean + sd / math.sqrt(n) * random.standard_normal()
+        later = tuple(mean + sd * random.standard_normal(total - n))
+        low, high = PairedTest(differences + later, examples).interval(1 - alpha)
+        inner = PairedTest(differences + later, examples).interval(1 - 2 * alpha)
+        claims, none = low > 0 or high < 0, max(map(abs, inner)) < threshold
+        small = claims and -3 * threshold < low and high < 3 * threshold
+        size = low > threshold or high < -threshold or small
+        hits += (claims or none) if event == "word" else size
+    chance = chance_of_another_word(test, verdict, threshold, total, alpha)
+    assert 0.02 < chance < 0.98
+    assert chance == pytest.approx(hits / draws, abs=0.09)
+
+
+def test_the_chance_of_another_word_worked_by_hand():
+    # The text alone decides: its standard error is 1, and with hardly any noise of replicates the estimate stays.
+    text = ExampleNoise(1.0, math.inf, 1000)
+    half = stats.norm.isf(0.005)
+    for mean, expected in ((half - 0.1, 0.0), (half + 0.1, 1.0), (0.0, 0.0)):
+        test = PairedTest((mean - 1e-6, mean, mean + 1e-6), text)
+        assert chance_of_another_word(test, Verdict.INCONCLUSIVE, 0.01, 10, 0.01) == pytest.approx(expected, abs=1e-6)
+    nothing = PairedTest((-1e-6, 0.0, 1e-6), text)
+    # Within 5 at an interval of two times the error rate; within 1 it can not be shown.
+    assert chance_of_another_word(nothing, Verdict.INCONCLUSIVE, 5.0, 10, 0.01) == pytest.approx(1, abs=1e-6)
+    assert chance_of_another_word(nothing, Verdict.INCONCLUSIVE, 1.0, 10, 0.01) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "verdict"),
+    [
+        (0.0021, 0.03, Verdict.INCONCLUSIVE),
+        (0.0004, 0.03, Verdict.INCONCLUSIVE),
+        (0.0040, 0.03, Verdict.UNRESOLVED),  # whatever is beyond zero is small or matters
+        (0.0085, 0.05, Verdict.UNRESOLVED),
+        (0.0060, 0.05, Verdict.UNRESOLVED),  # between the two no size is resolved
+    ],
+)
+def test_with_many_replicates_the_chance_of_another_word_is_that_of_a_known_noise(mean, sd, verdict):
+    n, total, alpha, threshold = 400, 1000, 0.01, 0.003
+    scores = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    test = PairedTest(tuple(mean + sd * (scores - scores.mean()) / scores.std(ddof=1)))
+    half, inner = (stats.t.isf(level / 2, total - 1) * sd / math.sqrt(total) for level in (alpha, 2 * alpha))
+    later = stats.norm(mean, sd * math.sqrt(1 / n - 1 / total))
+
+    def between(low: float, high: float) -> float:
+        return max(0.0, later.cdf(high) - later.cdf(low)) + max(0.0, later.cdf(-low) - later.cdf(-high))
+
+    if verdict is Verdict.INCONCLUSIVE:
+        expected = between(half, math.inf) + between(0, threshold - inner)
+    else:
+        expected = between(threshold + half, math.inf) + between(half, min(threshold + half, 3 * threshold - half))
+    assert 0.05 < expected < 0.95
+    assert chance_of_another_word(test, verdict, threshold, total, alpha) == pytest.approx(expected, abs=0.01)

@@ -12,6 +12,11 @@ one family per metric.
 
 Not tested, hence not counted in a family: contrasts that are invalid, at chance, identical, or of
 one replicate.
+
+A sequential study (`Stopping`) tests at several looks. A primary contrast stops at the first look
+at which it is settled, or at which more replicates are unlikely to settle it; what else was asked
+of its arm stops with it. Verdict and interval are then those of that look. Arms that are not asked
+for any more get no further replicates (`goes_on`).
 """
 
 from __future__ import annotations
@@ -29,8 +34,16 @@ from chunkwise.lab.measure import statistics as st
 from chunkwise.lab.measure.noise import ExampleNoise, Interval, PairedTest, example_noise
 from chunkwise.lab.measure.slopes import slope_weights
 from chunkwise.lab.measure.table import Measurements, TableRow
-from chunkwise.lab.measure.verdicts import CONFIRMED_FROM, REAL, Judgement, Verdict, judge
-from chunkwise.lab.terms import FULL, Comparison, Metric, Selector
+from chunkwise.lab.measure.verdicts import (
+    CONFIRMED_FROM,
+    FUTILE_BELOW,
+    REAL,
+    Judgement,
+    Verdict,
+    chance_of_another_word,
+    judge,
+)
+from chunkwise.lab.terms import FULL, Comparison, Look, Metric, Selector
 
 SLOPE = "slope per halving"
 _NO_TEST = PairedTest(())
@@ -44,6 +57,9 @@ class Settles(Config):
     high: int | None
     chance: float
     text: int = 1
+
+
+Stop = Literal["settled", "futile", "with its arm"]
 
 
 class Contrast(Config):
@@ -62,6 +78,10 @@ class Contrast(Config):
     n: int  # complete pairs of replicates
     planned: int
     dropped: tuple[int, ...] = ()  # replicates that lack a side
+    look: int = 1  # at which this was found, of `looks`
+    looks: int = 1
+    stopped: Stop | None = None  # why nothing more is trained for it, before the last look
+    chance: float | None = None  # of another word at the last look, where that was asked
     baseline_mean: float | None = None  # of a slope: at the full datastore
     arm_mean: float | None = None  # of a slope: at its smallest level
     difference: float | None = None  # arm - baseline; of a slope: change per halving
@@ -97,6 +117,50 @@ class Contrast(Config):
     reason: str = ""
     warning: str = ""  # what makes this arm suspect: it is worse than one that never retrieved
     realised_fraction: float | None = None  # mean over replicates; views only
+
+    @property
+    def open(self) -> bool:
+        """Whether more replicates could settle it."""
+        # Runs that failed leave a question as open as runs that were too few.
+        return self.verdict in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED) or (
+            self.verdict is Verdict.INVALID and bool(self.dropped)
+        )
+
+    @property
+    def question(self) -> tuple[str, ...]:
+        """What tells it from the other contrasts of its study."""
+        return tuple(getattr(self, name) for name in _QUESTION)
+
+
+_QUESTION = ("entry", "arm", "done", "baseline", "experiment", "metric", "kind")
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Where a study stands that looks several times.
+
+    Attributes:
+        looks: all that were planned.
+        number: of this one, from 1.
+        before: the contrasts as the look before this one left them.
+    """
+
+    looks: Sequence[Look]
+    number: int = 1
+    before: Sequence[Contrast] = ()
+
+    @property
+    def look(self) -> Look:
+        return self.looks[self.number - 1]
+
+    @property
+    def last(self) -> Look:
+        return self.looks[-1]
+
+    @property
+    def ends(self) -> bool:
+        """Whether no other look follows."""
+        return self.number == len(self.looks)
 
 
 class Examples(NamedTuple):
@@ -195,8 +259,14 @@ class _Draft:
     fields: Fields
     sides: Sides
     obstacles: list[str | None]
+    comparisons: Sequence[Comparison] = ()
     not_asked: str | None = None
     test: PairedTest = _NO_TEST
+
+    @property
+    def question(self) -> tuple[str, ...]:
+        """As of the `Contrast`."""
+        return tuple(self.fields[name] for name in _QUESTION)
 
     @property
     def at_chance(self) -> bool:
@@ -218,7 +288,8 @@ class Contrasts:
     Args:
         measurements: the table.
         metrics: id -> how it is analysed.
-        planned: replicates.
+        planned: replicates, at this look.
+        stopping: of a study that looks several times.
         load: per-example records of a row of the table.
         twin: where the arm that never retrieved was measured; an arm that is worse is suspect.
         suspicions: arm -> the likely reason, should it be worse than the twin.
@@ -231,6 +302,7 @@ class Contrasts:
         *,
         planned: int,
         alpha: float,
+        stopping: Stopping | None = None,
         load: ExampleLoader | None = None,
         twin: Selector | None = None,
         suspicions: dict[str, str] | None = None,
@@ -239,6 +311,7 @@ class Contrasts:
         self.metrics = metrics
         self.planned = planned
         self.alpha = alpha
+        self.stopping = stopping or Stopping([Look(replicates=planned)])
         self.load = load
         self.twin = twin
         self.suspicions = suspicions or {}
@@ -254,12 +327,35 @@ class Contrasts:
             for comparison in levels:
                 for metric in comparison.metrics:
                     drafts.append(self._pair(comparison, metric, level=several))
+        stopped = {one.question: one for one in self.stopping.before if one.stopped}
         families: dict[str, list[_Draft]] = defaultdict(list)
         for draft in drafts:
-            families[draft.fields["family"]].append(draft)
-        for family in families.values():
-            self._judge(family)
-        return [Contrast(**draft.fields) for draft in drafts]
+            if draft.question not in stopped:
+                families[draft.fields["family"]].append(draft)
+        for name, family in families.items():
+            tested = [one for one in stopped.values() if one.family == name and one.p is not None]
+            self._judge(family, tested)
+        contrasts = [stopped.get(draft.question) or Contrast(**draft.fields) for draft in drafts]
+        return self._stop(drafts, contrasts)
+
+    def _stop(self, drafts: Sequence[_Draft], contrasts: Sequence[Contrast]) -> list[Contrast]:
+        """Mark what ends at this look."""
+        if self.stopping.ends:
+            return list(contrasts)
+        primary = [
+            one.model_copy(update={"stopped": None if one.open else "settled"})
+            if one.family == "primary" and not one.stopped
+            else one
+            for one in contrasts
+        ]
+        return [
+            one
+            if one.stopped
+            or one.family == "primary"
+            or any(goes_on(comparison, primary) for comparison in draft.comparisons)
+            else one.model_copy(update={"stopped": "with its arm"})
+            for draft, one in zip(drafts, primary, strict=True)
+        ]
 
     def _draft(
         self,
@@ -288,13 +384,13 @@ class Contrasts:
             "family": _family(first, metric, level=level),
             "n": n,
             "planned": self.planned,
+            "look": self.stopping.number,
+            "looks": len(self.stopping.looks),
             "dropped": tuple(sorted(set(range(self.planned)) - set(sides.replicates))),
             "threshold": metric.threshold,
         }
-        draft = _Draft(
-            metric, fields, sides, obstacles, self._not_asked(metric_id, selectors, sides)
-        )
-        return draft, selectors
+        not_asked = self._not_asked(metric_id, selectors, sides)
+        return _Draft(metric, fields, sides, obstacles, comparisons, not_asked), selectors
 
     def _not_asked(self, metric: str, selectors: Sequence[Selector], sides: Sides) -> str | None:
         """Why a metric says nothing about these places, whatever the model does."""
@@ -394,8 +490,12 @@ class Contrasts:
             fields["p_mcnemar"] = st.mcnemar_p(int(only_arm), int(only_baseline))
         return fields
 
-    def _judge(self, family: Sequence[_Draft]) -> None:
-        """One family: who is tested, then a verdict for each, corrected for those."""
+    def _judge(self, family: Sequence[_Draft], before: Sequence[Contrast] = ()) -> None:
+        """One family: who is tested, then a verdict for each, corrected for those.
+
+        Args:
+            before: its tests that have their verdict since an earlier look.
+        """
         tested = []
         for draft in family:
             draft.fields |= _estimates(draft.test)
@@ -406,27 +506,65 @@ class Contrasts:
                 draft.fields["verdict"], draft.fields["reason"] = obstacle
         tests = [draft.test for draft in tested]
         thresholds = [draft.metric.threshold for draft in tested]
-        judgements = judge(tests, thresholds, self.alpha)
-        q_values = st.false_discovery_q([test.p for test in tests])
+        spent = self.stopping.look.spent
+        judgements = judge(tests, thresholds, self.alpha, others=len(before), spent=spent)
+        p_values = [test.p for test in tests] + [one.p for one in before if one.p is not None]
+        q_values = st.false_discovery_q(p_values)[: len(tests)]
         for draft, judgement, q in zip(tested, judgements, q_values, strict=True):
             draft.fields |= _test_results(draft.test, judgement)
+            if draft.fields["family"] == "primary":
+                draft.fields |= self._futility(draft, judgement, len(tests) + len(before))
             # The primary family confirms; a false discovery rate is for exploring.
             if draft.fields["family"] != "primary":
                 draft.fields["q"] = q
 
+    def _futility(self, draft: _Draft, judgement: Judgement, tests: int) -> Fields:
+        """Whether it ends here because more replicates are unlikely to change its word.
+
+        Ending early can only lower the error of what is said, so no level depends on it.
+        """
+        if self.stopping.ends or judgement.verdict not in (
+            Verdict.INCONCLUSIVE,
+            Verdict.UNRESOLVED,
+        ):
+            return {}
+        last = self.stopping.last
+        chance = chance_of_another_word(
+            draft.test,
+            judgement.verdict,
+            draft.metric.threshold,
+            last.replicates - len(draft.fields["dropped"]),
+            last.spent * self.alpha / tests,
+        )
+        return {"chance": chance, "stopped": "futile" if chance < FUTILE_BELOW else None}
+
 
 def open_questions(contrasts: Iterable[Contrast]) -> list[str]:
-    """Primary contrasts that more replicates could settle, by entry and arm."""
+    """Primary contrasts that more replicates are to settle, by entry and arm."""
     return [
         f"{contrast.entry}: {contrast.arm}"
         for contrast in contrasts
-        if contrast.family == "primary"
-        # Runs that failed leave a question as open as runs that were too few.
-        and (
-            contrast.verdict in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED)
-            or (contrast.verdict is Verdict.INVALID and contrast.dropped)
-        )
+        if contrast.family == "primary" and contrast.open and not contrast.stopped
     ]
+
+
+def goes_on(comparison: Comparison, contrasts: Iterable[Contrast]) -> bool:
+    """Whether the next look asks for more replicates of a comparison.
+
+    Further readings of an entry (its second meaning, the experiment that is not primary) go on with
+    the entry.
+    """
+    return any(
+        contrast.family == "primary"
+        and not contrast.stopped
+        and contrast.entry == comparison.entry
+        and (
+            comparison.role != "primary"
+            or contrast.arm == comparison.label
+            or (contrast.kind == "slope" and comparison.series is not None)
+        )
+        for contrast in contrasts
+    )
 
 
 def _in_series(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:

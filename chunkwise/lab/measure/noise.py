@@ -227,6 +227,14 @@ class PairedTest:
         critical, replicates, examples = self._with_replicates(n)
         return critical.equivalence_power(effect, threshold, replicates, examples, alpha)
 
+    def half_width(self, n: int, alpha: float) -> float:
+        """Of the interval at 1 - alpha that n replicates on these examples give, at the noise that
+        is estimated now.
+        """
+        critical, replicates, examples = self._with_replicates(n)
+        variance = replicates + examples
+        return float(critical.at(alpha, replicates / variance)) * math.sqrt(variance)
+
     def _with_replicates(self, n: int) -> tuple[CriticalValues, float, float]:
         replicates = max(self.sd, self.floor) ** 2 / n
         df = self.examples.df if self.examples else None

@@ -24,7 +24,11 @@ from chunkwise.lab.terms import FULL, Selector
 PARQUET, CSV = "measurements.parquet", "measurements.csv"
 
 COLUMNS: dict[str, tuple[str, str]] = {
-    "arm": ("text", "id of the trained model, or of the rival without one"),
+    "arm": (
+        "text",
+        "id of the trained model, or of the rival without one; `twin-2x` is the twin trained for "
+        "twice the tokens, in replicate 0 alone",
+    ),
     "arm_label": ("text", "the report's name of a trained model; else the id"),
     "condition": (
         "text",

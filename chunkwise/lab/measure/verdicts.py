@@ -6,7 +6,14 @@ alpha and an interval without zero are the same thing. A word that claims a diff
 Holm's step-down, which rejects a little more where several differences are real, is given beside
 it; its intervals would differ in level from row to row.
 
-Sources: Holm 1979; Schuirmann 1987.
+A study that looks several times spends a share of alpha at each look, which tests at share *
+alpha / m. That sums to alpha over all looks and tests, whatever stops when and why, and so does the
+error of the words and of the intervals that are printed where a contrast stopped. (That later looks
+see the earlier data as well is not used; with few replicates there is little to gain by it.) The p
+values of a look are divided by its share, so that all of a report are read against alpha.
+
+Sources: Holm 1979; Schuirmann 1987; Lan & DeMets 1983 (spending); Jennison & Turnbull 2000,
+chapters 9 (repeated intervals) and 10 (stochastic curtailment).
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ MAX_REPLICATES_NEEDED = 1000  # beyond this, "how many would settle it" is not a
 MAX_TEXT_NEEDED = 1024
 SMALL_UP_TO = 3.0  # thresholds: an effect whose interval ends below so many is called small
 CONFIRMED_FROM = 3  # replicates, for a word that claims an effect
+FUTILE_BELOW = 0.1  # chance of another word at the last look, for which nothing more is trained
 
 
 class Verdict(StrEnum):
@@ -73,8 +81,9 @@ class Judgement:
     """The verdict on one test of a family, and what it rests on.
 
     Attributes:
-        p, p_family, p_holm: two-sided; alone, m times it, and by Holm's step-down.
-        p_equivalence: m times that of two one-sided tests.
+        p, p_family, p_holm: two-sided; alone, m times it, and by Holm's step-down; the last two
+            divided by the share of alpha that the look spends.
+        p_equivalence: that of two one-sided tests, times m and divided likewise.
         interval: at `level`, the family's constant level. interval_equivalence: at the level whose
             lying inside the threshold is the equivalence at alpha / m.
         detectable: true difference that is detected with 80 % power at this noise.
@@ -98,23 +107,28 @@ def judge(
     alpha: float = 0.05,
     *,
     advise: bool = True,
+    others: int = 0,
+    spent: float = 1.0,
 ) -> list[Judgement]:
     """Verdicts on tests that are all possible, as one family at `alpha`.
 
     Args:
         thresholds: smallest difference that counts, of each test, in its own unit.
         advise: also look for what would settle open questions, which takes most of the time.
+        others: further tests of the family, which had their verdict at an earlier look.
+        spent: share of alpha that this look spends.
     """
-    m = len(family)
-    if not m:
+    if not family:
         return []
+    m = len(family) + others
     p_values = [test.p for test in family]
-    strictest = alpha / m
+    strictest = spent * alpha / m
+    # Those that have stopped count as if they had the largest p: nothing is passed on from them.
+    ranked = holm([*p_values, *[1.0] * others])[: len(family)]
     judgements = []
-    for test, threshold, p, p_holm in zip(
-        family, thresholds, p_values, holm(p_values), strict=True
-    ):
-        p_equivalence = min(1.0, m * test.p_equivalence(threshold))
+    for test, threshold, p, p_holm in zip(family, thresholds, p_values, ranked, strict=True):
+        p_holm = min(1.0, p_holm / spent)
+        p_equivalence = min(1.0, m * test.p_equivalence(threshold) / spent)
         interval = test.interval(1 - strictest)
         inner = test.interval(1 - 2 * strictest)
         assert interval is not None and inner is not None
@@ -126,7 +140,7 @@ def judge(
             Judgement(
                 verdict=verdict,
                 p=p,
-                p_family=min(1.0, m * p),
+                p_family=min(1.0, m * p / spent),
                 p_holm=p_holm,
                 p_equivalence=p_equivalence,
                 level=1 - strictest,
@@ -196,6 +210,52 @@ def detectable_difference(test: PairedTest, alpha: float) -> float:
     while surplus(high) < 0:
         high *= 2
     return float(optimize.brentq(surplus, 0.0, high, xtol=1e-4)) * unit
+
+
+def chance_of_another_word(
+    test: PairedTest, verdict: Verdict, threshold: float, replicates: int, alpha: float
+) -> float:
+    """Chance that a test which is open gets another word once there are so many replicates in all.
+
+    The estimate then, given the one now, scatters by the replicates that are still to come alone:
+    the text is the same (Jennison & Turnbull 2000, chapter 10; flat prior of the difference). It is
+    averaged over the noise of replicates that those of now leave possible.
+
+    Args:
+        verdict: inconclusive, which any claim or an equivalence ends; or real with its size open,
+            which a resolved size ends.
+        alpha: of one test at that look.
+    """
+    difference = abs(test.mean)
+    df = test.n - 1
+    total = 0.0
+    more = replicates - test.n
+    for share in _POINTS:
+        squared = df / special.chdtri(df, share)  # the true variance, in those estimated now
+        possible = _with_sd(test, math.sqrt(squared))
+        scatter = math.sqrt(possible.variance_replicates * more / replicates)
+        # The estimate to come holds the replicates of now as well.
+        estimated = _with_sd(test, math.sqrt((df + more * squared) / (df + more)))
+        half, half_equivalence = (
+            estimated.half_width(replicates, level) for level in (alpha, 2 * alpha)
+        )
+        within = partial(_within, difference, scatter)
+        if verdict is Verdict.UNRESOLVED:
+            beyond = threshold + half
+            # What is small up to there, and matters from there on.
+            small = within(min(beyond, SMALL_UP_TO * threshold - half)) - within(half)
+            total += 1 - within(beyond) + max(0.0, small)
+        else:
+            total += min(1.0, 1 - within(half) + within(threshold - half_equivalence))
+    return total / len(_POINTS)
+
+
+def _within(centre: float, scatter: float, bound: float) -> float:
+    """Chance that a normal value lies within +- bound."""
+    if bound <= 0:
+        return 0.0
+    above, below = (bound - centre) / scatter, (-bound - centre) / scatter
+    return float(special.ndtr(above) - special.ndtr(below))
 
 
 def what_settles(test: PairedTest, threshold: float, alpha: float) -> Needed | None:
