@@ -114,7 +114,11 @@ class QuestionsEvalConfig(Config):
     evidence: Literal["found", "placebo", "other_documents", "own"] = "found"
     encoder_reads: Literal["evidence", "random", "shuffled", "own"] = "evidence"
     k: int = Field(2, ge=1, description="passages in the neighbour encoder")
-    passages: int = Field(5, ge=1, description="passages in the prompt, at most")
+    passages: int = Field(
+        5,
+        ge=0,
+        description="passages in the prompt, at most; 0: none, as in the cells closed and encoder",
+    )
     passage_chunks: Literal[1, 2] = Field(
         2, description="1: the chunk found; 2: with its continuation"
     )
@@ -153,6 +157,12 @@ class QuestionsEvalConfig(Config):
 
     def used(self) -> Self:
         """The same evaluation with every field that its cell ignores at its default."""
+        if not self.passages:
+            # A prompt without passages is the prompt of another cell.
+            cells = {"prompt": "closed", "both": "encoder"}
+            cell = cells.get(self.cell, self.cell)
+            default = type(self).model_fields["passages"].default
+            return self.model_copy(update={"cell": cell, "passages": default}).used()
         ignored = set()
         if self.cell == "closed":
             ignored |= {"evidence", "view", "view_seed"}

@@ -202,6 +202,41 @@ class TrainOptions(Config):
         assert self.tokens is not None  # one of them is given
         return math.ceil(self.tokens / (self.batch_sequences * sequence_tokens))
 
+    def prolonged(self, times: float) -> Self:
+        """The same training for so many times the steps: its rates fall where it ends, and restarts
+        keep their share of it.
+        """
+        budgets = {name: getattr(self, name) for name in ("steps", "tokens")}
+        changes: dict[str, Any] = {
+            name: round(times * budget) for name, budget in budgets.items() if budget is not None
+        }
+        changes["restarts"] = tuple(round(times * step) for step in self.restarts)
+        return self.model_copy(update=changes)
+
+    def on_rows(self, tokens: int, other_tokens: int) -> Self:
+        """The same training on longer rows: as many tokens, and as many in a step as whole rows
+        allow.
+
+        Args:
+            tokens: of a row of this training.
+            other_tokens: of a row of the new one, which may be no shorter.
+        """
+        steps, share = self.steps_for(tokens), tokens / other_tokens
+        batch = max(1, round(self.batch_sequences * share))
+        changes: dict[str, Any] = {
+            "steps": None,
+            "tokens": steps * self.batch_sequences * tokens,
+            "batch_sequences": batch,
+        }
+        if self.microbatch_sequences is not None:
+            memory = self.microbatch_sequences * share
+            fitting = [rows for rows in range(1, batch + 1) if batch % rows == 0 and rows <= memory]
+            changes["microbatch_sequences"] = max(fitting, default=1)
+        options = self.model_copy(update=changes)
+        longer = options.steps_for(other_tokens) / steps
+        restarts = tuple(round(longer * step) for step in self.restarts)
+        return options.model_copy(update={"restarts": restarts})
+
     @property
     def total_steps(self) -> int:
         """Steps of options that are `resolved`."""

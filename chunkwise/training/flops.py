@@ -274,12 +274,16 @@ def _expected_reading(config: AnyTraining, text: TextRows) -> Reading:
     rows = steps * config.train.batch_sequences
     if isinstance(config, InPromptConfig):
         # The budget counts the tokens of the text, not what is put before them.
-        m = config.chunk_tokens
-        n = in_prompt_tokens(n, m, config.neighbours, 2 * m)
+        n = in_prompt_row_tokens(n, config.chunk_tokens, config.neighbours)
     if isinstance(config, RetrofitConfig):
         neighbours = neighbours_per_chunk(config, steps)
         return Reading.of_rows(rows, n, text.predicted, text.reading_chunks, neighbours)
     return Reading.of_rows(rows, n, text.predicted)
+
+
+def in_prompt_row_tokens(tokens: int, chunk_tokens: int, k: int) -> int:
+    """Tokens of a row with k neighbours of each chunk, and their continuations, written into it."""
+    return in_prompt_tokens(tokens, chunk_tokens, k, 2 * chunk_tokens)
 
 
 def neighbours_per_chunk(config: RetrofitConfig, steps: int) -> float:

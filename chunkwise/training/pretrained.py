@@ -93,6 +93,26 @@ def base_folder(name: str) -> Path:
         ) from error
 
 
+def local_folder(name: str) -> Path | None:
+    """The folder of a decoder that is on this machine already; None where it would have to be
+    downloaded.
+
+    Raises:
+        ConfigError: no packaged base in this installation.
+    """
+    if name == PACKAGED or Path(name).is_dir():
+        return base_folder(name)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # no name that a hub could know
+        return None
+    # Anything but a path says that the file is not there, or was asked for in vain before.
+    return Path(config).parent if isinstance(config, str) else None
+
+
 def require_own_tokenizer(folder: Path, tokens: Artefact) -> None:
     """Refuse a decoder whose tokenizer, where its folder holds one, is not the one that made the
     tokens.

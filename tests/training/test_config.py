@@ -60,6 +60,28 @@ def test_a_token_budget_becomes_whole_steps():
     assert resolved == TrainOptions(steps=11, batch_sequences=10, dtype="float32").resolved(100)
 
 
+@pytest.mark.parametrize("budget", ["steps", "tokens"])
+def test_a_training_is_prolonged_with_its_schedule(budget):
+    options = TrainOptions(**{budget: 100}, schedule="wsd", warmup_steps=5, restarts=(20, 60))
+    longer = options.prolonged(2.5)
+    assert (getattr(longer, budget), longer.restarts, longer.warmup_steps) == (250, (50, 150), 5)
+    assert options.prolonged(1.0) == options  # and is the same training
+    by_steps = TrainOptions(steps=100, schedule="wsd", decay_share=0.2, final_share=0.0).prolonged(2)
+    # Flat over 160 of 200 steps, then down to the last one.
+    assert [by_steps.learning_rate_share(step) for step in (159, 180, 199)] == pytest.approx([1, 0.5, 0.025])
+
+
+def test_longer_rows_are_as_many_tokens_in_as_many_steps_as_whole_rows_allow():
+    options = TrainOptions(steps=1000, batch_sequences=16, microbatch_sequences=8, restarts=(500,))
+    long = options.on_rows(256, 1027)
+    # 4,096 tokens a step are nearest to 4 rows of 1,027, and 2,048 of a forward pass hold 1 (2 would be more).
+    assert (long.batch_sequences, long.microbatch_sequences, long.tokens) == (4, 1, 4_096_000)
+    assert (long.steps, long.steps_for(1027), long.restarts) == (None, 998, (499,))
+    assert options.on_rows(256, 9000).batch_sequences == 1
+    by_tokens = TrainOptions(tokens=4_000_000, batch_sequences=16).on_rows(256, 512)
+    assert (by_tokens.batch_sequences, by_tokens.tokens, by_tokens.steps_for(512)) == (8, 977 * 4096, 977)
+
+
 def test_what_is_not_used_does_not_tell_trainings_apart():
     plain, other = (TrainOptions(steps=1, retrieval_learning_rate=rate) for rate in (None, 5e-3))
     assert plain.resolved(16) == other.resolved(16)
