@@ -11,5 +11,7 @@ statistics.py   second looks: sign flips, bootstrap, McNemar, scores at chance
 slopes.py       change per halving of a datastore, tokens to a loss
 contrasts.py    differences between arms
 cuts.py         the same on parts of the text: tokens that can read, clean documents
-analysis.py     mechanism controls, contributions, exchange rate, noise
+exchange.py     what retrieval is worth in training tokens
+gains.py        the share of the gain over the twin that each change loses
+analysis.py     all of it for one study: mechanism controls, contributions, noise
 """

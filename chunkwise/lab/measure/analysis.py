@@ -1,5 +1,4 @@
-"""The derived tables beside the contrasts: mechanism controls, contributions, the exchange rate,
-the noise budget.
+"""The derived tables beside the contrasts: mechanism controls, contributions, the noise budget.
 
 `analyse` puts everything that follows from a study's measurements into one `Analysis`.
 """
@@ -14,10 +13,12 @@ from typing import Literal
 import numpy as np
 
 from chunkwise.core.config import Config
-from chunkwise.lab.measure import slopes
-from chunkwise.lab.measure.contrasts import Contrast, Contrasts, ExampleLoader, pair
+from chunkwise.lab.measure.contrasts import Contrast, Contrasts, ExampleLoader, Stopping, pair
 from chunkwise.lab.measure.cuts import ChunkLoader, CutRow, cuts_of
+from chunkwise.lab.measure.exchange import ExchangeRate, exchange_rate
+from chunkwise.lab.measure.gains import GainRow, gains_of
 from chunkwise.lab.measure.noise import LEVEL, Interval, PairedTest
+from chunkwise.lab.measure.published import PublishedOrder, orders_of
 from chunkwise.lab.measure.results import Controls, StudyResults, Waterfall
 from chunkwise.lab.measure.table import Measurements, rows_of
 from chunkwise.lab.measure.verdicts import any_false_alarm, detectable_difference
@@ -69,29 +70,6 @@ class Contributions(Config):
     steps: tuple[Contribution, ...]
 
 
-class Exchange(Config):
-    """A ratio of training tokens over n replicates; without an interval where a curve begins or
-    ends too early.
-    """
-
-    ratio: float
-    interval: Interval | None
-    n: int
-    before: int  # replicates whose curve is at the loss from its first reading on
-    beyond: int  # replicates whose curve ends above the loss
-
-
-class ExchangeRate(Config):
-    """Tokens the twin needs for the arm's final loss, and tokens the arm saves on the way to the
-    twin's final loss.
-    """
-
-    arm: str
-    twin: str
-    twin_needs: Exchange
-    arm_saves: Exchange
-
-
 class NoiseRow(Config):
     """What the replicates vary by, and what pairing them saves."""
 
@@ -117,6 +95,8 @@ class Analysis(Config):
     exchange_rate: ExchangeRate | None = None
     noise: tuple[NoiseRow, ...] = ()
     cuts: tuple[CutRow, ...] = ()
+    published: tuple[PublishedOrder, ...] = ()
+    gains: tuple[GainRow, ...] = ()
     # Chance that any row claims a difference where there is none at all.
     any_false_alarm: float = 0.0
 
@@ -190,12 +170,14 @@ def analyse(
     study: StudyResults,
     examples: ExampleLoader | None = None,
     chunks: ChunkLoader | None = None,
+    before: Sequence[Contrast] = (),
 ) -> Analysis:
     """All derived tables of a study.
 
     Args:
         examples: loads the per-example records of a measurement, where they are stored.
         chunks: loads the losses of a perplexity by chunk.
+        before: of a sequential study, the contrasts as the look before this one left them.
     """
     measurements = Measurements(rows_of(study))
     controls = study.controls
@@ -204,6 +186,7 @@ def analyse(
         study.metric,
         planned=study.replicates,
         alpha=study.alpha,
+        stopping=Stopping(study.looks, study.look, before) if study.looks else None,
         load=examples,
         twin=controls.twin if controls else None,
         suspicions={arm.id: arm.suspicion for arm in study.arms if arm.suspicion},
@@ -217,12 +200,12 @@ def analyse(
         mechanism_checks=derived.mechanism_checks(controls) if controls else (),
         # One step alone contributes nothing: there is no step before it.
         contributions=[table for table in contributions if len(table.steps) > 1],
-        exchange_rate=_exchange_rate(measurements, *study.exchange) if study.exchange else None,
+        exchange_rate=exchange_rate(study, measurements, examples),
         noise=list(derived.noise(study.comparisons, study.alpha)),
         cuts=list(cuts_of(study.comparisons, measurements, chunks)) if chunks else (),
-        any_false_alarm=any_false_alarm(
-            len(tested), study.alpha if study.planned_looks == 1 else study.planned_alpha
-        ),
+        gains=list(gains_of(study.comparisons, measurements, controls, study.metric)),
+        published=list(orders_of(study.published, contrasts)),
+        any_false_alarm=any_false_alarm(len(tested), study.alpha),
     )
 
 
@@ -355,43 +338,3 @@ def _percent(log_ratio: float) -> str:
     """A difference of log perplexity as a change of perplexity."""
     percent = 100 * math.expm1(log_ratio)
     return f"{percent:+.1f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _exchange_rate(measurements: Measurements, arm: str, twin: str) -> ExchangeRate | None:
-    """Training tokens at equal validation loss, paired by replicate, averaged on logarithms."""
-    needs, saves = [], []
-    for replicate in measurements.replicates:
-        arm_curve = measurements.curve(arm, replicate)
-        twin_curve = measurements.curve(twin, replicate)
-        if not (arm_curve and twin_curve):
-            continue
-        arm_tokens, arm_losses = zip(*arm_curve, strict=True)
-        twin_tokens, twin_losses = zip(*twin_curve, strict=True)
-        reach = slopes.tokens_to_reach(twin_tokens, twin_losses, target=arm_losses[-1])
-        needs.append((reach.tokens / arm_tokens[-1], reach))
-        reach = slopes.tokens_to_reach(arm_tokens, arm_losses, target=twin_losses[-1])
-        saves.append((twin_tokens[-1] / reach.tokens, reach))
-    if not needs:
-        return None
-    return ExchangeRate(
-        arm=arm,
-        twin=twin,
-        twin_needs=_exchange(needs),
-        arm_saves=_exchange(saves),
-    )
-
-
-def _exchange(replicates: Sequence[tuple[float, slopes.Reach]]) -> Exchange:
-    """From (ratio, the reach that it was computed from) of each replicate."""
-    ratios, reaches = zip(*replicates, strict=True)
-    before = sum(reach.before for reach in reaches)
-    beyond = sum(reach.beyond for reach in reaches)
-    centre, interval = slopes.geometric_interval(ratios)
-    return Exchange(
-        ratio=centre,
-        # A bound among the ratios: their spread is not that of the rate.
-        interval=None if before or beyond else interval,
-        n=len(ratios),
-        before=before,
-        beyond=beyond,
-    )

@@ -154,9 +154,11 @@ def grids_of(study: Study, measurements: Sequence[Measurement]) -> list[Grid]:
     if not rows:
         return []
     metrics = {row.metric for row in measurements}
+    file = study.profile.question_file
+    title = "Questions on documents that are in the datastore and in no training text"
     return [
         Grid(
-            title="Questions on documents that are in the datastore and in no training text",
+            title=f"The questions of {file.name}" if file else title,
             metric=metric,
             columns=list(CONDITIONS.values()),
             rows=rows,
@@ -353,7 +355,8 @@ def limits_of(
 
 def _training_limits(study: Study, arms: Sequence[ArmRow]) -> Iterator[str]:
     profile = study.profile
-    epochs = max((arm.epochs or 0 for arm in arms), default=0)
+    longer = {twin.id for twin in study.longer_twins}
+    epochs = max((arm.epochs or 0 for arm in arms if arm.id not in longer), default=0)
     # max_tokens counts text before rows of a document are cut off, so this may be more than was
     # planned.
     if epochs > 1:
@@ -361,6 +364,12 @@ def _training_limits(study: Study, arms: Sequence[ArmRow]) -> Iterator[str]:
             f"The training text is short: it is read {epochs:.2f} times, and text that is read "
             "again teaches less than new text."
         )
+    for arm in arms:
+        if arm.id in longer and (arm.epochs or 0) > 1:
+            yield (
+                f"{arm.label}: it reads the training text {arm.epochs:.2f} times, and text that is "
+                "read again teaches less, so the exchange rate comes out higher than on new text."
+            )
     train = profile.retrofit.train
     rates = f"{train.learning_rate:g}"
     if train.retrieval_learning_rate:
@@ -377,22 +386,33 @@ def _training_limits(study: Study, arms: Sequence[ArmRow]) -> Iterator[str]:
             "text may stand beside it as neighbours, though no token of theirs is ever predicted."
         )
     if "in_prompt" in _mechanisms(study):
-        yield (
-            f"Neighbours in the prompt make {in_prompt_rows(profile)}. A base trained on short "
-            "rows has to learn their length and layout in the continued training, so this arm's "
-            "loss is not that of the mechanism alone; nor is its compute equal, see the parity of "
-            "the arms."
-        )
+        yield in_prompt_limit(profile)
 
 
 def in_prompt_rows(profile: Profile) -> str:
     """How long rows with their neighbours inside become, in words."""
     n = profile.training_text.sequence_tokens
-    m = profile.datastore.chunk_tokens
-    k = profile.retrofit.retro.neighbours
-    # As in `training.config.InPromptConfig`: a neighbour with its continuation is 2 m long.
-    longest = n + (n // m - 1) * (2 * m * k + 1)
-    return f"rows of up to {longest:,} tokens out of rows of {n}"
+    return f"rows of up to {profile.in_prompt_row_tokens:,} tokens out of rows of {n}"
+
+
+def in_prompt_limit(profile: Profile) -> str:
+    """What the arm with neighbours in the prompt can tell, by the base that it starts from."""
+    rows = in_prompt_rows(profile)
+    if profile.base is None:
+        return (
+            f"Neighbours in the prompt make {rows}. The base is adopted, and what rows it was "
+            "trained on is not changed here: where they were shorter, the arm has to learn length "
+            "and layout in the continued training, and its loss is not that of the mechanism "
+            "alone. Nor is its compute equal, see the parity of the arms."
+        )
+    return (
+        f"Neighbours in the prompt make {rows}, so the arm starts from a base of its own: the "
+        "other arms' settings and number of tokens, on packed rows of that length. Those hold no "
+        "padding and more attention, so this base predicts more tokens and costs more. What the "
+        "two bases differ by is in the arm's difference; measurements.csv has the losses of both. "
+        "In the continued training the arms predict the same tokens, and compute is not equal: see "
+        "the parity of the arms."
+    )
 
 
 def _arm_limits(study: Study) -> Iterator[str]:

@@ -12,12 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from chunkwise.core.errors import ChunkwiseError
 from chunkwise.core.io import read_json, read_parquet
+from chunkwise.core.packs import PACKAGED, packaged_base
 from chunkwise.core.store import Artefact
 from chunkwise.corpus.config import READING_TASKS
 from chunkwise.graph.jobs import Job
@@ -33,6 +34,7 @@ from chunkwise.lab.measure.checks import (
 from chunkwise.lab.measure.contrasts import Examples
 from chunkwise.lab.measure.cuts import Chunks, load_chunks
 from chunkwise.lab.measure.noise import example_noise
+from chunkwise.lab.measure.published import variants_of
 from chunkwise.lab.measure.results import (
     ArmRow,
     Curve,
@@ -59,6 +61,7 @@ from chunkwise.lab.study.study import (
     TWIN,
     Evaluation,
     Study,
+    Trained,
 )
 from chunkwise.lab.terms import FULL, Selector
 
@@ -139,6 +142,9 @@ def collect(
     """Everything that was measured."""
     study = outcome.study
     profile, resolution = study.profile, study.resolution
+    paper = load_paper(profile.paper) if profile.paper else None
+    # An adopted base says how deep it is nowhere but in its own files.
+    layers = profile.base.decoder.layers if profile.base else None
     measurements = list(measurements_of(outcome))
     views = list(views_of(outcome))
     arms = list(arms_of(outcome))
@@ -173,11 +179,16 @@ def collect(
         grids=grids_of(study, measurements),
         tasks=list(tasks_of(outcome)),
         exchange=(RETRO, TWIN),
+        longer_twins=[Selector(arm=twin.id, condition="none") for twin in study.longer_twins],
+        base_tokens=_base_tokens(outcome),
         runs=list(runs_of(outcome)),
         checks=list(checks_of(outcome)),
+        subject=resolution.subject.says,
+        plan_metrics=resolution.plan_metrics,
         not_measured=resolution.not_measured,
         metric_words=resolution.metric_words,
         published_metrics=_published(profile),
+        published=list(variants_of(paper, resolution, layers)),
         warnings=list(dict.fromkeys(unread + warnings)),
         limits=list(limits_of(study, arms, views)),
         shared_base=profile.share_base or profile.base is None,
@@ -220,7 +231,12 @@ def _setting(outcome: Outcome, arms: Sequence[ArmRow]) -> Setting:
         records = read_parquet(artefact.file("records.parquet"), columns=["task"])
         tasks = Counter(records["task"].to_pylist())
         kinds = ", ".join(f"{count} {task or 'of no task'}" for task, count in tasks.items())
-        setting["questions"] = f"{len(records)} questions ({kinds})"
+        file = study.profile.question_file
+        setting["questions"] = (
+            f"{len(records)} questions of {file.name}"
+            if file
+            else f"{len(records)} questions ({kinds})"
+        )
         break
     return Setting(**setting)
 
@@ -355,7 +371,7 @@ def views_of(outcome: Outcome) -> Iterator[ViewRow]:
         neighbours = artefact.counts.get("neighbours") or {}
         served[evaluation.at, evaluation.replicate] = neighbours
     for view_id, view in study.views.items():
-        for replicate in study.replicates:
+        for replicate in study.replicates_of_view(view_id):
             facts, baseline = (
                 view_facts(config, members(config, documents, replicate), documents)
                 for config in (view, study.profile.view)
@@ -378,33 +394,67 @@ def views_of(outcome: Outcome) -> Iterator[ViewRow]:
 
 def arms_of(outcome: Outcome) -> Iterator[ArmRow]:
     """What each way of training costs in one replicate, the baseline first."""
-    roles: Fields = {RETRO: "retro", TWIN: "twin", BASE: "base"}
-    implied: Fields = {RETRO: (), BASE: _COSTS + _BUDGET}
     for trained in outcome.study.trained.values():
         costs: Fields = {}
         for job in trained.models:
             artefact = outcome.of(job)
             if artefact is not None:
-                costs = _costs(artefact, is_base=trained.id == BASE)
+                costs = _costs(artefact, is_base=trained.is_base)
                 break  # equal in all replicates
         yield ArmRow(
             id=trained.id,
             label=trained.label,
             words=trained.words,
-            role=roles.get(trained.id, "variant"),
-            suspicion=_suspicion(outcome.study, trained.id),
-            implied=implied.get(trained.id, _COSTS),
+            role=_role(trained),
+            suspicion=_suspicion(outcome, trained.id),
+            implied=_implied(trained),
             **costs,
         )
 
 
-def _suspicion(study: Study, arm_id: str) -> str:
+def _role(trained: Trained) -> Literal["retro", "twin", "base", "variant"]:
+    if trained.is_base:
+        return "base"
+    if trained.id == TWIN or trained.times != 1:
+        return "twin"
+    return "retro" if trained.id == RETRO else "variant"
+
+
+def _implied(trained: Trained) -> tuple[str, ...]:
+    """Costs in which a way of training has to differ from the baseline."""
+    if trained.id == RETRO:
+        return ()
+    return _COSTS + _BUDGET if trained.is_base or trained.times != 1 else _COSTS
+
+
+def _suspicion(outcome: Outcome, arm_id: str) -> str:
     """The likely reason, should the arm come out worse than the twin."""
+    study = outcome.study
     arm = study.resolution.arms.get(arm_id)
-    if arm is not None and arm.changes.get("mechanism") == "in_prompt":
+    if arm is None or arm.changes.get("mechanism") != "in_prompt":
+        return ""
+    if study.profile.base is None:
         rows = in_prompt_rows(study.profile)
-        return f"its {rows} are longer than any that its base was trained on"
-    return ""
+        return f"its {rows} may be longer than those that its base was trained on"
+    # A base that the study trains has read such rows, and may have learnt less by them.
+    own, other = (_base_loss(outcome, name) for name in (f"{arm_id}-base", BASE))
+    if own is None or other is None or own <= other:
+        return ""
+    return (
+        "its own base, trained on rows as long as its own, was worse already "
+        f"({math.exp(own):.3g} against {math.exp(other):.3g} before the arms' training)"
+    )
+
+
+def _base_loss(outcome: Outcome, arm_id: str) -> float | None:
+    """Mean over the replicates, nats per token of the evaluated text."""
+    at = Selector(arm=arm_id, condition="none")
+    losses = [
+        read_json(artefact.file("metrics.json"))["nll"]
+        for evaluation, artefact in outcome.evaluated("perplexity")
+        if evaluation.at == at
+    ]
+    return float(np.mean(losses)) if losses else None
 
 
 def _costs(artefact: Artefact, *, is_base: bool) -> Fields:
@@ -429,6 +479,15 @@ def _costs(artefact: Artefact, *, is_base: bool) -> Fields:
             "train_flops": 0.0,
         }
     return costs
+
+
+def _base_tokens(outcome: Outcome) -> int | None:
+    """Tokens that the base was trained on before the study's trainings; None: nobody says."""
+    study = outcome.study
+    if study.profile.pretrained == PACKAGED:
+        return int(read_json(packaged_base() / "record" / "training.json")["tokens"])
+    artefact = outcome.of(study.trained[BASE].models[0])
+    return training_of(artefact).get("tokens") if artefact else None
 
 
 def training_of(artefact: Artefact) -> Fields:
@@ -491,12 +550,12 @@ def runs_of(outcome: Outcome) -> Iterator[Run]:
     jobs: dict[tuple[str, int], list[Job]] = {}
     # The training first: its key stands for the run.
     for trained in study.trained.values():
-        for replicate in study.replicates:
-            training = trained.models[replicate]
+        for replicate, training in enumerate(trained.models):
             jobs[trained.id, replicate] = [training, trained.tuned[replicate]]
     for view_id in study.views:
         if view_id != FULL:
-            jobs |= {(_on_view(view_id), replicate): [] for replicate in study.replicates}
+            replicates = study.replicates_of_view(view_id)
+            jobs |= {(_on_view(view_id), replicate): [] for replicate in replicates}
     for evaluation in study.evaluations:
         at = evaluation.at
         name = at.arm

@@ -13,8 +13,8 @@ from typing import Literal
 
 from chunkwise.core.config import Config
 from chunkwise.graph.schedule import JobRow
-from chunkwise.lab.resolve.resolution import ResolutionRow
-from chunkwise.lab.terms import METRICS, Comparison, Metric, Selector
+from chunkwise.lab.resolve.resolution import MetricResolution, ResolutionRow
+from chunkwise.lab.terms import METRICS, Comparison, Look, Metric, Selector
 
 
 class PlanEntry(Config):
@@ -195,14 +195,6 @@ class Setting(Config):
         return "; ".join(part for part in parts if part) + "." if any(parts) else ""
 
 
-class Look(Config):
-    """One look of a sequential study: after so many replicates, at its part of alpha."""
-
-    replicates: int
-    alpha: float
-    open: tuple[str, ...] = ()  # primary contrasts that were not settled then
-
-
 class ReferenceShares(Config):
     """Published share of the gain that survives in a smaller datastore, drawn for orientation."""
 
@@ -219,6 +211,29 @@ RETRO_172M = ReferenceShares(
         "5 points"
     ),
 )
+
+
+class PublishedVariant(Config):
+    """A row of a published table as its difference from the table's baseline, and the plan's entry
+    and words for it, if it is an arm here.
+    """
+
+    name: str
+    difference: float
+    entry: str | None = None
+    arm: str | None = None
+
+
+class PublishedVariants(Config):
+    """A published table of variants that share arms with this study."""
+
+    name: str
+    metric: str
+    on: str  # what it was measured on
+    model: str
+    baseline: float
+    rows: tuple[PublishedVariant, ...]
+    source: str
 
 
 class StudyResults(Config):
@@ -244,20 +259,24 @@ class StudyResults(Config):
     grids: tuple[Grid, ...] = ()
     tasks: tuple[TaskRow, ...] = ()
     exchange: tuple[str, str] | None = None  # ids of two arms with curves: (retrieval, twin)
+    longer_twins: tuple[Selector, ...] = ()  # trained for more tokens, shortest first
+    base_tokens: int | None = None  # that the base was trained on; None: not known
     reference: ReferenceShares | None = RETRO_172M
     runs: tuple[Run, ...] = ()
     checks: tuple[Check, ...] = ()
+    subject: str = ""  # which paper the plan is about, in words
+    plan_metrics: tuple[MetricResolution, ...] = ()  # what each is measured as, and on what
     not_measured: dict[str, str] = {}  # the plan's metric -> why, or the nearest known names
     metric_words: dict[str, str] = {}  # metric -> the plan's words for it
     published_metrics: tuple[str, ...] = ()  # what the paper's metrics are
+    published: tuple[PublishedVariants, ...] = ()
     warnings: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     # The replicates continue one base model, so the noise of training it is not in the intervals.
     shared_base: bool = False
-    alpha: float = 0.05  # of this look
-    planned_alpha: float = 0.05  # of all looks together
-    looks: tuple[Look, ...] = ()  # of a sequential study, those before this one first
-    planned_looks: int = 1
+    alpha: float = 0.05  # of a family, over all looks
+    looks: tuple[Look, ...] = ()  # of a sequential study, all that were planned
+    look: int = 1  # the number of this one
     commands: tuple[str, ...] = ()
     plan_text: str = ""
     profile_text: str = ""

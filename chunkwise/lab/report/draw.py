@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, BAND = "#1f2933", "#616e7c", "#d9dee4", "#eef1f4"
@@ -110,6 +114,27 @@ def _for_page(svg: str, name: str, alt: str) -> str:
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable}, {colour})")
     return svg.strip()
+
+
+def bounded_bar(
+    axes: Axes, y: float, bounds: tuple[float, float], limits: tuple[float, float]
+) -> None:
+    """A horizontal interval; where it leaves the axis it ends in an arrow head.
+
+    Intervals of two replicates are wide: an axis that held them would show nothing else.
+    """
+    low, high = limits
+    axes.plot(np.clip(bounds, low, high), [y, y], color=INK, lw=1.2)
+    if bounds[0] < low:
+        axes.plot(low, y, "<", color=INK, ms=4, clip_on=False)
+    if bounds[1] > high:
+        axes.plot(high, y, ">", color=INK, ms=4, clip_on=False)
+
+
+def wrapped(text: str, width: int = 40) -> str:
+    """A label in at most two lines, with an ellipsis where it was longer."""
+    lines = textwrap.wrap(text, width, max_lines=2, placeholder="\N{HORIZONTAL ELLIPSIS}")
+    return "\n".join(lines)
 
 
 def short(text: str, limit: int = 40) -> str:

@@ -1,18 +1,19 @@
 """What a report is made of: sections of tables, figures and sentences, without markup.
 
-Columns without a value vanish. `sections` build them, `write` puts them on the page.
+Rows and columns without a value vanish. `sections` build them, `write` puts them on the page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from chunkwise.lab.measure.analysis import Analysis
 from chunkwise.lab.measure.contrasts import Contrast
 from chunkwise.lab.measure.results import RunLog, StudyResults
 from chunkwise.lab.measure.table import Measurements
-from chunkwise.lab.plan.quantities import amount_words
+from chunkwise.lab.report.names import Names
 from chunkwise.lab.terms import Metric
 
 
@@ -53,11 +54,12 @@ class Table:
     kind: str = "table"  # of a table the class of its style: "answers", "small"
 
     def tidy(self) -> Table:
-        """Without columns that hold no value, and with equal first cells of neighbouring rows made
-        one.
+        """Without rows and columns that hold no value, and with equal first cells of neighbouring
+        rows made one.
         """
+        full = self._full_rows()
         # A group has one cell, and the first column says what a row is about, even if it is empty.
-        values = [row.cells for row in self.rows if row.kind != "group"]
+        values = [row.cells for row in full if row.kind != "group"]
         used = [
             i
             for i in range(len(self.headers))
@@ -65,7 +67,7 @@ class Table:
         ]
         rows: list[Row] = []
         head = 0
-        for row in self.rows:
+        for row in full:
             if row.kind != "group":
                 row = replace(row, cells=[row.cells[i] for i in used])
             above = rows[head] if rows else row
@@ -78,6 +80,20 @@ class Table:
         headers = [self.headers[i] for i in used]
         words = [place for place, i in enumerate(used) if i in self.words]
         return replace(self, headers=headers, rows=rows, words=words)
+
+    def _full_rows(self) -> list[Row]:
+        """The rows with a value, and the groups that have such a row."""
+        rows: list[Row] = []
+        for row in self.rows:
+            if row.kind == "group" and rows and rows[-1].kind == "group":
+                rows.pop()
+            # The first cell says what a row is about.
+            values = row.cells[1:]
+            if row.kind == "group" or not values or any(cell not in (None, "") for cell in values):
+                rows.append(row)
+        if rows and rows[-1].kind == "group":
+            rows.pop()
+        return rows
 
 
 @dataclass(frozen=True)
@@ -128,14 +144,12 @@ class Material:
         return self.study.metric(id)
 
     def name(self, contrast: Contrast) -> str:
-        """The arm for people: a part of the datastore by its tokens here, the plan's words beside
-        them.
-        """
-        sizes = [view.tokens for view in self.study.views if view.label == contrast.arm]
-        if contrast.realised_fraction is None or not sizes:
-            return contrast.arm
-        tokens = amount_words(float(f"{sum(sizes) / len(sizes):.3g}"))
-        return f"{tokens} tokens (the plan's {contrast.arm})"
+        """The arm for people."""
+        return self.names.contrast(contrast)
+
+    @cached_property
+    def names(self) -> Names:
+        return Names(self.study)
 
     @property
     def contrasts(self) -> dict[int, Contrast]:

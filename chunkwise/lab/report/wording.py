@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 
-from chunkwise.lab.measure.analysis import Exchange, ExchangeRate
 from chunkwise.lab.measure.contrasts import Contrast
+from chunkwise.lab.measure.exchange import Exchange, ExchangeRate, LongerTwins
 from chunkwise.lab.measure.noise import Interval
 from chunkwise.lab.measure.verdicts import REAL, SMALL_UP_TO, Verdict
 from chunkwise.lab.terms import Metric
@@ -174,7 +174,11 @@ def worse(metric: Metric, difference: float) -> str:
 
 def level_words(level: float) -> str:
     # A family's level may be 98.3 %; that of a single test is a whole number.
-    return f"{100 * level:.1f}".rstrip("0").rstrip(".") + " %"
+    # Never rounded up to certainty: an early look of a sequential study tests at 99.98 %.
+    decimals = 1
+    while level < 1 and float(f"{100 * level:.{decimals}f}") == 100:
+        decimals += 1
+    return f"{100 * level:.{decimals}f}".rstrip("0").rstrip(".") + " %"
 
 
 def sentence(contrast: Contrast, metric: Metric, name: str = "") -> str:
@@ -277,27 +281,109 @@ def exchange_sentences(rate: ExchangeRate, arm: str, twin: str) -> str:
     """How many training tokens retrieval is worth, in both directions; a bound where a curve is too
     short.
     """
-    needs, saves = rate.twin_needs, rate.arm_saves
-    # A curve that is below the target at its first reading got there then or earlier: this bounds
-    # its tokens from above, so `needs`, which has them above the line, too, and `saves` from below.
-    most = "at most " if needs.before else ""
-    more = "more than " if saves.before else ""
-    first = f"needs {most}{number(needs.ratio)} times the training tokens{_times_interval(needs)}."
-    second = (
-        f"For its own final loss, {twin} took {more}{number(saves.ratio)} times the tokens that "
-        f"{arm} needed{_times_interval(saves)}."
-    )
+    sentences = []
+    if rate.longer is not None:
+        sentences.append(_longer_sentences(rate.longer, arm, twin))
+    elif rate.twin_needs is not None:
+        sentences.append(_needs_sentence(rate.twin_needs, arm, twin))
+    if rate.arm_saves is not None:
+        sentences.append(_saves_sentence(rate.arm_saves, arm, twin))
+    return " ".join(sentences)
+
+
+def _needs_sentence(needs: Exchange, arm: str, twin: str) -> str:
+    """What the twin needs for the arm's final loss, by its curve."""
+    start = f"For the final validation loss of {arm}, {twin}"
     if needs.beyond:
-        first = (
-            f"would need more than {number(needs.ratio)} times the training tokens: in "
-            f"{needs.beyond} of {needs.n} replicates the curve of {twin} ends before it gets there."
+        return (
+            f"{start} would need more than {number(needs.ratio)} times the training tokens: in "
+            f"{needs.beyond} of {needs.n} replicates the curve of {twin} ends before it gets "
+            "there. No longer twin was trained (exchange_rate.times of the profile)."
         )
+    # A curve that is below the target at its first reading got there then or earlier, which bounds
+    # its tokens from above.
+    most = "at most " if needs.before else ""
+    return (
+        f"{start} needs {most}{number(needs.ratio)} times the training tokens"
+        f"{_times_interval(needs)}."
+    )
+
+
+def _saves_sentence(saves: Exchange, arm: str, twin: str) -> str:
+    """What the arm needs for the twin's final loss, by its curve."""
     if saves.beyond:
-        second = (
-            f"{arm} does not reach the final loss of {twin} in {saves.beyond} of {saves.n} "
-            "replicates."
+        return (
+            f"{arm} does not reach the final validation loss of {twin} in {saves.beyond} of "
+            f"{saves.n} replicates."
         )
-    return f"For the final validation loss of {arm}, {twin} {first} {second}"
+    # The arm's tokens stand below the line: a bound of them from above is one from below.
+    more = "more than " if saves.before else ""
+    return (
+        f"For its own final validation loss, {twin} took {more}{number(saves.ratio)} times the "
+        f"tokens that {arm} needed{_times_interval(saves)}; of {arm} this is a reading on the way, "
+        "before its learning rate has fallen."
+    )
+
+
+def _longer_sentences(longer: LongerTwins, arm: str, twin: str) -> str:
+    """The rate by twins that were trained for longer."""
+    last = longer.times[-1]
+    ratio = f"{number(longer.ratio)} times"
+    if longer.beyond:
+        ratio = f"more than {ratio}"
+    if longer.before:
+        ratio = "less than 1 times"
+    text = (
+        f"Retrieval is worth {ratio} the training tokens{_longer_interval(longer)}: so many "
+        f"{twin} needs for {arm}'s loss on the evaluated text, counted in tokens of continued "
+        f"training ({longer.tokens:,})."
+    )
+    if longer.beyond:
+        above = longer.losses[-1] - longer.arm_loss
+        text += (
+            f" With {last:.3g} times the tokens its loss is still {number(above)} nats a token "
+            "above."
+        )
+    in_all = longer.in_all(longer.ratio)
+    if in_all is None:
+        text += " How many tokens the base had before is not known."
+    elif not longer.before:
+        more = "more than " if longer.beyond else ""
+        text += (
+            f" Together with the {longer.base_tokens:,} tokens of the base before, {twin} needs "
+            f"{more}{number(in_all)} times those of {arm}."
+        )
+    lengths = " and ".join(f"{times:.3g}" for times in longer.times[1:])
+    return (
+        f"{text} Read on a line in log tokens between {twin} and twins that were trained for "
+        f"{lengths} times the tokens, each by a schedule of its own and in one replicate alone"
+        f"{_longer_noise(longer)}."
+    )
+
+
+def _longer_interval(longer: LongerTwins) -> str:
+    if longer.interval is None:
+        return ""
+    low, high = longer.interval
+    first, last = longer.times[0], longer.times[-1]
+    if low == last:
+        ends = f"beyond {number(last)} as a whole"
+    elif high == first:
+        ends = f"below {number(first)} as a whole"
+    else:
+        lower = f"less than {number(first)}" if low == first else number(low)
+        upper = f"more than {number(last)}" if high == last else number(high)
+        ends = f"{lower} to {upper}"
+    return f" (95 % interval {ends}, n = {longer.n})"
+
+
+def _longer_noise(longer: LongerTwins) -> str:
+    if longer.interval is None:
+        return "; without an interval, since there is one pair of replicates or no scatter"
+    return (
+        "; the interval holds the noise of trainings and text, and takes what one longer training "
+        "changes to vary as much as one difference between the arms"
+    )
 
 
 def _times_interval(exchange: Exchange) -> str:

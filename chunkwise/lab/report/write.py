@@ -9,6 +9,7 @@ same numbers.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, ConfigError
 from chunkwise.core.io import read_json, write_json
 from chunkwise.lab.measure.analysis import Analysis, analyse
-from chunkwise.lab.measure.contrasts import ExampleLoader
+from chunkwise.lab.measure.contrasts import Contrast, ExampleLoader
 from chunkwise.lab.measure.cuts import ChunkLoader
 from chunkwise.lab.measure.results import RunLog, StudyResults
 from chunkwise.lab.measure.table import Measurements, rows_of, write_table
@@ -27,14 +28,17 @@ from chunkwise.lab.report.sections import (
     contributions,
     cuts,
     exchange,
+    figures,
     mechanism,
     noise,
     opening,
     overlap,
     parity,
     plan,
+    published,
     questions,
     runs,
+    words,
 )
 
 
@@ -44,14 +48,18 @@ def write_report(
     out: Path,
     examples: ExampleLoader | None = None,
     chunks: ChunkLoader | None = None,
+    before: Sequence[Contrast] = (),
 ) -> Analysis:
     """Write report.html, report.md, report.json, figures/*.svg and the table of measurements into
     `out`.
 
+    Args:
+        before: of a sequential study, the contrasts as the look before this one left them.
+
     Returns:
         What was derived.
     """
-    analysis = analyse(study, examples, chunks)
+    analysis = analyse(study, examples, chunks, before)
     results = study.model_dump(mode="json") | analysis.model_dump(mode="json")
     stored = {"results": results, "run_log": log.model_dump(mode="json")}
     _write_files(stored, Report(study, analysis, log), out)
@@ -137,8 +145,8 @@ def _fields_of(model: type[Config], results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_files(stored: dict[str, Any], report: Report, out: Path) -> None:
-    figures = out / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+    drawings = out / "figures"
+    drawings.mkdir(parents=True, exist_ok=True)
     # First what the rest can be made of again, should a page fail.
     write_json(out / "report.json", stored)
     write_table(report.results, out)
@@ -147,7 +155,7 @@ def _write_files(stored: dict[str, Any], report: Report, out: Path) -> None:
         for block in section.blocks:
             if isinstance(block, Figure):
                 svg = f"{block.svg}\n"
-                (figures / f"{block.name}.svg").write_text(svg, encoding="utf-8")
+                (drawings / f"{block.name}.svg").write_text(svg, encoding="utf-8")
     for name in ("report.html", "report.md"):
         (out / name).write_text(render(page, name), encoding="utf-8")
 
@@ -171,8 +179,10 @@ def render(page: Page, name: str) -> str:
 def _markdown_text(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no table border, one line."""
     text = " ".join(text.split())
-    # The backslash before the signs that get one; & before the < whose entity holds one.
-    text = text.replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
+    # The backslash before the signs that get one; & before the < whose entity holds one, which
+    # opens a tag only before a letter or one of these signs.
+    text = text.replace("\\", "\\\\").replace("&", "&amp;")
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
     return re.sub(r"[|*_`\[\]#]", r"\\\g<0>", text)
 
 
@@ -184,26 +194,40 @@ CONFIRMATORY = 5  # replicates; below, a study is exploratory
 _SECTIONS = (
     ("In short", "short", opening.opening),
     ("Answers", "answers", answers.answers),
-    ("What the answers say", "reading", answers.reading),
-    ("Figures", "figures", answers.drawings),
+    ("What would settle the rest", "open", answers.settling),
+    ("Figures", "figures", figures.drawings),
     ("Does the model read its neighbours?", "mechanism", mechanism.mechanism),
     ("Where the gain comes from", "contributions", contributions.contributions),
+    ("Beside the published numbers", "published", published.published),
     ("What retrieval is worth in training tokens", "exchange", exchange.exchange),
     ("The answers on parts of the text", "cuts", cuts.cuts),
     ("Gain by overlap", "overlap", overlap.overlap),
-    ("Question answering, cell by cell", "questions", questions.grids),
+    ("Questions by task", "tasks", questions.tasks),
     ("How the plan was read", "resolution", plan.resolution),
+    ("Limits", "limits", runs.limits),
+    ("Words", "words", words.words),
+    ("The answers by shared runs", "shared", cuts.by_overlap),
+    ("Question answering, cell by cell", "questions", questions.grids),
     ("Parity of the arms", "parity", parity.parity),
     ("Noise budget", "noise", noise.noise),
     ("All runs", "runs", runs.runs),
     ("Integrity", "integrity", runs.integrity),
-    ("Limits", "limits", runs.limits),
     ("Reproduce", "reproduce", runs.reproduce),
 )
 
 
-# What few read, and nobody first.
-_FOLDED = ("noise", "runs", "integrity", "reproduce")
+# What few read, and nobody first; printed in full.
+_FOLDED = (
+    "resolution",
+    "words",
+    "shared",
+    "questions",
+    "parity",
+    "noise",
+    "runs",
+    "integrity",
+    "reproduce",
+)
 
 
 def build_page(report: Report) -> Page:
@@ -215,78 +239,67 @@ def build_page(report: Report) -> Page:
         blocks: Blocks = []
         # Sections build every table; what a study did not measure leaves it without rows.
         for block in build(material):
-            if not isinstance(block, Table):
+            block = block.tidy() if isinstance(block, Table) else block
+            if not isinstance(block, Table) or block.rows:
                 blocks.append(block)
-            elif block.rows:
-                blocks.append(block.tidy())
         if blocks:
             sections.append(Section(title, anchor, blocks, folded=anchor in _FOLDED))
     return Page(study.title, _facts(study, report.log), _banners(report), sections)
 
 
 def _facts(study: StudyResults, log: RunLog) -> list[tuple[str, str]]:
-    cached = sum(job.cached for job in log.jobs)
     facts = {
         "profile": study.profile,
         "model": study.setting.model,
         "datastore": study.setting.datastore,
-        "text": study.setting.text,
-        "questions": study.setting.questions,
         "replicates": str(study.replicates),
-        "plan": study.source_digest[:16],
         "date": f"{log.date} UTC",
-        "wall time": f"{log.seconds / 60:.1f} min",
-        "jobs": f"{len(log.jobs)}, {cached} from the store" if log.jobs else "",
-        "machine": log.machine,
-        "version": log.version,
-        "exit status": str(log.exit_status),
     }
     return [(name, value) for name, value in facts.items() if value]
 
 
 def _looks(study: StudyResults) -> str:
     """How a sequential study went."""
-    number = len(study.looks) + 1
+    numbers = [str(look.replicates) for look in study.looks]
+    spent = [f"{100 * study.alpha * look.spent:.2g}" for look in study.looks]
     text = (
-        f"Sequential: look {number} of {study.planned_looks}, at {study.replicates} replicates; it "
-        f"spends {100 * study.alpha:.2g} of the {100 * study.planned_alpha:.2g} % of error, and "
-        "corrected p are to be read against that."
+        f"Sequential: look {study.look} of {len(study.looks)} (after {', '.join(numbers)} "
+        f"replicates, which spend {', '.join(spent)} of {100 * study.alpha:.2g} % of error). "
+        "An arm stops once every primary question about it is settled, or is unlikely to be: its "
+        "rows say where, with the interval of that look. Corrected p count what a look spends; "
+        "levels are means over the replicates that each arm had."
     )
-    if study.looks:
-        last = study.looks[-1]
-        text += f" After {last.replicates} replicates these were open: {'; '.join(last.open)}."
+    for look in study.looks:
+        if look.open:
+            text += f" After {look.replicates} these went on: {'; '.join(look.open)}."
     return text
 
 
 def _banners(report: Report) -> list[str]:
     """What a reader must know before the first number."""
     study = report.results
-    banners = []
+    banners = [study.subject] if study.subject else []
     if study.replicates == 1:
         banners.append(
-            "One replicate: every difference below is an anecdote about two checkpoints. Nothing "
-            "is tested."
+            "One replicate: every difference below is an anecdote about two checkpoints, and "
+            "nothing is tested."
         )
     elif study.replicates < CONFIRMATORY:
         banners.append(
             f"Exploratory: {study.replicates} replicates. A confirming study has {CONFIRMATORY} or "
             "more."
         )
-    if study.planned_looks > 1:
+    if len(study.looks) > 1:
         banners.append(_looks(study))
     if study.shared_base:
         banners.append(
             "All replicates continue one base model: the noise of training a base is not in the "
             "intervals."
         )
-    for row in study.resolution:
-        request = f"{row.words!r} of {row.entry!r}"
-        if row.status in ("unresolved", "infeasible", "partly"):
-            banners.append(f"Not run as written: {request} is {row.status}.")
-        if row.status == "left-out":
-            # The profile's reason is the first of the warnings.
-            reason = row.warnings[0] if row.warnings else "the profile leaves it out"
-            banners.append(f"Not run here: {request}; {reason}.")
+    banners += _not_run(study)
+    not_measured = [metric.words for metric in study.plan_metrics if metric.id is None]
+    if not_measured:
+        banners.append(f"Metrics of the plan that are not measured: {', '.join(not_measured)}.")
     # A run that was skipped because of a failed one is no failure of its own.
     failed = sum(run.status == "failed" for run in study.runs)
     if failed:
@@ -307,4 +320,17 @@ def _banners(report: Report) -> list[str]:
             "Not shown that this model reads its neighbours: found ones do not clearly beat random "
             "ones."
         )
-    return [*banners, *study.warnings]
+    # What the plan's words became stands in the section on how the plan was read.
+    said = {warning for row in study.resolution for warning in row.warnings}
+    return [*banners, *(warning for warning in study.warnings if warning not in said)]
+
+
+def _not_run(study: StudyResults) -> Iterator[str]:
+    """What the plan asks for and the report has no answer to."""
+    requests: dict[str, list[str]] = {}
+    for row in study.resolution:
+        if row.status in ("unresolved", "infeasible", "partly", "left-out"):
+            requests.setdefault(row.status, []).append(f"{row.words!r} of {row.entry!r}")
+    for status, asked in requests.items():
+        written = "Left out" if status == "left-out" else f"Not run as written ({status})"
+        yield f"{written}: {'; '.join(asked)}. Why stands under how the plan was read."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from chunkwise.lab.measure.results import StudyResults
@@ -21,21 +21,27 @@ def exchange(material: Material) -> Blocks:
     # An arm without a row in the ledger goes by its id.
     labels = {rate.arm: rate.arm, rate.twin: rate.twin} | {arm.id: arm.label for arm in study.arms}
     sentences = say.exchange_sentences(rate, labels[rate.arm], labels[rate.twin])
+    if rate.arm_saves is None:  # there are no curves
+        return [Text(sentences)]
     caption = (
         f"Validation loss during continued pretraining, {study.replicates} replicates a line each; "
-        "beneath, the difference within each replicate. The rates are read off these curves on a "
-        "line in log tokens, replicate by replicate."
+        "beneath, the difference within each replicate. What is said of validation losses is read "
+        "off these curves on a line in log tokens, replicate by replicate."
     )
-    curves = training_curves(study, labels, rate.arm, rate.twin)
+    longer = [at.arm for at in study.longer_twins]
+    curves = training_curves(study, labels, (rate.arm, rate.twin, *longer))
     return [Text(sentences), Figure("training-curves", curves, caption)]
 
 
-def training_curves(study: StudyResults, labels: Mapping[str, str], arm: str, twin: str) -> str:
-    """Validation loss of the arm and its twin, every replicate; beneath, their paired
-    difference.
+def training_curves(study: StudyResults, labels: Mapping[str, str], arms: Sequence[str]) -> str:
+    """Validation loss of the arm, its twin and longer twins, every replicate; beneath, the paired
+    difference of the first two.
     """
+    arm, twin = arms[:2]
     losses: dict[tuple[str, int], dict[float, float]] = {}
     for curve in sorted(study.curves, key=lambda curve: (curve.arm, curve.replicate)):
+        if curve.arm not in arms:
+            continue
         points = losses[curve.arm, curve.replicate] = {}
         for point in curve.points:
             # The reading before training has no place on an axis of log tokens.
@@ -45,8 +51,8 @@ def training_curves(study: StudyResults, labels: Mapping[str, str], arm: str, tw
 
     def plot(figure: Canvas) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.5))
-        # Not strict: there are more styles than arms.
-        for name, (colour, style, marker) in zip((arm, twin), STYLES, strict=False):
+        for place, name in enumerate(arms):
+            colour, style, marker = STYLES[min(place, len(STYLES) - 1)]
             label: str | None = labels[name]
             for (owner, _), points in losses.items():
                 if owner == name and points:

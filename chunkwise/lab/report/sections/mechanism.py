@@ -13,7 +13,7 @@ def mechanism(material: Material) -> Blocks:
         anchor = f"check-{check.id}"
         rows.append(Row([check.question, badges[check.answer], check.detail], anchor=anchor))
     headers = ["Check", "Answer", "Difference in perplexity"]
-    caption = "Yes or no only where the whole interval is on that side; first against second."
+    caption = "Yes or no only where the whole interval is on that side."
     blocks: Blocks = [Table(headers, rows, caption, words=(0, 1, 2))]
     controls = material.study.controls
     if controls is None:  # then there are no rows either, and no metric to name
@@ -41,6 +41,5 @@ def mechanism(material: Material) -> Blocks:
         "In perplexity",
         "n",
     ]
-    caption = "Settings of retrieval on the same text, paired by replicate."
-    blocks.append(Table(headers, rows, caption))
+    blocks.append(Table(headers, rows))
     return blocks

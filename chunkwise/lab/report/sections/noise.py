@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from chunkwise.lab.measure.statistics import BCA_FROM, SIGN_FLIP_FROM
+from chunkwise.lab.measure.verdicts import Verdict
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import Blocks, Material, Row, Table
 
@@ -13,6 +16,7 @@ def noise(material: Material) -> Blocks:
 
 def _budget(material: Material) -> Table:
     rows = []
+    names = iter(_names(material))
     for row in material.analysis.noise:
         metric = material.metric(row.metric)
 
@@ -23,7 +27,7 @@ def _budget(material: Material) -> Table:
         # Two figures: an SD of a few replicates is not known to more.
         saving = say.number(row.saving, 2)
         cells = [
-            say.capital(row.contrast),
+            say.capital(next(names)),
             f"{metric.title}, {metric.unit}",
             shown(row.baseline_sd),
             shown(row.arm_sd),
@@ -46,37 +50,64 @@ def _budget(material: Material) -> Table:
         "Detectable",
     ]
     caption = (
-        f"SDs over {material.study.replicates} replicates. Saved by pairing: replicates that an "
-        "unpaired design would need for each one here. Error over text: standard error of the "
-        "difference over files like these, beyond what the replicates' scatter holds. Detectable: "
-        f"the true difference that one test at {100 * material.study.alpha:.2g} % finds with 80 % "
-        "power at both noises."
+        "SDs over replicates; saved by pairing: replicates of an unpaired design for each one "
+        "here; error over text: beyond the replicates' scatter; detectable: with 80 % power by one "
+        f"test at {100 * material.study.alpha:.2g} %."
     )
     return Table(headers, rows, caption, words=(0, 1))
+
+
+def _names(material: Material) -> Iterator[str]:
+    """Names of the rows: in the order of the comparisons, of which some have no row."""
+    comparisons = [
+        (one, metric)
+        for one in material.study.comparisons
+        if one.role == "primary"
+        for metric in one.metrics
+    ]
+    for row in material.analysis.noise:
+        while comparisons:
+            comparison, metric = comparisons.pop(0)
+            if (comparison.label, metric) == (row.contrast, row.metric):
+                yield material.names.arm(comparison.entry, comparison.label)
+                break
+        else:
+            yield row.contrast
 
 
 def _second_looks(material: Material) -> Table:
     rows = []
     for contrast in material.contrasts.values():
         metric = material.metric(contrast.metric)
+        in_sds = None
+        # Without spread, or in one replicate, there is nothing to divide by.
+        if contrast.difference is not None and contrast.seed_sd:
+            in_sds = say.number(contrast.difference / contrast.seed_sd, 2)
         looks = [
+            in_sds,
+            say.p_value(contrast.p_equivalence) if contrast.verdict is Verdict.NONE else None,
             contrast.interval_bca
             and say.estimate(contrast.difference, contrast.interval_bca, metric.factor),
             say.p_value(contrast.p_sign_flip),
             say.p_value(contrast.p_mcnemar),
         ]
         if any(looks):  # which of them exist depends on the number of replicates
-            names = [say.capital(contrast.arm), f"{metric.title}, {metric.unit}"]
+            name = say.capital(material.name(contrast))
+            if contrast.experiment != "arm":
+                name += f", {contrast.experiment}"
+            names = [name, metric.title]
             rows.append(Row([*names, *looks]))
     headers = [
         "Contrast",
         "Metric",
+        "\N{GREEK CAPITAL LETTER DELTA}/SD",
+        "Equivalence p",
         "BCa over replicates",
         "Sign-flip p",
         "McNemar p",
     ]
     caption = (
-        "Second looks at these documents; none of them makes a verdict. Sign-flip is exact and "
-        f"needs {SIGN_FLIP_FROM} replicates, BCa {BCA_FROM}; McNemar is for one replicate."
+        "Second looks; \N{GREEK CAPITAL LETTER DELTA}/SD: in SDs of the paired differences; "
+        f"sign-flip, exact, needs {SIGN_FLIP_FROM} replicates, BCa {BCA_FROM}, McNemar one."
     )
     return Table(headers, rows, caption, words=(0, 1))

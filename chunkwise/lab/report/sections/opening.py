@@ -18,7 +18,7 @@ def opening(material: Material) -> Blocks:
     if not primary:
         return []
     paragraphs = [
-        ("Asked", _asked(material)),
+        ("Asked, in the plan's words", _asked(material)),
         ("Run", material.study.setting.words()),
         ("Holds", _holds(material, primary)),
         ("Open", _open(material, primary)),
@@ -53,7 +53,7 @@ def _holds(material: Material, contrasts: Iterable[Contrast]) -> str:
         if one.verdict in REAL and one.verdict is not Verdict.UNRESOLVED
     ]
     none = [
-        f"{one.arm}: no meaningful effect on {material.metric(one.metric).title}"
+        f"{material.name(one)}: no meaningful effect on {material.metric(one.metric).title}"
         for one in contrasts
         if one.verdict is Verdict.NONE
     ]
@@ -61,9 +61,11 @@ def _holds(material: Material, contrasts: Iterable[Contrast]) -> str:
 
 
 def _open(material: Material, contrasts: Iterable[Contrast]) -> str:
-    phrases = [_phrase(material, one) for one in contrasts if one.verdict in OPEN]
+    # Their numbers stand in the tables: an open question has no result to remember.
+    names = [material.name(one) for one in contrasts if one.verdict in OPEN]
+    phrases = [", ".join(names)] if names else []
     untested = [
-        f"{one.arm}: {one.verdict.value}, {one.reason}"
+        f"{material.name(one)}: {one.verdict.value}, {one.reason}"
         for one in contrasts
         if one.p is None and one.reason and one.verdict is not Verdict.IDENTICAL
     ]
@@ -78,7 +80,7 @@ def _undercuts(material: Material, contrasts: Iterable[Contrast]) -> Iterable[st
         everything = cuts.get((one.entry, one.arm, "all tokens"))
         clean = cuts.get((one.entry, one.arm, "clean documents"))
         if everything and clean:
-            yield _on_clean_text(everything, clean)
+            yield _on_clean_text(material.name(one), everything, clean)
             break
     checks = {check.id: check for check in material.analysis.mechanism_checks}
     if "random-is-twin" in checks and checks["random-is-twin"].answer == "no":
@@ -93,21 +95,24 @@ def _undercuts(material: Material, contrasts: Iterable[Contrast]) -> Iterable[st
             f"passages answers {100 * copied.words_passages:.0f} %, the model "
             f"{100 * copied.found:.0f} %."
         )
-    suspects = [one.arm for one in contrasts if one.warning]
+    suspects = [material.name(one) for one in contrasts if one.warning]
     if suspects:
         yield f"Worse than the arm that never retrieves: {', '.join(suspects)}."
     chance = material.analysis.any_false_alarm
     if chance:
+        families = {one.family for one in material.contrasts.values() if one.p is not None}
+        alpha = material.study.alpha
         yield (
-            "Were nothing true at all, some row of this report would claim a difference with a "
-            f"chance of {chance:.0%}."
+            f"Were nothing true at all, some row of {len(families)} families at "
+            f"{100 * alpha:.2g} % would claim a difference with a chance of {100 * chance:.0f} % "
+            f"(at most {100 * min(1.0, len(families) * alpha):.0f} %)."
         )
 
 
-def _on_clean_text(everything: CutRow, clean: CutRow) -> str:
+def _on_clean_text(name: str, everything: CutRow, clean: CutRow) -> str:
     return (
         f"On documents that share no run of 32 words with the datastore or the training text "
-        f"({100 * clean.share:.0f} % of the tokens, {clean.groups} files) {clean.arm} changes "
+        f"({100 * clean.share:.0f} % of the tokens, {clean.groups} files) {name} changes "
         f"perplexity by {say.ratio(clean.difference)}, on all by "
         f"{say.ratio(everything.difference)}."
     )

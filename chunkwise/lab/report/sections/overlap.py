@@ -40,9 +40,8 @@ def overlap(material: Material) -> Blocks:
             cells.append(say.estimate(mean, t_interval(gains)))
         rows.append(Row(cells))
     caption = (
-        "Loss saved by retrieval where a chunk shares more or less text with its neighbours: mean "
-        f"over {study.replicates} replicates with a 95 % t interval. A gain at high overlap only "
-        "is copying."
+        "Loss saved where a chunk shares more or less text with its neighbours (intervals over "
+        "replicates): a gain at high overlap only is copying."
     )
     headers = [say.capital(study.overlap_unit), "Tokens"]
     headers += [f"Saved {words} [95 %]" for words in AGAINST.values()]

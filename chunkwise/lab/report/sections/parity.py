@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from chunkwise.lab.measure.results import ArmRow, ViewRow
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import Badge, Blocks, Material, Row, Table
 
+IMPLIED = "*"
 _LEDGER = {
     "parameters": "Parameters",
     "trainable_parameters": "Trainable",
@@ -21,19 +22,23 @@ _LEDGER = {
 
 
 def parity(material: Material) -> Blocks:
-    return [*_ledger(material.study.arms), _views(material.study.views)]
+    return [*_ledger(material), _views(material)]
 
 
-def _ledger(arms: Sequence[ArmRow]) -> list[Table]:
+def _ledger(material: Material) -> list[Table]:
+    arms = material.study.arms
     if not arms:
         return []
     rows = []
     for arm in arms:
-        name = f"{arm.label}: {arm.words}" if arm.words else arm.label
+        name = material.names.model(arm)
+        # What a variant changes is in its name, and in how the plan was read.
+        if arm.words and not material.names.is_compared(arm):
+            name += f": {arm.words}"
         rows.append(Row([name, *(_ledger_cell(arm, arms[0], field) for field in _LEDGER)]))
     caption = (
-        f"Per replicate, compared with {arms[0].label}. Implied: follows from the change that the "
-        "arm makes. Any other difference is marked, and is a confound."
+        f"Per replicate; {IMPLIED} differs from {arms[0].label} because of what the arm changes, "
+        "any other difference is marked and is a confound."
     )
     return [Table(["Arm", *_LEDGER.values()], rows, caption)]
 
@@ -47,11 +52,12 @@ def _ledger_cell(arm: ArmRow, first: ArmRow, field: str) -> str | Badge | None:
     if text == say.count(reference):
         text = f"{value:,}"  # three figures hide the difference
     if field in arm.implied:
-        return f"{text} (implied)"
+        return f"{text} {IMPLIED}"
     return Badge(f"{text} differs", "\N{NOT EQUAL TO}", "invalid")
 
 
-def _views(views: Sequence[ViewRow]) -> Table:
+def _views(material: Material) -> Table:
+    views = material.study.views
     # Each view has its own reasons to drop neighbours; the table needs the columns of all.
     reasons = sorted({reason for view in views for reason in view.drops})
     replicates: dict[str, list[ViewRow]] = {}
@@ -64,7 +70,7 @@ def _views(views: Sequence[ViewRow]) -> Table:
             return _mean(getattr(view, field) for view in members)
 
         cells = [
-            members[0].label,
+            say.capital(material.names.view(members[0])),
             say.percent(mean("realised_fraction")),
             say.count(mean("tokens")),
             say.count(mean("documents")),
@@ -84,9 +90,7 @@ def _views(views: Sequence[ViewRow]) -> Table:
         "Chunks short of k",
     ]
     headers += [f"Dropped: {reason}" for reason in reasons]
-    caption = (
-        "Views of the datastore: means over replicates, each of which draws the membership anew."
-    )
+    caption = "Means over replicates, each of which draws the view anew."
     return Table(headers, rows, caption)
 
 

@@ -2,45 +2,86 @@
 
 from __future__ import annotations
 
+from chunkwise.lab.measure.results import StudyResults
 from chunkwise.lab.report.page import Blocks, Material, Row, Table
+from chunkwise.lab.resolve.resolution import ResolutionRow
+from chunkwise.lab.terms import TEXT_METRICS
 
 
 def resolution(material: Material) -> Blocks:
     study = material.study
-    # By entry first: an entry's rows need not stand together.
-    groups: dict[str, list[Row]] = {
-        row.entry: [Row([row.entry], "group")] for row in study.resolution
-    }
-    for row in study.resolution:
-        cells = [
-            row.words,
-            row.status,
-            row.component,
-            None if row.score is None else f"{row.score:.2f} ({row.by})",
-            row.runner_up,
-            row.paper_value,
-            row.ratio,
-            row.realised or row.local_target,
-            row.arm,
-            "; ".join(row.warnings),
-        ]
-        groups[row.entry].append(Row(cells))
+    rows = []
+    for entry in dict.fromkeys(row.entry for row in study.resolution):
+        members = [row for row in study.resolution if row.entry == entry]
+        matches = {_match(row) for row in members}
+        papers = {row.paper_value for row in members}
+        # What all rows of an entry share is said once, at its head.
+        heading = entry
+        if len(matches) == 1 and any(matches):
+            heading += f": {_match(members[0])}"
+        if len(papers) == 1 and any(papers):
+            heading += f"; in the paper: {members[0].paper_value}"
+        rows.append(Row([heading], "group"))
+        for row in members:
+            cells = [
+                row.words,
+                row.status,
+                _match(row) if len(matches) > 1 else None,
+                row.paper_value if len(papers) > 1 else None,
+                row.ratio,
+                row.realised or row.local_target,
+                row.arm,
+                _warnings(row),
+            ]
+            rows.append(Row(cells))
     headers = [
         "Plan's words",
         "Status",
         "Component",
-        "Score (by)",
-        "Runner-up",
         "Paper",
         "Ratio",
         "Here",
         "Arm",
         "Warnings",
     ]
-    rows = [row for group in groups.values() for row in group]
-    reasons = [Row(pair) for pair in sorted(study.not_measured.items())]
     return [
         # All columns are words: there is nothing to line up by its decimals.
-        Table(headers, rows, words=range(10)),
-        Table(["Metric of the plan", "Why it is not measured"], reasons, words=(0, 1)),
+        Table(headers, rows, words=range(8)),
+        _metrics(study),
     ]
+
+
+def _metrics(study: StudyResults) -> Table:
+    """What each of the plan's metrics is measured as, and on what."""
+    rows = []
+    for metric in study.plan_metrics:
+        if metric.id is None:
+            rows.append(Row([metric.words, "not measured", metric.because]))
+        else:
+            measured_on = _on(study, metric.id) or metric.on
+            rows.append(Row([metric.words, study.metric(metric.id).title, measured_on]))
+    if not rows:  # a report of an earlier version lists those alone that are not measured
+        for words, reason in sorted(study.not_measured.items()):
+            rows.append(Row([words, "not measured", reason]))
+    headers = ["Metric of the plan", "Measured as", "On what, or why not"]
+    return Table(headers, rows, words=range(3))
+
+
+def _on(study: StudyResults, id: str) -> str:
+    """The text or the questions of this study; "" where they are not known."""
+    return study.setting.text if id in TEXT_METRICS else study.setting.questions
+
+
+def _match(row: ResolutionRow) -> str:
+    """The component that the words were taken for, how surely, and the next one."""
+    if not row.component:
+        return ""
+    match = row.component
+    if row.score is not None:
+        match += f" ({row.score:.2f}, {row.by})"
+    return f"{match}, next {row.runner_up}" if row.runner_up else match
+
+
+def _warnings(row: ResolutionRow) -> str:
+    """Without the words that the row itself begins with."""
+    return "; ".join(warning.removeprefix(f"{row.words}: ") for warning in row.warnings)

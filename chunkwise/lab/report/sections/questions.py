@@ -20,19 +20,30 @@ TASKS = {
 """Task of the packaged questions -> what is asked."""
 
 
+def tasks(material: Material) -> Blocks:
+    return [_tasks(material)]
+
+
 def grids(material: Material) -> Blocks:
-    blocks: Blocks = [_tasks(material)]
-    for grid in material.study.grids:
+    """Every system under every condition: one table, a group of rows for each metric."""
+    grids = material.study.grids
+    columns = list(dict.fromkeys(column for grid in grids for column in grid.columns))
+    rows = []
+    for grid in grids:
         metric = material.metric(grid.metric)
-        rows = []
-        for label, places in grid.rows:
-            rows.append(Row([label, *(_score(material, metric, at) for at in places)]))
-        half = "mean over replicates \N{PLUS-MINUS SIGN} half its 95 % t interval"
-        caption = f"{grid.title}: {metric.title}, {half}."
+        heading = say.capital(metric.title)
         if metric.chance is not None:
-            caption += f" Chance is {100 * metric.chance:.0f} %."
-        blocks.append(Table(["System", *grid.columns], rows, caption))
-    return blocks
+            heading += f" (chance {100 * metric.chance:.0f} %)"
+        rows.append(Row([heading], "group"))
+        for label, places in grid.rows:
+            at = dict(zip(grid.columns, places, strict=True))
+            ids = [place.arm for place in places if place]
+            name = material.names.model_of(ids[0], label) if ids else label
+            scores = [_score(material, metric, at.get(column)) for column in columns]
+            rows.append(Row([name, *scores]))
+    titles = "; ".join(dict.fromkeys(grid.title for grid in grids))
+    caption = f"{titles}: mean over replicates \N{PLUS-MINUS SIGN} half its 95 % t interval."
+    return [Table(["System", *columns], rows, caption)]
 
 
 def _tasks(material: Material) -> Table:
@@ -68,10 +79,8 @@ def _tasks(material: Material) -> Table:
         "Says the training text's",
     ]
     caption = (
-        "Right answers in per cent by task, means over replicates. Words: a bag of words over the "
-        "question alone, or over the passages that the model reads. Answer in passages: questions "
-        "whose right option stands there word for word. Own passage: the model is given the part "
-        "of the document that holds the answer."
+        "Right answers in per cent, means over replicates; words: a bag of words over the question "
+        "or the passages; own passage: the one that holds the answer."
     )
     return Table(headers, rows, caption)
 

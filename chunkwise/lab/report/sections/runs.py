@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from chunkwise.lab.measure.results import Run
 from chunkwise.lab.measure.table import TableRow
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import NO, YES, Blocks, Material, Row, Table, Text
-from chunkwise.lab.terms import Metric
+from chunkwise.lab.terms import FULL, Metric
 
 
 def runs(material: Material) -> Blocks:
@@ -15,67 +16,65 @@ def runs(material: Material) -> Blocks:
 
 
 def _jobs(material: Material) -> Table:
-    attempts = {job.key: str(job.attempts) for job in material.log.jobs if job.key}
-    rows = []
+    """A row for the replicates of an arm that went alike."""
+    attempts = {job.key: job.attempts for job in material.log.jobs if job.key}
+    groups: dict[tuple[str, str, int, str], list[Run]] = {}
     for run in material.study.runs:
+        # Without a key, which of its jobs failed is not said.
+        tries = attempts.get(run.key or "", 1)
+        groups.setdefault((run.arm, run.status, tries, run.failure or ""), []).append(run)
+    rows = []
+    for (arm, status, tries, failure), members in groups.items():
+        keys = dict.fromkeys(run.key[:12] for run in members if run.key)
         cells = [
-            run.arm,
-            str(run.replicate),
-            run.status,
-            run.key and run.key[:12],
-            attempts.get(run.key or ""),  # without a key, which of its jobs failed is not said
-            run.failure,
+            arm,
+            ", ".join(str(run.replicate) for run in members),
+            status,
+            ", ".join(keys),
+            None if tries == 1 else str(tries),
+            failure,
         ]
         rows.append(Row(cells))
     headers = [
         "Arm",
-        "Replicate",
+        "Replicates",
         "Status",
-        "Key",
+        "Keys",
         "Attempts",
         "Failure",
     ]
-    return Table(headers, rows, words=(0, 2, 3, 5), kind="small")
+    return Table(headers, rows, words=(0, 1, 2, 3, 5), kind="small")
 
 
 def _measurements(material: Material) -> Table:
+    """A row for each place and metric, its replicates side by side."""
     study = material.study
-    measured = {measurement.metric for measurement in study.cells}
-    metrics = [metric for metric in study.metrics if metric.id in measured]
     rows = []
-    for at in dict.fromkeys(measurement.at for measurement in study.cells):
-        for replicate in range(study.replicates):
-            measurements = [
-                material.measurements.get(at, metric.id, replicate) for metric in metrics
+    metrics = dict.fromkeys(measurement.metric for measurement in study.cells)
+    for metric in map(study.metric, metrics):
+        places = dict.fromkeys(cell.at for cell in study.cells if cell.metric == metric.id)
+        rows.append(Row([f"{say.capital(metric.title)}, {say.unit_of_level(metric)}"], "group"))
+        for at in places:
+            values = [
+                _value(metric, material.measurements.get(at, metric.id, replicate))
+                for replicate in range(study.replicates)
             ]
-            if any(measurements):  # not where an evaluation failed
-                values = [_value(*pair) for pair in zip(metrics, measurements, strict=True)]
-                rows.append(
-                    Row(
-                        [
-                            at.arm,
-                            at.condition,
-                            at.view,
-                            str(replicate),
-                            *values,
-                        ]
-                    )
-                )
-    headers = [
-        "Arm",
-        "Condition",
-        "View",
-        "Replicate",
-        *(metric.title for metric in metrics),
-    ]
-    return Table(headers, rows, words=(0, 1, 2), kind="small")
+            view = "" if at.view == FULL else at.view
+            rows.append(Row([at.arm, at.condition, view, *values]))
+    replicates = [f"{replicate}" for replicate in range(study.replicates)]
+    headers = ["Arm", "Condition", "View", *replicates]
+    caption = "By replicate; arms and views by their ids, as in measurements.csv."
+    return Table(headers, rows, caption, words=(0, 1, 2), kind="small")
 
 
 def _value(metric: Metric, measurement: TableRow | None) -> str | None:
     if measurement is None:
         return None
     value = measurement.value
-    return "not finite" if value is None else say.level(metric, value)
+    if value is None:
+        return "not finite"
+    # As it is analysed: a perplexity as its logarithm.
+    return f"{value:.4f}" if metric.factor == 1 else f"{value * metric.factor:.1f}"
 
 
 def integrity(material: Material) -> Blocks:
@@ -87,16 +86,30 @@ def integrity(material: Material) -> Blocks:
 
 
 def limits(material: Material) -> Blocks:
-    return [Text(limit, "item") for limit in material.study.limits]
+    limits = material.study.limits
+    if material.study.shared_base:
+        # A banner says so before the first number.
+        limits = tuple(one for one in limits if not one.startswith("All replicates continue one"))
+    return [Text(limit, "item") for limit in limits]
 
 
 def reproduce(material: Material) -> Blocks:
-    study, digest = material.study, material.log.lock_digest
+    study, log = material.study, material.log
     blocks: Blocks = []
     if study.commands:
         blocks.append(Text("\n".join(study.commands), "code"))
-    if digest:
-        blocks.append(Text(f"Digest of the installed set of packages: {digest}.", "note"))
+    cached = sum(job.cached for job in log.jobs)
+    facts = {
+        "plan": study.source_digest[:16],
+        "wall time": f"{log.seconds / 60:.1f} min",
+        "jobs": f"{len(log.jobs)}, {cached} from the store" if log.jobs else "",
+        "machine": log.machine,
+        "version": log.version,
+        "exit status": str(log.exit_status),
+        "digest of the installed packages": log.lock_digest,
+    }
+    words = "; ".join(f"{name}: {value}" for name, value in facts.items() if value)
+    blocks.append(Text(f"{say.capital(words)}.", "note"))
     if study.plan_text:
         blocks += [Text("The plan as it was read", "heading"), Text(study.plan_text, "code")]
     if study.profile_text:
