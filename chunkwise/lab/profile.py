@@ -12,7 +12,7 @@ few fields changed, path -> value, and nothing else.
 import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -23,7 +23,7 @@ from chunkwise.corpus.config import CorpusConfig, QuestionsConfig, SequencesConf
 from chunkwise.datastore.config import DatastoreConfig, ViewConfig
 from chunkwise.evaluation.config import PerplexityConfig, QuestionsEvalConfig
 from chunkwise.evaluation.stages import PERPLEXITY, QA
-from chunkwise.lab.terms import METRICS, Metric
+from chunkwise.lab.terms import METRICS, TEXT_METRICS, Look, Metric, looks_after
 from chunkwise.neighbours.config import NeighboursConfig, QuestionNeighboursConfig
 from chunkwise.training.config import (
     BaseConfig,
@@ -32,6 +32,7 @@ from chunkwise.training.config import (
     RetrofitConfig,
     TwinConfig,
 )
+from chunkwise.training.flops import in_prompt_row_tokens
 from chunkwise.training.stages import INSTRUCT, RETROFIT
 
 Mechanism = Literal["cross-attention", "in_prompt", "wider", "none"]
@@ -70,6 +71,45 @@ class LeftOut(Config):
         return self.values is None or (type(value), value) in options
 
 
+class ExchangeRateConfig(Config):
+    """How far the twin is trained on, to say how many training tokens retrieval is worth."""
+
+    times: tuple[Annotated[float, Field(gt=1, le=64)], ...] = ()
+    """The twin is also trained for so many times the tokens, rising; each once (replicate 0), from
+    the same base and by a schedule of its own that ends where it does. Empty: not at all, and the
+    report gives a bound.
+    """
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if list(self.times) != sorted(set(self.times)):
+            raise ValueError(f"times: expected rising numbers, got {list(self.times)}")
+        return self
+
+
+class QuestionFile(Config):
+    """Questions of one's own, and what plans call them."""
+
+    name: str
+    """"NQ": a plan's "EM on NQ" is measured on them."""
+    also: tuple[str, ...] = ()
+    """Other names, "Natural Questions"."""
+    path: str
+    """JSON lines; `corpus.questions` has the fields."""
+    choices: bool = False
+    """Whether they have options to choose from. Without, they are answered in writing alone."""
+    passages: bool = False
+    """Whether they bring passages or name documents of the corpus, so that a model can be shown the
+    one that holds the answer.
+    """
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What can be measured on them."""
+        chosen = ("choice_accuracy",) if self.choices else ()
+        return (*chosen, "exact_match", "f1", "answer_nll")
+
+
 class Profile(Config):
     """The baseline of a study at one scale, and how the study is run."""
 
@@ -87,6 +127,8 @@ class Profile(Config):
     training_text: SequencesConfig = SequencesConfig()
     evaluation_text: SequencesConfig = SequencesConfig(split="valid", layout="documents")
     questions: QuestionsConfig = QuestionsConfig()
+    question_file: QuestionFile | None = None
+    """Asked instead of the questions that are made from the corpus."""
     datastore: DatastoreConfig = DatastoreConfig()
     neighbours: NeighboursConfig = NeighboursConfig()
     question_neighbours: QuestionNeighboursConfig = QuestionNeighboursConfig()
@@ -113,9 +155,10 @@ class Profile(Config):
 
     replicates: int = Field(3, ge=1)
     looks: tuple[int, ...] = ()
-    """Numbers of replicates after which the study looks, the last of them `replicates`: it ends as
-    soon as every primary question is settled. Each look spends a part of `alpha` in proportion to
-    its replicates, so that all of them together err no more often. Empty: one look, at the end.
+    """Numbers of replicates after which the study looks, the last of them `replicates`. An arm gets
+    no more replicates once every primary question about it is settled, or is unlikely to be. Each
+    look spends a part of `alpha` in proportion to the square of its replicates, so that all of them
+    together err no more often. Empty: one look, at the end.
     """
     share_base: bool = True
     """All replicates continue one base model, so the noise of base training is not in the
@@ -127,6 +170,7 @@ class Profile(Config):
     """Primary reading of views: `swap` changes the datastore of a trained model, `retrain` trains
     one per view.
     """
+    exchange_rate: ExchangeRateConfig = ExchangeRateConfig()
     metrics: tuple[str, ...] = ("perplexity", "reading_accuracy", "found_and_copied")
     """For entries that name none; the first is the primary one."""
     thresholds: dict[str, float] = Field(default_factory=dict)
@@ -142,6 +186,10 @@ class Profile(Config):
     """What a reader must know about this profile; stands among the report's limits."""
     expected_datastore_chunks: int | None = Field(None, ge=1)
     """About how many chunks the datastore will hold, to refuse hopeless arms before it is built."""
+    expected_evaluation_tokens: int | None = Field(None, ge=1)
+    """About how many tokens of evaluation text there will be, where `max_tokens` does not say: for
+    the time that is announced before the text has been read.
+    """
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -177,6 +225,13 @@ class Profile(Config):
         for metric in (*self.metrics, *self.thresholds):
             if metric not in METRICS:
                 raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+        file = self.question_file
+        possible = (*TEXT_METRICS, *file.metrics) if file else tuple(METRICS)
+        if not set(self.metrics) <= set(possible):
+            raise ValueError(
+                f"metrics {', '.join(self.metrics)}: of the questions in question_file can be "
+                f"measured {', '.join(possible)}"
+            )
         for path in DECIDED_PER_CALL:
             section, field = path.split(".")
             # Against the default, not against being set: a dumped profile sets every field.
@@ -189,15 +244,15 @@ class Profile(Config):
                 )
         return self
 
-    def at_looks(self) -> list["Profile"]:
-        """The profile at each look: its replicates, and the part of alpha that it spends."""
+    def planned_looks(self) -> tuple[Look, ...]:
+        """When a study tests, and the share of alpha that each look spends."""
+        return looks_after(self.looks or (self.replicates,))
+
+    def at_look(self, look: Look) -> "Profile":
+        """The profile as far as a look sees it."""
         if not self.looks:
-            return [self]
-        total = sum(self.looks)
-        return [
-            self.changed({"replicates": count, "alpha": self.alpha * count / total, "looks": []})
-            for count in self.looks
-        ]
+            return self
+        return self.changed({"replicates": look.replicates, "looks": []})
 
     def value(self, path: str) -> Any:
         """The value of the field at a dotted path, as plain JSON.
@@ -228,6 +283,20 @@ class Profile(Config):
             # A copy: a later path may lie inside this value, which belongs to the caller.
             section[name] = copy.deepcopy(value)
         return Profile.parse(values, where=where or f"profile {self.name}, changed")
+
+    def amount(self, path: str) -> int | None:
+        """How much of a counted field is used: its value, of the instructions those that are read.
+
+        None where the profile does not set it.
+        """
+        count: int | None = self.value(path)
+        if path == "questions.instructions" and self.instruct is not None:
+            # A row has one instruction; a short tuning ends before it has seen all of them.
+            tuning = self.instruct
+            row_tokens = tuning.prompt_tokens + tuning.answer_tokens
+            rows = tuning.train.steps_for(row_tokens) * tuning.train.batch_sequences
+            return rows if count is None else min(count, rows)
+        return count
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -270,14 +339,14 @@ class Profile(Config):
     def retrofit_config(self, view: ViewConfig | None = None) -> RetrofitConfig:
         return self.retrofit.model_copy(update={"view": view or self.whole_view})
 
-    def twin_config(self) -> TwinConfig:
+    def twin_config(self, times: float = 1.0) -> TwinConfig:
+        """The twin, trained for so many times the steps of the retrofit."""
         retrofit = self.retrofit
+        train = retrofit.train.prolonged(times)
         if self.mechanism == "wider":
             # What is wider are its own weights: neither frozen nor updated at low rank.
-            return TwinConfig(as_large_as=retrofit.retro, train=retrofit.train)
-        return TwinConfig(
-            freeze_backbone=retrofit.freeze_backbone, lora=retrofit.lora, train=retrofit.train
-        )
+            return TwinConfig(as_large_as=retrofit.retro, train=train)
+        return TwinConfig(freeze_backbone=retrofit.freeze_backbone, lora=retrofit.lora, train=train)
 
     def in_prompt_config(self, view: ViewConfig | None = None) -> InPromptConfig:
         retro = self.retrofit.retro
@@ -287,6 +356,31 @@ class Profile(Config):
             view=view or self.whole_view,
             train=self.retrofit.train,
         )
+
+    @property
+    def in_prompt_row_tokens(self) -> int:
+        """Tokens of a training row with its neighbours written into it, at most."""
+        retro = self.retrofit.retro
+        row_tokens = self.training_text.sequence_tokens
+        return in_prompt_row_tokens(row_tokens, retro.chunk_tokens, retro.neighbours)
+
+    @property
+    def in_prompt_base_text(self) -> SequencesConfig:
+        """Rows for the base of an arm that reads neighbours in its text: as long as its own become.
+
+        Packed, since few documents fill such a row.
+        """
+        return SequencesConfig(
+            split=self.training_text.split,
+            max_tokens=self.training_text.max_tokens,
+            sequence_tokens=self.in_prompt_row_tokens,
+        )
+
+    def in_prompt_base(self, base: BaseConfig) -> BaseConfig:
+        """The training of such a base, in as many tokens as that of the others."""
+        row_tokens = self.training_text.sequence_tokens
+        train = base.train.on_rows(row_tokens, self.in_prompt_row_tokens)
+        return base.model_copy(update={"train": train})
 
     def instruct_config(self, view: ViewConfig | None = None) -> InstructConfig | None:
         if self.instruct is None:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,19 +39,20 @@ from chunkwise.core.store import Artefact, Store
 from chunkwise.graph.schedule import Schedule, duration_words
 from chunkwise.graph.workers import Workers, accelerators, available_cores, default_workers
 from chunkwise.lab.measure.collect import Outcome, baseline_is_there, collect
-from chunkwise.lab.measure.contrasts import open_questions
-from chunkwise.lab.measure.results import Look, RunLog
+from chunkwise.lab.measure.contrasts import Contrast, goes_on, open_questions
+from chunkwise.lab.measure.results import RunLog
 from chunkwise.lab.measure.table import CSV, PARQUET
-from chunkwise.lab.plan import read as plans
 from chunkwise.lab.plan.document import PlanDocument
 from chunkwise.lab.profile import Profile, load_profile
 from chunkwise.lab.report.write import Report, load_report, write_report
-from chunkwise.lab.resolve.arms import load_overrides, mark_infeasible, resolve
+from chunkwise.lab.resolve.arms import mark_infeasible
 from chunkwise.lab.resolve.resolution import Resolution
+from chunkwise.lab.study.asked import DONE, PARTLY, ask, open_plan
 from chunkwise.lab.study.cost import costs_of
-from chunkwise.lab.study.dry_run import print_dry_run
+from chunkwise.lab.study.dry_run import dry_run as print_dry_run
+from chunkwise.lab.study.stops import Stops
 from chunkwise.lab.study.study import RETRO, Study, plan_study, retro_neighbours
-from chunkwise.lab.terms import FULL
+from chunkwise.lab.terms import FULL, Look
 
 # What a run may write over; a folder with anything else is refused.
 OURS = (
@@ -63,7 +65,7 @@ OURS = (
     "resolution.json",
     "study.json",
 )
-DONE, PARTLY = 0, 3
+REASONS_SHOWN = 3  # where nothing of a plan can be run; `plan check` has them all
 
 
 def ablate(
@@ -72,6 +74,7 @@ def ablate(
     out: Path,
     *,
     store: Store | None = None,
+    paper: Path | str | None = None,
     overrides: Path | None = None,
     strict: bool = False,
     dry_run: bool = False,
@@ -86,6 +89,8 @@ def ablate(
         profile: the baseline, and how large everything is.
         out: gets report.html, report.md, report.json, figures/, measurements.parquet and .csv,
             resolution.json and study.json (jobs and keys).
+        paper: against whose values the plan's amounts are read, a packaged name or a file; default
+            the profile's paper, unless the plan names another one.
         overrides: answers to what the resolver cannot know (YAML).
         strict: refuse a plan that is not resolved in full.
         dry_run: print what would be done and how long it would take to stdout; train nothing, write
@@ -102,25 +107,25 @@ def ablate(
         KeyboardInterrupt: by Ctrl-C, once the workers are gone; the same call goes on from there.
     """
     started = time.monotonic()
+    reading: dict[str, Any] = {"paper": paper, "overrides": overrides, "strict": strict}
+    if dry_run:
+        return print_dry_run(plan, profile, store=store, workers=workers, **reading)
     if workers is not None and workers < 1:
         raise ConfigError(f"expected one worker or more, got {workers}")
     store = store or Store()
-    document, plan_text = open_plan(plan)
-    answers = load_overrides(overrides) if overrides else None
-    resolution = resolve(document, profile, overrides=answers)
-    _report_unread(document, plan, strict)
+    asked = ask(plan, profile, download=True, **reading)
+    document, profile, resolution = asked.document, asked.profile, asked.resolution
+    note(resolution.subject.says)
     _require_some(resolution, strict)
-    looks = profile.at_looks()
-    study = plan_study(looks[-1], resolution)
+    looks = profile.planned_looks()
+    # Refuses what does not fit together before anything is written.
+    plan_study(profile.at_look(looks[-1]), resolution)
     count = workers or default_workers()
-    if dry_run:
-        print_dry_run(study, store, count, profile.looks)
-        return PARTLY if resolution.exit_code or document.exit_code else DONE
-    # Only now: a dry run and a plan that is refused leave `out` as it was.
+    # Only now: a plan that is refused leaves `out` as it was.
     _claim(out, resolution)
     call = _Call(
         document=document,
-        plan_text=plan_text,
+        plan_text=asked.plan_text,
         title=f"{document.title or Path(plan).stem}, profile {profile.name}",
         command=command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT",
         started=started,
@@ -129,7 +134,7 @@ def ablate(
         store=store,
         workers=count,
         strict=strict,
-        alpha=profile.alpha,
+        profile=profile,
     )
     return _run_looks(call, looks, resolution)
 
@@ -148,23 +153,31 @@ class _Call:
     store: Store
     workers: int
     strict: bool
-    alpha: float
+    profile: Profile
 
 
-def _run_looks(call: _Call, looks: Sequence[Profile], resolution: Resolution) -> int:
-    """Run the study up to the first look at which every primary question is settled."""
-    before: list[Look] = []
-    for number, profile in enumerate(looks, start=1):
+def _run_looks(call: _Call, looks: Sequence[Look], resolution: Resolution) -> int:
+    """Run the study look by look, each with what the one before left open.
+
+    What a look decides follows from what was measured up to there alone: a call that resumes finds
+    all that in the store and decides the same again.
+    """
+    planned = list(looks)
+    stops = Stops()
+    contrasts: tuple[Contrast, ...] = ()
+    for number, look in enumerate(looks, start=1):
         if len(looks) > 1:
-            note(f"look {number} of {len(looks)}: {profile.replicates} replicates")
-        study, schedule = _run_jobs(call, plan_study(profile, resolution))
+            note(f"look {number} of {len(looks)}: {look.replicates} replicates")
+        study = plan_study(call.profile.at_look(look), resolution, stops)
+        study, schedule = _run_jobs(call, study, looks[-1].replicates)
         # An arm that the datastore cannot serve is lost for good.
         resolution = study.resolution
-        status, unsettled = _report(call, study, schedule, before, len(looks))
+        status, contrasts = _report(call, study, schedule, planned, number, contrasts)
+        unsettled = open_questions(contrasts)
         if not unsettled:
             break
-        look = Look(replicates=profile.replicates, alpha=profile.alpha, open=tuple(unsettled))
-        before.append(look)
+        planned[number - 1] = look.model_copy(update={"open": tuple(unsettled)})
+        stops = study.stops_after([one for one in study.comparisons if goes_on(one, contrasts)])
     return status
 
 
@@ -175,6 +188,7 @@ def run_plan(
     out: Path | str,
     store: Store | None = None,
     settings: Iterable[str] = (),
+    paper: Path | str | None = None,
     workers: int | None = None,
 ) -> Report:
     """Run a plan and load its report; what `chunkwise ablate` does, for a notebook.
@@ -187,6 +201,7 @@ def run_plan(
         profile: how large everything is: a profile, a packaged name, or a YAML file.
         out: folder of the report, new or of the same study.
         settings: changes of the profile, "a.b=value" each.
+        paper: as of `ablate`.
         workers: parallel jobs; default one per GPU, else one per core.
 
     Raises:
@@ -205,13 +220,18 @@ def run_plan(
         profile,
         Path(out),
         store=store,
+        paper=paper,
         workers=workers,
     )
     return load_report(out)
 
 
-def _run_jobs(call: _Call, study: Study) -> tuple[Study, Schedule]:
+def _run_jobs(call: _Call, study: Study, replicates: int) -> tuple[Study, Schedule]:
     """Build the data, leave out the arms that it cannot serve, then run everything.
+
+    Args:
+        replicates: that the data must serve: those of the last look, so that all looks are of the
+            same arms.
 
     Returns:
         The study as it was run, and how its jobs went.
@@ -226,12 +246,12 @@ def _run_jobs(call: _Call, study: Study) -> tuple[Study, Schedule]:
         Workers(workers, call.store, threads=available_cores()) as pool,
     ):
         schedule.run(pool, study.data_jobs())
-        resolution = check_views(study, schedule.artefacts, schedule.failures)
+        resolution = check_views(study, schedule.artefacts, schedule.failures, replicates)
         _require_some(resolution, call.strict)
         # Planned anew, not filtered: what only the lost arms needed must not run. Equal jobs keep
         # their ids, so the data is not built again.
         if resolution != study.resolution:
-            study = plan_study(study.profile, resolution)
+            study = plan_study(study.profile, resolution, study.stops)
             schedule.jobs = costs.jobs = study.jobs
         with machine_errors():
             write_json(call.out / "resolution.json", resolution.model_dump(mode="json"))
@@ -244,15 +264,23 @@ def _report(
     study: Study,
     schedule: Schedule,
     looks: Sequence[Look],
-    planned_looks: int,
-) -> tuple[int, list[str]]:
+    number: int,
+    before: Sequence[Contrast],
+) -> tuple[int, tuple[Contrast, ...]]:
     """Collect what was measured and write it.
 
+    Args:
+        looks: all that are planned. number: of this one, from 1.
+        before: the contrasts as the look before this one left them.
+
     Returns:
-        The exit status, and the primary questions that are open.
+        The exit status, and the contrasts.
     """
     outcome = Outcome(study, schedule.artefacts, schedule.failures)
-    profile_values = study.profile.model_dump(mode="json", exclude_defaults=True)
+    profile_values = call.profile.model_dump(mode="json", exclude_defaults=True)
+    if call.profile.paper and "paper" in profile_values:
+        # A file by its name alone: a report must not tell the folders of its machine.
+        profile_values["paper"] = Path(call.profile.paper).name
     results = collect(
         outcome,
         call.document,
@@ -260,13 +288,8 @@ def _report(
         profile_text=yaml.safe_dump(profile_values, sort_keys=False),
         command=call.command,
     )
-    results = results.model_copy(
-        update={
-            "looks": tuple(looks),
-            "planned_looks": planned_looks,
-            "planned_alpha": call.alpha,
-        }
-    )
+    if len(looks) > 1:
+        results = results.model_copy(update={"looks": tuple(looks), "look": number})
     if not baseline_is_there(results.cells):
         raise next(iter(schedule.failures.values()))
     failed = schedule.failures or any(not check.passed for check in results.checks)
@@ -277,9 +300,9 @@ def _report(
         write_json(call.out / "study.json", _study_record(study, schedule))
         # Cached, because several contrasts read the examples of one measurement.
         loaders = functools.cache(outcome.examples), functools.cache(outcome.chunks)
-        analysis = write_report(results, log, call.out, *loaders)
+        analysis = write_report(results, log, call.out, *loaders, before)
     note(f"report: {call.out / 'report.html'}, after {duration_words(log.seconds)}")
-    return log.exit_status, open_questions(analysis.contrasts)
+    return log.exit_status, analysis.contrasts
 
 
 # --- before anything runs -------------------------------------------------------------------------
@@ -297,39 +320,17 @@ def read_plan(plan: Path | str) -> PlanDocument:
     return open_plan(plan)[0]
 
 
-def open_plan(plan: Path | str) -> tuple[PlanDocument, str]:
-    """A plan and its text: a file, or a packaged plan by name.
-
-    Raises:
-        PlanError: there is no such plan.
-    """
-    data = plans.plan_bytes(plan)
-    return plans.parse(data), data.decode("utf-8", "replace")
-
-
-def _report_unread(document: PlanDocument, plan: Path | str, strict: bool) -> None:
-    """Tell what of the plan could not be parsed, or refuse it with `strict`."""
-    errors = [remark for remark in document.diagnostics if remark.severity == "error"]
-    unread = [f"line {remark.line}: {remark.message}" for remark in errors]
-    if strict and unread:
-        raise PlanError(
-            f"part of the plan could not be parsed: {'; '.join(unread)}",
-            hint="fix it, or drop --strict",
-        )
-    for remark in unread:
-        note(f"not read: {plan}, {remark}")
-
-
 def _require_some(resolution: Resolution, strict: bool) -> None:
     """Refuse a plan that has nothing to run, with `strict` also one that is not run in full."""
     if strict:
         resolution.require_all()
     if resolution.exit_code == 2:
         reasons = (*resolution.problems, *resolution.left_out, *resolution.without_effect)
-        why = "; ".join(reasons) or "every value is the baseline's"
+        why = "; ".join(reasons[:REASONS_SHOWN]) or "every value is the baseline's"
+        more = len(reasons) - REASONS_SHOWN
         raise PlanError(
-            f"nothing of the plan can be run: {why}",
-            hint="`chunkwise plan check PLAN` shows how the plan is read",
+            f"nothing of the plan can be run: {why}" + (f"; and {more} more" if more > 0 else ""),
+            hint="`chunkwise plan check PLAN` says of each entry what to write instead",
         )
 
 
@@ -360,7 +361,10 @@ def _claim(out: Path, resolution: Resolution) -> None:
 
 
 def check_views(
-    study: Study, artefacts: Mapping[str, Artefact], failures: Mapping[str, ChunkwiseError]
+    study: Study,
+    artefacts: Mapping[str, Artefact],
+    failures: Mapping[str, ChunkwiseError],
+    replicates: int,
 ) -> Resolution:
     """The resolution without the views that the datastore or the neighbour tables cannot serve.
 
@@ -391,7 +395,7 @@ def check_views(
     problems: dict[str, str] = {}
     for view_id, view in study.views.items():
         try:
-            for replicate in study.replicates:
+            for replicate in range(replicates):
                 inside = members(view, documents, replicate)
                 check_view_serves(view, inside, documents, k)
                 for table, n in tables:

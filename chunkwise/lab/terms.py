@@ -5,10 +5,12 @@ Metric        how a number is analysed and shown
 Arm           the baseline with a few fields changed
 Selector      which evaluation of which trained arm
 Comparison    one question, fixed before anything runs: this place against that place
+Look          when a sequential study tests, and what that spends
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
@@ -113,6 +115,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
+TEXT_METRICS = ("perplexity", "bits_per_byte")
+"""Of text; all others are of questions."""
+
+
 class Arm(Config):
     """The baseline with a few fields changed."""
 
@@ -122,6 +128,10 @@ class Arm(Config):
     """The plan's words."""
     done: str
     """What is done here, in words."""
+    says: str = ""
+    """The same in full words with the numbers here: "a quarter less: 3/4 of the datastore, about
+    10.6M tokens".
+    """
     changes: dict[str, JsonValue]
     """Dotted path in the profile -> value."""
     unused: tuple[str, ...] = ()
@@ -150,6 +160,23 @@ class Arm(Config):
             ConfigError: the changes do not fit the baseline.
         """
         return baseline.changed(self.changes, where=f"arm {self.id}")
+
+
+class Look(Config):
+    """One look of a sequential study: after so many replicates, at its part of alpha."""
+
+    replicates: int
+    spent: float = 1.0
+    """Share of alpha that this look spends; all looks together spend 1."""
+    open: tuple[str, ...] = ()
+    """Primary contrasts that went on after it."""
+
+
+def looks_after(replicates: Sequence[int]) -> tuple[Look, ...]:
+    """Looks after so many replicates, each of which spends in proportion to their square."""
+    # Most is left for the last look: a contrast that comes so far is hard to tell from none.
+    total = sum(count**2 for count in replicates)
+    return tuple(Look(replicates=count, spent=count**2 / total) for count in replicates)
 
 
 class Selector(Config):

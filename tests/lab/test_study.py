@@ -136,7 +136,7 @@ def test_the_packaged_plan_has_its_compositions_and_forms():
     document, _ = open_plan("instructretro")
     settings = profile()
     study = plan_study(settings, resolve(document, settings))
-    assert list(study.trained) == ["retro", "twin", "base", "cca-layers-middle", "in-prompt"]
+    assert list(study.trained) == ["retro", "twin", "base", "cca-layers-middle", "in-prompt", "in-prompt-base"]
     composition = [one for one in study.comparisons if one.entry == "Retrieval database composition"]
     assert [one.arm.view for one in composition] == ["sources-code", "sources-docstrings", "sources-prose"]
     assert {one.baseline.view for one in composition} == {"mixed"}
@@ -146,11 +146,88 @@ def test_the_packaged_plan_has_its_compositions_and_forms():
     ]  # fmt: skip
     found = counts(study)
     assert (found["retrofit"], found["twin"], found["in-prompt"], found["instruct"]) == (6, 3, 3, 12)
-    assert found["perplexity"] == 25 + 3 * (4 + 2)  # three compositions and mixed, two forms
+    # Three compositions and mixed, two forms, and once the base of the second.
+    assert found["perplexity"] == 25 + 3 * (4 + 2) + 1
+
+
+IN_PROMPT = FOUNDING.replace(
+    "- **Action**: REMOVE\n", "- **Action**: REPLACE\n- **Replacement**: neighbours in the prompt\n"
+)
+
+
+def test_neighbours_in_the_prompt_start_from_a_base_of_rows_as_long():
+    # Rows of 32 tokens hold 4 chunks of 8; three are followed by 2 neighbours of 16 and a bridge: 32 + 3 * 33 = 131.
+    study = study_of(IN_PROMPT, profile())
+    own = study.trained["in-prompt"].models[0]
+    base, other = study.jobs[own.inputs["base"]], study.jobs[study.trained["retro"].models[0].inputs["base"]]
+    assert (base.config.decoder, base.seed) == (other.config.decoder, other.seed)
+    text = study.jobs[base.inputs["sequences"]].config
+    assert (text.split, text.layout, text.sequence_tokens, text.max_tokens) == ("train", "packed", 131, 6000)
+    # 4 steps of 8 rows of 32 tokens: 1,024 tokens, 256 a step, and 2 rows of 131 are nearest to that.
+    train = base.config.train
+    assert (train.steps, train.tokens, train.batch_sequences, train.steps_for(131)) == (None, 1024, 2, 4)
+    assert train.model_dump(exclude={"steps", "tokens", "batch_sequences"}) == other.config.train.model_dump(
+        exclude={"steps", "tokens", "batch_sequences"}
+    )
+    [comparison] = [one for one in study.comparisons if one.arm.arm == "in-prompt"]
+    assert comparison.done == "from a base of its own, trained on as many tokens in rows of 131"
+    assert counts(study)["base"] == 2 and study.trained["in-prompt-base"].models == [base] * 3
+    assert study.jobs[own.inputs["sequences"]] == study.jobs[study.trained["twin"].models[0].inputs["sequences"]]
+
+
+def test_bases_of_long_rows_are_one_for_each_replicate_where_the_others_are():
+    study = study_of(IN_PROMPT, profile(share_base=False))
+    bases = [study.jobs[job.inputs["base"]] for job in study.trained["in-prompt"].models]
+    assert counts(study)["base"] == 6 and [job.seed for job in bases] == [0, 1, 2]
+
+
+def test_an_adopted_base_is_taken_as_it_is(tmp_path):
+    settings = profile(base=None, pretrained=str(tmp_path))
+    study = study_of(IN_PROMPT, settings)
+    retro, own = study.trained["retro"].models[0], study.trained["in-prompt"].models[0]
+    assert retro.inputs["base"] == own.inputs["base"] and "in-prompt-base" not in study.trained
+    limits = " ".join(limits_of(study, [], []))
+    assert "rows of up to 131 tokens out of rows of 32" in limits and "The base is adopted" in limits
+    assert "a base of its own" in " ".join(limits_of(study_of(IN_PROMPT, profile()), [], []))
+
+
+def test_longer_twins_are_trained_and_read_once_each():
+    plain, study = study_of(FOUNDING, profile()), study_of(FOUNDING, profile(exchange_rate={"times": [2, 4.5]}))
+    more = Counter(counts(study))
+    more.subtract(counts(plain))
+    assert {stage: count for stage, count in more.items() if count} == {"twin": 2, "perplexity": 2}
+    ids = {job.id for job in plain.jobs}
+    longer = [job for job in study.jobs if job.stage.name == "twin" and job.id not in ids]
+    assert {job.id for job in study.jobs} > ids  # every other job is as it was
+    twin = study.trained["twin"].models[0]
+    assert [(job.config.train.steps, job.seed, job.inputs) for job in longer] == [
+        (8, 0, twin.inputs), (18, 0, twin.inputs),
+    ]  # fmt: skip
+    assert [one.id for one in study.longer_twins] == ["twin-2x", "twin-4.5x"]
+    read = [(one.at.arm, one.replicate) for one in study.evaluations if "x" in one.at.arm]
+    assert read == [("twin-2x", 0), ("twin-4.5x", 0)]
+    one = study_of(FOUNDING, profile(exchange_rate={"times": [2, 4.5]}, replicates=1))
+    assert {job.id for job in longer} <= {job.id for job in one.jobs}  # the number of replicates changes nothing
+
+
+def test_the_twin_of_a_frozen_backbone_cannot_be_trained_for_longer():
+    settings = profile(exchange_rate={"times": [2]}, retrofit__freeze_backbone=True)
+    with pytest.raises(
+        ConfigError, match=r"exchange_rate\.times \[2\.0\]: with a frozen backbone the twin is the base"
+    ):
+        study_of(FOUNDING, settings)
+
+
+def test_a_longer_twin_that_reads_its_text_again_is_named():
+    study = study_of(FOUNDING, profile(exchange_rate={"times": [2]}))
+    arms = [LedgerArm(id="twin", label="Twin", epochs=0.9), LedgerArm(id="twin-2x", label="Twin, 2 times", epochs=1.8)]
+    limits = " ".join(limits_of(study, arms, []))
+    assert "Twin, 2 times: it reads the training text 1.80 times" in limits
+    assert "The training text is short" not in limits
 
 
 def test_an_arm_with_another_datastore_has_its_own_chain():
-    text = FOUNDING.split("### Cross-attention")[0].replace("retrieval database size and composition", "index type")
+    text = FOUNDING.split("### Cross-attention")[0].replace("retrieval database size and composition", "retriever")
     text = text.replace("600B tokens, 300B tokens, 150B tokens", "bm25 with bigrams")
     found = counts(study_of(text, profile()))
     assert (found["tokens"], found["datastore"], found["neighbours"], found["retrofit"]) == (1, 2, 6, 6)

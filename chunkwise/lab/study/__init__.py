@@ -2,7 +2,9 @@
 
 study.py        arms x replicates x evaluations, and what is compared
 data.py         everything up to the neighbour tables
+asked.py        a plan, a profile and the user's answers, read in one way for all commands
 cost.py         what jobs are expected to take
-calibrate.py    how fast this machine is, at a profile's sizes
+estimate.py     how fast they were before: records of the store, rates.yaml
+calibrate.py    how fast this machine is, by running a profile in miniature
 dry_run.py      `--dry-run`
 """

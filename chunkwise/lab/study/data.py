@@ -10,13 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chunkwise.core.packs import PACKAGED
-from chunkwise.corpus.config import TokenizerConfig, TokensConfig
-from chunkwise.corpus.stages import CORPUS, QUESTIONS, SEQUENCES, TOKENIZER, TOKENS
+from chunkwise.corpus.config import QuestionFileConfig, TokenizerConfig, TokensConfig
+from chunkwise.corpus.stages import (
+    CORPUS,
+    QUESTION_FILE,
+    QUESTIONS,
+    SEQUENCES,
+    TOKENIZER,
+    TOKENS,
+)
 from chunkwise.datastore.stages import DATASTORE
 from chunkwise.graph.jobs import Job, Jobs
 from chunkwise.lab.profile import Profile
 from chunkwise.neighbours.stages import NEIGHBOURS, QUESTION_NEIGHBOURS
-from chunkwise.training.pretrained import base_folder
+from chunkwise.training.pretrained import base_folder, local_folder
 
 DATA_STAGES = (
     "corpus",
@@ -24,10 +31,15 @@ DATA_STAGES = (
     "tokens",
     "sequences",
     "questions",
+    "question-file",
     "datastore",
     "neighbours",
     "question-neighbours",
 )
+
+
+LONG_ROWS = "long rows"
+"""What is as long as rows with their neighbours in them: a text, and the base trained on it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class Data:
     validation: Job | None
     evaluation: Job
     questions: Job | None
+    instructions: Job | None
     datastore: Job
     text_neighbours: Job
     validation_neighbours: Job | None
@@ -63,11 +76,24 @@ def tokenizer_config(profile: Profile) -> TokenizerConfig:
     """
     if profile.pretrained is None or profile.tokenizer.pretrained is not None:
         return profile.tokenizer
-    # Refuses a decoder that is not there, before any job runs.
-    folder = base_folder(profile.pretrained)
+    # Refuses a decoder that is not there, before any job runs; the hub is asked only for one that
+    # was never fetched.
+    folder = local_folder(profile.pretrained) or base_folder(profile.pretrained)
     # The packaged one by name: its path would make job ids depend on where the package lies.
     name = PACKAGED if profile.pretrained == PACKAGED else str(folder)
     return profile.tokenizer.model_copy(update={"pretrained": name})
+
+
+def _questions(jobs: Jobs, profile: Profile, corpus: Job) -> tuple[Job, Job | None]:
+    """What is asked, and what is tuned on."""
+    file = profile.question_file
+    if file is None:
+        made = jobs.add(QUESTIONS, profile.questions, {"corpus": corpus})
+        return made, made
+    asked = jobs.add(QUESTION_FILE, QuestionFileConfig(path=file.path, kind="questions"))
+    if profile.instruct is None:
+        return asked, None  # a corpus that no questions can be made from is as good
+    return asked, jobs.add(QUESTIONS, profile.questions, {"corpus": corpus})
 
 
 def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
@@ -89,13 +115,11 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
         budget = 8 * rows * profile.training_text.sequence_tokens
         config = profile.validation_text.model_copy(update={"max_tokens": budget})
         validation = jobs.add(SEQUENCES, config, inputs, detail="validation")
-    question_file = (
-        jobs.add(QUESTIONS, profile.questions, {"corpus": corpus}) if questions else None
-    )
+    asked, instructions = _questions(jobs, profile, corpus) if questions else (None, None)
     datastore = jobs.add(DATASTORE, profile.datastore, inputs)
     question_neighbours = None
-    if question_file is not None:
-        searched = {"datastore": datastore, "questions": question_file, "tokens": tokens}
+    if asked is not None:
+        searched = {"datastore": datastore, "questions": asked, "tokens": tokens}
         question_neighbours = jobs.add(QUESTION_NEIGHBOURS, profile.question_neighbours, searched)
 
     def neighbours_of(sequences: Job) -> Job:
@@ -108,7 +132,9 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
         text=text,
         validation=validation,
         evaluation=evaluation,
-        questions=question_file,
+        questions=asked,
+        # Usually one stage makes both; an arm may tune on others than these.
+        instructions=instructions,
         datastore=datastore,
         text_neighbours=neighbours_of(text),
         # Before the validation's: tables of jobs list them in the order in which they are added.

@@ -20,13 +20,14 @@ Which text is read under which setting:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
 from chunkwise.core.packs import PACKAGED
+from chunkwise.corpus.stages import QUESTIONS, SEQUENCES
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.evaluation.config import BagOfWordsConfig
 from chunkwise.evaluation.stages import BAG_OF_WORDS, GATE_OFF_CHECK, PERPLEXITY, QA
@@ -34,15 +35,13 @@ from chunkwise.graph.jobs import Job, Jobs
 from chunkwise.graph.stage import Stage
 from chunkwise.lab.profile import Profile
 from chunkwise.lab.resolve.resolution import EntryResolution, Resolution
-from chunkwise.lab.study.data import DATA_STAGES, Data, prepare
+from chunkwise.lab.study.data import DATA_STAGES, LONG_ROWS, Data, prepare
+from chunkwise.lab.study.stops import Places, Stops
 from chunkwise.lab.terms import FULL, Arm, Comparison, Selector
 from chunkwise.neighbours.config import RebuildCheckConfig
 from chunkwise.neighbours.stages import REBUILD_CHECK
 from chunkwise.training import stages as trainings
 from chunkwise.training.config import AdoptedBase
-
-Places = tuple[Selector, Selector]
-"""Where an arm is measured: on text, on questions."""
 
 Evidence = Literal["found", "placebo", "own"]
 Experiment = Literal["swap", "retrain", "arm"]
@@ -71,7 +70,9 @@ class Trained:
     Attributes:
         view: the view that it was trained on and reads; None: the baseline's.
         arm: of the resolution; None for the ones that every study has.
-        models, tuned: a job for each replicate; the same where nothing is tuned.
+        times: of the twin alone: steps, in those of the study's twin.
+        models, tuned: a job for each replicate; the same where nothing is tuned. A twin that is
+            trained for longer has replicate 0 alone.
     """
 
     id: str
@@ -82,8 +83,14 @@ class Trained:
     data: Data
     view: ViewConfig | None = None
     arm: Arm | None = None
+    times: float = 1.0
     models: list[Job] = field(default_factory=list)
     tuned: list[Job] = field(default_factory=list)
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is a state before all of the study's continued trainings."""
+        return self.models[0].stage.kind == "base"
 
 
 @dataclass(frozen=True)
@@ -101,12 +108,14 @@ class Study:
     runs.
 
     Attributes:
+        stops: what gets no further replicates, in a study that looks several times.
         views: id -> view of the datastore, FULL first.
         places: (arm id, experiment) -> where the arm is measured.
     """
 
     profile: Profile
     resolution: Resolution
+    stops: Stops = field(default_factory=Stops)
     jobs: Jobs = field(default_factory=Jobs)
     trained: dict[str, Trained] = field(default_factory=dict)
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -152,8 +161,8 @@ class Study:
     # --- building ---------------------------------------------------------------------------------
 
     def train(self, trained: Trained) -> Trained:
-        """Add the jobs that train an arm, in all replicates."""
-        for replicate in self.replicates:
+        """Add the jobs that train an arm, in all replicates that it gets."""
+        for replicate in self.stops.training(trained.id, len(self.replicates)):
             model = self._model(trained, replicate)
             trained.models.append(model)
             trained.tuned.append(self._tuned(trained, model, replicate))
@@ -163,13 +172,13 @@ class Study:
     def _model(self, trained: Trained, replicate: int) -> Job:
         profile, data = trained.profile, trained.data
         inputs = {
-            "base": self.base(profile, data, replicate),
+            "base": self.base(profile, data, replicate, trained.mechanism),
             "sequences": data.text,
             "validation": data.validation,
         }
         config: Config
         if trained.mechanism in ("none", "wider"):
-            stage, config = trainings.TWIN, profile.twin_config()
+            stage, config = trainings.TWIN, profile.twin_config(trained.times)
         else:
             inputs |= {
                 "neighbours": data.text_neighbours,
@@ -187,32 +196,54 @@ class Study:
             arm=trained.id,
         )
 
-    def base(self, profile: Profile, data: Data, replicate: int) -> Job:
-        """The decoder that a replicate starts from."""
+    def train_longer(self, twin: Trained, times: float) -> Trained:
+        """Add the twin that is trained for so many times the tokens, in replicate 0 alone."""
+        longer = replace(
+            twin,
+            id=f"{twin.id}-{times:g}x",
+            label=f"{twin.label}, {times:g} times the tokens",
+            words="same base, no retrieval, trained for longer, replicate 0 alone",
+            times=times,
+        )
+        model = self._model(longer, replicate=0)
+        # A list of its own: the twin's would gain a model.
+        longer = replace(longer, models=[model], tuned=[model])
+        self.trained[longer.id] = longer
+        return longer
+
+    @property
+    def longer_twins(self) -> list[Trained]:
+        return [trained for trained in self.trained.values() if trained.times != 1]
+
+    def base(self, profile: Profile, data: Data, replicate: int, mechanism: str = "none") -> Job:
+        """The decoder that a replicate starts from; with neighbours in the text one that has read
+        rows of that length, where it is trained in the study.
+        """
         if profile.base is None:
             adopted = AdoptedBase(name=profile.pretrained or PACKAGED)
             return self.jobs.add(trainings.ADOPTED_BASE, adopted, {"tokens": data.tokens}, arm=BASE)
+        config, detail = profile.base, ""
         inputs = {"sequences": data.text, "validation": data.validation}
+        if mechanism == "in_prompt":
+            config, detail = profile.in_prompt_base(profile.base), LONG_ROWS
+            rows = profile.in_prompt_base_text
+            # Without a curve: the rows that others are validated on are short.
+            text = self.jobs.add(SEQUENCES, rows, {"tokens": data.tokens}, detail=detail)
+            inputs = {"sequences": text}
         # With one seed all replicates ask for the same job.
         seed = profile.base_seed if profile.share_base else replicate
-        return self.jobs.add(
-            trainings.BASE,
-            profile.base,
-            inputs,
-            seed=seed,
-            arm=BASE,
-        )
+        return self.jobs.add(trainings.BASE, config, inputs, seed=seed, arm=BASE, detail=detail)
 
     def _tuned(self, trained: Trained, model: Job, replicate: int) -> Job:
         profile, data = trained.profile, trained.data
         config = profile.instruct_config(trained.view)
-        if config is None or data.questions is None:
+        if config is None or data.instructions is None:
             return model
         source = profile.retrofit.neighbour_source
         if trained.mechanism != "cross-attention" or source != "found":
             # A plain decoder has no gate to open, and controls find nothing to tune on.
             config = config.model_copy(update={"gate": 0})
-        inputs = {"model": model, "instructions": data.questions, "tokens": data.tokens}
+        inputs = {"model": model, "instructions": data.instructions, "tokens": data.tokens}
         # Only where it is read: inputs are part of a job's identity.
         if config.passages or config.gate:
             inputs["datastore"] = data.datastore
@@ -237,7 +268,7 @@ class Study:
         plain = condition in ("on", "off", "none") and view == FULL
         if trained.id not in (RETRO, TWIN) or not plain:
             changes["overlap_neighbours"] = 0
-        for replicate in self.replicates:
+        for replicate in self.stops.place(at, len(trained.models)):
             changes |= {"view_seed": replicate, "random_seed": replicate}
             config = profile.perplexity.model_copy(update=changes)
             inputs = {
@@ -281,10 +312,11 @@ class Study:
             changes["encoder_reads"] = source  # as in training; cells without encoder drop it
         if not write:
             changes["n_generate"] = 0
-        for replicate in self.replicates:
+        models = models or trained.tuned
+        for replicate in self.stops.place(at, len(models)):
             changes |= {"view_seed": replicate, "placebo_seed": replicate}
             config = profile.qa.model_copy(update=changes)
-            model = (models or trained.tuned)[replicate]
+            model = models[replicate]
             inputs = {"model": model, **data.question_inputs}
             # `used`, so that settings that a cell ignores do not make two jobs of one evaluation.
             self._evaluate(QA, config.used(), inputs, at, replicate)
@@ -301,7 +333,7 @@ class Study:
         at = Selector(arm=arm, condition=cell)
         # It counts words in the passages that the models read: the settings are theirs.
         qa = trained.profile.qa
-        for replicate in self.replicates:
+        for replicate in range(len(trained.models)):
             config = BagOfWordsConfig(
                 reads=reads,
                 evidence=evidence,
@@ -341,6 +373,22 @@ class Study:
         )
         self.evaluations.append(Evaluation(at, replicate, job))
 
+    def replicates_of_view(self, view_id: str) -> range:
+        """The replicates in which a view is read."""
+        replicates = [one.replicate for one in self.evaluations if one.at.view == view_id]
+        return range(max(replicates, default=-1) + 1)
+
+    def stops_after(self, going_on: Iterable[Comparison]) -> Stops:
+        """What gets no further replicates once only these comparisons go on."""
+        return self.stops.after(
+            len(self.replicates),
+            self.comparisons,
+            going_on,
+            self.places.values(),
+            self.trained,
+            self.places["baseline", "arm"],
+        )
+
     def data_jobs(self) -> Iterator[Job]:
         """The jobs that train and evaluate nothing."""
         return (job for job in self.jobs if job.stage.name in DATA_STAGES)
@@ -354,28 +402,32 @@ def mechanism_of(profile: Profile) -> str:
 
 def natural(profile: Profile) -> tuple[str, str]:
     """How an arm is read: condition for text, cell for questions."""
+    prompt, both = ("prompt", "both") if profile.qa.passages else ("closed", "encoder")
     mechanism = mechanism_of(profile)
     if mechanism != "cross-attention":
-        return "in_prompt" if mechanism == "in_prompt" else "none", "prompt"
+        return "in_prompt" if mechanism == "in_prompt" else "none", prompt
     if not profile.neighbours_read:
-        return "off", "prompt"
+        return "off", prompt
     # A control reads the kind of neighbours that it was trained with.
     source = profile.retrofit.neighbour_source
-    return "on" if source == "found" else source, "both"
+    return "on" if source == "found" else source, both
 
 
-def plan_study(profile: Profile, resolution: Resolution) -> Study:
+def plan_study(profile: Profile, resolution: Resolution, stops: Stops | None = None) -> Study:
     """All jobs and comparisons of a study.
 
     Besides what the plan asks for, every study has the mechanism controls: the twin, gate 0, random
     neighbours and the true continuation; and where questions are asked the cells that tell prompt,
     encoder and tuning apart.
 
+    Args:
+        stops: of a study that looks several times: what an earlier look has ended.
+
     Raises:
         ConfigError: the baseline itself has no retrieval.
     """
     _require_retro(profile)
-    study = Study(profile, resolution)
+    study = Study(profile, resolution, stops or Stops())
     study.views[FULL] = profile.view  # first: views are listed and checked in this order
     data = prepare(study.jobs, profile, questions=study.asks_questions)
     retro = Trained(
@@ -397,6 +449,7 @@ def plan_study(profile: Profile, resolution: Resolution) -> Study:
     study.train(retro)
     study.train(twin)
     _controls(study, retro, twin)
+    _longer_twins(study, twin)
     for arm in resolution.arms.values():
         if all(path.startswith("view.") for path in arm.changes):
             _view_arm(study, arm, retro)
@@ -415,7 +468,8 @@ def _require_retro(profile: Profile) -> None:
         raise ConfigError(
             f"profile {profile.name}: the baseline of a study is a Retro model; got "
             f"mechanism={profile.mechanism} with {profile.retrofit.retro.neighbours} neighbours, "
-            f"{profile.neighbours_read} of them read, source {profile.retrofit.neighbour_source}",
+            f"{profile.neighbours_read} of them read, source {profile.retrofit.neighbour_source}, "
+            f"{profile.qa.passages} passages in the prompt",
             hint=(
                 "leave `mechanism`, `evaluation_neighbours` and `neighbour_source` out; what "
                 "differs is an arm"
@@ -466,7 +520,7 @@ def _controls(study: Study, retro: Trained, twin: Trained) -> None:
         study.read_text(retro, condition)
     study.read_text(twin, "none")
     profile, data = study.profile, retro.data
-    bases = [study.base(profile, data, replicate) for replicate in study.replicates]
+    bases = [study.base(profile, data, replicate) for replicate in range(len(retro.models))]
     base = Trained(
         id=BASE,
         label="Base",
@@ -483,6 +537,19 @@ def _controls(study: Study, retro: Trained, twin: Trained) -> None:
         _question_controls(study, retro, twin, base)
 
 
+def _longer_twins(study: Study, twin: Trained) -> None:
+    """What the exchange rate is read off: losses of twins that were trained for longer."""
+    times = study.profile.exchange_rate.times
+    if times and study.profile.retrofit.freeze_backbone:
+        raise ConfigError(
+            f"exchange_rate.times {list(times)}: with a frozen backbone the twin is the base, "
+            "which no number of tokens changes",
+            hint="leave exchange_rate out, or train the backbone",
+        )
+    for factor in times:
+        study.read_text(study.train_longer(twin, factor), "none")
+
+
 def _question_controls(study: Study, retro: Trained, twin: Trained, base: Trained) -> None:
     for cell in ("closed", "prompt", "encoder", "both"):
         # Writing is slow. `prompt` is the cell of the arm with its gate off, and is written only
@@ -492,11 +559,14 @@ def _question_controls(study: Study, retro: Trained, twin: Trained, base: Traine
     for cell in ("closed", "prompt"):
         study.ask(twin, cell, write=cell == "prompt")
     study.ask(retro, "both", arm=PLACEBO, evidence="placebo")
-    study.ask(retro, "both", arm=OWN_PASSAGE, evidence="own")
+    file = study.profile.question_file
+    if file is None or file.passages:
+        study.ask(retro, "both", arm=OWN_PASSAGE, evidence="own")
     study.ask(twin, "prompt", arm=TWIN_PLACEBO, evidence="placebo")
-    study.count_words(WORDS, "prompt", retro, "passages")
-    study.count_words(WORDS, "closed", retro, "question")
-    study.count_words(WORDS_PLACEBO, "prompt", retro, "passages", "placebo")
+    if file is None or file.choices:  # words can only choose
+        study.count_words(WORDS, "prompt", retro, "passages")
+        study.count_words(WORDS, "closed", retro, "question")
+        study.count_words(WORDS_PLACEBO, "prompt", retro, "passages", "placebo")
     # Two more models for the waterfall: before continued pretraining, and before tuning.
     for cell in ("closed", "prompt"):
         study.ask(base, cell)
@@ -515,6 +585,10 @@ def _variant(study: Study, arm: Arm, data: Data) -> None:
         return
     if not _same_data(profile, study.profile):
         data = prepare(study.jobs, profile, questions=study.asks_questions)
+    elif profile.questions != study.profile.questions and data.questions is not None:
+        # Other instructions to tune on, and the questions of everybody else.
+        made = study.jobs.add(QUESTIONS, profile.questions, {"corpus": data.corpus})
+        data = replace(data, instructions=made)
     trained = Trained(
         id=arm.id,
         label=arm.label[:1].upper() + arm.label[1:],
@@ -524,22 +598,52 @@ def _variant(study: Study, arm: Arm, data: Data) -> None:
         data=data,
         arm=arm,
     )
-    _compare(study, key, study.train(trained), condition, cell)
+    study.train(trained)
+    if trained.mechanism == "in_prompt" and profile.base is not None:
+        _own_bases(study, trained, arm)
+    _compare(study, key, trained, condition, cell)
+
+
+def _own_bases(study: Study, trained: Trained, arm: Arm) -> None:
+    """Measure the bases that an arm alone starts from: their difference from the others' is in the
+    arm's too.
+    """
+    profile, data = trained.profile, trained.data
+    bases = [
+        study.base(profile, data, replicate, trained.mechanism)
+        for replicate in range(len(trained.models))
+    ]
+    own = replace(
+        trained,
+        id=f"{trained.id}-base",
+        label=f"Base of {arm.label}",
+        words=f"trained on as many tokens in rows of {profile.in_prompt_row_tokens:,}",
+        mechanism="none",
+        arm=None,
+        models=bases,
+        tuned=bases,
+    )
+    study.trained[own.id] = own
+    study.read_text(own, "none")
 
 
 def _same_data(profile: Profile, other: Profile) -> bool:
+    """Whether two profiles ask for equal data, up to the number of instructions."""
     fields = (
         "corpus",
         "tokenizer",
         "training_text",
         "evaluation_text",
-        "questions",
         "datastore",
         "neighbours",
         "question_neighbours",
         "pretrained",
     )
-    return all(getattr(profile, name) == getattr(other, name) for name in fields)
+    asked = [
+        config.questions.model_copy(update={"instructions": None}) for config in (profile, other)
+    ]
+    equal = (getattr(profile, name) == getattr(other, name) for name in fields)
+    return asked[0] == asked[1] and all(equal)
 
 
 def _view_arm(study: Study, arm: Arm, retro: Trained) -> None:
@@ -575,6 +679,14 @@ def _comparisons(study: Study) -> Iterator[Comparison]:
                 yield _comparison(study, entry, arm, "swap")
 
 
+def _done(study: Study, arm: Arm) -> str:
+    """What was done for an arm; of one that starts from another base, that it does, since its
+    label says the rest.
+    """
+    own = study.trained.get(f"{arm.id}-base")
+    return f"from a base of its own, {own.words}" if own else arm.done
+
+
 def _comparison(
     study: Study, entry: EntryResolution, arm: Arm, experiment: Experiment
 ) -> Comparison:
@@ -589,7 +701,7 @@ def _comparison(
     return Comparison(
         entry=entry.name,
         label=f"{arm.label}, second meaning" if second else arm.label,
-        done=arm.done,
+        done=_done(study, arm),
         arm=text,
         baseline=baseline_text,
         metrics=metrics,
