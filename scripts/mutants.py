@@ -35,7 +35,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / ".mutants" / "results.json"
 EXPLAINED = ROOT / "docs" / "mutants.md"
-MEASURE, RESOLVE = "chunkwise/lab/measure/", "chunkwise/lab/resolve/"
+MEASURE, PLAN, RESOLVE = "chunkwise/lab/measure/", "chunkwise/lab/plan/", "chunkwise/lab/resolve/"
 TESTS = {
     MEASURE + "noise.py": "lab/test_noise lab/test_contrasts",
     MEASURE + "critical.py": "lab/test_critical lab/test_noise",
@@ -44,11 +44,18 @@ TESTS = {
     MEASURE + "statistics.py": "lab/test_statistics lab/test_contrasts",
     MEASURE + "contrasts.py": "lab/test_contrasts lab/test_report",
     MEASURE + "checks.py": "lab/test_study lab/test_report lab/test_run",
+    MEASURE + "exchange.py": "lab/test_exchange",
+    MEASURE + "published.py": "lab/test_published",
+    "chunkwise/lab/study/stops.py": "lab/test_looks",
+    PLAN + "amounts.py": "lab/test_quantities lab/test_values",
+    PLAN + "lists.py": "lab/test_quantities lab/test_values",
     RESOLVE + "arms.py": "lab/test_resolve lab/test_variants lab/test_study",
     RESOLVE + "components.py": "lab/test_registry lab/test_resolve",
-    RESOLVE + "paper.py": "lab/test_resolve lab/test_plan",
+    RESOLVE + "paper.py": "lab/test_subject lab/test_resolve",
     RESOLVE + "resolution.py": "lab/test_resolve lab/test_variants",
-    RESOLVE + "values.py": "lab/test_resolve lab/test_quantities",
+    RESOLVE + "sizes.py": "lab/test_values lab/test_resolve",
+    RESOLVE + "values.py": "lab/test_values lab/test_resolve",
+    RESOLVE + "words.py": "lab/test_parts lab/test_vocabulary",
     RESOLVE + "vocabulary.py": "lab/test_vocabulary lab/test_registry lab/test_resolve",
     "chunkwise/evaluation/overlap.py": "evaluation/test_overlap",
     "chunkwise/corpus/decontaminate.py": "corpus/test_decontaminate corpus/test_disguises",

@@ -49,6 +49,13 @@ def test_a_fifth_of_the_13_grams_is_enough(shared, by_containment):
     assert repeats(numbered(0, shared) + " and " + numbered(100, 900)) == by_containment
 
 
+def test_exactly_the_bound_is_enough():
+    valid = numbered(0, 17)  # five 13-grams: one is the fifth, and four of five a Jaccard of 0.8
+    assert contamination("containment", valid)(numbered(0, 13) + " and more")
+    assert contamination("whole_document", valid)(numbered(0, 16))
+    assert not contamination("whole_document", valid)(numbered(0, 15))
+
+
 @pytest.mark.parametrize(("shared", "repeated"), [(32, True), (31, False)])
 def test_a_run_of_32_words_is_enough_however_long_both_documents_are(shared, repeated):
     repeats = contamination("containment", numbered(0, 1000))
@@ -58,6 +65,12 @@ def test_a_run_of_32_words_is_enough_however_long_both_documents_are(shared, rep
 def test_a_document_too_short_for_an_n_gram_contaminates_nothing():
     repeats = contamination("containment", "see the file", numbered(0, 12))
     assert not repeats(numbered(0, 500) + " see the file") and not repeats("see the file")
+
+
+def test_a_document_of_one_n_gram_can_be_contained():
+    index = ContaminationIndex([word_hashes("a b c"), word_hashes("a b")], n=3)
+    assert index.highest_containment(word_hashes("x a b c")) == (1.0, 0)
+    assert index.highest_containment(word_hashes("a b")) == (0.0, -1)
 
 
 def test_each_rule_is_its_own():

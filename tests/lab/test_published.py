@@ -15,7 +15,7 @@ from chunkwise.lab.terms import Arm
 ROWS = [
     {"name": "none", "value": 0.99, "arms": [{"mechanism": "none"}]},
     {"name": "one neighbour", "value": 0.86, "arms": [{"retrofit.retro.neighbours": 1}]},
-    {"name": "layer 6", "value": 0.83, "arms": [{"retrofit.retro.cca_layers": [6]}]},
+    {"name": "layer 6", "value": 0.83, "arms": [{"retrofit.retro.cca_layers": n} for n in ([6], "middle")]},
     {"name": "six layers", "value": 0.81, "arms": [{"retrofit.retro.encoder_layers": 6}]},
     {"name": "half", "value": 0.88, "share": 0.5143},
 ]
@@ -56,6 +56,10 @@ def test_a_row_is_the_arm_that_changes_the_same_settings():
 def test_layer_numbers_mean_nothing_at_another_depth():
     arms = [arm("mid", {"retrofit.retro.cca_layers": [6]}), arm("6", {"retrofit.retro.encoder_layers": 6})]
     assert beside(*arms, layers=24) == beside(*arms, layers=None) == {"six layers": "6"}
+
+
+def test_a_row_may_be_one_of_several_arms():
+    assert beside(arm("mid", {"retrofit.retro.cca_layers": "middle"}), layers=4) == {"layer 6": "mid"}
 
 
 def test_what_changes_more_or_is_a_reference_is_no_row():
@@ -99,6 +103,9 @@ def test_orders_are_compared_on_differences_from_each_ones_default():
     said = agreement(order)
     assert "0.67 over 4 rows (p = 0.33 of no association); replicate by replicate 1.00, 0.67." in said
     assert list(orders_of(tables, contrasts[4:])) == []
+    # A replicate that one arm lacks has no order of its own.
+    [uneven] = orders_of(tables, [contrast("6", 0.02, 0.02, 0.02), *contrasts[1:]])
+    assert uneven.tau == order.tau and uneven.taus == ()
     [few] = orders_of(tables, contrasts[1:])
     assert few.tau is None and agreement(few) == ""  # three rows prove nothing
 
