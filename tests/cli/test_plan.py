@@ -17,7 +17,7 @@ from chunkwise.lab.study.dry_run import dry_run
 ENTRIES = {
     "Layers": ("CCA layers", "REPLACE", ["layer 9", "layer 0", "layers 2 and 4"]),
     "Depth": ("encoder depth", "REPLACE", ["9 layers"]),
-    "Gate": ("gate on chunk-wise cross-attention", "REMOVE", []),
+    "Gate": ("gate on cross-attention at inference", "REMOVE", []),
     "Positions": ("relative positions in chunk-wise cross-attention", "REMOVE", []),
     "Weather": ("forecast of the weather in Ohio", "REPLACE", ["rain", "snow", "sun"]),
     "Weather gone": ("forecast of the weather in Ohio", "REMOVE", []),

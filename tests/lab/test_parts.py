@@ -151,6 +151,11 @@ def test_layers_in_words():
     assert layer_numbers("layer 9", 6) == [9]  # refused later, by its number
     assert layer_numbers("first 2 layers", 6) == [1, 2]
     assert layer_numbers("top 3 layers", 6) == [4, 5, 6]
+    assert layer_numbers("layers 2 and 3 (of 6)", 6) == [2, 3]
+    assert layer_numbers("layer 2 out of the 6 layers", 6) == [2]
+    assert layer_numbers("first 2 of 6 layers", 6) is None
+    for words in ("layer 2 of 4", "layer 2 after 4", "layers 1, 2 of 12"):
+        assert layer_numbers(words, 6) is None, words
     for words in ("layers of the encoder", "2 layers", "every layer of 12", "early layers", "last 9 layers"):
         assert layer_numbers(words, 6) is None, words
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from chunkwise.lab.measure.analysis import analyse
-from chunkwise.lab.plan.read import parse
+from chunkwise.lab.plan.read import parse, render
 from chunkwise.lab.profile import load_profile
 from chunkwise.lab.report.page import Table
 from chunkwise.lab.report.write import Report, build_page
@@ -119,6 +119,85 @@ def test_accuracy_in_a_plan_of_another_paper_is_not_ours():
     metric = entry_of("accuracy", title="planner/model/GaLore").entries[0].metrics[0]
     assert metric.id is None and "another paper" in metric.because
     assert entry_of("accuracy").entries[0].metrics[0].id == "reading_accuracy"
+
+
+HEAD = """## Ablation Plan
+
+### E
+- **Ablated Part**: retrieval database size
+- **Action**: REPLACE
+- **Replacement**: half
+"""
+
+
+def metric_ids(page: str) -> list[list[str | None]]:
+    """Ids of a page's own metrics, as it stands and as it is rendered."""
+    documents = [document := parse(page), parse(render(document))]
+    entries = [resolve(document, load_profile("laptop")).entries[0] for document in documents]
+    return [[metric.id for metric in entry.metrics if not metric.defaulted] for entry in entries]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "- **Dataset**: Natural Questions\n- **Metrics**: EM", "- **Metrics**: PPL\n- **Evaluation**: TriviaQA",
+        "- Dataset: SQuAD\n- **Metrics**: accuracy", "- **Evaluated on**: NQ\n- **Metrics**: EM",
+        "- **Metrics**:\n  - Dataset: NQ\n  - EM", "- **Metrics**: EM\n- **Test set**: HotpotQA",
+        "- **Metrics**:\n  - NQ:\n    - EM\n  - C4:\n    - perplexity", "- **Metrics**:\n  - NQ\n    - EM",
+        "- **Metrics**:\n  - Perplexity:\n    - C4\n    - WikiText",
+    ],
+)  # fmt: skip
+def test_a_data_set_beside_a_metric_is_the_metrics(lines):
+    for ids in metric_ids(f"{HEAD}{lines}\n"):
+        assert ids and set(ids) == {None}
+
+
+@pytest.mark.parametrize("key", ["dataset", "datasets", "benchmark", "evaluation", "evaluation_data"])
+def test_a_data_set_is_a_key_of_an_entry_or_of_the_whole_plan(key):
+    entry = {"name": "E", "ablated_part": "retrieval database size", "action": "REPLACE", "replacement": ["half"]}
+    entry |= {"metrics": ["exact match"]}
+    for plan in ([entry | {key: "SQuAD"}], {key: "SQuAD", "entries": [entry]}):
+        assert metric_ids(json.dumps(plan)) == [[None], [None]]
+    assert metric_ids(json.dumps([entry | {key: "held-out questions"}])) == [["exact_match"], ["exact_match"]]
+    table = f"| Part | Action | Values | Metrics | {key} |\n|--|--|--|--|--|\n"
+    table += "| database size | REPLACE | half | EM | NQ |\n"
+    assert metric_ids(table) == [[None], [None]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NQ: EM, F1", "EM, F1 (SQuAD)", "exact match (EM), F1 [SQuAD]", "accuracy and perplexity on LAMBADA",
+        "C4: perplexity, bpb", "EM, F1 on SQuAD", "EM and F1, on SQuAD", "SQuAD EM, F1", "NQ - EM, F1", "EM on NQ, F1",
+    ],
+)  # fmt: skip
+def test_the_data_set_of_a_list_is_that_of_all_its_metrics(line):
+    for ids in metric_ids(f"{HEAD}- **Metrics**: {line}\n"):
+        assert ids and set(ids) == {None}
+
+
+@pytest.mark.parametrize(
+    ("line", "ids"),
+    [
+        ("Perplexity (PPL), EM", ["perplexity", "exact_match"]), ("latency (ms), perplexity", [None, "perplexity"]),
+        ("training loss, perplexity", [None, "perplexity"]), ("exact match (EM), F1 score", ["exact_match", "f1"]),
+        ("validation perplexity, EM on NQ", ["perplexity", None]), ("perplexity, EM on NQ", ["perplexity", None]),
+    ],
+)  # fmt: skip
+def test_a_metric_keeps_what_is_surely_its_own(line, ids):
+    assert metric_ids(f"{HEAD}- **Metrics**: {line}\n") == [ids, ids]
+
+
+def test_a_metric_of_a_labelled_data_set_is_refused_with_the_remedy():
+    resolution = resolve(parse(f"{HEAD}- **Dataset**: SQuAD\n- **Metrics**: EM\n"), load_profile("laptop"))
+    metric = resolution.entries[0].metrics[0]
+    assert (metric.words, metric.nearest) == ("EM", ("exact_match",))
+    assert "(SQuAD)" in metric.because and "question_file" in metric.because
+
+
+def test_items_below_a_metric_may_say_how_it_is_read():
+    lines = "- **Metrics**:\n  - Perplexity\n    - lower is better\n  - EM\n- **Training data**: C4\n"
+    assert metric_ids(HEAD + lines) == [["perplexity", "exact_match"]] * 2
 
 
 def test_the_report_says_what_each_metric_was_measured_as_and_on_what():

@@ -45,6 +45,13 @@ from chunkwise.lab.plan.read import parse
         ("3 GB", "quantity", 3e9, "bytes"),
         # shares
         ("10%", "percent", 0.1, None),
+        ("50pct", "percent", 0.5, None),
+        ("fifty percent", "percent", 0.5, None),
+        ("twenty-five percent", "percent", 0.25, None),
+        ("(25%)", "percent", 0.25, None),
+        ("scale by 0.25", "multiple", 0.25, None),
+        ("down by 25%", "multiple", 0.75, None),
+        ("up by 25%", "multiple", 1.25, None),
         ("12.5 % of the database", "percent", 0.125, None),
         ("25 per cent", "percent", 0.25, None),
         ("½", "percent", 0.5, None),
@@ -92,6 +99,8 @@ from chunkwise.lab.plan.read import parse
         ("25% and 50% less", "list", ["25% less", "50% less"], None),
         ("top-1, 5 and 10", "list", ["top-1", "top-5", "top-10"], None),
         ("0.5, 1 and 2 billion tokens", "list", ["0.5 billion tokens", "1 billion tokens", "2 billion tokens"], None),
+        ("600, 300 and 150B tokens", "list", ["600B tokens", "300B tokens", "150B tokens"], None),
+        ("10, 25 and 50%", "list", ["10%", "25%", "50%"], None),
         # prose: another amount, several, none, or one of something else
         ("2-8", "prose", None, None),
         ("between 2 and 8", "prose", None, None),
@@ -110,7 +119,6 @@ from chunkwise.lab.plan.read import parse
         ("32/128", "prose", None, None),
         ("200/75", "prose", None, None),
         ("128,256", "prose", None, None),
-        ("600, 300 and 150B tokens", "prose", None, None),
         ("k ∈ [1, 8]", "prose", None, None),
         ("32 → 64 → 128", "prose", None, None),
         ("smaller (25%)", "prose", None, None),
@@ -210,6 +218,48 @@ def test_an_item_of_a_list_stays_one_text():
     (entry,) = parse(json.dumps([entry])).entries
     assert [(value.kind, value.value) for value in entry.replacements] == [
         ("list", ["600B tokens", "300B tokens", "150B tokens"]), ("list", ["1", "4", "8"])]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0,25", "0,125", "0,0001", "12,5%", "12,5 %, 25 %", "2,4", "12,5,25%", "1,2,5e-4", "0,5 or 0,25", "12,500%",
+     "1.200,5 tokens"],
+)  # fmt: skip
+def test_a_decimal_comma_is_refused_and_never_split(text):
+    assert split_list(text) == [text]
+    value = parse_value(text)
+    assert value.kind == "prose" and "list" in value.note
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("1,4,8", ["1", "4", "8"]), ("16,32,128", ["16", "32", "128"]), ("0.1,0.2", ["0.1", "0.2"]),
+     ("1e-4,2e-4", ["1e-4", "2e-4"]), ("25%,50%", ["25%", "50%"]), ("1,200, 2,400", ["1,200", "2,400"]),
+     ("layers 2,3", ["layers 2,3"]), ("[1,4]", ["[1,4]"])],
+)  # fmt: skip
+def test_a_comma_that_separates_is_told_from_one_within_a_number(text, values):
+    assert split_list(text) == values
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.5, 25%", "0.5 or 25%", "0.1, 0.5, 100%", "2, 50%", "0.25/75%", "1, 2x", "1 and 4 times", "1, 3e-4", "1 or 2e-4",
+     "600, 1.2T tokens", "500, 1K steps", "600B, 300 tokens", "600; 300B tokens"],
+)  # fmt: skip
+def test_a_sign_or_a_scale_that_may_not_hold_for_all_is_refused(text):
+    assert split_list(text) == [text]
+    value = parse_value(text)
+    assert value.kind == "prose" and value.note
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("600B, 25%", ["600B", "25%"]), ("4 ; 25%", ["4", "25%"]), ("1; 2x", ["1", "2x"]),
+     ("1e-4, 50 steps", ["1e-4", "50 steps"]), ("0.6, 0.3T tokens", ["0.6T tokens", "0.3T tokens"]),
+     ("25 and 50%", ["25%", "50%"]), ("2x and 4x", ["2x", "4x"])],
+)  # fmt: skip
+def test_values_of_two_notations_keep_their_own(text, values):
+    assert split_list(text) == values
 
 
 # --- direction: the signed value or prose ---------------------------------------------------------------------------

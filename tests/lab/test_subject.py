@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from chunkwise.core.packs import packaged_files
-from chunkwise.lab.plan.read import check, parse
+from chunkwise.lab.plan.read import check, parse, render
 from chunkwise.lab.profile import load_profile
 from chunkwise.lab.resolve.arms import resolve
 from chunkwise.lab.resolve.components import Registry
@@ -23,6 +23,8 @@ TITLES = {
         None, "", "My ablations of retrieval", "Ablation plan", "ABLATION PLAN", "Ablation plan for Friday", "Untitled",
         "Retrieval database size", "What does the retriever buy us?", "Chunk-wise cross-attention", "Plan v2", "README",
         "Ablations, second draft", "Retrofitting GPT-2", "How large must the datastore be?", "LoRA", "mine",
+        "Ablation Study: retrieval in language models", "Ablation Plan for Retrieval-Augmented Language Models",
+        "Proposed ablations", "Q3 ablation plan", "Ablations I want to see", "Weekly experiments",
         "Missing ablations", "Study 3: neighbours", "Which layers should read?", "Notes on the retrofit",
     ],
     "other": [
@@ -30,12 +32,17 @@ TITLES = {
         "planner/model/Improving_language_models_by_retrieving_from_trillions_of_tokens",
         "Improving language models by retrieving from trillions of tokens", "Ablations of RETRO++ (arXiv:2304.06762)",
         "Shall we pretrain autoregressive language models with retrieval? A comprehensive study",
+        "Shall we pretrain autoregressive language models with retrieval?",
     ],
     "foreign": [
         "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection", "GaLore", "GaLore ablations", "BERT",
         "Self-RAG ablation plan", "Ablation study of MotionEditor", "lm-planner/claude/3D_Aware_Video_Generation",
         "Deep Residual Learning for Image Recognition", "Attention Is All You Need", "kNN-LM", "RETRO-li", "Galore",
         "Retro-li: small-scale retrieval", "REALM: Retrieval-Augmented Language Model Pre-Training",
+        "Atlas ablations", "Ablation plan for Atlas", "Ablation plan for `Atlas`", "ablations of atlas",
+        "GPT-3 ablations", "Ablating GPT-4", "Ablation plan for Phi-3", "Mistral 7B", "T5",
+        "Ablation Study for Llama 3", "Toolformer", "Ablation plan: Memorizing Transformers",
+        "Ablation plan: Toolformer", "LLaMA-2", "How good is Toolformer?",
         "Should VLMs Be Pre-trained with Image Data?", "Robo-centric world models",
         "Toolformer: Language Models Can Teach Themselves to Use Tools",
         "Generalization through Memorization: Nearest Neighbor Language Models",
@@ -90,6 +97,51 @@ def test_the_text_names_a_paper_where_the_title_names_none():
     assert resolved("GaLore ablations", "InstructRetro and RETRO are cited.").subject.kind == "foreign"
     # The paper's name is spelt so; the encoder of InstructRetro is called "Retro encoder" too.
     assert resolved("My plan", "The Retro encoder, and a retrofitted GPT.").subject.kind == "assumed"
+
+
+ENTRY = {"name": "E", "ablated_part": "retrieval database size", "action": "REPLACE", "replacement": ["600B tokens"]}
+ENTRY |= {"metrics": ["perplexity"]}
+TABLE = """
+| Part | Action | Replacement | Metrics |
+|---|---|---|---|
+| retrieval database size | REPLACE | 600B tokens | perplexity |
+"""
+FENCED = f"```json\n{json.dumps([ENTRY])}\n```"
+PAGES = {
+    "other": [
+        f"## Ablation Plan for RETRO\n{TABLE}", f"Here is an ablation plan for RETRO (2021).\n\n{FENCED}",
+        f"- Paper: RETRO\n{TABLE}", f"# Plan\n\nAs in RETRO++, unlike InstructRetro.\n\n## Ablation Plan\n{TABLE}",
+        json.dumps({"paper": "Improving LMs (RETRO)", "entries": [ENTRY]}),
+        json.dumps({"title": "Ablation plan", "paper_id": "RETRO", "entries": [ENTRY]}),
+        json.dumps(ENTRY | {"paper": "RETRO"}), f"## Ablation Plan\n{TABLE}\n## Summary\n\nAll of it is about RETRO.\n",
+    ],
+    "foreign": [
+        f"Title: Atlas ablations\n{TABLE}", f"Paper: Atlas (Izacard et al.)\n{TABLE}",
+        f"## Ablation Plan for Atlas\n{TABLE}",
+        f"Below I propose ablations of Toolformer.\n\n{FENCED}", f"---\npaper: Atlas\n---\n{TABLE}",
+        json.dumps({"paper_title": "Atlas: few-shot learning", "entries": [ENTRY]}),
+        f"{json.dumps({'paper': 'Atlas'})}\n{json.dumps(ENTRY)}\n",
+        "```json\n" + json.dumps({"article": "REALM", "plan": [ENTRY]}) + "\n```",
+    ],
+    "assumed": [
+        f"## Ablation Plan\n{TABLE}", f"Here is a detailed ablation plan for your language model.\n\n{FENCED}",
+        f"I suggest ablations on three parts.\n{TABLE}", f"## Ablation Study: Retrieval Database Size\n{TABLE}",
+        json.dumps({"paper": "n/a", "entries": [ENTRY]}), TABLE,
+    ],
+    "named": [
+        f"Paper: InstructRetro\n{TABLE}", f"# Plan\n\nOf InstructRetro, unlike RETRO.\n\n## Ablation Plan\n{TABLE}",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "page"), [(kind, page) for kind, pages in PAGES.items() for page in pages])
+def test_a_plan_may_name_its_paper_beside_its_title(kind, page):
+    document = parse(page)
+    assert len(document.entries) == 1
+    for same in (document, parse(render(document))):
+        resolution = resolve(same, load_profile("laptop"))
+        assert resolution.subject.kind == kind
+        assert ratios(resolution) == ([None] if kind in ("other", "foreign") else [0.5])
 
 
 def test_a_profile_about_another_paper_reads_that_papers_plans():

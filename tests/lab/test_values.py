@@ -26,14 +26,14 @@ def profile(*settings: str) -> Profile:
     return load_profile("laptop", settings)
 
 
-def entry_of(part: str, *replacements: str):
-    values = {"ablated_part": part, "action": "REPLACE", "replacement": list(replacements), "metrics": ["perplexity"]}
+def entry_of(part: str, *replacements: str, action: str = "REPLACE"):
+    values = {"ablated_part": part, "action": action, "replacement": list(replacements), "metrics": ["perplexity"]}
     return parse(json.dumps([values])).entries[0]
 
 
-def readings(part: str, *replacements: str, settings=()) -> list[dict | str]:
+def readings(part: str, *replacements: str, settings=(), action: str = "REPLACE") -> list[dict | str]:
     """What each value changes, or why it is refused."""
-    entry = entry_of(part, *replacements)
+    entry = entry_of(part, *replacements, action=action)
     components = REGISTRY.match(part).components
     assert components, f"{part} is no component"
     interpreter = Interpreter(profile(*settings), PAPER, REGISTRY, components, {})
@@ -109,6 +109,9 @@ RANKED = ("retrofit.lora=8",)
         (LORA, "r=8", RANKED, 8),
         (LORA, "4x smaller", RANKED, 2),
         ("context length", "2x longer", (), 512),
+        ("context length", "4096 → 128 tokens", (), 128),
+        ("warm-up of the continued training", "half", (), 10),
+        ("encoder width", "half", (), 64),
         # a share between 0 and 1 is itself; a multiple is one of the baseline
         (NOISE, "50%", NOISY, 0.5),
         (NOISE, "half", NOISY, 0.5),
@@ -138,6 +141,16 @@ def test_a_value_is_read_with_all_that_stands_beside_it(part, words, settings, v
         (SIZE, "no more than 50%", (), "bound"),
         (SIZE, "10% to 50%", (), "range"),
         (SIZE, "a smaller one", (), "names no amount"),
+        (SIZE, "the most recent half", (), "'most recent'"),
+        (SIZE, "25% of 600B tokens", (), "several amounts"),
+        (SIZE, "12,5%", (), "decimal number or a list"),
+        (NOISE, "0,25", (), "decimal number or a list"),
+        (RATE, "0,0001", (), "decimal number or a list"),
+        (RATE, "1", (), "2,000 times the baseline's"),
+        (COUNT, "2 in training", (), "beside its number"),
+        ("warm-up of the continued training", "10% of the steps", (), "all steps"),
+        ("warm-up of the continued training", "10% of training", (), "all steps"),
+        ("context length", "4096 → 1024 tokens", (), "less than the paper's 4096"),
         (CHUNK, "larger chunks (32 tokens)", (), "more than the baseline in words"),
         (CHUNK, "128 → 32", (), "starts from 128"),
         (CHUNK, "1/2", (), "two values"),
@@ -169,6 +182,45 @@ def test_lists_become_several_arms():
     assert [change["view.fraction"] for change in readings(SIZE, "600B, 300B and 150B tokens")] == [0.5, 0.25, 0.125]
     assert [change["datastore.chunk_tokens"] for change in readings(CHUNK, "32 or 128 tokens")] == [32, 128]
     assert [change["view.fraction"] for change in readings(SIZE, "25% and 50% less")] == [0.75, 0.5]
+
+
+def test_an_encoder_as_wide_as_the_decoder_is_the_baseline():
+    assert readings("encoder width", "the decoder's", "1x") == [{"retrofit.retro.encoder_width": None}] * 2
+
+
+def test_a_comma_within_whole_numbers_separates():
+    assert readings(COUNT, "1,4") == readings(COUNT, "1", "4")
+    assert isinstance(readings(RATE, "1,4")[0], str)
+
+
+@pytest.mark.parametrize(
+    ("part", "words", "settings"),
+    [(SIZE, "50%", ()), (SIZE, "100B tokens", ()), (COUNT, "2", ()), ("encoder depth", "1", ()), (RATE, "1e-4", ()),
+     ("warm-up of the continued training", "20 steps", ()), ("composition of the datastore", "prose", ()),
+     ("CCA layers", "layer 1", ("retrofit.retro.cca_layers=middle",))],
+)  # fmt: skip
+def test_an_added_value_that_may_be_the_whole_is_refused(part, words, settings):
+    (reason,) = readings(part, words, settings=settings, action="ADD")
+    assert isinstance(reason, str) and re.search("ADD .* may be .*REPLACE", reason), reason
+
+
+def test_what_is_added_is_added():
+    layers = ("retrofit.retro.cca_layers=[2,4]",)
+    assert readings("CCA layers", "layer 1", settings=layers, action="ADD") == [
+        {"retrofit.retro.cca_layers": [1, 2, 4]}
+    ]
+    assert readings("encoder depth", "1 more", action="ADD") == [{"retrofit.retro.encoder_layers": 3}]
+    assert readings(SIZE, "50% more", settings=QUARTER, action="ADD") == [{"view.fraction": 0.375}]
+    assert readings(LORA, "8", action="ADD") == [{"retrofit.lora": 8}]
+
+
+@pytest.mark.parametrize(("action", "words", "runs"), [("reduce", "4", False), ("reduce", "1", True),
+                                                      ("increase", "4", True), ("increase", "1", False)])  # fmt: skip
+def test_an_action_that_names_a_direction_is_held_against_the_value(action, words, runs):
+    page = (f"## Ablation Plan\n### E\n- **Ablated Part**: {COUNT}\n- **Action**: REPLACE ({action})\n"
+            f"- **Replacement**: {words}\n")  # fmt: skip
+    (row,) = resolve(parse(page), profile()).entries[0].replacements
+    assert (row.status == "resolved") == runs and ("the action asks for" in row.message) != runs
 
 
 def test_a_grid_and_numbers_of_layers_are_no_counts():

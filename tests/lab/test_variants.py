@@ -34,7 +34,7 @@ VARIANTS = [
     ("embeddings of the encoder", "own embeddings", {f"{RETRO}.encoder_embeddings": "own"}),
     (CCA, "tanh gate", {f"{RETRO}.learned_gate": "tanh"}),
     ("learned gate on chunk-wise cross-attention", "scalar gate", {f"{RETRO}.learned_gate": "scalar"}),
-    ("gate", None, {f"{RETRO}.gate": 0.0}),
+    ("retrieval at inference", None, {f"{RETRO}.gate": 0.0}),
     (CCA, "neighbours in the prompt at equal tokens", {"mechanism": "in_prompt"}),
     (CCA, "the chunk's own text", {"retrofit.neighbour_source": "own"}),
     (CCA, "random neighbours", {"retrofit.neighbour_source": "random"}),

@@ -230,7 +230,9 @@ def _setting(outcome: Outcome, arms: Sequence[ArmRow]) -> Setting:
     for _, artefact in outcome.evaluated("qa"):
         records = read_parquet(artefact.file("records.parquet"), columns=["task"])
         tasks = Counter(records["task"].to_pylist())
-        kinds = ", ".join(f"{count} {(task or 'of no task').replace('_', ' ')}" for task, count in tasks.items())
+        kinds = ", ".join(
+            f"{count} {(task or 'of no task').replace('_', ' ')}" for task, count in tasks.items()
+        )
         file = study.profile.question_file
         setting["questions"] = (
             f"{len(records)} questions of {file.name}"

@@ -78,9 +78,19 @@ _NUMBER_WORDS = {
     "eleven": 11,
     "twelve": 12,
     "sixteen": 16,
-    "twenty": 20,
     "hundred": 100,
 }
+_TENS = {
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+    "sixty": 60,
+    "seventy": 70,
+    "eighty": 80,
+    "ninety": 90,
+}
+_NUMBER_WORDS |= _TENS
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4}
 # Also ordinals ("the third layer"), so they are parts only behind a number or an article.
 _ORDINALS = {
@@ -131,7 +141,7 @@ _CLASSES = {
     "FEW": "few little small short shallow narrow low",
     "BASE": "baseline default original paper standard current",
     "TIMES": "x × times fold",
-    "PCT": "% percent",
+    "PCT": "% percent pct",
     "BOUND": "least most under over below above between up within maximum minimum max min "
     "exceeding < > ≤ ≥",
 }
@@ -201,6 +211,8 @@ _POWER = re.compile(
     r"\{?(?P<power>[+-]?\d{1,3})\}?"
 )
 _SCALED = re.compile(r"\b(?:scal|siz)(?:e|ed|ing) (?P<way>up|down) to\b")
+_SCALED_BY = re.compile(r"\b(?:scal(?:e|ed|ing)|multipl(?:y|ied|ying)) by (?=\.?\d)")
+_MOVED_BY = re.compile(r"\b(?P<way>up|down) by\b")
 _SUBSET = re.compile(
     r"\b(?:random(?:ly)? )?(?:subset|subsample|sampled?)(?= of\b|$| \d)"
     r"|\brandom(?=.{1,40}\b(?:sub)?s(?:et|ample)\b)"
@@ -289,6 +301,14 @@ def is_mixture(text: str) -> bool:
     return len(things - _CLASS_OF.keys() - {"and", "or", "to"}) > 1
 
 
+def directions_in(text: str) -> set[int]:
+    """-1 and 1 for the words of a text that say less and more: {-1} for "reduce it"."""
+    names = {_CLASS_OF.get(word) for word in re.findall(r"[^\W\d_]+", text.casefold())}
+    down = {-1} if names & {"LESS", "SMALLER", "REDUCTION"} else set()
+    up = {1} if names & {"MORE", "LARGER", "INCREASE"} else set()
+    return down | up
+
+
 def is_whole_mixture(text: str) -> bool:
     """Whether it is one mixture, whose shares are 100 %, and no list of shares."""
     shares = [float(match["share"]) for match in _SHARE_OF.finditer(text)]
@@ -304,6 +324,8 @@ def _tokens(text: str) -> list[_Token]:
     text = _POWER.sub(_power, text)
     text = text.replace("per cent", "%").replace("\u2212", "-")
     text = _SCALED.sub(_scaled_to, text)
+    text = _SCALED_BY.sub("x ", text)
+    text = _MOVED_BY.sub(_moved_by, text)
     text = re.sub(r"\bdown to\b", "reduced to", text)
     text = re.sub(r"\bcut in half\b", "halved", text)
     text = _SUBSET.sub("", text)
@@ -328,6 +350,10 @@ def _tokens(text: str) -> list[_Token]:
 
 def _scaled_to(match: re.Match[str]) -> str:
     return "reduced to" if match["way"] == "down" else "increased to"
+
+
+def _moved_by(match: re.Match[str]) -> str:
+    return "reduced by" if match["way"] == "down" else "increased by"
 
 
 def _power(match: re.Match) -> str:
@@ -371,6 +397,8 @@ class _Reader:
         values = [item.value for item in items if not math.isnan(item.value)]
         if "BOUND" in row.split():
             raise NoAmount("a bound is no single value; write the value")
+        if len(values) > 1 and any(token.kind == "number" for token in self.tokens):
+            raise NoAmount("it holds several amounts; write one amount alone")
         if len(values) != 1:
             raise NoAmount
         amount = _meaning(row, values[0])
@@ -394,7 +422,14 @@ class _Reader:
         if kind == "number":
             return self._take_number(position)
         word = text.casefold()
-        if word in _NUMBER_WORDS:
+        before = self.tokens[position - 1].text.casefold() if position else ""
+        if before in _TENS and 0 < _NUMBER_WORDS.get(word, 0) < 10:
+            self.items[-1] = _Item("NUM", self.items[-1].value + _NUMBER_WORDS[word])
+        elif word == "hundred" and 0 < _NUMBER_WORDS.get(before, 0) < 10:
+            self.items[-1] = _Item("NUM", self.items[-1].value * 100)
+        elif word == "most" and self._is_superlative(position):
+            self.beside.append(word)  # "the most recent half" has no bound
+        elif word in _NUMBER_WORDS:
             self.items.append(_Item("NUM", float(_NUMBER_WORDS[word])))
         elif word in _PARTS:
             self.items.append(_Item("PART", 1 / _PARTS[word]))
@@ -433,6 +468,12 @@ class _Reader:
             self.note = "K before bytes is read as 1000; write KiB for 1024"
         self.items.append(_Item("NUM", number * scale))
         return 2
+
+    def _is_superlative(self, position: int) -> bool:
+        """ "the most recent", where "at most" and "the most" are bounds."""
+        after = self.tokens[position + 1] if position + 1 < len(self.tokens) else None
+        before = self.tokens[position - 1].text.casefold() if position else ""
+        return before != "at" and bool(after and after.kind == "word" and after.text != "of")
 
     def _has_unit(self, position: int, only: dict | None = None) -> bool:
         words = (token.text.casefold() for token in self.tokens[position:])

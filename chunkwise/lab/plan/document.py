@@ -56,6 +56,10 @@ class PlanDocument(Config):
     """"planner/model/paper-id" on published pages."""
     trace: str = ""
     """The reasoning that led to the plan; shown, never interpreted."""
+    paper: str = ""
+    """The paper that the plan says it is about, below a label or key of its own."""
+    front: tuple[str, ...] = ()
+    """Lines and keys beside the entries, which may say what all of them are about."""
     entries: tuple[Entry, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
 
@@ -122,6 +126,12 @@ def render(document: PlanDocument) -> str:
     blocks = [f"# {escape(document.title)}"] if document.title else []
     if document.trace:
         blocks += ["## 🧠 Reasoning Trace", _escaped(document.trace.split("\n"))]
+        if document.paper or document.front:
+            blocks.append("## About")  # ends the trace
+    about = [f"**Paper**: {document.paper}"] if document.paper else []
+    about += [f"**About**: {line}" for line in document.front]
+    if about:
+        blocks.append(_escaped(about))
     blocks.append("## 📋 Ablation Plan")
     for entry in document.entries:
         blocks.append(_escaped(_entry_lines(entry)))

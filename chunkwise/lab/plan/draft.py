@@ -12,6 +12,7 @@ EXTRA = "extra "
 _LIST_FIELDS = {"replacement", "metrics"}
 # Labels may stand deeper below these than the label itself: what they name has only one value.
 _SINGLE_FIELDS = {"name", "part", "action"}
+_LONGEST_HEAD = 200  # characters
 _NO_TEXT = re.compile(r"\s*(?:([-*_=])\1{2,}|</?\w{1,20}>)\s*")  # a rule, or a tag alone
 
 
@@ -89,6 +90,7 @@ class _Lines:
         self.has_action = any(label.field == "action" for label in known)
         self.field: str | None = None
         self.is_open = self.takes_bullets = False
+        self.heads: list[tuple[int, str]] = []
 
     def read(self, line: Line) -> None:
         if _NO_TEXT.fullmatch(line.text):
@@ -103,6 +105,8 @@ class _Lines:
         if bullet:
             content = bullet[2]
         if self.field and bullet and (indent >= 2 or self.takes_bullets):
+            if self.field == "metrics":
+                content = self._below_its_head(content, indent)
             self.draft.add(self.field, content, is_item=True)
             self.is_open = False
         elif self.field and self.is_open and not line.is_code:
@@ -112,6 +116,20 @@ class _Lines:
         else:
             self.field = None
             self.draft.notes.append(one_line(content))
+
+    def _below_its_head(self, content: str, indent: int) -> str:
+        """A metric with the item that it stands below: "EM" below "NQ:" is "NQ: EM"."""
+        while self.heads and self.heads[-1][0] >= indent:
+            self.heads.pop()
+        # A longer head is prose, and would be copied before each item.
+        if self.heads and len(self.heads[-1][1]) <= _LONGEST_HEAD:
+            head = self.heads[-1][1]
+            values = self.draft.values["metrics"]
+            if values[-1] == (True, [head]):
+                values.pop()  # an item with others below it is no metric of its own
+            content = f"{head.rstrip(': ')}: {content}"
+        self.heads.append((indent, content))
+        return content
 
     def _is_label(self, label: Label) -> bool:
         if label.indent - self.base < 2:
@@ -136,6 +154,7 @@ class _Lines:
 
     def _set(self, label: Label, value: str) -> None:
         self.field = label.field or EXTRA + label.words
+        self.heads = []
         self.is_open = not value
         self.takes_bullets = self.is_open and label.any_field in _LIST_FIELDS
         self.draft.add(self.field, value)

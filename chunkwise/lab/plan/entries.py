@@ -159,7 +159,7 @@ class Entries:
                 draft,
                 "warning",
                 "remove-with-replacement",
-                "REMOVE takes no replacement; it is ignored "
+                "REMOVE takes no replacement, and with one it is refused "
                 "(to try something else in its place, write REPLACE)",
             )
         elif action == "REPLACE" and not unique:

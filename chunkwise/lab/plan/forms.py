@@ -14,7 +14,7 @@ except ImportError:  # PyYAML without libyaml: the same, ten times slower
 
 from chunkwise.lab.plan.amounts import is_whole_mixture
 from chunkwise.lab.plan.labels import field_of, head_rank, label_words, weak_field_of
-from chunkwise.lab.plan.lists import NUMBERED_LAYERS, several
+from chunkwise.lab.plan.lists import NUMBERED_LAYERS, several, unclear_list
 from chunkwise.lab.plan.quantities import plain_value
 from chunkwise.lab.plan.text import fold
 
@@ -209,8 +209,8 @@ def split_list(text: str) -> list[str]:
     plain = plain_value(text)
     if plain[:1] not in ("{", "[", "(") and "{" not in plain and (values := several(plain)):
         return values
-    # "layers 2, 3" is one placement, and "80% code, 20% prose" one mixture.
-    if NUMBERED_LAYERS.fullmatch(plain) or is_whole_mixture(plain):
+    # "layers 2, 3" is one placement, "80% code, 20% prose" one mixture, and "0,25" is refused.
+    if NUMBERED_LAYERS.fullmatch(plain) or is_whole_mixture(plain) or unclear_list(plain):
         return _stripped([text])
     pieces = _split_outside_brackets(text, ",")
     if len(pieces) == 1:

@@ -27,7 +27,7 @@ _FIELDS = {
     "component ablated, part ablated, what is ablated, what to ablate",
     "replacement": "replace with, replaced with, replace by, replaced by, replacing with, "
     "replacement value, new value, new values, proposed value, alternative value, vary over",
-    "metrics": "measured by, measured with, evaluated by, evaluated on, evaluate with, judged by",
+    "metrics": "measured by, measured with, evaluated by, evaluate with, judged by",
     "notes": "note, notes",
 }
 _LAST_WORDS = {
@@ -44,7 +44,7 @@ _WEAK_FIELDS = {
     "type of ablation, type of change, change type",
     "replacement": "value, variant, option, alternative, setting, settings, levels, range, "
     "candidates, configurations, choices, conditions, to, with",
-    "metrics": "evaluation, measure, measurement, measurements, evaluate, criteria",
+    "metrics": "evaluation, measure, measurement, measurements, evaluate, criteria, evaluated on",
 }
 _ABOUT_OTHERS = _set(
     "baseline original current default unchanged fixed old existing control related "
@@ -71,6 +71,17 @@ _PLAN_HEAD = re.compile(
     r"analyses|table|overview)){0,2}"
 )
 _EXACT_HEADS = {"ablation plan": 0, "ablations": 1, "plan": 3}
+_PAPER_LABEL = re.compile(
+    r"(?:(?:source|target|original|base|the|based on|ablated) )?"
+    r"(?:papers?|article|publication|arxiv)"
+    r"(?: (?:title|name|id|url|link))?|about paper"
+)
+_DATA_LABEL = re.compile(
+    r"(?!(?:pre|re)?train|pre train|retriev|instruct|baseline)(?:\w+ ){0,3}"
+    r"(?:datasets?|data ?sets?|benchmarks?|tasks?|testbeds?|corpora|corpus|evaluation)|"
+    r"evaluated on|"
+    r"(?:eval|evaluation|test|validation|held out|benchmark) (?:data|sets?|suites?|on)"
+)
 # Sections of a plan that are no entry and lose none when they are left out.
 _PROSE_HEAD = re.compile(
     r"(?:\w+ ){0,3}(?:overview|introduction|summary|conclusions?|background|motivation|rationale|"
@@ -100,6 +111,16 @@ def field_of(label: str) -> str | None:
 def weak_field_of(label: str) -> str | None:
     """The field that a label names in an entry without a better label for it."""
     return _WEAK_FIELD_OF.get(label_words(label))
+
+
+def is_paper_label(label: str) -> bool:
+    """Whether a label or key names the paper that a plan is about."""
+    return bool(_PAPER_LABEL.fullmatch(label_words(label)))
+
+
+def is_data_label(label: str) -> bool:
+    """Whether a label or key names what metrics are measured on."""
+    return bool(_DATA_LABEL.fullmatch(label_words(label)))
 
 
 def head_words(heading: str) -> str:

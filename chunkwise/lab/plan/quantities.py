@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from chunkwise.core.config import Config
 from chunkwise.lab.plan.amounts import Amount, NoAmount, read_amount
-from chunkwise.lab.plan.lists import NUMBERED_LAYERS, several, unclear_group
+from chunkwise.lab.plan.lists import NUMBERED_LAYERS, several, unclear_list
 
 _GRID = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
 _LAYER_RANGE = re.compile(
@@ -170,8 +170,10 @@ def _read_single(text: str) -> dict[str, Any]:
     Raises:
         NoAmount: it is none.
     """
-    if problem := unclear_group(text):
+    if problem := unclear_list(text):
         raise NoAmount(problem)
+    if match := re.fullmatch(r"\(([^()]+)\)", text):
+        return _read_single(match[1].strip())
     if match := _REMARK.fullmatch(text):
         return _with_remark(match["bare"], match["remark"].strip())
     if "→" in text:

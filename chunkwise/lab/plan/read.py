@@ -50,6 +50,7 @@ from chunkwise.lab.plan.labels import (
     field_of,
     head_rank,
     head_words,
+    is_paper_label,
     is_prose_head,
     is_section_head,
 )
@@ -80,6 +81,8 @@ _TRACE_HEAD = "reasoning trace"
 _HEADING = re.compile(r" {0,3}(#{1,6})\s(.*)")
 _FENCE = re.compile(r" {0,3}(```|~~~)")
 _ABOUT_KEYS = ("title", "planner", "model", "paper_id")
+_ABOUT = "**About**: "  # before a line of `PlanDocument.front` on a rendered page
+_PAPER_LINE = re.compile(rf"[\s>*_#-]*{NAME_PATTERN}[\s*_]*[:：][\s*_]*(?P<value>\S.*)")
 _TRACE_KEYS = ("trace", "discussion", "reasoning")
 
 
@@ -141,6 +144,8 @@ def parse(source: str | bytes) -> PlanDocument:
         source_sha256=hashlib.sha256(data).hexdigest(),
         title=reader.title,
         trace=reader.trace,
+        paper="; ".join(dict.fromkeys(reader.papers)),
+        front=tuple(dict.fromkeys(reader.front)),
         entries=tuple(reader.entries.entries),
         diagnostics=tuple(diagnostics),
     )
@@ -173,7 +178,10 @@ class _Reader:
     def __init__(self) -> None:
         self.title: str | None = None
         self.trace = ""
+        self.papers: list[str] = []
+        self.front: list[str] = []
         self.entries = Entries()
+        self._read_numbers: set[int] = set()
 
     def read(self, text: str) -> None:
         text, repaired = plain_text(text)
@@ -190,6 +198,38 @@ class _Reader:
         has_error = any(remark.severity == "error" for remark in self.entries.diagnostics)
         if not self.entries.entries and not has_error:
             self.entries.report("error", "no-entry", f"the plan holds no entry; {FORM}")
+
+    def _read_lines_beside(self, rows: list[Line]) -> None:
+        """Keep what stands beside title, trace and entries: it may name a paper or data."""
+        numbers = set(self._read_numbers)
+        for entry in self.entries.entries:
+            numbers.update(range(entry.lines[0], entry.lines[1] + 1))
+        names = {head_words(entry.name) for entry in self.entries.entries}
+        names |= {head_words(self.title or ""), _TRACE_HEAD, "ablation plan", "about"}
+        for row in rows:
+            text = one_line(row.text.removeprefix(_ABOUT).lstrip("#>-*`~ "))
+            if (
+                row.number in numbers
+                or row.is_code
+                or text[:1] in ("", "{", "}", "[", "]", '"', "|")
+            ):
+                continue
+            label = _PAPER_LINE.fullmatch(text)
+            if label and is_paper_label(label["name"]):
+                self.papers.append(label["value"].strip("*_ "))
+            elif head_words(text) not in names:
+                self.front.append(text)
+
+    def _read_keys_beside(self, objects: Mapping) -> None:
+        """Keys of an object that holds a plan, for the paper and the data that they may name."""
+        for key, value in objects.items():
+            label, text = one_line(str(key)), one_line(as_text(value))
+            if not text or key in _TRACE_KEYS or key == plan_key(objects):
+                continue
+            if is_paper_label(label) and not (label == "paper_id" and not objects.get("title")):
+                self.papers.append(text)
+            elif label not in _ABOUT_KEYS:
+                self.front.append(f"{label}: {text}")
 
     def _read_json_lines(self, text: str) -> bool:
         """Read a text that begins with an object; False if that is not JSON."""
@@ -213,11 +253,13 @@ class _Reader:
         rows = [
             Line(number, text, position in fenced) for position, (number, text) in enumerate(lines)
         ]
+        trace = self._trace_numbers(rows)
         if plan is None:
             before = len(self.entries.entries), len(self.entries.diagnostics)
             # The whole text: an entry is known by its labels, whatever stands above it.
             for section in _sections(rows, headings, start, level=0):
                 self._read_section(section, is_sure=False, has_parts=False)
+            self._read_lines_beside([row for row in rows if row.number not in trace])
             if not self.entries.entries and before == (
                 len(self.entries.entries),
                 len(self.entries.diagnostics),
@@ -234,6 +276,7 @@ class _Reader:
                 for part in following
             )
             self._read_section(section, is_sure=True, has_parts=has_parts)
+        self._read_lines_beside([row for row in rows if row.number not in trace])
 
     def _read_front(self, texts: list[str], headings: list[_Heading], plan: _Heading | None) -> int:
         """Read title and trace before the plan; returns the place where the trace ends."""
@@ -255,6 +298,11 @@ class _Reader:
             self._read_discussion(texts)
         return 0
 
+    def _trace_numbers(self, rows: list[Line]) -> set[int]:
+        """Numbers of the lines that the trace was read from."""
+        trace = {one_line(text.lstrip("#`~ ")) for text in self.trace.split("\n")}
+        return {row.number for row in rows if one_line(row.text.lstrip("#`~ ")) in trace}
+
     def _read_discussion(self, texts: list[str]) -> None:
         """The reasoning of a language model's answer, which stands between tags."""
         text = "\n".join(texts)
@@ -275,6 +323,7 @@ class _Reader:
             self._read_objects(objects)
         else:
             self._read_about(objects)
+            self._read_keys_beside(objects)
         return lines[end + 1 :]
 
     def _read_section(self, section: _Section, is_sure: bool, has_parts: bool) -> None:
@@ -335,17 +384,27 @@ class _Reader:
             values = min(values, repaired, key=_broken)
         was_read = False
         place = last = 0
-        for value, start, _ in values:
+        for value, start, stop in values:
             place += text.count("\n", last, start)
             last = start
             entries = [value] if isinstance(value, str) else entries_in(value)
+            if isinstance(value, Mapping) and entries != [value]:
+                self._read_keys_beside(value)
+                self._read_keys_title(value)
+            end = place + text.count("\n", start, stop)
+            self._read_numbers |= {line.number for line in lines[place : end + 1]}
             for entry in entries or ():
                 self._read_entry(entry, lines[place].number)
                 was_read = True
         if was_read:
             return True
         for block in _yaml_blocks(lines):
-            entries = entries_in(read_yaml("\n".join(line.text for line in block)))
+            values_of = read_yaml("\n".join(line.text for line in block))
+            entries = entries_in(values_of)
+            if entries:
+                self._read_numbers |= {line.number for line in block}
+            if isinstance(values_of, Mapping) and entries != [values_of]:
+                self._read_keys_beside(values_of)
             for entry in entries or ():
                 self._read_entry(entry, block[0].number)
                 was_read = True
@@ -360,6 +419,7 @@ class _Reader:
             self._read_about(objects)
             if entries is not None and entries != [objects]:
                 self._report_keys(objects, key)
+                self._read_keys_beside(objects)
             if self.title is None and len(objects) == 1 and isinstance(plan, Mapping):
                 self._read_about({"title": key})
         if entries is None and isinstance(plan, list):
@@ -369,6 +429,12 @@ class _Reader:
         # Objects have no lines: their number among the entries stands for one.
         for number, values in enumerate(entries or (), start=1):
             self._read_entry(values, number)
+
+    def _read_keys_title(self, objects: Mapping) -> None:
+        """The title of an object among prose, where the page itself has none."""
+        title = one_line(as_text(objects.get("title"))).strip("# ")
+        if title and self.title is None and not _opens_section(title):
+            self.front.append(title)
 
     def _report_keys(self, objects: Mapping, plan: Any) -> None:
         known = (*_ABOUT_KEYS, *_TRACE_KEYS)

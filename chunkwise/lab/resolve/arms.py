@@ -27,6 +27,7 @@ from chunkwise.lab.resolve.components import PartMatch, Registry
 from chunkwise.lab.resolve.consequences import computed
 from chunkwise.lab.resolve.layers import layer_numbers
 from chunkwise.lab.resolve.metrics import metrics_of
+from chunkwise.lab.resolve.narrower import is_denial, narrower
 from chunkwise.lab.resolve.outside import outside_value
 from chunkwise.lab.resolve.paper import Paper
 from chunkwise.lab.resolve.resolution import (
@@ -36,7 +37,7 @@ from chunkwise.lab.resolve.resolution import (
     Resolution,
     Status,
 )
-from chunkwise.lab.resolve.routes import asked_next, removed_instead
+from chunkwise.lab.resolve.routes import asked_next, removed_instead, unclear_removal
 from chunkwise.lab.resolve.subject import Subject, subject_of
 from chunkwise.lab.resolve.values import (
     EntryOverride,
@@ -48,7 +49,7 @@ from chunkwise.lab.resolve.values import (
     part_words,
 )
 from chunkwise.lab.resolve.vocabulary import KnobField
-from chunkwise.lab.resolve.words import is_specific
+from chunkwise.lab.resolve.words import is_specific, normalise
 from chunkwise.lab.terms import Arm
 
 # REMOVE of the first is also read as REMOVE of the second, which is always shown beside it.
@@ -172,7 +173,8 @@ class _EntryResolver:
     ) -> None:
         self.entry, self.profile, self.registry = entry, profile, registry
         self.subject = subject
-        self.match = self._routed(registry.match(entry.ablated_part))
+        removes = entry.action == "REMOVE"
+        self.match = self._routed(registry.match(entry.ablated_part, removes=removes))
         self.by_user = bool(override.component)
         if override.component:
             self.match = PartMatch((override.component,), 1.0)
@@ -198,6 +200,12 @@ class _EntryResolver:
                 f"the plan is about another paper, whose {part!r} may be another part than "
                 f"{' and '.join(match.components)} here; say --paper if it is not"
             )
+            return replace(match, components=(), outside=reason)
+        components = [self.registry.components[id] for id in match.components]
+        reason = narrower(self.entry, components, self.profile)
+        if not reason and self.entry.action == "REMOVE" and len(components) == 1:
+            reason = unclear_removal(components[0].id, part)
+        if reason:
             return replace(match, components=(), outside=reason)
         if self.entry.action == "REMOVE" and len(match.components) == 1:
             target = removed_instead(match.components[0], part)
@@ -267,7 +275,24 @@ class _EntryResolver:
             "name it in the overrides"
         )
 
+    def _has_replacement(self) -> bool:
+        """Refuse the replacements of a REMOVE: the whole part would go, and not what they ask."""
+        if self.entry.action != "REMOVE":
+            return False
+        values = [value for value in self.entry.replacements if not is_denial(value.text)]
+        for value in values:
+            message = (
+                f"REMOVE takes the whole part away and takes no replacement, got {value.text!r}; "
+                "write REPLACE to put it in the part's place, or leave it out"
+            )
+            row = ReplacementResolution(words=value.text, status="unresolved", message=message)
+            self.rows.append(row)
+            self.warnings.append(message)
+        return bool(values)
+
     def _resolve(self) -> None:
+        if self._has_replacement():
+            return
         for value in self.interpreter.requests(self.entry):
             row, arm = self._row(value, self.interpreter)
             self.rows.append(row)
@@ -315,10 +340,18 @@ class _EntryResolver:
         Raises:
             Unclear: it means nothing here.
         """
+        is_none = value is not None and is_denial(value.text)
+        if is_none and len(interpreter.component_ids) == 1:
+            reason = unclear_removal(interpreter.component_ids[0], self.entry.ablated_part)
+            if reason:
+                raise Unclear(reason, component=interpreter.component_ids[0])
         try:
-            return interpreter.read(self.asked, value), interpreter
+            reading = interpreter.read(self.asked, value)
         except Unclear as unclear:
             refusal = unclear
+        else:
+            self._require_one_part(value, reading)
+            return reading, interpreter
         outside = outside_value(value.text) if value else None
         if outside:
             raise Unclear(outside, component=self.match.components[0])
@@ -326,6 +359,8 @@ class _EntryResolver:
             raise refusal
         value = self._with_layers(value, interpreter)
         candidates = [*interpreter.component_ids, *asked_next(interpreter.component_ids[0], value)]
+        if is_none:
+            candidates = self._denied(value, candidates)
         candidates = [name for name in candidates if name in self.registry.components]
         for component in candidates:
             other = replace(interpreter, component_ids=(component,))
@@ -335,6 +370,46 @@ class _EntryResolver:
             # For its message, which lists the options of all of them.
             replace(interpreter, component_ids=tuple(candidates)).read(self.asked, value)
         raise refusal
+
+    def _require_one_part(self, value: RawValue | None, reading: Reading) -> None:
+        """Refuse a bare number of a part that is several, of which more than one takes numbers:
+        "learning rate and warm-up" by 10.
+
+        Raises:
+            Unclear: it may be the other one's.
+        """
+        number = value.value if value and value.kind == "number" and not value.unit else None
+        if not isinstance(number, (int, float)) or value is None:
+            return
+        for component in self.match.components:
+            for field in self._fields_of(component):
+                takes = field.kind == "vector" or (
+                    field.kind == "number" and not (field.is_integer and number % 1)
+                )
+                if takes and component != reading.field.component:
+                    title = self.registry.components[component].title
+                    raise Unclear(
+                        f"the part is several parts, and {value.text!r} may be {title} or "
+                        f"{reading.field.title}; write an entry for each"
+                    )
+
+    def _denied(self, value: RawValue, candidates: list[str]) -> list[str]:
+        """Those that "none" may remove or that have an option of these words ("no LoRA"): the next
+        part that can be removed is not the one that the plan does without.
+        """
+        target = removed_instead(candidates[0], self.entry.ablated_part)
+        words = normalise(value.text)
+        denied = []
+        for component in candidates:
+            options = [
+                name
+                for field in self._fields_of(component)
+                for title, option in field.options.items()
+                for name in (title, *option.aliases)
+            ]
+            if component in (candidates[0], target) or words in map(normalise, options):
+                denied.append(component)
+        return denied
 
     def _with_layers(self, value: RawValue, interpreter: Interpreter) -> RawValue:
         """The value as layer numbers, where it names some and they can be meant."""

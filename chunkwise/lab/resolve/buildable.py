@@ -182,8 +182,8 @@ def _reading_obstacles(profile: Profile, questions: bool) -> Iterator[str]:
         K = getattr(profile, path.partition(".")[0]).K
         if reads and count > K:
             yield (
-                f"{count} neighbours of a chunk are read, and the table of them keeps {K}; write "
-                f"{K} or fewer, or set {path} to more"
+                f"{count} neighbours of a chunk are read, and the table of them keeps {K}; read "
+                f"{K} or fewer, or set {path} to {count} or more"
             )
     if profile.retrofit.lora is not None and find_spec("peft") is None:
         yield (

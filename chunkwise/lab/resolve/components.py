@@ -18,7 +18,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
@@ -31,7 +31,9 @@ from chunkwise.lab.resolve.words import (
     SAME_WORDS,
     PartIndex,
     Score,
+    bag_of,
     normalise,
+    pieces_of,
     without_brackets,
 )
 
@@ -94,6 +96,19 @@ def _trigrams(text: str) -> set[str]:
     return {padded[start : start + 3] for start in range(len(padded) - 2)}
 
 
+def _several(part: str) -> str:
+    """The refusal of a part whose pieces are not all clear."""
+    return (
+        f"{part!r} names several parts, and not each of them is clear; write each as an entry of "
+        "its own, with its whole name"
+    )
+
+
+def _related(left: str, right: str) -> bool:
+    """Whether one id is the other or below it."""
+    return f"{left}.".startswith(f"{right}.") or f"{right}.".startswith(f"{left}.")
+
+
 @dataclass(frozen=True)
 class Component:
     """An ablatable part: one or more fields of the profile."""
@@ -116,7 +131,9 @@ class PartMatch:
     score: float
     ranking: tuple[Score, ...] = ()
     outside: str | None = None
-    """Why no profile can vary the part, where it is one that is known and not in this system."""
+    """Why no component is meant, where that is known: a part that is not in this system, several
+    parts of which one is unclear.
+    """
 
     @property
     def runner_up(self) -> Score | None:
@@ -192,18 +209,33 @@ class Registry:
                 fields += component.fields
         return fields
 
-    def match(self, part: str) -> PartMatch:
-        """The component that a plan's words mean, or several where they are joined by "and"."""
+    def match(self, part: str, *, removes: bool = True) -> PartMatch:
+        """The component that a plan's words mean, or several where they are joined by "and".
+
+        Args:
+            removes: of several, those that go with another one need not be named.
+        """
+        match = self._match_part(part, removes)
+        if removes and len(match.components) > 1:
+            return replace(match, components=self._without_parts_of(match.components))
+        return match
+
+    def _match_part(self, part: str, removes: bool) -> PartMatch:
+        # "number of neighbours (and encoder layers)" names two parts.
+        part = re.sub(r"\(\s*(?:and|plus|with|[+&])\s*([^()]*)\)", r", \1", part)
         outside, inside = without_brackets(part)
         whole = self._match_whole(part)
         if not inside or whole.score == 1:
-            return self._match_joined(part, whole)
+            return self._match_joined(part, whole, removes)
         # What brackets add to a clear part is a remark, unless it is about something unknown.
         remark = " ".join(inside)
-        match = self._match_joined(outside, self._match_whole(outside))
+        match = self._match_joined(outside, self._match_whole(outside), removes)
         if match.components and self._index.knows(remark):
-            return match
-        return self._match_joined(part, whole)
+            # "(2 layers)" is a remark about the size.
+            other = None if re.search(r"\d", remark) else self._index.find(remark)[0]
+            is_same = not other or any(_related(other, one) for one in match.components)
+            return match if is_same else replace(match, components=(), outside=_several(part))
+        return self._match_joined(part, whole, removes)
 
     def _match_whole(self, part: str) -> PartMatch:
         component, ranking = self._index.find(part)
@@ -213,17 +245,47 @@ class Registry:
             return PartMatch((), score, tuple(ranking), self.outside[component])
         return PartMatch((component,) if component else (), score, tuple(ranking))
 
-    def _match_joined(self, part: str, whole: PartMatch) -> PartMatch:
+    def _match_joined(self, part: str, whole: PartMatch, removes: bool) -> PartMatch:
         """The match of a part as a whole, or of its pieces where they say it better."""
-        joined = None
-        # The exact name of one component may hold an "and" itself.
-        if whole.score < 1:
-            joined = self._match_conjunction(part)
-        if joined is None:
+        # The exact name of one component may hold an "and" itself; no name holds a comma.
+        if whole.score == 1 and not re.search(r"[,;+]", part):
             return whole
-        if len(joined.components) > 1 and whole.components and whole.score >= SAME_WORDS:
-            return whole
-        return joined
+        joined = self._match_conjunction(part)
+        if joined is not None and removes:
+            joined = self._as_they_stand(part, joined)
+        if joined is not None:
+            return joined
+        if self._loses_piece(part, whole):
+            return replace(whole, components=(), outside=_several(part))
+        return whole
+
+    def _as_they_stand(self, part: str, joined: PartMatch) -> PartMatch:
+        """The match of a removal, whose pieces may be parts as they stand: "cross-attention and
+        the encoder" is no cross-attention of the encoder.
+        """
+        components = []
+        for piece in pieces_of(part):
+            component, ranking = self._index.find(piece)
+            if component is None or component in self.outside or ranking[0].score < SAME_WORDS:
+                return joined
+            components.append(component)
+        alone = tuple(dict.fromkeys(components))
+        if {*alone} == {*joined.components}:
+            return joined
+        # Where one takes the other along there is no doubt; else both readings are as good.
+        if len(self._without_parts_of(alone)) == 1:
+            return replace(joined, components=alone)
+        return replace(joined, components=(), outside=_several(part))
+
+    def _loses_piece(self, part: str, whole: PartMatch) -> bool:
+        """Whether one piece alone is the match, and another one is about something else."""
+        pieces = pieces_of(part)
+        if len(pieces) < 2 or not whole.components or whole.score >= SAME_WORDS:
+            return False
+        (component,) = whole.components
+        own = {word for name in self.components[component].names for word in bag_of(name)}
+        is_alone = any(self._index.find(piece)[0] == component for piece in pieces)
+        return is_alone and any(not bag_of(piece) <= own for piece in pieces)
 
     def _without_parts_of(self, components: tuple[str, ...]) -> tuple[str, ...]:
         """The components without those that another one of them takes along: what removes
@@ -249,9 +311,7 @@ class Registry:
         """ "retrieval database size and composition": each piece as it stands, or after the first
         one's head.
         """
-        # A slash joins only with spaces around it: "and/or" and "1/2" are one piece.
-        pieces = re.split(r",\s*(?:and\s+)?|\s+and\s+|\s*&\s*|\s+/\s+", part)
-        pieces = [piece for piece in pieces if piece.strip()]
+        pieces = pieces_of(part)
         if not 2 <= len(pieces) <= _MOST_PIECES:
             return None
         first, last = pieces[0].split(), pieces[-1].split()
@@ -275,6 +335,5 @@ class Registry:
         components = tuple(dict.fromkeys(component for _, component in matches))
         if len(components) == 1:  # by two of its names
             return None
-        components = self._without_parts_of(components)
         score, _ = min(matches)
         return PartMatch(components, score)

@@ -36,6 +36,10 @@ def layer_numbers(words: str, layers: int) -> list[int] | None:
     # "layer -1", "layers 4-2", "layer 2.5": without its sign a number would be another layer.
     if re.search(r"[-−–.]\s*\d", text):
         return None
+    text = _of_all(text, layers)
+    # "2 of 4" of another decoder, "2 after 4": what stands between may make it no list.
+    if re.search(rf"\d[^\w]+(?:{'|'.join(_IDLE)})[^\w]+(?:the )?\d", text):
+        return None
     kept = [word for word in re.findall(r"[^\W_]+", text) if word not in _IDLE]
     phrase = " ".join(kept).replace("cross attention ", "")
     if phrase in ("first and last layer", "first and last layers"):
@@ -56,6 +60,11 @@ def layer_numbers(words: str, layers: int) -> list[int] | None:
             return list(range(1, count + 1))
         return list(range(layers - count + 1, layers + 1)) if count <= layers else None
     return None
+
+
+def _of_all(text: str, layers: int) -> str:
+    """Without "of 4" where the decoder has four layers."""
+    return re.sub(rf"\(?\b(?:out )?of (?:the |all )?{layers}(?: layers)?(?=\W|$)\)?", " ", text)
 
 
 def _expanded(match: re.Match[str]) -> str:

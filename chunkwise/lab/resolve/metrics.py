@@ -1,7 +1,8 @@
 """What a plan's words for a metric are measured as here, and on what.
 
 A metric is what it is on: "EM on NQ" is not exact match of our questions, "PPL on C4" not the
-perplexity of our text. So a metric is matched word by word, and every word must be one that this
+perplexity of our text; where a label ("Dataset: NQ") or another metric of its line names the data,
+it is on that too. So a metric is matched word by word, and every word must be one that this
 page knows: the measure's own, or one that says nothing about data and task ("validation", "score",
 "zero-shot"). Any other word, "PIQA", "video" or "top-5", may name another data set, another task or
 another protocol, and leaves the metric not measured. There is no list of data sets to keep.
@@ -21,7 +22,7 @@ from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import Profile, QuestionFile
 from chunkwise.lab.resolve.components import NameIndex
 from chunkwise.lab.resolve.resolution import MetricResolution
-from chunkwise.lab.resolve.subject import Subject
+from chunkwise.lab.resolve.subject import Subject, data_named
 from chunkwise.lab.terms import METRICS, TEXT_METRICS
 
 LONGEST = 200  # characters; a longer metric is prose, and is not taken apart
@@ -134,9 +135,12 @@ def metrics_of(
     entry: Entry, profile: Profile, subject: Subject | None = None
 ) -> tuple[MetricResolution, ...]:
     """What each metric of an entry is measured as; of an entry without any, the profile's."""
+    subject = subject or Subject()
     metrics: list[MetricResolution] = []
-    for words in entry.metrics:
-        metrics += _resolved(words, profile, subject or Subject())
+    data = _data_of(entry, subject)
+    for words, place in zip(entry.metrics, _shared_data(entry), strict=True):
+        named = ", ".join(dict.fromkeys([*data, *([place] if place else [])]))
+        metrics += _resolved(words, profile, subject, named)
     if all(metric.id is None for metric in metrics):
         for id in profile.metrics:
             metrics.append(
@@ -145,9 +149,84 @@ def metrics_of(
     return tuple(metrics)
 
 
-def _resolved(words: str, profile: Profile, subject: Subject) -> list[MetricResolution]:
+def _data_of(entry: Entry, subject: Subject) -> list[str]:
+    """What an entry or its plan says below a label of its own that metrics are measured on."""
+    lines = [f"{label}: {text}" for label, texts in entry.extra.items() for text in texts]
+    return [*subject.data, *data_named([*lines, *entry.notes, *entry.metrics])]
+
+
+# What stands behind a metric: "on LAMBADA", "(SQuAD)".
+_BEHIND = re.compile(
+    r"(?:\b(?:on|over|in|for|from|using)\s+|\s*[(\[@]\s*)(?P<data>[^()\[\]@]+)[)\]]?\s*$"
+)
+
+
+def _shared_data(entry: Entry) -> list[str]:
+    """What each metric of a list on one line takes from the others: in "NQ: EM, F1" and "EM, F1
+    (SQuAD)" the data set is that of both. Whether it is in "EM on NQ, F1" nobody can tell, and a
+    metric that may be of other data is not ours. Text and questions are other data anyway:
+    "perplexity, EM on NQ" are two.
+    """
+    if entry.metrics_text is None or len(entry.metrics) < 2:
+        return [""] * len(entry.metrics)
+    behind = [_data_behind(words) for words in entry.metrics]
+    is_of_text = [_is_of_text(words) for words in entry.metrics]
+    listed = "," in entry.metrics_text or ";" in entry.metrics_text
+    shared = []
+    before = ""
+    for words, own, of_text in zip(entry.metrics, behind, is_of_text, strict=True):
+        before = _data_before(words) or before
+        has_own = own or _HELD_OUT.search(fold(words))
+        others = [
+            data
+            for data, other in zip(behind, is_of_text, strict=True)
+            if other == of_text or not listed
+        ]
+        named = [before, *others]
+        shared.append("" if has_own else ", ".join(name for name in named if name))
+    return shared
+
+
+def _is_of_text(words: str) -> bool:
+    """Whether a metric is of running text and not of questions: perplexity, a loss."""
+    return bool({"perplexity", "bits_per_byte"} & set(find(_BEHIND.sub("", words))))
+
+
+def _data_behind(words: str) -> str:
+    if len(words) > LONGEST or not (match := _BEHIND.search(words)):
+        return ""
+    is_of_measure = match.start() == 0 or _names_measure(words)
+    return match["data"].strip() if is_of_measure and _is_data(match["data"]) else ""
+
+
+def _data_before(words: str) -> str:
+    """The data set before a metric, if one surely stands there: "NQ: EM", "SQuAD EM"."""
+    if len(words) > LONGEST:
+        return ""
+    head, separator, _ = re.sub(r"\s[–—-]\s", ":", words).partition(":")
+    if separator and _is_data(head):
+        return head.strip()
+    first, _, rest = words.partition(" ")
+    # Names of data sets have capitals, and "training" of "training loss" has none.
+    has_capitals = sum(letter.isupper() for letter in first) >= 2
+    return first if has_capitals and _is_data(first) and _names_measure(rest) else ""
+
+
+def _is_data(words: str) -> bool:
+    """Whether words hold one that no measure of ours is written with: "NQ", "LAMBADA"."""
+    return bool(frozenset(_plain(words).split()) - _WORDS)
+
+
+def _names_measure(words: str) -> bool:
+    said = frozenset(_plain(words).split())
+    return any(name.words <= said for name in _NAMES)
+
+
+def _resolved(
+    words: str, profile: Profile, subject: Subject, data: str = ""
+) -> list[MetricResolution]:
     file, known = profile.question_file, subject.kind != "foreign"
-    asked, is_named = _without_name(words, file)
+    asked, is_named = _without_name(f"{words}, {data}" if data else words, file)
     ids = find(asked, bare=known or is_named)
     if file is not None:
         ids = _on_file(ids, file, is_named=is_named)
@@ -155,6 +234,11 @@ def _resolved(words: str, profile: Profile, subject: Subject) -> list[MetricReso
         ranking = _NEAREST.find(words[:LONGEST])[1]
         nearest = tuple(score.owner for score in ranking[:1] if score.score >= 0.3)
         because = _because(asked, known=known)
+        if data and find(words, bare=known):
+            because = (
+                f"the plan says that it is on other data ({data}); give these questions as the "
+                "profile's question_file, or write a metric of other data in an item of its own"
+            )
         return [MetricResolution(words=words, nearest=nearest, because=because)]
     if "reading_accuracy" in ids:
         # Beside it, never instead: what a model does that finds a string and copies it.
@@ -234,7 +318,7 @@ def _because(words: str, *, known: bool) -> str:
         return "of the task of another paper; say --paper to have it measured here"
     said = frozenset(_plain(words).split())
     foreign = said - _WORDS
-    if any(name.words <= said for name in _NAMES):
+    if _names_measure(words):
         # In the plan's own spelling: of "EM on NQ" the reader looks for NQ.
         spelt = [word for word in re.findall(r"[^\W_]+", words) if _plain(word) in foreign]
         named = ", ".join(dict.fromkeys(spelt))

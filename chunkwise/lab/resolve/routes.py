@@ -13,7 +13,15 @@ from importlib import resources
 
 from chunkwise.core.config import Config, parse_yaml
 from chunkwise.lab.plan.quantities import RawValue
-from chunkwise.lab.resolve.words import normalise
+from chunkwise.lab.resolve.words import bag_of, normalise
+
+
+class UnclearRemoval(Config):
+    """Words with which REMOVE of a part means two things, and what to write instead."""
+
+    words: tuple[str, ...]
+    unless: tuple[str, ...] = ()
+    because: str
 
 
 class Route(Config):
@@ -21,6 +29,7 @@ class Route(Config):
 
     remove: str | None = None
     named: dict[str, str] = {}
+    unclear: tuple[UnclearRemoval, ...] = ()
     values: tuple[str, ...] = ()
 
 
@@ -39,6 +48,15 @@ def removed_instead(component: str, part: str) -> str | None:
         if normalise(name) == normalise(part):
             return target
     return route.remove
+
+
+def unclear_removal(component: str, part: str) -> str:
+    """Why REMOVE of a part means two things; empty where it does not."""
+    bag = bag_of(part)
+    for unclear in routes().get(component, Route()).unclear:
+        if bag & {*unclear.words} and not bag & {*unclear.unless}:
+            return f"REMOVE of {part!r} can be read in two ways: {unclear.because}"
+    return ""
 
 
 def asked_next(component: str, value: RawValue | None) -> tuple[str, ...]:

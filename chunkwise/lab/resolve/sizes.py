@@ -133,6 +133,7 @@ def number_here(
     number = _number(value, f"expected a number{of_unit}")
     _require_unit(value, field)
     _require_origin(value, field, baseline, fact)
+    _require_own_share(value, field)
     if value.kind == "percent" and field.is_bounded:
         target = number
     elif value.kind in ("percent", "multiple", "change"):
@@ -154,6 +155,8 @@ def number_here(
         raise Unclear(f"{value.text!r} gives no finite number of {field.title}")
     if baseline is not None:
         _require_direction(value, target, baseline)
+        _require_change(value, target, baseline)
+        _require_magnitude(value, field, target, baseline)
     return target
 
 
@@ -205,6 +208,51 @@ def _require_direction(value: RawValue, target: float, baseline: float) -> None:
         raise Unclear(
             f"{value.text!r} is {claim} than the baseline in words, and the baseline here has "
             f"{baseline:g} against {target:g}; write the value alone"
+        )
+
+
+def _require_change(value: RawValue, target: float, baseline: float) -> None:
+    """ "4096 → 1024" is a reduction also where it starts from the paper's value and not from
+    ours.
+    """
+    if value.origin is None or math.isclose(value.origin, baseline, rel_tol=1e-6):
+        return
+    if (target - baseline) * (target - value.origin) <= 0 and target != value.origin:
+        claim = "less" if target < value.origin else "more"
+        raise Unclear(
+            f"{value.text!r} makes it {claim} than the paper's {value.origin:g}, and the baseline "
+            f"here has {baseline:g}; write the value alone"
+        )
+
+
+def require_action(value: RawValue, direction: int, target: float, baseline: float | None) -> None:
+    """Refuse a value that goes the other way than its action: REPLACE (reduce), 4 instead of 2."""
+    if baseline is not None and (target - baseline) * direction < 0:
+        claim = "less" if direction < 0 else "more"
+        raise Unclear(
+            f"the action asks for {claim}, and {value.text!r} gives {target:g} where the baseline "
+            f"has {baseline:g}; write REPLACE alone"
+        )
+
+
+def _require_own_share(value: RawValue, field: KnobField) -> None:
+    """ "10% of the steps" of a warm-up is a share of all steps, and "half" one of the warm-up's."""
+    words = value.text.casefold()
+    is_of_other = "of" in words.split() or "%" in words or "percent" in words or "pct" in words
+    if field.unit == "steps" and value.kind == "percent" and is_of_other:
+        raise Unclear(
+            f"{value.text!r} may be a share of all steps or of the baseline's {field.title}; write "
+            "the number of steps"
+        )
+
+
+def _require_magnitude(value: RawValue, field: KnobField, target: float, baseline: float) -> None:
+    """A rate a thousand times the baseline's is a decimal point or a power that was lost."""
+    is_rate = not field.is_integer and not field.is_bounded and field.unit is None
+    if is_rate and baseline > 0 and target >= 1000 * baseline:
+        raise Unclear(
+            f"{value.text!r} is {target / baseline:,.0f} times the baseline's {field.title}, "
+            f"{baseline:g}; check the decimal point and the power of ten"
         )
 
 

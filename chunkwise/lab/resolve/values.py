@@ -15,11 +15,13 @@ from typing import Any
 from pydantic import JsonValue
 
 from chunkwise.core.config import Config
-from chunkwise.lab.plan.amounts import is_mixture
+from chunkwise.lab.plan.amounts import directions_in, is_mixture
 from chunkwise.lab.plan.document import Entry
+from chunkwise.lab.plan.lists import whole_numbers
 from chunkwise.lab.plan.quantities import RawValue, parse_value, ratio_words
 from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import Profile
+from chunkwise.lab.resolve.buildable import base_facts
 from chunkwise.lab.resolve.components import NameIndex, Registry, normalise
 from chunkwise.lab.resolve.paper import Paper, PaperFact
 from chunkwise.lab.resolve.resolution import ReplacementResolution
@@ -31,6 +33,7 @@ from chunkwise.lab.resolve.sizes import (
     number_words,
     paper_words,
     ratio_here,
+    require_action,
     require_known_words,
     share_words,
 )
@@ -51,8 +54,10 @@ _BASELINE_WORDS = {
 }
 _MIXED_NAMES = ("mixed", "mixture", "mix", "all", "all sources", "all types", "natural proportions")
 _MIXED_WORDS = {normalise(name) for name in _MIXED_NAMES}
+_DECODER_WORDS = {fold(f"{start}decoder{end}") for start in ("", "the ") for end in ("'s", "’s")}
 _SWITCH = {
     "on": True,
+    "yes": True,
     "true": True,
     "enabled": True,
     "off": False,
@@ -64,6 +69,8 @@ _OPEN = {
     "evaluation_neighbours": "retrofit.retro.neighbours",
     "retrofit.train.retrieval_learning_rate": "retrofit.train.learning_rate",
 }
+_ENCODER_WIDTH = "retrofit.retro.encoder_width"
+"""Where it is left open, the decoder's width holds."""
 # A comparative without a number: any amount that we chose would be ours and not the plan's.
 _VAGUE = re.compile(
     r"\b(reduced|smaller|larger|fewer|less|more|increased|decreased|bigger|shorter|longer|various|different)\b"
@@ -143,11 +150,20 @@ class Interpreter:
             # "layers 2, 3" and the grid "8x8" are never several.
             is_bracketed = value.text.strip().startswith(("[", "(")) and not takes_vectors
             is_several = value.kind == "list" or is_bracketed
+            counts = whole_numbers(value.text) if self._takes_counts_only() else None
+            if counts and value.kind == "prose" and value.text not in self.answers:
+                values += [parse_value(text) for text in counts]
+                continue
             if isinstance(value.value, list) and is_several and value.text not in self.answers:
                 values += [parse_value(str(item)) for item in value.value]
             else:
                 values.append(value)
         return values
+
+    def _takes_counts_only(self) -> bool:
+        """Whether all numbers of the components are whole, so that "1,4" is no decimal number."""
+        fields = [field for field in self.own if field.kind in ("share", "amount", "number")]
+        return bool(fields) and all(field.kind == "number" and field.is_integer for field in fields)
 
     def read(self, entry: Entry, value: RawValue | None) -> Reading:
         """What one request of an entry means.
@@ -159,7 +175,8 @@ class Interpreter:
         if value and value.text in self.answers:
             return self._by_user(value.text, self.answers[value.text])
         if value:
-            return self._replacement(value, entry)
+            reading = self._replacement(value, entry)
+            return self._added(reading, value) if entry.action == "ADD" else reading
         words = part_words(entry)
         if entry.action == "REMOVE":
             return self._removal(words)
@@ -229,7 +246,12 @@ class Interpreter:
             elif field.kind == "flag":
                 changes[field.path] = not field.remove
         if len(changes) != 1:
-            names = [name for field in self.family for name in field.options]
+            names = [
+                name
+                for field in self.family
+                for name, option in field.options.items()
+                if not (field.can_be_removed and equal(option.value, field.remove))
+            ]
             options = f" ({', '.join(names)})" if names else ""
             raise Unclear(
                 f"{component.id} has no single value that ADD means; name one as the "
@@ -240,6 +262,56 @@ class Interpreter:
         field = self.registry.fields[path]
         description = _called([field], changes) or f"with {field.title} ({_words(changes)})"
         return self._reading(words, field, changes, description)
+
+    def _added(self, reading: Reading, value: RawValue) -> Reading:
+        """The reading of an ADD with a value: an amount is added to what the baseline has.
+
+        Raises:
+            Unclear: it may be added, or be the whole.
+        """
+        field = reading.field
+        baseline = self.profile.value(field.path)
+        if field.kind == "share" and baseline is None:
+            baseline = 1.0
+        is_off = field.can_be_removed and equal(baseline, field.remove)
+        if not reading.changes or is_off or field.kind in ("choice", "flag"):
+            return reading
+        if field.kind == "vector":
+            return self._added_layers(reading, value, baseline)
+        if field.kind == "sources":
+            raise Unclear(
+                f"ADD {value.text!r} may be the only source or one more; write REPLACE and the "
+                "sources that are kept",
+                component=field.component,
+                path=field.path,
+            )
+        value = parse_value(value.text, with_names=True)
+        # Options, "2 more", "25% larger" and "twice as large" say themselves what they are.
+        says_how = value.kind in ("prose", "change", "multiple") or value.direction != 0
+        is_empty = field.kind == "number" and self._baseline_number(field) in (None, 0)
+        if says_how or is_empty:
+            return reading
+        raise Unclear(
+            f"ADD {value.text!r} may be added to the baseline or be the whole of it; write "
+            f"REPLACE, and '{value.text} more' for the first or {value.text!r} for the second",
+            component=field.component,
+            path=field.path,
+        )
+
+    def _added_layers(self, reading: Reading, value: RawValue, baseline: Any) -> Reading:
+        """The baseline's layers and those that are added to them."""
+        field = reading.field
+        layers = reading.changes.get(field.path)
+        has_numbers = isinstance(baseline, (list, tuple)) and len(reading.changes) == 1
+        if not has_numbers or not isinstance(layers, (list, tuple)):
+            raise Unclear(
+                f"ADD {value.text!r} may be added to the baseline's {field.title} ({baseline}) or "
+                "stand in their place; write REPLACE and the numbers of all layers",
+                component=field.component,
+                path=field.path,
+            )
+        added = sorted({*baseline, *layers})
+        return self._reading(value.text, field, {field.path: added}, f"{field.title}: {added}")
 
     def _require_section(self, field: KnobField) -> None:
         """Refuse a setting of a section that the profile leaves out, such as `instruct`.
@@ -287,6 +359,8 @@ class Interpreter:
             reading = self._by_sources(value.text, field)
             if reading:
                 return reading
+        if words in _DECODER_WORDS and [field.path for field in self.own] == [_ENCODER_WIDTH]:
+            return self._reading(value.text, self.own[0], {_ENCODER_WIDTH: None})
         if words in _NONE_WORDS or self._denies_part(words, entry):
             return self._removal(value.text)
         if value.kind == "prose":
@@ -327,7 +401,10 @@ class Interpreter:
         options = [name for field in self.family for name in field.options]
         if any(field.kind == "sources" for field in self.own):
             options += [f"{source} only" for source in self.profile.sources]
-        message = f"it is no number and no option of {', '.join(self.component_ids)}"
+        what = "it is no number and"
+        if any(character.isdigit() for character in value.text):
+            what = "what stands beside its number is not understood, and it is"
+        message = f"{what} no option of {', '.join(self.component_ids)}"
         if options:
             message += f"; options: {', '.join(options[:OPTIONS_SHOWN])}"
         if len(options) > OPTIONS_SHOWN:
@@ -499,10 +576,10 @@ class Interpreter:
         names += [word for one in component.fields for word in one.beside]
         require_known_words(value, field, names)
         if field.kind == "share":
-            return self._share(value, field)
+            return self._share(value, field, entry)
         if field.kind == "amount":
-            return self._amount(value, field)
-        return self._absolute(value, field)
+            return self._amount(value, field, entry)
+        return self._absolute(value, field, entry)
 
     def _ratio(self, value: RawValue, field: KnobField) -> tuple[float, PaperFact | None]:
         """What an amount of data is of the baseline, and the paper's amount.
@@ -517,9 +594,10 @@ class Interpreter:
         fact = self._paper_fact(field, value.unit or field.unit)
         return ratio_here(value, field, fact), fact
 
-    def _share(self, value: RawValue, field: KnobField) -> Reading:
+    def _share(self, value: RawValue, field: KnobField, entry: Entry) -> Reading:
         """An amount of data: the ratio to the paper's amount, times our baseline's share."""
         ratio, fact = self._ratio(value, field)
+        require_action(value, _direction_of(entry), ratio, 1.0)
         facts: dict[str, Any] = {
             "component": field.component,
             "path": field.path,
@@ -562,14 +640,16 @@ class Interpreter:
             message=value.note or "",
         )
 
-    def _amount(self, value: RawValue, field: KnobField) -> Reading:
+    def _amount(self, value: RawValue, field: KnobField, entry: Entry) -> Reading:
         """An amount that the field counts: the ratio to the paper's amount, times what the baseline
         uses.
         """
+        # First what the value says: its unit may be another one.
+        ratio, fact = self._ratio(value, field)
+        require_action(value, _direction_of(entry), ratio, 1.0)
         baseline = self.profile.amount(field.path)
         if baseline is None:
             raise Unclear(f"profile {self.profile.name} does not set {field.path}")
-        ratio, fact = self._ratio(value, field)
         facts: dict[str, Any] = {"component": field.component, "path": field.path, "paper": fact}
         target = round(ratio * baseline)
         shown = f"{ratio_words(ratio)} of the baseline's {baseline:,} {field.unit}"
@@ -609,10 +689,11 @@ class Interpreter:
             "handful of documents"
         )
 
-    def _absolute(self, value: RawValue, field: KnobField) -> Reading:
+    def _absolute(self, value: RawValue, field: KnobField, entry: Entry) -> Reading:
         """A hyper-parameter: taken as it stands, or against the baseline's."""
         baseline = self._baseline_number(field)
         number = number_here(value, field, baseline, self._paper_fact(field))
+        require_action(value, _direction_of(entry), number, baseline)
         if field.is_integer:
             # A part of a whole number, 1/3 of 6, may miss a whole number by its last bits.
             if not math.isclose(number, round(number), abs_tol=1e-9):
@@ -643,6 +724,9 @@ class Interpreter:
         value = self.profile.value(field.path)
         if value is None and field.path in _OPEN:
             value = self.profile.value(_OPEN[field.path])
+        if value is None and field.path == _ENCODER_WIDTH:
+            base = base_facts(self.profile)
+            value = base.sizes.width if base else None
         if isinstance(value, Mapping):  # the rank that options of LoRA are short for
             value = value.get("rank")
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -667,6 +751,16 @@ def _called(fields: Sequence[KnobField], changes: Mapping[str, Any]) -> str:
         if equal(option.value, changes[field.path]):
             return f"{field.title}: {name} ({_words(changes)})"
     return ""
+
+
+def _direction_of(entry: Entry) -> int:
+    """-1 or 1 where the action says less or more, as in "REPLACE (reduce)"; else 0.
+
+    The reader of the plan keeps an action's further words among the notes.
+    """
+    actions = [note for note in entry.notes if note.startswith("Action: ")]
+    directions = {way for note in actions for way in directions_in(note)}
+    return directions.pop() if len(directions) == 1 else 0
 
 
 def part_words(entry: Entry) -> str:

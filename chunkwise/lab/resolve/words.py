@@ -30,6 +30,13 @@ _LIGHT_WEIGHT = 0.3
 # Scores of what is not accepted whatever else fits: an unknown word, a word of the name missing.
 _WORST_KNOWN, _WORST_UNKNOWN = 0.7, 0.6
 
+# "and/or", "on/off" and "1/2" are one piece.
+_SEPARATOR = re.compile(
+    r"[,;]\s*(?:and\s+)?|\s+(?:and|plus|as well as|along with|together with)\s+|\s*[&+]\s*|\s+/\s+"
+    r"|(?<=[a-z]{3})/(?=[a-z]{3})",
+    re.IGNORECASE,
+)
+
 _ARTICLES = {"a", "an", "the"}
 _FILLER = _ARTICLES | {
     "of",
@@ -143,9 +150,20 @@ def _tokens(words: str) -> list[str]:
 @functools.lru_cache(maxsize=4096)
 def bag_of(words: str) -> frozenset[str]:
     """The words of a part in the one wording that parts are compared in."""
+    bag = [word for piece in pieces_of(words) for word in _standard(_tokens(piece))]
+    return frozenset(word for word in bag if word not in _idle())
+
+
+def pieces_of(words: str) -> list[str]:
+    """The pieces that commas and the like separate: no phrase reaches over them."""
+    return [piece for piece in _SEPARATOR.split(words) if piece.strip()]
+
+
+def _standard(tokens: list[str]) -> list[str]:
+    """Words with phrases in their one wording."""
     phrases, longest = _phrases(), max(map(len, _phrases()))
-    tokens, start = _tokens(words), 0
     bag: list[str] = []
+    start = 0
     while start < len(tokens):
         for length in range(min(longest, len(tokens) - start), 0, -1):
             standard = phrases.get(tuple(tokens[start : start + length]))
@@ -156,7 +174,7 @@ def bag_of(words: str) -> frozenset[str]:
         else:
             bag.append(tokens[start])
             start += 1
-    return frozenset(word for word in bag if word not in _idle())
+    return bag
 
 
 class PartIndex:
@@ -222,16 +240,19 @@ class PartIndex:
 
     def _spelt(self, words: str) -> str:
         """The words with a slip of one that is known put right: "neigbour"."""
-        spelt, slips = [], 0
+        pieces, slips = [], 0
         # Before phrases are looked for, which hold a word only as it is spelt.
-        for word in _tokens(words):
-            if word not in self._spellings and len(word) > 3 and slips < _MOST_SLIPS:
-                slips += 1  # comparing letters is slow, and no name has so many
-                near = difflib.get_close_matches(word, self._spellings, 1, 0.85)
-                if near and near[0][0] == word[0]:
-                    word = near[0]
-            spelt.append(word)
-        return " ".join(spelt)
+        for piece in pieces_of(words):
+            spelt = []
+            for word in _tokens(piece):
+                if word not in self._spellings and len(word) > 3 and slips < _MOST_SLIPS:
+                    slips += 1  # comparing letters is slow, and no name has so many
+                    near = difflib.get_close_matches(word, self._spellings, 1, 0.85)
+                    if near and near[0][0] == word[0]:
+                        word = near[0]
+                spelt.append(word)
+            pieces.append(" ".join(spelt))
+        return ", ".join(pieces)
 
     def _score(self, bag: frozenset[str], owner: str) -> float:
         return max((self._similarity(bag, name, owner) for name in self._names[owner]), default=0.0)
