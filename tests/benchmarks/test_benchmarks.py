@@ -214,7 +214,8 @@ def test_the_demo_of_the_results_is_read():
         check=True,
     )
     stages = {row["stage"]: row for row in json.loads(result.stdout)["stages"]}
-    assert stages["retrofit"]["jobs"] == 3 and stages["retrofit"]["seconds"] > 0
+    # Its retrofits came from the store of the run before, and the longest twin did not.
+    assert stages["retrofit"]["jobs"] == 3 and stages["twin"]["seconds"] > 0
 
 
 # ---- false alarms ----

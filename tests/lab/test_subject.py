@@ -26,6 +26,7 @@ TITLES = {
         "Ablation Study: retrieval in language models", "Ablation Plan for Retrieval-Augmented Language Models",
         "Proposed ablations", "Q3 ablation plan", "Ablations I want to see", "Weekly experiments",
         "Missing ablations", "Study 3: neighbours", "Which layers should read?", "Notes on the retrofit",
+        "Founding plan", "Ablation Budget", "A Plan Of Small Ablations", "Draft ablation plan",
     ],
     "other": [
         "RETRO", "RETRO ablations", "Retro: table 13", "RETRO++", "a/b/RETRO", "RETRO-style retrieval",

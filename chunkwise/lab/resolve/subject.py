@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from typing import Literal
 
@@ -281,8 +281,8 @@ def _strange_title(title: str, known: frozenset[str], *, is_paper: bool) -> str 
     ]
     if own_work:
         # "Atlas ablations" and "ablations of atlas" are of a paper; "a stronger plan" is ours.
-        is_named = set(content) <= {*unknown, *lists["work"]} or any(
-            word[0].isupper() or word in _behind_of(title) for word in unknown
+        is_named = any(
+            _is_subject(place, words, title) for place, word in enumerate(words) if word in unknown
         )
         return title if is_named else None
     in_title_case = (
@@ -294,10 +294,23 @@ def _strange_title(title: str, known: frozenset[str], *, is_paper: bool) -> str 
     return title if len(unknown) >= 2 or is_name or in_title_case else None
 
 
+def _is_subject(place: int, words: Sequence[str], title: str) -> bool:
+    """Whether an unknown word of a title of one's own work is what the work is about."""
+    word = words[place]
+    if word in _behind_of(title):
+        return True
+    following = words[place + 1] if place + 1 < len(words) else ""
+    if following.casefold().startswith("ablat"):
+        return True
+    # The first word has its capital for being the first, and in "A Title Like This" all have one.
+    in_title_case = sum(each[0].isupper() for each in words) > len(words) / 2
+    return place > 0 and word[0].isupper() and not in_title_case
+
+
 def _behind_of(title: str) -> list[str]:
-    """The words that end a title behind "of" or "for", and what "ablating" is followed by."""
-    pattern = r"(?:\b(?:of|for)|^ablating)\s+[\"'`*_]*([^\W_]+(?:-[^\W_]+)*)[\"'`*_.]*$"
-    return re.findall(pattern, title)
+    """What ends a title behind "of", "for" or a colon, and what "ablating" is followed by."""
+    name = r"[\"'`*_]*([^\W_]+(?:-[^\W_]+)*)[\"'`*_.]*(?:\s+\S+){0,2}$"
+    return re.findall(rf"(?:\b(?:of|for)|:|^ablating)\s+{name}", title, re.IGNORECASE)
 
 
 @functools.cache
