@@ -4,8 +4,10 @@ vocabulary.yaml, vocabulary.py   what plans may call the settings of a profile
 words.yaml, words.py   the words of plans in one wording, and the matching of parts by them
 components.py   which component the plan's words name
 routes.yaml, routes.py   where else words may belong: "retriever: random neighbours"
+narrower.py     a part that says less than the setting it matches
 outside.yaml, outside.py   what no profile can vary, with the reasons
 values.py       which value they ask for
+sizes.py        an amount against the baseline, and its words
 layers.py       layers in words
 consequences.py   what has to change together with a setting
 arms.py         entries -> arms

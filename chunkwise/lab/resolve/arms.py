@@ -27,7 +27,7 @@ from chunkwise.lab.resolve.components import PartMatch, Registry
 from chunkwise.lab.resolve.consequences import computed
 from chunkwise.lab.resolve.layers import layer_numbers
 from chunkwise.lab.resolve.metrics import metrics_of
-from chunkwise.lab.resolve.narrower import is_denial, narrower
+from chunkwise.lab.resolve.narrower import narrower
 from chunkwise.lab.resolve.outside import outside_value
 from chunkwise.lab.resolve.paper import Paper
 from chunkwise.lab.resolve.resolution import (
@@ -49,7 +49,7 @@ from chunkwise.lab.resolve.values import (
     part_words,
 )
 from chunkwise.lab.resolve.vocabulary import KnobField
-from chunkwise.lab.resolve.words import is_specific, normalise
+from chunkwise.lab.resolve.words import is_denial, is_specific, normalise
 from chunkwise.lab.terms import Arm
 
 # REMOVE of the first is also read as REMOVE of the second, which is always shown beside it.

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chunkwise.lab.plan.document import Entry
-from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import Profile
 from chunkwise.lab.resolve.components import Component
 from chunkwise.lab.resolve.words import bag_of, without_brackets
@@ -30,8 +29,6 @@ _SCALES = {
 # Some of the part, and not a remark about its size.
 _SOME = re.compile(r"\d\s*(?:%|x\b|percent\b|of\b|/\s*\d)|\b(?:layers?|blocks?)\s+#?\d")
 _AS_SIZE = re.compile(r"=\s*\d[\d.,]*$")
-
-_DENIALS = {"", "none", "nothing", "no", "without", "remove", "removed", "off", "disabled", "n"}
 
 _READING_STAGES = {"perplexity", "qa"}
 _TRAINING_STAGES = {"base", "retrofit", "instruct"}
@@ -115,9 +112,3 @@ def _by_time(part: str, components: list[Component]) -> str:
                     f"training and evaluation alike; write {component.title!r} to vary both"
                 )
     return ""
-
-
-def is_denial(words: str) -> bool:
-    """Whether words ask for nothing in the part's place: "none", "no gate", "remove it"."""
-    first, *_ = [*fold(words).split(), ""]
-    return first in _DENIALS

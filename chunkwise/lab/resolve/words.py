@@ -287,3 +287,12 @@ def without_brackets(words: str) -> tuple[str, list[str]]:
     """A part without what stands in brackets, and that: "chunk size (64 tokens)"."""
     inside = re.findall(r"\(([^()]*)\)", words)
     return re.sub(r"\([^()]*\)", " ", words), inside
+
+
+_DENIALS = {"", "none", "nothing", "no", "without", "remove", "removed", "off", "disabled", "n"}
+
+
+def is_denial(words: str) -> bool:
+    """Whether words ask for nothing in the part's place: "none", "no gate", "remove it"."""
+    first, *_ = [*fold(words).split(), ""]
+    return first in _DENIALS
