@@ -129,13 +129,13 @@ def _print(asked: "Asked", plan: str) -> None:
 
 
 def _write_overrides(file: Path, resolution: "Resolution", registry: "Registry") -> None:
-    from chunkwise.core.io import machine_errors
+    from chunkwise.core.io import atomic_file
     from chunkwise.lab.resolve.answers import overrides_text
 
     if file.exists():
         raise typer.BadParameter(f"{file} exists, and may hold answers of yours; name a new file")
-    with machine_errors():
-        file.write_text(overrides_text(resolution, registry), encoding="utf-8")
+    with atomic_file(file) as written:
+        written.write(overrides_text(resolution, registry).encode())
     print(f"overrides: {file}", file=sys.stderr)
 
 

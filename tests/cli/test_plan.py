@@ -208,3 +208,11 @@ def test_the_example_of_every_component_names_that_component():
         assert registry.match(part.example["Ablated Part"]).components == (part.id,), part
         assert part.writes or "REMOVE" in part.actions, part
         assert find(catalogue(load_profile("evening"), registry), part.id)[0].id == part.id
+
+
+def test_overrides_that_cannot_be_written_are_refused(cli, tmp_path):
+    (tmp_path / "file").touch()
+    asked = cli("plan", "check", "instructretro", "--write-overrides", tmp_path / "file" / "mine.yaml")
+    assert asked.code == 1 and asked.err.startswith("error: cannot write ")
+    made = tmp_path / "new" / "mine.yaml"
+    assert cli("plan", "check", "instructretro", "--write-overrides", made).code == 0 and made.is_file()
