@@ -8,7 +8,7 @@ import pytest
 
 from chunkwise.core.store import Store
 from chunkwise.lab.profile import load_profile
-from chunkwise.lab.resolve.answers import overrides_text
+from chunkwise.lab.resolve.arms.answers import overrides_text
 from chunkwise.lab.resolve.catalogue import catalogue, find
 from chunkwise.lab.resolve.components import Registry
 from chunkwise.lab.study.asked import ask
@@ -83,7 +83,7 @@ def test_the_dry_run_says_the_same_and_counts_the_jobs(plan, tmp_path, capsys):
     told = capsys.readouterr()
     assert code == 3 and not (tmp_path / "store").exists()
     asked = ask(plan, load_profile(PROFILE), quiet=True)
-    from chunkwise.lab.resolve.said import all_lines
+    from chunkwise.lab.resolve.arms.said import all_lines
 
     same = list(all_lines(asked.resolution, asked.profile))
     assert told.out.splitlines()[: len(same)] == same

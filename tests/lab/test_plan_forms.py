@@ -681,6 +681,444 @@ def test_depth_and_gate_are_read_whole(text):
     assert parse(render(document)).content() == document.content()
 
 
+# --- three entries, in twenty layouts that were written before any of them was tried --------------------------------
+
+SHARES = ("retrieval database size", "REPLACE", ["50%", "25%"], ["perplexity", "EM"])
+TWIN = ("chunked cross-attention", "REMOVE", [], ["perplexity"])
+COUNTS = ("number of neighbours", "REPLACE", ["1", "4"], ["zero-shot QA accuracy"])
+THREE = {
+    "gfm task list": """\
+# Plan
+
+## Ablation Plan
+
+- [ ] **Database size**
+  - Ablated part: retrieval database size
+  - Action: REPLACE
+  - Replacement: 50%, 25%
+  - Metrics: perplexity, EM
+- [ ] **Without CCA**
+  - Ablated part: chunked cross-attention
+  - Action: REMOVE
+  - Metrics: perplexity
+- [x] **Neighbours**
+  - Ablated part: number of neighbours
+  - Action: REPLACE
+  - Replacement: 1, 4
+  - Metrics: zero-shot QA accuracy
+""",
+    "details/summary html": """\
+<h1>Ablations</h1>
+<details><summary>1. Database size</summary>
+<ul><li>Component: retrieval database size</li><li>Action: REPLACE</li><li>Values: 50%, 25%</li><li>Metrics: perplexity, EM</li></ul>
+</details>
+<details><summary>2. Without CCA</summary>
+<ul><li>Component: chunked cross-attention</li><li>Action: REMOVE</li><li>Metrics: perplexity</li></ul>
+</details>
+<details><summary>3. Neighbours</summary>
+<ul><li>Component: number of neighbours</li><li>Action: REPLACE</li><li>Values: 1, 4</li><li>Metrics: zero-shot QA accuracy</li></ul>
+</details>""",
+    "definition list html": """\
+<h2>Ablation plan</h2>
+<h3>Database size</h3><dl><dt>Ablated part</dt><dd>retrieval database size</dd><dt>Action</dt><dd>REPLACE</dd><dt>Replacement</dt><dd>50%, 25%</dd><dt>Metrics</dt><dd>perplexity, EM</dd></dl>
+<h3>Without CCA</h3><dl><dt>Ablated part</dt><dd>chunked cross-attention</dd><dt>Action</dt><dd>REMOVE</dd><dt>Metrics</dt><dd>perplexity</dd></dl>
+<h3>Neighbours</h3><dl><dt>Ablated part</dt><dd>number of neighbours</dd><dt>Action</dt><dd>REPLACE</dd><dt>Replacement</dt><dd>1, 4</dd><dt>Metrics</dt><dd>zero-shot QA accuracy</dd></dl>""",
+    "inline pipes": """\
+## Proposed ablations
+
+1. **Database size** | Part: retrieval database size | Action: REPLACE | Replacement: 50%, 25% | Metrics: perplexity, EM
+2. **Without CCA** | Part: chunked cross-attention | Action: REMOVE | Metrics: perplexity
+3. **Neighbours** | Part: number of neighbours | Action: REPLACE | Replacement: 1, 4 | Metrics: zero-shot QA accuracy
+""",
+    "semicolon lines": """\
+Ablation plan
+- Component: retrieval database size; Action: REPLACE; Replacement: 50%, 25%; Metrics: perplexity, EM
+- Component: chunked cross-attention; Action: REMOVE; Metrics: perplexity
+- Component: number of neighbours; Action: REPLACE; Replacement: 1, 4; Metrics: zero-shot QA accuracy
+""",
+    "transposed table": """\
+## Ablation Plan
+
+| | A1 | A2 | A3 |
+|---|---|---|---|
+| Ablated part | retrieval database size | chunked cross-attention | number of neighbours |
+| Action | REPLACE | REMOVE | REPLACE |
+| Replacement | 50%, 25% | - | 1, 4 |
+| Metrics | perplexity, EM | perplexity | zero-shot QA accuracy |
+""",
+    "table without outer pipes": """\
+## Ablation Plan
+
+Name | Ablated part | Action | Replacement | Metrics
+--- | --- | --- | --- | ---
+Database size | retrieval database size | REPLACE | 50%, 25% | perplexity, EM
+Without CCA | chunked cross-attention | REMOVE | | perplexity
+Neighbours | number of neighbours | REPLACE | 1, 4 | zero-shot QA accuracy
+""",
+    "table lower case actions, what/why": """\
+### Ablations
+
+| ID | What is ablated | Operation | Variants | Why | Evaluation metrics |
+|:--|:--|:-:|:--|:--|:--|
+| A1 | retrieval database size | replace | 50% / 25% | cost | perplexity; EM |
+| A2 | chunked cross-attention | remove | n/a | mechanism | perplexity |
+| A3 | number of neighbours | replace | 1 / 4 | speed | zero-shot QA accuracy |
+""",
+    "yaml nested ids": """\
+ablations:
+  database-size:
+    component: retrieval database size
+    action: replace
+    values: ["50%", "25%"]
+    metrics: [perplexity, EM]
+  without-cca:
+    component: chunked cross-attention
+    action: remove
+    metrics: [perplexity]
+  neighbours:
+    component: number of neighbours
+    action: replace
+    values: [1, 4]
+    metrics: [zero-shot QA accuracy]
+""",
+    "yaml experiment config": """\
+experiment:
+  name: my ablations
+  studies:
+    - id: A1
+      target: {component: retrieval database size}
+      action: REPLACE
+      with: [50%, 25%]
+      metrics: [perplexity, EM]
+    - id: A2
+      target: {component: chunked cross-attention}
+      action: REMOVE
+      metrics: [perplexity]
+    - id: A3
+      target: {component: number of neighbours}
+      action: REPLACE
+      with: [1, 4]
+      metrics: [zero-shot QA accuracy]
+""",
+    "json by name": """\
+{
+ "ablation_plan": {
+  "Database size": {
+   "ablated_part": "retrieval database size",
+   "action": "REPLACE",
+   "replacement": [
+    "50%",
+    "25%"
+   ],
+   "metrics": [
+    "perplexity",
+    "EM"
+   ]
+  },
+  "Without CCA": {
+   "ablated_part": "chunked cross-attention",
+   "action": "REMOVE",
+   "replacement": [],
+   "metrics": [
+    "perplexity"
+   ]
+  },
+  "Neighbours": {
+   "ablated_part": "number of neighbours",
+   "action": "REPLACE",
+   "replacement": [
+    1,
+    4
+   ],
+   "metrics": [
+    "zero-shot QA accuracy"
+   ]
+  }
+ }
+}""",
+    "json replacements as objects": """\
+{
+ "ablations": [
+  {
+   "name": "Database size",
+   "component": "retrieval database size",
+   "action": "REPLACE",
+   "replacements": [
+    {
+     "value": "50%",
+     "rationale": "half"
+    },
+    {
+     "value": "25%",
+     "rationale": "quarter"
+    }
+   ],
+   "metrics": [
+    {
+     "name": "perplexity"
+    },
+    {
+     "name": "EM"
+    }
+   ]
+  },
+  {
+   "name": "Without CCA",
+   "component": "chunked cross-attention",
+   "action": "REMOVE",
+   "metrics": [
+    {
+     "name": "perplexity"
+    }
+   ]
+  },
+  {
+   "name": "Neighbours",
+   "component": "number of neighbours",
+   "action": "REPLACE",
+   "replacements": [
+    {
+     "value": 1
+    },
+    {
+     "value": 4
+    }
+   ],
+   "metrics": [
+    {
+     "name": "zero-shot QA accuracy"
+    }
+   ]
+  }
+ ]
+}""",
+    "json camelCase tool call": """\
+I'll call the tool.
+
+```json
+{
+  "tool": "submit_plan",
+  "arguments": {
+    "ablations": [
+      {
+        "title": "Database size",
+        "ablatedPart": "retrieval database size",
+        "action": "REPLACE",
+        "replacements": [
+          "50%",
+          "25%"
+        ],
+        "evaluationMetrics": [
+          "perplexity",
+          "EM"
+        ]
+      },
+      {
+        "title": "Without CCA",
+        "ablatedPart": "chunked cross-attention",
+        "action": "REMOVE",
+        "replacements": null,
+        "evaluationMetrics": [
+          "perplexity"
+        ]
+      },
+      {
+        "title": "Neighbours",
+        "ablatedPart": "number of neighbours",
+        "action": "REPLACE",
+        "replacements": [
+          "1",
+          "4"
+        ],
+        "evaluationMetrics": [
+          "zero-shot QA accuracy"
+        ]
+      }
+    ]
+  }
+}
+```
+Let me know!""",
+    "llm answer, python list": """\
+Sure! Here are three ablations:
+
+```python
+ablations = [
+    {"ablated_part": "retrieval database size", "action": "REPLACE", "replacement": ["50%", "25%"], "metrics": ["perplexity", "EM"]},
+    {"ablated_part": "chunked cross-attention", "action": "REMOVE", "replacement": None, "metrics": ["perplexity"]},
+    {"ablated_part": "number of neighbours", "action": "REPLACE", "replacement": ["1", "4"], "metrics": ["zero-shot QA accuracy"]},
+]
+```
+""",
+    "llm answer, headings with emoji and rules": """\
+Here's a focused plan 👇
+
+---
+
+### 🧪 Ablation 1: Database size
+**🎯 Ablated Part:** retrieval database size
+**⚙️ Action:** REPLACE
+**🔁 Replacement:** 50%, 25%
+**📏 Metrics:** perplexity, EM
+
+---
+
+### 🧪 Ablation 2: Without CCA
+**🎯 Ablated Part:** chunked cross-attention
+**⚙️ Action:** REMOVE
+**📏 Metrics:** perplexity
+
+---
+
+### 🧪 Ablation 3: Neighbours
+**🎯 Ablated Part:** number of neighbours
+**⚙️ Action:** REPLACE
+**🔁 Replacement:** 1, 4
+**📏 Metrics:** zero-shot QA accuracy
+""",
+    "grouped headings, goals between": """\
+# Ablations of my model
+
+## Group A: datastore
+
+### A1. Database size
+Goal: see what size is worth.
+
+* Ablated component: retrieval database size
+* Action: REPLACE
+* Replacement: 50%, 25%
+* Metrics: perplexity, EM
+
+## Group B: model
+
+### B1. Without CCA
+Goal: see the mechanism.
+
+* Ablated component: chunked cross-attention
+* Action: REMOVE
+* Metrics: perplexity
+
+### B2. Neighbours
+* Ablated component: number of neighbours
+* Action: REPLACE
+* Replacement: 1, 4
+* Metrics: zero-shot QA accuracy
+""",
+    "second chapter after the plan head": """\
+# Plan
+
+## Ablation Plan
+
+### Database size
+- **Ablated Part**: retrieval database size
+- **Action**: REPLACE
+- **Replacement**: 50%, 25%
+- **Metrics**: perplexity, EM
+
+## Model
+
+### Without CCA
+- **Ablated Part**: chunked cross-attention
+- **Action**: REMOVE
+- **Metrics**: perplexity
+
+### Neighbours
+- **Ablated Part**: number of neighbours
+- **Action**: REPLACE
+- **Replacement**: 1, 4
+- **Metrics**: zero-shot QA accuracy
+""",
+    "org mode": """\
+* Ablation plan
+** Database size
+   - Ablated part :: retrieval database size
+   - Action :: REPLACE
+   - Replacement :: 50%, 25%
+   - Metrics :: perplexity, EM
+** Without CCA
+   - Ablated part :: chunked cross-attention
+   - Action :: REMOVE
+   - Metrics :: perplexity
+** Neighbours
+   - Ablated part :: number of neighbours
+   - Action :: REPLACE
+   - Replacement :: 1, 4
+   - Metrics :: zero-shot QA accuracy
+""",
+    "rst": """\
+Ablation plan
+=============
+
+Database size
+-------------
+
+:Ablated part: retrieval database size
+:Action: REPLACE
+:Replacement: 50%, 25%
+:Metrics: perplexity, EM
+
+Without CCA
+-----------
+
+:Ablated part: chunked cross-attention
+:Action: REMOVE
+:Metrics: perplexity
+
+Neighbours
+----------
+
+:Ablated part: number of neighbours
+:Action: REPLACE
+:Replacement: 1, 4
+:Metrics: zero-shot QA accuracy
+""",
+}
+
+
+@pytest.mark.parametrize("text", THREE.values(), ids=THREE)
+def test_three_entries_are_read_whole(text):
+    document = parse(text)
+    assert asked(text) == [SHARES, TWIN, COUNTS] and document.exit_code == 0
+    assert parse(render(document)).content() == document.content()
+
+
+def test_another_chapter_ends_no_plan_and_is_no_entry_itself():
+    text = PAGE + "\n## Setup\nAll runs share seeds.\n\n### Gate\n- **Ablated Part**: the gate\n- **Action**: REMOVE\n"
+    assert [entry.name for entry in parse(text).entries] == ["Depth", "Gate"]
+    assert [entry.name for entry in parse(PAGE + "\n## Costs\n- Budget: 10 days\n").entries] == ["Depth"]
+    # What is meant to be an entry there is reported, as in the plan itself.
+    broken = parse(text + "\n### Seeds\n- **Action**: REMOVE\n")
+    assert [remark.code for remark in broken.diagnostics if remark.severity == "error"] == ["no-part"]
+    assert parse(PAGE + "\n## Costs\n\n### Seeds\nThree.\n").exit_code == 0
+
+
+def test_an_object_for_a_value_is_the_value_only_where_the_rest_explains_it():
+    def replacement(value):
+        return [each.text for each in parse(json.dumps([OBJECT | {"replacement": [value]}])).entries[0].replacements]
+
+    assert replacement({"value": 4, "rationale": "cheap"}) == ["4"] and replacement({"option": "random"}) == ["random"]
+    for whole in (
+        {"value": 600, "unit": "B tokens"}, {"value": "half", "dataset": "C4"}, {"value": 1, "name": "x"},
+        {"value": [1, 2]}, {"neighbours": 4},
+    ):  # fmt: skip
+        assert replacement(whole) == [json.dumps(whole)]
+    # What a metric is on stays with the entry, where the resolver finds it.
+    (entry,) = parse(json.dumps([OBJECT | {"metrics": [{"name": "EM", "dataset": "NQ"}]}])).entries
+    assert entry.metrics == ("EM",) and entry.notes == ("dataset: NQ",)
+
+
+def test_a_definition_list_is_labels_whatever_is_bold_in_it():
+    terms = "<dl>\n<dt><b>Part:</b></dt>\n<dd>the <b>gate</b></dd>\n<dt>Action</dt><dd>REMOVE</dd></dl>"
+    assert asked(f"<h3>Gate</h3>{terms}") == [("the **gate**", "REMOVE", [], [])]
+
+
+def test_what_python_prints_is_an_object():
+    line = "    {'name': 'Gate', 'ablated_part': 'the gate', 'action': 'REMOVE', 'replacement': None},".replace(
+        "'", '"'
+    )
+    assert asked(f"ablations = [\n{line}\n]\n") == [("the gate", "REMOVE", [], [])]
+
+
 def test_a_name_is_the_line_above_an_entry():
     numbered = [entry.name for entry in parse(SIZE_AND_RETRIEVER["Ablation n:"]).entries]
     assert numbered == ["Ablation 1: Store size", "Ablation 2: Retriever"]

@@ -9,9 +9,9 @@ from chunkwise.lab.plan.read import parse, render
 from chunkwise.lab.profile import load_profile
 from chunkwise.lab.report.page import Table
 from chunkwise.lab.report.write import Report, build_page
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.plan import resolve
+from chunkwise.lab.resolve.arms.said import all_lines
 from chunkwise.lab.resolve.metrics import LONGEST, find
-from chunkwise.lab.resolve.said import all_lines
 from tests.lab.study_fixture import made_log, made_study
 
 MEASURED = {
@@ -168,6 +168,8 @@ def test_a_data_set_is_a_key_of_an_entry_or_of_the_whole_plan(key):
     "line",
     [
         "NQ: EM, F1", "EM, F1 (SQuAD)", "exact match (EM), F1 [SQuAD]", "accuracy and perplexity on LAMBADA",
+        "EM, F1, SQuAD", "em, f1, squad", "NQ, EM, F1", "accuracy, PIQA, HellaSwag", "EM; F1; Natural Questions",
+        "perplexity, WikiText-103", "QA accuracy, QA F1 on NQ",
         "C4: perplexity, bpb", "EM, F1 on SQuAD", "EM and F1, on SQuAD", "SQuAD EM, F1", "NQ - EM, F1", "EM on NQ, F1",
     ],
 )  # fmt: skip
@@ -182,10 +184,28 @@ def test_the_data_set_of_a_list_is_that_of_all_its_metrics(line):
         ("Perplexity (PPL), EM", ["perplexity", "exact_match"]), ("latency (ms), perplexity", [None, "perplexity"]),
         ("training loss, perplexity", [None, "perplexity"]), ("exact match (EM), F1 score", ["exact_match", "f1"]),
         ("validation perplexity, EM on NQ", ["perplexity", None]), ("perplexity, EM on NQ", ["perplexity", None]),
+        ("zero-shot QA accuracy, F1 on NarrativeQA", ["reading_accuracy", "found_and_copied", None]),
+        ("EM, F1, BLEU, MRR", ["exact_match", "f1", None, None]), ("perplexity, GPU memory", ["perplexity", None]),
+        ("EM, Human Evaluation", ["exact_match", None]), ("F1, Wall-Clock Time", ["f1", None]),
+        ("validation perplexity, EM, NQ", ["perplexity", None, None]), ("PPL; EM", ["perplexity", "exact_match"]),
     ],
 )  # fmt: skip
 def test_a_metric_keeps_what_is_surely_its_own(line, ids):
     assert metric_ids(f"{HEAD}- **Metrics**: {line}\n") == [ids, ids]
+
+
+def test_a_data_set_among_items_is_that_of_the_other_items():
+    resolution = entry_of("EM", "F1", "SQuAD")
+    exact_match, f1, data = resolution.entries[0].metrics[:3]
+    assert exact_match.id is None and f1.id is None and "(SQuAD)" in exact_match.because
+    assert data.id is None and "data set" in data.because
+    # One that surely is a measure of something else says nothing about the others.
+    assert [metric.id for metric in entry_of("EM", "ROUGE").entries[0].metrics] == ["exact_match", None]
+
+
+def test_a_data_set_that_html_puts_above_the_entries_is_the_metrics():
+    page = f"<h2>Setup</h2><p><b>Dataset</b>: NQ</p>\n{HEAD}- **Metrics**: EM\n"
+    assert metric_ids(page) == [[None], [None]]
 
 
 def test_a_metric_of_a_labelled_data_set_is_refused_with_the_remedy():

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chunkwise.lab.plan.forms import split_list
+from chunkwise.lab.plan.inline import split_list
 from chunkwise.lab.plan.quantities import amount_words, parse_value, ratio_words
-from chunkwise.lab.plan.read import parse
+from chunkwise.lab.plan.read import parse, render
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,18 @@ def test_a_line_is_split_into_whole_values(line, values):
     assert split_list(line) == values
     page = f"## Ablation Plan\n### E\n- **Ablated Part**: x\n- **Action**: REPLACE\n- **Replacement**: {line}\n"
     (entry,) = parse(page).entries
-    assert [value.text for value in entry.replacements] == values
+    texts = [value.text for value in entry.replacements]
+    # A line of words and amounts stays together, and lists them.
+    assert texts == values or (texts == [line] and entry.replacements[0].value == values)
+
+
+@pytest.mark.parametrize("line", ["600B tokens, random subset", "none, 1, 2", "a random subset; 600B tokens"])
+def test_amounts_and_words_on_one_line_stay_together(line):
+    page = f"## Ablation Plan\n### E\n- **Ablated Part**: x\n- **Action**: REPLACE\n- **Replacement**: {line}\n"
+    document = parse(page)
+    for entry in (*document.entries, *parse(render(document)).entries):
+        (value,) = entry.replacements
+        assert (value.text, value.kind, value.value) == (line, "list", split_list(line))
 
 
 def test_an_item_of_a_list_stays_one_text():

@@ -8,7 +8,7 @@ import yaml
 from chunkwise.core.packs import packaged_files
 from chunkwise.lab.plan.read import check, parse, render
 from chunkwise.lab.profile import load_profile
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.resolve.components import Registry
 from chunkwise.lab.resolve.paper import about_paper, load_paper
 
@@ -143,6 +143,55 @@ def test_a_plan_may_name_its_paper_beside_its_title(kind, page):
         resolution = resolve(same, load_profile("laptop"))
         assert resolution.subject.kind == kind
         assert ratios(resolution) == ([None] if kind in ("other", "foreign") else [0.5])
+
+
+def below(heading: str, title: str = "Ablations of InstructRetro"):
+    """What becomes of an entry above and one below a heading of a plan, which a rendered page keeps."""
+    fields = "- **Ablated Part**: retrieval database size\n- **Action**: REPLACE\n- **Replacement**: 600B tokens\n"
+    fields += "- **Metrics**: accuracy\n"
+    document = parse(f"# {title}\n\n## Ablation Plan\n\n### A\n{fields}\n## {heading}\n\n### B\n{fields}")
+    assert [entry.below for entry in document.entries] == [(), (heading,)]
+    first, again = (resolve(each, load_profile("laptop")) for each in (document, parse(render(document))))
+    assert first.entries == again.entries
+    return first
+
+
+@pytest.mark.parametrize(
+    "heading", ["Atlas", "2. REALM", "Atlas (Izacard et al., 2022)", "Ablations of Atlas", "RETRO"]
+)
+def test_a_heading_that_names_another_paper_says_what_the_entries_below_it_are_about(heading):
+    resolution = below(heading)
+    assert resolution.subject.kind == "named" and ratios(resolution) == [0.5]
+    (row,) = resolution.entries[1].replacements
+    assert (row.status, row.ratio) == ("unresolved", None)
+    assert ("an amount of RETRO" if heading == "RETRO" else "an amount of another paper's") in row.message
+    # What a task's accuracy is on is the other paper's business too, unless its values are packaged.
+    assert (resolution.entries[1].metrics[0].id is None) == (heading != "RETRO")
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Group A: retrieval", "Efficiency", "High priority", "Phase 1: Quick wins", "Baselines and Controls",
+        "Tier 1 – must run", "LR schedule", "KV cache size",
+        "Training Dynamics", "Retro encoder", "Model", "InstructRetro", "Regularization",
+    ],
+)  # fmt: skip
+def test_a_heading_that_names_no_other_paper_changes_nothing(heading):
+    assert [row.ratio for entry in below(heading).entries for row in entry.replacements] == [0.5, 0.5]
+
+
+def test_entries_below_the_profiles_paper_are_read_in_a_plan_of_several():
+    above, rest = below("InstructRetro", title="Ablations of RETRO").entries
+    assert above.replacements[0].ratio is None and rest.replacements[0].ratio == 0.5
+    insisted = resolve(
+        parse(
+            "# P\n\n## Atlas\n\n### A\n- Part: retrieval database size\n- Action: REPLACE\n- Replacement: 600B tokens\n"
+        ),
+        load_profile("laptop"),
+        paper=load_paper(OWN),
+    )
+    assert insisted.entries[0].replacements[0].ratio == 0.5  # --paper stands above the headings
 
 
 def test_a_profile_about_another_paper_reads_that_papers_plans():

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from chunkwise.core.config import Config
+from chunkwise.lab.plan.inline import values_of_line
 from chunkwise.lab.plan.quantities import RawValue
 from chunkwise.lab.plan.text import escape
 
+BELOW_LABEL = "Section"  # of a rendered page, on which an entry stands below no other heading
 Action = Literal["ADD", "REMOVE", "REPLACE"]
 Severity = Literal["error", "warning", "note"]
 
@@ -28,6 +30,8 @@ class Entry(Config):
     """The metrics as the one line that the plan wrote; `metrics` is our split of it."""
     extra: dict[str, tuple[str, ...]] = {}
     notes: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+    """The headings that it stands below, the plan's own and the title left out, outermost first."""
     lines: tuple[int, int]
     """First and last line in the source, from 1."""
 
@@ -37,6 +41,15 @@ class Entry(Config):
         fields = self.model_dump(mode="json", include=names)
         # The text alone: how a value is understood may improve, and the plan is still the same.
         return fields | {"replacements": [value.text for value in self.replacements]}
+
+    def summary(self) -> dict[str, Any]:
+        """The content, where it stands, and how each value is understood."""
+        values = [value.model_dump(mode="json") for value in self.replacements]
+        return self.content() | {
+            "index": self.index,
+            "lines": list(self.lines),
+            "values": values,
+        }
 
 
 class Diagnostic(Config):
@@ -78,9 +91,10 @@ class PlanDocument(Config):
     def _title_parts(self) -> list[str] | list[None]:
         title = self.title or ""
         parts = [part.strip() for part in title.split("/")]
-        if len(parts) == 3 and all(parts):
-            return parts
-        return [None] * 3  # a title of another form is free text, whose slashes separate nothing
+        if len(parts) != 3 or not all(parts):
+            # A title of another form is free text, whose slashes separate nothing.
+            return [None, None, None]
+        return parts
 
     def content(self) -> dict[str, Any]:
         """What the document says, apart from how it was written: equal for every format of one
@@ -99,22 +113,19 @@ class PlanDocument(Config):
             return 2
         # Beside usable entries, each error is an unusable one; warnings and notes lose no entry.
         has_error = any(diagnostic.severity == "error" for diagnostic in self.diagnostics)
-        return 3 if has_error else 0
+        if has_error:
+            return 3
+        return 0
 
     def summary(self) -> dict[str, Any]:
         """The object that `chunkwise plan check --json` prints."""
-        entries = []
-        for entry in self.entries:
-            values = [value.model_dump(mode="json") for value in entry.replacements]
-            origin = {"index": entry.index, "lines": list(entry.lines), "values": values}
-            entries.append(entry.content() | origin)
         return {
             "source_sha256": self.source_sha256,
             "title": self.title,
             "planner": self.planner,
             "model": self.model,
             "paper_id": self.paper_id,
-            "entries": entries,
+            "entries": [entry.summary() for entry in self.entries],
             "diagnostics": [diagnostic.model_dump(mode="json") for diagnostic in self.diagnostics],
         }
 
@@ -123,14 +134,23 @@ def render(document: PlanDocument) -> str:
     """The document as a published page without HTML; `read.parse` reads it back to the same
     content.
     """
-    blocks = [f"# {escape(document.title)}"] if document.title else []
+    blocks = []
+    if document.title:
+        title = escape(document.title)
+        blocks.append(f"# {title}")
     if document.trace:
-        blocks += ["## 🧠 Reasoning Trace", _escaped(document.trace.split("\n"))]
-        if document.paper or document.front:
-            blocks.append("## About")  # ends the trace
-    about = [f"**Paper**: {document.paper}"] if document.paper else []
-    about += [f"**About**: {line}" for line in document.front]
+        blocks.append("## 🧠 Reasoning Trace")
+        trace = document.trace.split("\n")
+        blocks.append(_escaped(trace))
+    about = []
+    if document.paper:
+        about.append(f"**Paper**: {document.paper}")
+    for line in document.front:
+        about.append(f"**About**: {line}")
     if about:
+        # Without a heading of their own these lines would be read as the trace's.
+        if document.trace:
+            blocks.append("## About")
         blocks.append(_escaped(about))
     blocks.append("## 📋 Ablation Plan")
     for entry in document.entries:
@@ -148,17 +168,31 @@ def _entry_lines(entry: Entry) -> list[str]:
         f"- **Ablated Part**: {entry.ablated_part}",
         f"- **Action**: {entry.action}",
     ]
-    lines += _list_field("Replacement", [value.text for value in entry.replacements])
+    lines += _replacement_lines(entry.replacements)
     if entry.metrics_text:
         lines.append(f"- **Metrics**: {entry.metrics_text}")
     else:  # items stay items: on one line they would be split at their commas when read again
         lines += _list_field("Metrics", entry.metrics)
+    lines += _list_field(BELOW_LABEL, entry.below)
     for label, texts in entry.extra.items():
         lines += _list_field(label, texts)
     return lines + _list_field("Notes", entry.notes)
 
 
+def _replacement_lines(values: Sequence[RawValue]) -> list[str]:
+    """The values as items, but for one that is a whole line, which would be no list as an item."""
+    texts = [value.text for value in values]
+    if len(values) == 1 and values[0].kind == "list":
+        (line,) = texts
+        if values_of_line(line, is_one_part=True) == list(values):
+            return [f"- **Replacement**: {line}"]
+    return _list_field("Replacement", texts)
+
+
 def _list_field(label: str, texts: Sequence[str]) -> list[str]:
     if not texts:
         return []
-    return [f"- **{label}**:", *(f"  - {text}" for text in texts)]
+    lines = [f"- **{label}**:"]
+    for text in texts:
+        lines.append(f"  - {text}")
+    return lines

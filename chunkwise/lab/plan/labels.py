@@ -1,4 +1,4 @@
-"""The words that plans are built of: labels of fields, heads of sections, actions.
+"""The words that plans are built of: labels of fields, and heads of sections.
 
 A label is known exactly ("ablated part", "values") or by its last word ("evaluation metrics",
 "proposed replacement"), unless a word before it says that it is about something else ("baseline
@@ -8,17 +8,11 @@ stands for a field only in an entry that has no other label for it.
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 
-from chunkwise.lab.plan.document import Action
-from chunkwise.lab.plan.text import fold, one_line
+from chunkwise.lab.plan.text import fold
 
 # At most 40 characters: a longer text before a colon is a sentence.
 NAME_PATTERN = r"(?P<name>[^\W\d_](?:[\w /-]{0,38}[^\W_])?(?:\(s\))?)"
-
-
-def _set(words: str) -> set[str]:
-    return set(words.split())
 
 
 _FIELDS = {
@@ -30,12 +24,14 @@ _FIELDS = {
     "metrics": "measured by, measured with, evaluated by, evaluate with, judged by",
     "notes": "note, notes",
 }
+# They name the field whatever stands before them: "evaluation metrics", "proposed values".
 _LAST_WORDS = {
     "part": "part, parts, component, components, module, modules",
     "action": "action, operation",
     "replacement": "replacement, replacements, values, variants, options, alternatives",
     "metrics": "metric, metrics, measures",
 }
+# Too common to be sure: they stand for a field where the entry has no other label for it.
 _WEAK_FIELDS = {
     "name": "title, ablation, experiment, study, entry",
     "part": "target, element, factor, variable, parameter, hyperparameter, feature, aspect, item, "
@@ -46,15 +42,41 @@ _WEAK_FIELDS = {
     "candidates, configurations, choices, conditions, to, with",
     "metrics": "evaluation, measure, measurement, measurements, evaluate, criteria, evaluated on",
 }
-_ABOUT_OTHERS = _set(
-    "baseline original current default unchanged fixed old existing control related "
-    "affected dependent other remaining without no paper published expected previous "
-    "reference key p secondary excluded"
-)
+# Before a known last word they say that the label is about something else.
+_ABOUT_OTHERS = {
+    "baseline",
+    "original",
+    "current",
+    "default",
+    "unchanged",
+    "fixed",
+    "old",
+    "existing",
+    "control",
+    "related",
+    "affected",
+    "dependent",
+    "other",
+    "remaining",
+    "without",
+    "no",
+    "paper",
+    "published",
+    "expected",
+    "previous",
+    "reference",
+    "key",
+    "p",
+    "secondary",
+    "excluded",
+}
 
 
 def _by_word(fields: dict[str, str]) -> dict[str, str]:
-    return {word: field for field, words in fields.items() for word in words.split(", ")}
+    field_of_word: dict[str, str] = {}
+    for field, words in fields.items():
+        field_of_word |= dict.fromkeys(words.split(", "), field)
+    return field_of_word
 
 
 _FIELD_OF = _by_word(_FIELDS)
@@ -66,18 +88,24 @@ _HEAD_ADJECTIVES = (
     "possible|full|final|list|of|a|set"
 )
 _PLAN_HEAD = re.compile(
-    rf"(?:(?:{_HEAD_ADJECTIVES}) ){{0,5}}ablations?"
+    rf"(?:(?:{_HEAD_ADJECTIVES}) ){{0,5}}"
+    r"ablations?"
     r"(?: (?:plans?|study|studies|experiments?|list|proposals?|suggestions?|ideas|tests?|analysis|"
     r"analyses|table|overview)){0,2}"
 )
+# Heading of a plan -> its rank: "Plan" alone is a worse name than "Proposed ablations".
 _EXACT_HEADS = {"ablation plan": 0, "ablations": 1, "plan": 3}
+_OTHER_HEAD = 2
+# "Paper", "Source paper", "arXiv id": whole labels, for "paper values" are something else.
 _PAPER_LABEL = re.compile(
     r"(?:(?:source|target|original|base|the|based on|ablated) )?"
     r"(?:papers?|article|publication|arxiv)"
     r"(?: (?:title|name|id|url|link))?|about paper"
 )
+# What is trained on or retrieved from is no data of a metric.
 _DATA_LABEL = re.compile(
-    r"(?!(?:pre|re)?train|pre train|retriev|instruct|baseline)(?:\w+ ){0,3}"
+    r"(?!(?:pre|re)?train|pre train|retriev|instruct|baseline)"
+    r"(?:\w+ ){0,3}"
     r"(?:datasets?|data ?sets?|benchmarks?|tasks?|testbeds?|corpora|corpus|evaluation)|"
     r"evaluated on|"
     r"(?:eval|evaluation|test|validation|held out|benchmark) (?:data|sets?|suites?|on)"
@@ -90,9 +118,13 @@ _PROSE_HEAD = re.compile(
 )
 
 
+_LETTER = re.compile("[a-z]")
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
 def label_words(label: str) -> str:
     """A label's words, whatever its spelling: "ablatedPart", "ablated_part", "Ablated part(s)"."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
+    spaced = _CAMEL_CASE.sub(" ", label)
     return fold(spaced.replace("(s)", "s"))
 
 
@@ -104,7 +136,9 @@ def field_of(label: str) -> str | None:
     if field or not words:
         return field
     *before, last = words.split()
-    return None if _ABOUT_OTHERS.intersection(before) else _FIELD_OF_LAST_WORD.get(last)
+    if _ABOUT_OTHERS.intersection(before):
+        return None
+    return _FIELD_OF_LAST_WORD.get(last)
 
 
 @lru_cache(maxsize=4096)
@@ -126,17 +160,21 @@ def is_data_label(label: str) -> bool:
 def head_words(heading: str) -> str:
     """A heading's words, blind to emoji, numbering and punctuation around them."""
     words = fold(heading)
-    first = re.search("[a-z]", words)
-    last = re.search("[a-z]", words[::-1])
     # Not one pattern for both ends: on a long run of digits it would take quadratic time.
-    return words[first.start() : len(words) - last.start()] if first and last else ""
+    first = _LETTER.search(words)
+    last = _LETTER.search(words[::-1])
+    if not first or not last:
+        return ""
+    end = len(words) - last.start()
+    return words[first.start() : end]
 
 
 def head_rank(words: str) -> int | None:
     """How well a heading's words name a plan, 0 the best; None if they do not."""
-    if words in _EXACT_HEADS:
-        return _EXACT_HEADS[words]
-    return 2 if _PLAN_HEAD.fullmatch(words) else None
+    rank = _EXACT_HEADS.get(words)
+    if rank is None and _PLAN_HEAD.fullmatch(words):
+        return _OTHER_HEAD
+    return rank
 
 
 def is_section_head(words: str) -> bool:
@@ -152,91 +190,3 @@ def is_numbered_name(name: str) -> bool:
 def is_prose_head(words: str) -> bool:
     """Whether a heading's words announce text about a plan, and no entry."""
     return bool(_PROSE_HEAD.fullmatch(words))
-
-
-_VERBS: dict[Action, str] = {
-    "ADD": "add added adding insert inserted include included introduce introduced enable enabled",
-    "REMOVE": "remove removed removing removal drop dropped delete deleted disable disabled omit "
-    "omitted exclude excluded eliminate eliminated",
-    "REPLACE": "replace replaced replacing replacement substitute substituted swap swapped change "
-    "changed vary varied varying modify modified alter altered",
-}
-_ACTION_OF_VERB = {verb: action for action, verbs in _VERBS.items() for verb in verbs.split()}
-# With "by" they say how much, not by what: "changed by 10%".
-_CHANGING = _set("change changed vary varied varying modify modified alter altered")
-# Words that leave an action as it is: "remove it entirely from the model".
-_IDLE = _set(
-    "it this that them the a an entire entirely complete completely fully altogether all "
-    "whole component components part parts module modules mechanism from model system "
-    "with below following value values option options alternative alternatives"
-)
-_VERB = re.compile(
-    r"[\W_]*(?P<verb>[A-Za-z]+)(?P<off> (?:it )?(?:off|out))?(?P<rest>.*)", re.DOTALL
-)
-_BEFORE_VALUES = re.compile(
-    r"(?:^|(?<= ))(?P<word>with|by|to|using|into|among|across|over|for)\b:? +|"
-    r"(?:→|->|=>|:|=|—|–) *"
-)
-
-
-class ActionText(NamedTuple):
-    """What an action's text says.
-
-    `values` is what stands behind "replace with"; `is_exact` whether the text is the action itself.
-    """
-
-    action: Action
-    values: str
-    is_exact: bool
-
-
-def read_action(text: str, part: str, has_replacement: bool) -> ActionText | None:
-    """An action as people write it: "REPLACE", "Remove it entirely", "replaced by 50%, 25%".
-
-    None for a text that says more than an action and its values: "remove half of the layers" is
-    not the removal of the part.
-    """
-    if text in _VERBS:
-        return ActionText(text, "", is_exact=True)
-    match = _VERB.fullmatch(one_line(text))
-    if not match:
-        return None
-    verb = match["verb"].casefold()
-    rest = match["rest"].strip(" *_`.;,:")
-    action = _ACTION_OF_VERB.get(verb)
-    if verb == "ablate" or verb == "ablated":
-        action = "REPLACE" if has_replacement else "REMOVE"
-    off = (match["off"] or "").split()
-    if off:
-        is_removal = (verb, off[-1]) in {
-            ("turn", "off"), ("turned", "off"), ("switch", "off"), ("switched", "off"),
-            ("leave", "out"), ("left", "out"), ("take", "out"),
-        }  # fmt: skip
-        action = "REMOVE" if is_removal else None
-    if action is None:
-        return None
-    is_exact = not rest and verb.upper() == action
-    if _is_idle(rest, part):
-        return ActionText(action, "", is_exact)
-    values = _values_behind(rest, part, verb) if action == "REPLACE" else ""
-    return ActionText(action, values, is_exact) if values else None
-
-
-def _is_idle(text: str, part: str) -> bool:
-    return set(fold(text).split()) <= _IDLE | set(fold(part).split())
-
-
-def _values_behind(rest: str, part: str, verb: str) -> str:
-    """The values in "the size with 50%, 25%", "(32, 128)" or "from 1 to 8"; "" without any."""
-    if rest[0].isdigit() or re.match(r"(?:from|between) ", rest, re.IGNORECASE):
-        return rest
-    if rest[0] == "(" and rest[-1] == ")":
-        return rest[1:-1].strip()
-    if rest[0] in "[{":
-        return rest
-    before = _BEFORE_VALUES.search(rest)
-    if not before or not _is_idle(rest[: before.start()], part):
-        return ""
-    if before["word"] == "by" and verb in _CHANGING:
-        return ""
-    return rest[before.end() :].strip()

@@ -6,42 +6,49 @@ against named options or shown as unresolved. The grammar of one amount is `amou
 several in one text `lists`.
 """
 
-import ast
-import json
 import math
 import re
 import unicodedata
-import warnings
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
 from chunkwise.core.config import Config
-from chunkwise.lab.plan.amounts import Amount, NoAmount, read_amount
-from chunkwise.lab.plan.lists import NUMBERED_LAYERS, several, unclear_list
+from chunkwise.lab.plan.amount_items import NoAmount
+from chunkwise.lab.plan.amounts import Amount, read_amount
+from chunkwise.lab.plan.lists import several
+from chunkwise.lab.plan.literals import read_literal, read_numbers
+from chunkwise.lab.plan.unclear import unclear_list
 
-_GRID = re.compile(r"(\d{1,6})\s*[x×]\s*(\d{1,6})")
-_LAYER_RANGE = re.compile(
-    r"layers?\s+(?P<first>\d{1,3})\s*(?:-|–|to|through)\s*(?P<last>\d{1,3})", re.IGNORECASE
-)
 _REMARK = re.compile(r"(?P<bare>[^()]*\S)\s*\((?P<remark>[^()]+)\)")
 _ARROW = re.compile(r"(?:(?P<lead>[^→\d]*:)\s*)?(?P<old>[^→]+)→(?P<new>[^→]+)")
+# "reduced from 64 to 32". The lengths are bounded, for three free parts would take cubic time.
 _FROM_TO = re.compile(
-    r"(?P<lead>.{0,60}?)\bfrom\s+(?P<old>.{1,60}?)\s+(?:(?:down|up)\s+)?to\s+(?P<new>.{1,60})",
+    r"(?P<lead>.{0,60}?)\bfrom\s+"
+    r"(?P<old>.{1,60}?)\s+(?:(?:down|up)\s+)?to\s+"
+    r"(?P<new>.{1,60})",
     re.IGNORECASE,
 )
+# "32 instead of 64"
 _INSTEAD = re.compile(
-    r"(?P<new>.{1,60}?),?\s+(?:instead of|rather than|in place of|(?:down|up) from|from)\s+"
+    r"(?P<new>.{1,60}?),?\s+"
+    r"(?:instead of|rather than|in place of|(?:down|up) from|from)\s+"
     r"(?P<old>.{1,60})",
     re.IGNORECASE,
 )
+# In the brackets of "32 (from 64)".
 _ORIGIN_REMARK = re.compile(
     r"(?:(?:down|up)\s+)?"
     r"(?:from|instead of|rather than|vs\.?|default(?:s to)?|baseline|original|was)"
     r"(?:\s*(?:is|:|=))?\s+(?P<old>\S.*)",
     re.IGNORECASE,
 )
+_PLAIN_NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?")
+_DIGIT_AND_FRACTION = re.compile(r"(?<=\d)\s?[¼½¾⅐-⅞]")
+_SUPERSCRIPTS = re.compile(r"[⁺⁻⁰¹²³⁴-⁹]+")
+_ARROWS = re.compile(r"\s*(?:->|=>|-->|⟶|⇒|➜|➔)\s*")
+_BOLD = (re.compile(r"\*\*(?P<inner>.+)\*\*"), re.compile(r"__(?P<inner>.+)__"))
 _LATEX = {
     r"\rightarrow": "→",
     r"\to ": "→",
@@ -53,13 +60,30 @@ _LATEX = {
     r"\%": "%",
 }
 # Names of the whole that a share is of, whatever the part is called.
-_WHOLES = {"data", "database", "datastore", "corpus", "dataset", "baseline", "default", "top"}
-_MAX_LITERAL = 4000  # characters; a longer literal is not a hyper-parameter
-_MAX_NESTING = 60  # brackets; the parsers below recurse, and deep nesting would exhaust the stack
+_WHOLES = {
+    "data",
+    "database",
+    "datastore",
+    "corpus",
+    "dataset",
+    "baseline",
+    "default",
+    "top",
+}
+_SUFFIXES = {"T": 1e12, "B": 1e9, "M": 1e6, "K": 1e3}  # the largest first
 _MAX_VALUE = 400  # characters; a longer text is prose
 
 
-Kind = Literal["number", "quantity", "percent", "multiple", "change", "list", "literal", "prose"]
+Kind = Literal[
+    "number",
+    "quantity",
+    "percent",
+    "multiple",
+    "change",
+    "list",
+    "literal",
+    "prose",
+]
 
 
 class RawValue(Config):
@@ -92,13 +116,6 @@ class RawValue(Config):
     """What stands in brackets behind it; the value holds only if the remark says the same."""
 
 
-class _Value(NamedTuple):
-    """What a value's text means; the fields of `RawValue` without the text."""
-
-    kind: Kind
-    value: Any
-
-
 def parse_value(text: str, *, with_names: bool = False) -> RawValue:
     """Read one replacement; never raises, and what is not surely a value is prose.
 
@@ -107,9 +124,12 @@ def parse_value(text: str, *, with_names: bool = False) -> RawValue:
             the part's name can tell "5 retrieved passages" from "GPT-2".
     """
     plain = plain_value(text)
+    if _PLAIN_NUMBER.fullmatch(plain):
+        # As the grammar below would read it, in a twentieth of the time.
+        return RawValue(text=text, kind="number", value=float(plain))
     # A literal first, with its brackets: "(2, 4)" is no remark.
-    if literal := _read_literal(plain) or _read_layers(plain):
-        return RawValue(text=text, kind=literal.kind, value=literal.value)
+    if literal := read_literal(plain) or read_numbers(plain):
+        return RawValue(text=text, kind="literal", value=literal.value)
     if len(plain) > _MAX_VALUE:
         return RawValue(text=text, kind="prose")
     if texts := several(plain):
@@ -118,11 +138,13 @@ def parse_value(text: str, *, with_names: bool = False) -> RawValue:
         fields = _read_single(plain)
     except NoAmount as reason:
         return RawValue(text=text, kind="prose", note=str(reason) or None)
-    is_named = set(fields.get("beside", ())) - _WHOLES and "=" not in plain
-    if is_named and not with_names:
+    if with_names:
+        return RawValue(text=text, **fields)
+    names = set(fields["beside"]) - _WHOLES
+    if names and "=" not in plain:
         return RawValue(text=text, kind="prose")
     remark = fields.get("remark")
-    if remark and not with_names and not (remark in _WHOLES or _is_amount(remark)):
+    if remark and remark not in _WHOLES and not _is_amount(remark):
         return RawValue(text=text, kind="prose", note=f"'({remark})' is not understood")
     return RawValue(text=text, **fields)
 
@@ -130,38 +152,36 @@ def parse_value(text: str, *, with_names: bool = False) -> RawValue:
 def plain_value(text: str) -> str:
     """A value's text without quotes, bold and LaTeX, in NFKC with one spelling of arrows."""
     # One space between words: the patterns below would take quadratic time over a long run.
-    plain = " ".join(text.split()).strip("`$").strip()
+    plain = " ".join(text.split())
+    plain = plain.strip("`$").strip()
+    if not plain.isascii():
+        plain = _plain_signs(plain)
+    if "\\" in plain:
+        for command, sign in _LATEX.items():
+            plain = plain.replace(command, sign)
+    plain = _ARROWS.sub("→", plain)
+    for pattern in _BOLD:
+        bold = pattern.fullmatch(plain)
+        if bold:
+            plain = bold["inner"]
+    plain = plain.strip().rstrip(".")
+    return plain.strip()
+
+
+def _plain_signs(text: str) -> str:
+    """A text in NFKC, with the fractions and powers that NFKC would join to the digits before."""
     # Before NFKC, which makes "10⁻⁴" a range and "1½" eleven halves.
-    plain = re.sub(r"(?<=\d)\s?[¼½¾⅐-⅞]", _joined_half, plain)
-    plain = re.sub(r"[⁺⁻⁰¹²³⁴-⁹]+", lambda match: "^" + match[0], plain)
-    plain = unicodedata.normalize("NFKC", plain)
-    plain = plain.replace("\u2044", "/")  # NFKC writes ½ with a fraction slash
-    plain = plain.replace("\u2212", "-")
-    for command, sign in _LATEX.items():
-        plain = plain.replace(command, sign)
-    plain = re.sub(r"\s*(?:->|=>|-->|⟶|⇒|➜|➔)\s*", "→", plain)
-    for fence in ("**", "__"):
-        if len(plain) > 4 and plain.startswith(fence) and plain.endswith(fence):
-            plain = plain[2:-2]
-    return plain.strip().rstrip(".").strip()
+    text = _DIGIT_AND_FRACTION.sub(_joined_fraction, text)
+    text = _SUPERSCRIPTS.sub(r"^\g<0>", text)
+    text = unicodedata.normalize("NFKC", text)
+    text = text.replace("\u2044", "/")  # NFKC writes ½ with a fraction slash
+    return text.replace("\u2212", "-")
 
 
-def _joined_half(match: re.Match[str]) -> str:
+def _joined_fraction(match: re.Match[str]) -> str:
     """The decimals of "2½": ".5"."""
-    return f"{unicodedata.numeric(match[0].strip()):.12g}".removeprefix("0")
-
-
-def _read_layers(text: str) -> _Value | None:
-    """Layer numbers, and grids: what looks like an amount and is a literal."""
-    if match := NUMBERED_LAYERS.fullmatch(text):
-        return _Value("literal", [int(number) for number in re.findall(r"\d+", match["numbers"])])
-    if match := _LAYER_RANGE.fullmatch(text):
-        first, last = int(match["first"]), int(match["last"])
-        return _Value("literal", list(range(first, last + 1))) if first < last else None
-    # "8x8" is a grid, "8x" eight times the baseline.
-    if match := _GRID.fullmatch(text):
-        return _Value("literal", [int(match[1]), int(match[2])])
-    return None
+    fraction = unicodedata.numeric(match[0].strip())
+    return f"{fraction:.12g}".removeprefix("0")
 
 
 def _read_single(text: str) -> dict[str, Any]:
@@ -175,20 +195,33 @@ def _read_single(text: str) -> dict[str, Any]:
     if match := re.fullmatch(r"\(([^()]+)\)", text):
         return _read_single(match[1].strip())
     if match := _REMARK.fullmatch(text):
-        return _with_remark(match["bare"], match["remark"].strip())
+        remark = match["remark"].strip()
+        return _with_remark(match["bare"], remark)
     if "→" in text:
-        match = _ARROW.fullmatch(text)
-        if not match:
-            raise NoAmount("more than one arrow; list the values")
-        lead = (match["lead"] or "").rstrip(":")
-        return _with_origin(f"{lead} {match['new']}" if lead else match["new"], match["old"])
-    for pattern in (_FROM_TO, _INSTEAD):
-        match = pattern.fullmatch(text)
-        if match and _is_amount(match["old"]):
-            lead = match.groupdict().get("lead", "").strip()
-            new = f"{lead} to {match['new']}" if lead else match["new"]
-            return _with_origin(new, match["old"])
+        return _read_arrow(text)
+    change = _FROM_TO.fullmatch(text)
+    if change and _is_amount(change["old"]):
+        new = change["new"]
+        lead = change["lead"].strip()
+        if lead:
+            new = f"{lead} to {new}"
+        return _with_origin(new, change["old"])
+    change = _INSTEAD.fullmatch(text)
+    if change and _is_amount(change["old"]):
+        return _with_origin(change["new"], change["old"])
     return _fields(read_amount(text))
+
+
+def _read_arrow(text: str) -> dict[str, Any]:
+    """ "64 → 32", "chunk size: 64 → 32"."""
+    match = _ARROW.fullmatch(text)
+    if not match:
+        raise NoAmount("more than one arrow; list the values")
+    new = match["new"]
+    if match["lead"]:
+        lead = match["lead"].rstrip(":")
+        new = f"{lead} {new}"
+    return _with_origin(new, match["old"])
 
 
 def _with_remark(bare: str, remark: str) -> dict[str, Any]:
@@ -197,14 +230,16 @@ def _with_remark(bare: str, remark: str) -> dict[str, Any]:
     if origin and _is_amount(origin["old"]):
         return _with_origin(bare, origin["old"])
     if _is_amount(bare):
-        return _read_single(bare) | {"remark": remark}
+        fields = _read_single(bare)
+        return fields | {"remark": remark}
     if any(character.isdigit() for character in bare):
         raise NoAmount
     inner = read_amount(remark)
     # "fewer (2x)" as "2x fewer", everything else as "smaller chunks of 32 tokens".
+    phrase = f"{bare} of {remark}"
     if inner.kind == "multiple" and not inner.is_share_change:
-        return _fields(read_amount(f"{remark} {bare}"))
-    return _fields(read_amount(f"{bare} of {remark}"))
+        phrase = f"{remark} {bare}"
+    return _fields(read_amount(phrase))
 
 
 def _with_origin(new: str, old: str) -> dict[str, Any]:
@@ -213,16 +248,24 @@ def _with_origin(new: str, old: str) -> dict[str, Any]:
     Raises:
         NoAmount: they are not of one kind and unit.
     """
-    value, origin = _fields(read_amount(new.strip())), read_amount(old.strip())
-    kinds = {_kind(origin), value["kind"]} - {"number", "quantity"}
-    if kinds not in (set(), {"percent"}) or (kinds and _kind(origin) != value["kind"]):
+    # Both are read alone: "4 to 8 layers" has its unit behind the second.
+    amount = read_amount(new.strip())
+    fields = _fields(amount)
+    origin = read_amount(old.strip())
+    kinds = {_kind(origin), fields["kind"]}
+    is_share = kinds == {"percent"}
+    if not is_share and not kinds <= {"number", "quantity"}:
         raise NoAmount("the value and what it starts from are not of one kind")
-    if origin.unit not in (None, value["unit"]) and value["unit"] is not None:
+    units = {origin.unit, fields["unit"]} - {None}
+    if len(units) > 1:
         raise NoAmount("the value and what it starts from are in two units")
-    unit = value["unit"] or origin.unit
-    beside = tuple(dict.fromkeys((*value["beside"], *origin.beside)))
-    kind = "quantity" if unit and not kinds else value["kind"]
-    return value | {"kind": kind, "unit": unit, "beside": beside, "origin": origin.value}
+    unit = fields["unit"] or origin.unit
+    if unit and not is_share:
+        fields["kind"] = "quantity"
+    # Each word once, in order.
+    beside = dict.fromkeys([*amount.beside, *origin.beside])
+    fields["beside"] = tuple(beside)
+    return fields | {"unit": unit, "origin": origin.value}
 
 
 def _is_amount(text: str) -> bool:
@@ -234,7 +277,9 @@ def _is_amount(text: str) -> bool:
 
 
 def _kind(amount: Amount) -> Kind:
-    return "quantity" if amount.kind == "number" and amount.unit else amount.kind
+    if amount.kind == "number" and amount.unit:
+        return "quantity"
+    return amount.kind
 
 
 def _fields(amount: Amount) -> dict[str, Any]:
@@ -249,38 +294,18 @@ def _fields(amount: Amount) -> dict[str, Any]:
     }
 
 
-def _read_literal(text: str) -> _Value | None:
-    nesting = sum(text.count(bracket) for bracket in "[{(")
-    if not text or text[0] not in "[{(\"'" or len(text) > _MAX_LITERAL or nesting > _MAX_NESTING:
-        return None
-    try:
-        # Through JSON: tuples become lists; sets, bytes and NaN are refused.
-        value = json.loads(json.dumps(_parse_literal(text), allow_nan=False))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-    return None if isinstance(value, str) else _Value("literal", value)
-
-
-def _parse_literal(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Python warns as if the plan were our code
-        return ast.literal_eval(text)
-
-
 def ratio_words(ratio: float) -> str:
     """A ratio as a reader expects it: 0.125 -> "1/8", 0.3 -> "3/10", 0.123456 -> "0.123"."""
     fraction = Fraction(ratio).limit_denominator(64)
     exact = math.isclose(float(fraction), ratio, rel_tol=1e-9)
-    return str(fraction) if exact else f"{ratio:.3g}"
+    if exact:
+        return str(fraction)
+    return f"{ratio:.3g}"
 
 
 def amount_words(value: float) -> str:
     """A large number with its decimal suffix: 6e11 -> "600B", 1.2e12 -> "1.2T"."""
-    for suffix, scale in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+    for suffix, scale in _SUFFIXES.items():
         if abs(value) >= scale:
             return f"{value / scale:g}{suffix}"
     return f"{value:g}"

@@ -18,19 +18,30 @@ MAX_BYTES = 1_000_000
 _BREAK = "\x1e"
 
 # windows-1252 leaves five bytes undefined; browsers, and so broken pages, map them to themselves.
-_FROM_BYTE = {byte: bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256)}
+_FROM_BYTE = {}
+for _byte in range(256):
+    _FROM_BYTE[_byte] = bytes([_byte]).decode("cp1252", "ignore") or chr(_byte)
 # Broken pages also hold C1 controls where windows-1252 has a character: they stand for their byte.
-_TO_BYTE = {chr(byte): byte for byte in range(0x80, 0x100)}
-_TO_BYTE |= {_FROM_BYTE[byte]: byte for byte in range(0x80, 0x100)}
+_TO_BYTE = {}
+for _byte in range(0x80, 0x100):
+    _TO_BYTE[chr(_byte)] = _byte
+    _TO_BYTE[_FROM_BYTE[_byte]] = _byte
 # Line breaks are among them: "&#10;" must not open a new line.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_WORD = re.compile(r"[^\W_]+")
 _NON_ASCII_RUN = re.compile(r"[^\x00-\x7f]+")
 
 _TAG = re.compile(
-    r"<(?P<close>/?)(?P<name>h[1-6]|div|span|section|article|details|summary|p|br|ul|ol|li|strong|b)"
+    r"<(?P<close>/?)(?P<name>h[1-6]|div|span|section|article|details|summary|p|br|ul|ol|li|strong|b|dt|dd)"
     r"(?:\s[^<>]*|\s*/)?>",
     re.IGNORECASE,
 )
+# What a browser does not show.
+_HIDDEN = {
+    "<!--": "-->",
+    "<style": "</style>",
+    "<script": "</script>",
+}
 # Their ends end a line. A list item does not: the next item or the end of the list does.
 _BLOCKS = {
     "div",
@@ -45,6 +56,7 @@ _BLOCKS = {
     "h4",
     "h5",
     "h6",
+    "dd",
 }
 
 
@@ -70,7 +82,8 @@ def repair_mojibake(text: str) -> str:
 
 def _repair_run(match: re.Match) -> str:
     try:
-        return bytes(_TO_BYTE[character] for character in match[0]).decode("utf-8")
+        data = bytes(_TO_BYTE[character] for character in match[0])
+        return data.decode("utf-8")
     except (KeyError, UnicodeDecodeError):
         return match[0]
 
@@ -94,8 +107,10 @@ def clean_lines(text: str) -> list[tuple[int, str]]:
     lines = []
     markdown = _html_to_markdown(text.replace(_BREAK, " "))
     for number, line in enumerate(markdown.split("\n"), start=1):
-        # Unescaped after the tags are gone: "&lt;b&gt;" is text and must not become a tag.
-        lines += [(number, plain_line(html.unescape(part))) for part in line.split(_BREAK)]
+        for part in line.split(_BREAK):
+            # Unescaped after the tags are gone: "&lt;b&gt;" is text and must not become a tag.
+            part = html.unescape(part)
+            lines.append((number, plain_line(part)))
     return lines
 
 
@@ -114,32 +129,49 @@ def _html_to_markdown(text: str) -> str:
     """Headings, list items and bold as Markdown; layout tags dropped with their content kept; other
     `<...>` stay.
     """
-    for opening, closing in (("<!--", "-->"), ("<style", "</style>"), ("<script", "</script>")):
+    for opening, closing in _HIDDEN.items():
         text = _without_blocks(text, opening, closing)
-    depth = 0
+    return _TAG.sub(_TagWriter().markdown, text)
 
-    def markdown(tag: re.Match) -> str:
-        nonlocal depth
+
+class _TagWriter:
+    """Writes the tags of a page as Markdown, one after the other.
+
+    Attributes:
+        depth: how many lists are open; each indents its items by two spaces.
+        in_term: within the term of a definition list, which is a label and bold already.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.in_term = False
+
+    def markdown(self, tag: re.Match[str]) -> str:
         name = tag["name"].lower()
+        if name in ("strong", "b"):
+            return "" if self.in_term else "**"
+        if name == "dt":
+            self.in_term = not tag["close"]
+            return _BREAK + "- **" if self.in_term else "**: "
         if name in ("ul", "ol"):
             change = -1 if tag["close"] else 1
-            depth = max(0, depth + change)
+            self.depth = max(0, self.depth + change)
             return ""
-        if name in ("strong", "b"):
-            return "**"
-        if name == "br":
+        if name == "br" or (tag["close"] and name in _BLOCKS):
             return _BREAK
         if tag["close"]:
-            return _BREAK if name in _BLOCKS else ""
+            return ""
+        return self._opening(name)
+
+    def _opening(self, name: str) -> str:
         if name == "li":
             # At most 8 levels: deeper lists would make the text grow quadratically.
-            level = min(max(0, depth - 1), 8)
+            level = max(0, min(self.depth - 1, 8))
             return _BREAK + "  " * level + "- "
         if name.startswith("h"):
-            return _BREAK + "#" * int(name[1]) + " "
+            mark = "#" * int(name[1])
+            return f"{_BREAK}{mark} "
         return ""
-
-    return _TAG.sub(markdown, text)
 
 
 def _without_blocks(text: str, opening: str, closing: str) -> str:
@@ -173,7 +205,9 @@ def escape(text: str) -> str:
         text = text.replace("&", "&amp;")
     if has_tag:
         text = re.sub(r"<(?=[A-Za-z/!])", "&lt;", text)
-    return _NON_ASCII_RUN.sub(_escape_run, text) if is_broken else text
+    if is_broken:
+        return _NON_ASCII_RUN.sub(_escape_run, text)
+    return text
 
 
 def _escape_run(match: re.Match) -> str:
@@ -198,4 +232,4 @@ def fold(text: str) -> str:
     """Case-folded words of letters and digits, one space between: what headings and labels are
     compared by.
     """
-    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
+    return " ".join(_WORD.findall(text.casefold()))
