@@ -11,8 +11,8 @@ from chunkwise.core.errors import ConfigError
 from chunkwise.core.io import write_json
 from chunkwise.lab.plan.read import parse
 from chunkwise.lab.profile import load_profile
-from chunkwise.lab.resolve.arms import resolve
-from chunkwise.lab.resolve.buildable import base_facts, obstacle, unchecked
+from chunkwise.lab.resolve.arms.buildable import base_facts, obstacle, unchecked
+from chunkwise.lab.resolve.arms.plan import resolve
 from tests.lab.test_resolve import make_profile
 
 PACKAGED = "laptop-copying"  # the decoder's first layers as encoder; its base has 4 layers, 128 wide, 2,048 positions

@@ -13,14 +13,14 @@ from chunkwise.core.config import config_classes
 from chunkwise.evaluation.config import QuestionsEvalConfig
 from chunkwise.lab.plan.read import parse
 from chunkwise.lab.profile import DECIDED_PER_CALL, Profile
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.layers import layer_numbers
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.resolve.components import Registry
-from chunkwise.lab.resolve.layers import layer_numbers
 from chunkwise.lab.resolve.outside import outside
 from chunkwise.lab.resolve.routes import routes
 from chunkwise.lab.resolve.vocabulary import packaged_vocabulary
 from chunkwise.lab.resolve.words import bag_of, lexicon
-from chunkwise.lab.study.study import plan_study
+from chunkwise.lab.study.planning import plan_study
 from tests.lab.tiny_study import tiny_profile
 
 TABLE = yaml.safe_load((Path(__file__).parent / "parts.yaml").read_text(encoding="utf-8"))
@@ -154,6 +154,9 @@ def test_layers_in_words():
     assert layer_numbers("layers 2 and 3 (of 6)", 6) == [2, 3]
     assert layer_numbers("layer 2 out of the 6 layers", 6) == [2]
     assert layer_numbers("first 2 of 6 layers", 6) is None
+    assert layer_numbers("every 3rd layer starting at 6", 12) == [6, 9, 12]
+    assert layer_numbers("every third layer starting from layer 3", 6) == [3, 6]
+    assert layer_numbers("layers 2 / 3", 6) is None  # both at once, or one of them each
     for words in ("layer 2 of 4", "layer 2 after 4", "layers 1, 2 of 12"):
         assert layer_numbers(words, 6) is None, words
     for words in ("layers of the encoder", "2 layers", "every layer of 12", "early layers", "last 9 layers"):
@@ -192,6 +195,7 @@ def test_every_setting_is_a_knob_or_has_a_reason_why_not():
 def test_the_lists_of_words_name_what_exists():
     for component, route in routes().items():
         named = {component, *route.values, *route.named.values(), *filter(None, (route.remove,))}
+        named |= {route.add.component} if route.add else set()
         assert named <= set(REGISTRY.components)
     for standard, variants in lexicon().same.items():
         for phrase in variants:

@@ -6,9 +6,11 @@ import pytest
 
 from chunkwise.core.config import Config
 from chunkwise.lab.profile import DECIDED_PER_CALL, Profile
-from chunkwise.lab.resolve.components import NameIndex, Registry, normalise
+from chunkwise.lab.resolve.components import Registry
+from chunkwise.lab.resolve.names import NameIndex
 from chunkwise.lab.resolve.paper import load_paper
 from chunkwise.lab.resolve.vocabulary import Knob
+from chunkwise.lab.resolve.words import normalise
 
 
 class Inner(Config):

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from chunkwise.core.errors import ConfigError, PlanError
-from chunkwise.lab.plan.read import check, parse
+from chunkwise.lab.plan.read import check, parse, render
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.arms import check_hygiene, load_overrides, mark_infeasible, resolve
+from chunkwise.lab.resolve.arms.build import check_hygiene
+from chunkwise.lab.resolve.arms.overrides import EntryOverride, Overrides, load_overrides
+from chunkwise.lab.resolve.arms.plan import resolve
+from chunkwise.lab.resolve.arms.status import mark_infeasible
 from chunkwise.lab.resolve.components import Registry
 from chunkwise.lab.resolve.paper import load_paper
 from chunkwise.lab.resolve.resolution import Resolution
-from chunkwise.lab.resolve.values import EntryOverride, Overrides
 from chunkwise.lab.study.calibrate import _miniature
 from chunkwise.lab.terms import Arm
 
@@ -246,6 +248,25 @@ def test_an_unclear_part_is_refused_with_its_neighbours():
     assert row.words == "REMOVE price of tea" and "taken as not in this system" in row.message
 
 
+def line_rows(part: str, line: str) -> list[tuple[str, str]]:
+    """Words and status of what a line of replacements becomes, as it stands and as it is rendered."""
+    page = f"## Ablation Plan\n### E\n- **Ablated Part**: {part}\n- **Action**: REPLACE\n- **Replacement**: {line}\n"
+    document = parse(page)
+    first, again = (resolve(each, make_profile()).entries[0] for each in (document, parse(render(document))))
+    assert first.replacements == again.replacements
+    return [(row.words, row.status) for row in first.replacements]
+
+
+@pytest.mark.parametrize("line", ["600B tokens, random subset", "half, a random subset", "Wikipedia only; 600B tokens"])
+def test_a_line_of_which_only_a_part_is_understood_is_refused_whole(line):
+    assert line_rows(SIZE, line) == [(line, "unresolved")]
+
+
+def test_a_line_of_which_every_part_is_understood_is_a_list():
+    assert line_rows("number of neighbours", "none, 1, 4")[1:] == [("1", "resolved"), ("4", "resolved")]
+    assert line_rows(SIZE, "600B tokens, 25%") == [("600B tokens", "resolved"), ("25%", "resolved")]
+
+
 def test_none_among_replacements_is_the_removal():
     assert changes(resolve_one(CCA, "no cross-attention")) == [{"mechanism": "none"}]
 
@@ -281,6 +302,191 @@ def test_a_frozen_backbone_makes_the_twin_the_base():
 def test_a_list_is_a_vector_for_layers_and_several_values_elsewhere():
     assert changes(resolve_one("CCA layers", "[2, 4]")) == [{"retrofit.retro.cca_layers": [2, 4]}]
     assert [row.words for row in resolve_one("number of neighbours", "[1, 4]").replacements] == ["1", "4"]
+
+
+def page_changes(part: str, line: str) -> list[dict]:
+    """The same entry on a page, whose line of values is split before its part is known."""
+    text = f"### E\n- Ablated Part: {part}\n- Action: REPLACE\n- Replacement: {line}\n"
+    return changes(resolve(parse(text), make_profile()).entries[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "layers"),
+    [
+        ("layers 2, 4", [[2, 4]]),
+        ("layers 2 and 4", [[2, 4]]),
+        ("layer 2, layer 4", [[2], [4]]),
+        ("layer 2 or layer 4", [[2], [4]]),
+        ("layers 2 or 4", [[2], [4]]),
+    ],
+)
+def test_layers_by_number_are_one_model_or_one_each(words, layers):
+    expected = [{"retrofit.retro.cca_layers": numbers} for numbers in layers]
+    assert changes(resolve_one("CCA layers", words)) == page_changes("CCA layers", words) == expected
+
+
+@pytest.mark.parametrize(
+    "words", ["layer 2 and layer 4", "layers 2 / 3", "layers 2/3", "layer 2 & layer 4", "layers 2, 4 and layers 1, 3"]
+)
+def test_layers_that_may_be_one_model_or_one_each_are_refused(words):
+    entry = resolve_one("CCA layers", words)
+    assert changes(entry) == page_changes("CCA layers", words) == []
+    (row,) = entry.replacements
+    assert "may be one model with all of these layers or a model for each; write 'layers 2, " in row.message
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("number of neighbours and database size", "10 and 25%"),
+        ("neighbours and chunk length", "4 and 32 tokens"),
+        ("encoder depth and encoder width", "1 and 3 layers"),
+    ],
+)
+def test_a_list_with_one_unit_is_refused_where_it_may_be_of_several_parts(part, words):
+    entry = resolve_one(part, words)
+    assert changes(entry) == page_changes(part, words) == []
+    assert "may be a value for each or several for one of them" in entry.replacements[0].message
+
+
+def test_a_list_with_one_unit_is_of_the_only_part_that_takes_amounts():
+    size = [{"view.fraction": 0.5}, {"view.fraction": 0.25}]
+    part, words = "retrieval database size and composition", "600B and 300B tokens"
+    assert changes(resolve_one(part, words)) == page_changes(part, words) == size
+    noise = [{"retrofit.random_neighbours": 0.1}, {"retrofit.random_neighbours": 0.25}]
+    assert changes(resolve_one("random neighbours in training", "10 and 25%")) == noise
+
+
+def test_a_bare_share_of_several_parts_may_be_of_either():
+    part = "number of neighbours and database size"
+    (row,) = resolve_one(part, "25%").replacements
+    assert row.status == "unresolved" and "may be neighbours per chunk or retrieval database size" in row.message
+    assert changes(resolve_one(part, "4 neighbours", "25% of the database", "25% less data")) == [
+        {"retrofit.retro.neighbours": 4}, {"view.fraction": 0.25}, {"view.fraction": 0.75}]  # fmt: skip
+    # The composition takes no amount.
+    assert changes(resolve_one("retrieval database size and composition", "50%")) == [{"view.fraction": 0.5}]
+
+
+@pytest.mark.parametrize("part", ["LoRA and weight decay", "weight decay and LoRA"])
+def test_a_removal_is_no_joint_change_where_the_other_part_is_off_already(part):
+    entry = resolve_one(part, action="REMOVE")
+    (arm,) = entry.arms
+    assert arm.changes == {"retrofit.train.weight_decay": 0.0} and not arm.joint
+    assert arm.done == "without weight decay of the continued training (retrofit.train.weight_decay = 0.0)"
+    (warning,) = entry.warnings
+    assert warning.endswith("(LoRA) of the decoder, by rank is already off in the baseline")
+
+
+def test_a_removal_of_two_parts_that_are_on_is_joint():
+    (arm,) = resolve_one("weight decay and query conditioning", action="REMOVE").arms
+    assert arm.joint and len(arm.changes) == 2
+    (row,) = resolve_one("LoRA and encoder dropout", action="REMOVE").replacements
+    assert row.status == "not-applicable" and "already off" in row.message
+
+
+def test_a_joint_removal_has_no_second_meaning_and_no_warning_of_one_of_its_parts():
+    profile = make_profile(instruct={"train": {"steps": 2}})
+    entry = resolve_one("instruction tuning and retrieval", action="REMOVE", profile=profile)
+    (arm,) = entry.arms
+    assert arm.changes == {"instruct": None, "mechanism": "none"} and arm.joint
+    assert not any("perplexity is measured before tuning" in warning for warning in entry.warnings)
+    alone = resolve_one("instruction tuning", action="REMOVE", profile=profile)
+    assert any("perplexity is measured before tuning" in warning for warning in alone.warnings)
+
+
+def test_a_gate_among_several_parts_is_as_unclear_as_alone():
+    for part in ("gate", "retrieval encoder and gate"):
+        (row,) = resolve_one(part, action="REMOVE").replacements
+        assert row.status == "unresolved" and "can be read in two ways" in row.message
+
+
+@pytest.mark.parametrize(
+    ("part", "action", "words"),
+    [
+        ("frozen backbone", "REMOVE", "already off in the baseline; ADD it"),
+        ("unfrozen backbone", "ADD", "already on in the baseline; REMOVE it"),
+    ],
+)
+def test_what_the_baseline_has_is_said_of_the_part_as_the_plan_names_it(part, action, words):
+    (row,) = resolve_one(part, action=action).replacements
+    assert row.status == "not-applicable" and words in row.message
+
+
+@pytest.mark.parametrize("word", ["disabling", "disable", "bypass", "switching off", "turn off"])
+def test_who_adds_a_setting_that_is_off_removes_it(word):
+    added = resolve_one(f"{word} the overlap filter", action="ADD")
+    assert changes(added) == [{"neighbours.overlap_tokens": None}]
+    (row,) = resolve_one(f"{word} the overlap filter", action="REMOVE").replacements
+    assert row.status == "not-applicable" and "already off in the baseline; ADD it" in row.message
+
+
+def test_to_disable_instruction_tuning_is_no_gate_in_it():
+    profile = make_profile(instruct={"train": {"steps": 2}})
+    assert changes(resolve_one("disable instruction tuning", action="ADD", profile=profile)) == [{"instruct": None}]
+    for what in ("the encoder", "retrieval", "cross-attention"):
+        entry = resolve_one(f"bypassing {what} in instruction tuning", action="ADD", profile=profile)
+        assert entry.components == ("training.instruct_gate",) and changes(entry) == []  # off already
+
+
+@pytest.mark.parametrize("part", ["unfrozen backbone", "bypassing the encoder at inference", "disabling weight decay"])
+@pytest.mark.parametrize("word", ["on", "off", "yes", "none"])
+def test_a_switch_of_an_opposite_may_be_of_either(part, word):
+    (row,) = resolve_one(part, word).replacements
+    assert row.status == "unresolved" and "the setting that it is the opposite of" in row.message
+
+
+def test_a_letter_among_several_parts_is_a_part():
+    entry = resolve_one("BM25 k1 and b", "1.2 and 0.75")
+    assert entry.components == ("retriever.k1", "retriever.b") and changes(entry) == []
+    assert "fits several settings: datastore.bm25.k1, datastore.bm25.b" in entry.replacements[0].message
+    assert resolve_one("learning rate and b", "0.1").components == ()
+    for part in ("number of neighbours, k", "chunk size, m"):  # the letter of the part itself
+        assert len(resolve_one(part, "32").components) == 1
+
+
+def test_an_added_value_of_a_section_that_is_left_out_stops_no_other_entry():
+    for part, value in (("gate during instruction tuning", "gate on"), ("LoRA in instruction tuning", "full")):
+        (row,) = resolve_one(part, value, action="ADD").replacements
+        assert row.status == "not-applicable" and "no section 'instruct'" in row.message
+
+
+def test_who_adds_a_gate_means_a_learned_one():
+    entry = resolve_one("gating of the cross-attention", "tanh gate", action="ADD")
+    assert changes(entry) == [{"retrofit.retro.learned_gate": "tanh"}]
+    (row,) = resolve_one("gate", action="ADD").replacements
+    assert row.component == "model.cca.learned_gate" and "(scalar gate, tanh gate)" in row.message
+    (row,) = resolve_one("gate at inference", action="ADD").replacements
+    assert row.component == "model.cca.gate" and row.status == "not-applicable"
+
+
+@pytest.mark.parametrize("words", ["410M parameters", "0.5B params", "1.3B"])
+def test_parameters_are_no_size_of_a_base_that_is_set_by_its_shape(words):
+    (row,) = resolve_one("model size", words).replacements
+    assert row.status == "unresolved"
+    assert "counts parameters" in row.message and "6 layers and 128 dimensions" in row.message
+    assert changes(resolve_one("model size", "12 layers")) == [{"base.decoder.layers": 12}]
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "baseline"),
+    [
+        ("CCA heads", "retrofit.retro.cca_heads", 4),
+        ("encoder heads", "retrofit.retro.encoder_heads", 2),
+        ("encoder width", "retrofit.retro.encoder_width", 128),
+        ("feed-forward dimension of the encoder", "retrofit.retro.encoder_feed_forward_width", 512),
+    ],
+)
+def test_a_size_that_the_profile_leaves_open_is_the_decoders(part, path, baseline):
+    entry = resolve_one(part, str(baseline), "half")
+    assert entry.replacements[0].arm == "baseline"  # an arm of it would be the baseline again
+    assert changes(entry) == [{path: baseline // 2}]
+
+
+def test_a_filter_of_the_same_document_says_what_it_varies():
+    entry = resolve_one("same-document filter", action="REMOVE")
+    assert changes(entry) == [{"neighbours.overlap_tokens": None}]
+    assert any("own document are never retrieved" in warning for warning in entry.warnings)
+    assert not resolve_one("overlap filter", action="REMOVE").warnings
 
 
 def test_an_object_is_a_joint_change():

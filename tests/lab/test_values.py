@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from chunkwise.lab.plan.read import parse
 from chunkwise.lab.profile import Profile, load_profile
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.plan import resolve
+from chunkwise.lab.resolve.arms.reading import Unclear
+from chunkwise.lab.resolve.arms.values import Interpreter
+from chunkwise.lab.resolve.arms.wording import change_words
 from chunkwise.lab.resolve.components import Registry
 from chunkwise.lab.resolve.paper import load_paper
-from chunkwise.lab.resolve.sizes import Unclear, change_words
-from chunkwise.lab.resolve.values import Interpreter
 
 SIZE, CHUNK, COUNT = "retrieval database size", "chunk size", "number of neighbours"
 NOISE, RATE, LORA = "random neighbours in training", "learning rate of the retrofit", "LoRA rank"

@@ -7,7 +7,7 @@ import pytest
 
 from chunkwise.core.store import Store
 from chunkwise.lab.plan.read import parse
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.run import ablate
 from tests.lab.test_resolve import changes, make_profile, resolve_one
 from tests.lab.tiny_study import tiny_profile, write_corpus

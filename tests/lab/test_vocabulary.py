@@ -8,8 +8,9 @@ from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError
 from chunkwise.graph.stage import stages
 from chunkwise.lab.profile import Profile, load_profile
-from chunkwise.lab.resolve.components import Registry, normalise
+from chunkwise.lab.resolve.components import Registry
 from chunkwise.lab.resolve.vocabulary import Knob, knob_fields, packaged_vocabulary
+from chunkwise.lab.resolve.words import normalise
 from chunkwise.model.config import RetroOptions
 
 VOCABULARY = packaged_vocabulary()

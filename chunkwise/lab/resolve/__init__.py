@@ -1,22 +1,22 @@
 """Entries become arms: which component, which value, and what changes in the profile.
 
+This folder has the first half, from words to components; nothing in it imports `arms`.
+
+data.py         the YAML files of the folder
+words.yaml, words.py   the words of plans in one wording
 vocabulary.yaml, vocabulary.py   what plans may call the settings of a profile
-words.yaml, words.py   the words of plans in one wording, and the matching of parts by them
-components.py   which component the plan's words name
-routes.yaml, routes.py   where else words may belong: "retriever: random neighbours"
-narrower.py     a part that says less than the setting it matches
 outside.yaml, outside.py   what no profile can vary, with the reasons
-values.py       which value they ask for
-sizes.py        an amount against the baseline, and its words
-layers.py       layers in words
-consequences.py   what has to change together with a setting
-arms.py         entries -> arms
-buildable.py    whether an arm can be built on its base
-resolution.py   what a plan became
-said.py         the same in words and JSON, for `plan check` and the dry run
-answers.py      an overrides file written from it
-catalogue.py    what plans may name, for `plan components`
+routes.yaml, routes.py   where else words may belong: "retriever: random neighbours"
+names.py        which thing words mean, of several that have names
+parts.py        the parts of a study, and which of them a plan's words mean
+components.py   the registry of them, collected from the vocabulary
+narrower.py     a part that says less than the setting it matches
+entry_part.py   which components an entry's part means
 paper.py        what a paper used
+titles.yaml, titles.py   whether a title is that of other work
 subject.py      which paper a plan is about
 metrics.py      what a plan's metrics are measured as, and on what
+catalogue.py    what plans may name, for `plan components`
+resolution.py   what a plan became
+arms/           the second half: values become arms
 """

@@ -10,10 +10,10 @@ from typing import Any
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError, PlanError
 from chunkwise.core.packs import packaged_files
-from chunkwise.lab.plan.quantities import amount_words
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.components import Component, Registry
-from chunkwise.lab.resolve.paper import Paper, PaperFact, load_paper
+from chunkwise.lab.resolve.components import Registry
+from chunkwise.lab.resolve.paper import Paper, is_number, load_paper
+from chunkwise.lab.resolve.parts import Component
 from chunkwise.lab.resolve.vocabulary import KnobField
 
 
@@ -41,8 +41,10 @@ def catalogue(profile: Profile, registry: Registry | None = None) -> list[Listed
         profile: whose values the examples change.
     """
     registry = registry or Registry(type(profile))
+    # Of all papers, whichever the profile is about: a plan may be about another one.
     papers = [load_paper(name) for name in packaged_files("paper")]
-    return [_listed(component, papers, profile) for component in registry.components.values()]
+    components = registry.components.values()
+    return [_listed(component, papers, profile) for component in components]
 
 
 def find(parts: Sequence[Listed], name: str, registry: Registry | None = None) -> list[Listed]:
@@ -51,15 +53,15 @@ def find(parts: Sequence[Listed], name: str, registry: Registry | None = None) -
     Raises:
         PlanError: none; names the closest ones.
     """
-    above = f"{name}."
-    by_id = [part for part in parts if part.id == name or part.id.startswith(above)]
+    # With the dot: "model.cca" is the beginning of "model.cca.gate" alone.
+    by_id = [part for part in parts if f"{part.id}.".startswith(f"{name}.")]
     if by_id:
         return by_id
     match = (registry or Registry()).match(name)
     if not match.components:
-        closest = ", ".join(score.owner for score in match.ranking[:3])
+        closest = [score.owner for score in match.ranking[:3]]
         raise PlanError(
-            f"no component is surely {name!r}; closest: {closest}",
+            f"no component is surely {name!r}; closest: {', '.join(closest)}",
             hint="`chunkwise plan components` lists all of them",
         )
     return [part for part in parts if part.id in match.components]
@@ -75,13 +77,15 @@ def component_lines(part: Listed) -> Iterator[str]:
         yield f"  write: {words}"
     for words in part.papers:
         yield f"  paper: {words}"
-    entry = " · ".join(f"{label}: {words}" for label, words in part.example.items())
-    yield f"  example: {entry}"
+    fields = [f"{label}: {words}" for label, words in part.example.items()]
+    yield f"  example: {' · '.join(fields)}"
 
 
 def _listed(component: Component, papers: Iterable[Paper], profile: Profile) -> Listed:
-    fields = component.fields
-    writes = dict.fromkeys(words for field in fields for words in _writes(field))
+    # As keys, because two fields of a component may say the same.
+    writes: dict[str, None] = {}
+    for field in component.fields:
+        writes |= dict.fromkeys(_writes(field))
     facts = dict.fromkeys(_papers(component, papers))
     actions = ["REPLACE"]
     if component.removable:
@@ -90,7 +94,7 @@ def _listed(component: Component, papers: Iterable[Paper], profile: Profile) -> 
         id=component.id,
         title=component.title,
         names=component.names,
-        settings=tuple(field.path for field in fields),
+        settings=tuple(field.path for field in component.fields),
         actions=tuple(actions),
         writes=tuple(writes),
         papers=tuple(facts),
@@ -113,37 +117,35 @@ def _writes(field: KnobField) -> Iterator[str]:
     elif field.kind == "vector":
         yield "a list of numbers: [2, 4]"
     for name, option in field.options.items():
-        aliases = f" (also: {', '.join(option.aliases)})" if option.aliases else ""
-        yield f"{name}{aliases} = {option.value}"
+        words = name
+        if option.aliases:
+            words += f" (also: {', '.join(option.aliases)})"
+        yield f"{words} = {option.value}"
 
 
 def _papers(component: Component, papers: Iterable[Paper]) -> Iterator[str]:
     for paper in papers:
         for fact in paper.values.get(component.id, ()):
-            yield f"{paper.id}: {_fact_words(fact)}"
+            yield f"{paper.id}: {fact.words} ({fact.source})"
     for field in component.fields:
         if field.paper is not None:
-            yield _fact_words(field.paper)
-
-
-def _fact_words(fact: PaperFact) -> str:
-    words = str(fact.value)
-    # A flag is an int in Python, and no amount.
-    if isinstance(fact.value, (int, float)) and not isinstance(fact.value, bool):
-        words = amount_words(fact.value)
-    return f"{words} {fact.unit or ''}".strip() + f" ({fact.source})"
+            yield f"{field.paper.words} ({field.paper.source})"
 
 
 def _example(component: Component, profile: Profile) -> dict[str, str]:
     """An entry that names the component, with another value than the profile's where there is one
     to show.
     """
-    part = component.names[0]
+    example = {"Ablated Part": component.names[0], "Action": "REPLACE"}
+    # The baseline's own value would be an example of an arm that changes nothing.
     for field in component.fields:
-        value = _example_value(field, _baseline(profile, field.path))
+        baseline = _baseline(profile, field.path)
+        value = _example_value(field, baseline)
         if value:
-            return {"Ablated Part": part, "Action": "REPLACE", "Replacement": value}
-    return {"Ablated Part": part, "Action": "REMOVE" if component.removable else "REPLACE"}
+            return example | {"Replacement": value}
+    if component.removable:
+        example["Action"] = "REMOVE"
+    return example
 
 
 def _baseline(profile: Profile, path: str) -> Any:
@@ -167,8 +169,10 @@ def _example_value(field: KnobField, baseline: Any) -> str:
         return "code only"
     if field.kind != "number":
         return ""
-    value: float = 2 if field.is_integer else 0.5
-    if isinstance(baseline, (int, float)) and not isinstance(baseline, bool) and baseline > 0:
-        # Half of a share or a rate is one; twice a whole number is a whole number.
-        value = 2 * baseline if field.is_integer else baseline / 2
-    return f"{value:g} {field.unit or ''}".strip()
+    value = baseline if is_number(baseline) and baseline > 0 else 1
+    # Half of a share or a rate is one; twice a whole number is a whole number.
+    if field.is_integer:
+        value *= 2
+    else:
+        value /= 2
+    return f"{value:g} {field.unit}" if field.unit else f"{value:g}"

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from chunkwise.lab.plan.document import Entry
 from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import Profile, QuestionFile
-from chunkwise.lab.resolve.components import NameIndex
+from chunkwise.lab.resolve.names import NameIndex
 from chunkwise.lab.resolve.resolution import MetricResolution
 from chunkwise.lab.resolve.subject import Subject, data_named
 from chunkwise.lab.terms import METRICS, TEXT_METRICS
 
 LONGEST = 200  # characters; a longer metric is prose, and is not taken apart
+_NEAR_SCORE = 0.3  # from which a measure is worth naming to someone whose metric is none
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ _NAMINGS: Mapping[str, Naming] = {
 }  # fmt: skip
 # A metric without names could never be asked for.
 assert set(_NAMINGS) == set(METRICS)
-_NEAREST = NameIndex({id: (*naming.names, *naming.bare) for id, naming in _NAMINGS.items()})
+_ALL_NAMES = {id: (*naming.names, *naming.bare) for id, naming in _NAMINGS.items()}
+_NEAREST = NameIndex(_ALL_NAMES)
 
 
 def metrics_of(
@@ -137,21 +139,23 @@ def metrics_of(
     """What each metric of an entry is measured as; of an entry without any, the profile's."""
     subject = subject or Subject()
     metrics: list[MetricResolution] = []
-    data = _data_of(entry, subject)
-    for words, place in zip(entry.metrics, _shared_data(entry), strict=True):
-        named = ", ".join(dict.fromkeys([*data, *([place] if place else [])]))
-        metrics += _resolved(words, profile, subject, named)
+    labelled = _data_of(entry, subject)
+    for words, shared in zip(entry.metrics, _shared_data(entry), strict=True):
+        sets = [*labelled, shared] if shared else labelled
+        data = ", ".join(dict.fromkeys(sets))
+        metrics += _resolved(words, profile, subject, data)
     if all(metric.id is None for metric in metrics):
         for id in profile.metrics:
-            metrics.append(
-                MetricResolution(words=id, id=id, on=on(id, profile.question_file), defaulted=True)
-            )
+            data = on(id, profile.question_file)
+            metrics.append(MetricResolution(words=id, id=id, on=data, defaulted=True))
     return tuple(metrics)
 
 
 def _data_of(entry: Entry, subject: Subject) -> list[str]:
     """What an entry or its plan says below a label of its own that metrics are measured on."""
-    lines = [f"{label}: {text}" for label, texts in entry.extra.items() for text in texts]
+    lines = []
+    for label, texts in entry.extra.items():
+        lines += [f"{label}: {text}" for text in texts]
     return [*subject.data, *data_named([*lines, *entry.notes, *entry.metrics])]
 
 
@@ -167,49 +171,125 @@ def _shared_data(entry: Entry) -> list[str]:
     metric that may be of other data is not ours. Text and questions are other data anyway:
     "perplexity, EM on NQ" are two.
     """
-    if entry.metrics_text is None or len(entry.metrics) < 2:
-        return [""] * len(entry.metrics)
-    behind = [_data_behind(words) for words in entry.metrics]
-    is_of_text = [_is_of_text(words) for words in entry.metrics]
-    listed = "," in entry.metrics_text or ";" in entry.metrics_text
+    sets = [words for words in entry.metrics if _is_data_set(words)]
+    line = entry.metrics_text or ""
+    is_listed = "," in line or ";" in line
+    # Items of a list that the plan writes one a line say themselves what they are on.
+    metrics = entry.metrics if line and len(entry.metrics) > 1 else ()
     shared = []
     before = ""
-    for words, own, of_text in zip(entry.metrics, behind, is_of_text, strict=True):
-        before = _data_before(words) or before
-        has_own = own or _HELD_OUT.search(fold(words))
-        others = [
-            data
-            for data, other in zip(behind, is_of_text, strict=True)
-            if other == of_text or not listed
-        ]
-        named = [before, *others]
-        shared.append("" if has_own else ", ".join(name for name in named if name))
+    for words in entry.metrics:
+        # What names its own data takes none from the others.
+        if _data_behind(words) or _HELD_OUT.search(fold(words)):
+            shared.append("")
+            continue
+        names = list(sets)
+        if metrics:
+            before = _data_before(words) or before
+            names += [before] if before else []
+        for other in metrics:
+            if not is_listed or _may_share(words, other):
+                names += [_data_behind(other)] if _data_behind(other) else []
+        shared.append(", ".join(names))
     return shared
+
+
+def _may_share(words: str, other: str) -> bool:
+    """Whether the data set behind another metric of a list may be that of this one too."""
+    if _is_of_text(words) != _is_of_text(other):
+        return False
+    # "zero-shot QA accuracy, F1 on NarrativeQA": the first says itself what it is of.
+    is_full = bool(find(words, bare=False))
+    return not is_full or bool(find(_BEHIND.sub("", other), bare=False))
+
+
+# Measures that we do not have: written like the names of data sets, and none.
+_OTHER_MEASURES = re.compile(
+    r"\b(?:time|speed|rate|score|evaluation|cost|memory|usage|size|count|latency|throughput|"
+    r"bleu|rouge|meteor|chrf|mauve|bert ?score|m?rr|ndcg|m?ap|auc|auroc|auprc|wer|cer|fid|"
+    r"[tgm]?flops?|ttft|tps|ram|vram|gpu|cpu|iou|psnr|ssim|recall|precision|hits?|em|ppl|nll|bpb|"
+    r"bpc|ece|mse|rmse|mae|mcc|kl|std|ci)\b"
+)
+# Data sets that people also write in small letters; the others have capitals.
+_DATA_SETS = {
+    "squad",
+    "nq",
+    "naturalquestions",
+    "triviaqa",
+    "hotpotqa",
+    "narrativeqa",
+    "newsqa",
+    "quac",
+    "quoref",
+    "qasper",
+    "musique",
+    "popqa",
+    "webquestions",
+    "boolq",
+    "piqa",
+    "openbookqa",
+    "race",
+    "arc",
+    "hellaswag",
+    "winogrande",
+    "mmlu",
+    "lambada",
+    "wikitext",
+    "thepile",
+    "c4",
+    "ptb",
+    "enwik8",
+}
+_LONGEST_SET = 4  # words
+
+
+def _is_data_set(words: str) -> bool:
+    """Whether an item of a list of metrics is a data set alone: "EM, F1, SQuAD"."""
+    folded = fold(words)
+    if not folded or len(folded.split()) > _LONGEST_SET or len(words) > LONGEST:
+        return False
+    if folded.replace(" ", "") in _DATA_SETS:
+        return True
+    if _names_measure(words) or _OTHER_MEASURES.search(folded) or not _is_data(words):
+        return False
+    # "SQuAD", "NQ" and "HellaSwag"; in "Answer Quality" each word has one.
+    for word in re.findall(r"[^\W_]+", words):
+        if sum(letter.isupper() for letter in word) >= 2:
+            return True
+    return False
 
 
 def _is_of_text(words: str) -> bool:
     """Whether a metric is of running text and not of questions: perplexity, a loss."""
-    return bool({"perplexity", "bits_per_byte"} & set(find(_BEHIND.sub("", words))))
+    measures = find(_BEHIND.sub("", words))
+    return "perplexity" in measures or "bits_per_byte" in measures
 
 
 def _data_behind(words: str) -> str:
-    if len(words) > LONGEST or not (match := _BEHIND.search(words)):
+    if len(words) > LONGEST:
         return ""
-    is_of_measure = match.start() == 0 or _names_measure(words)
-    return match["data"].strip() if is_of_measure and _is_data(match["data"]) else ""
+    match = _BEHIND.search(words)
+    if match is None or not _is_data(match["data"]):
+        return ""
+    # "ROUGE on XSum" is about no measure of ours, and says nothing about the others.
+    if match.start() > 0 and not _names_measure(words):
+        return ""
+    return match["data"].strip()
 
 
 def _data_before(words: str) -> str:
     """The data set before a metric, if one surely stands there: "NQ: EM", "SQuAD EM"."""
     if len(words) > LONGEST:
         return ""
-    head, separator, _ = re.sub(r"\s[–—-]\s", ":", words).partition(":")
+    with_colon = re.sub(r"\s[–—-]\s", ":", words)
+    head, separator, _ = with_colon.partition(":")
     if separator and _is_data(head):
         return head.strip()
     first, _, rest = words.partition(" ")
     # Names of data sets have capitals, and "training" of "training loss" has none.
-    has_capitals = sum(letter.isupper() for letter in first) >= 2
-    return first if has_capitals and _is_data(first) and _names_measure(rest) else ""
+    if sum(letter.isupper() for letter in first) < 2:
+        return ""
+    return first if _is_data(first) and _names_measure(rest) else ""
 
 
 def _is_data(words: str) -> bool:
@@ -218,32 +298,44 @@ def _is_data(words: str) -> bool:
 
 
 def _names_measure(words: str) -> bool:
-    said = frozenset(_plain(words).split())
-    return any(name.words <= said for name in _NAMES)
+    bag = frozenset(_plain(words).split())
+    return any(name.words <= bag for name in _NAMES)
 
 
 def _resolved(
     words: str, profile: Profile, subject: Subject, data: str = ""
 ) -> list[MetricResolution]:
-    file, known = profile.question_file, subject.kind != "foreign"
-    asked, is_named = _without_name(f"{words}, {data}" if data else words, file)
-    ids = find(asked, bare=known or is_named)
+    """What one metric is measured as: one measure, several of "EM/F1", or a refusal.
+
+    Args:
+        data: what the metric is on by words that stand elsewhere.
+    """
+    file = profile.question_file
+    is_our_task = subject.kind != "foreign"
+    request = f"{words}, {data}" if data else words
+    request, is_named = _without_name(request, file)
+    ids = find(request, bare=is_our_task or is_named)
     if file is not None:
         ids = _on_file(ids, file, is_named=is_named)
     if not ids:
-        ranking = _NEAREST.find(words[:LONGEST])[1]
-        nearest = tuple(score.owner for score in ranking[:1] if score.score >= 0.3)
-        because = _because(asked, known=known)
-        if data and find(words, bare=known):
+        because = _because(request, is_our_task=is_our_task)
+        if data and find(words, bare=is_our_task):
             because = (
                 f"the plan says that it is on other data ({data}); give these questions as the "
                 "profile's question_file, or write a metric of other data in an item of its own"
             )
-        return [MetricResolution(words=words, nearest=nearest, because=because)]
+        return [MetricResolution(words=words, nearest=_nearest(words), because=because)]
     if "reading_accuracy" in ids:
         # Beside it, never instead: what a model does that finds a string and copies it.
         ids = (*ids, "found_and_copied")
     return [MetricResolution(words=words, id=id, on=on(id, file)) for id in dict.fromkeys(ids)]
+
+
+def _nearest(words: str) -> tuple[str, ...]:
+    """The measure whose names are nearest, if any is near."""
+    _, ranking = _NEAREST.find(words[:LONGEST])
+    best = ranking[0]
+    return (best.owner,) if best.score >= _NEAR_SCORE else ()
 
 
 def _without_name(words: str, file: QuestionFile | None) -> tuple[str, bool]:
@@ -252,7 +344,8 @@ def _without_name(words: str, file: QuestionFile | None) -> tuple[str, bool]:
         return words, False
     for name in sorted((file.name, *file.also), key=len, reverse=True):
         # "NQ-open" is not "NQ".
-        rest, count = re.subn(rf"(?<![\w-]){re.escape(name)}(?![\w-])", " ", words, flags=re.I)
+        alone = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
+        rest, count = re.subn(alone, " ", words, flags=re.IGNORECASE)
         if count:
             return rest, True
     return words, False
@@ -260,14 +353,13 @@ def _without_name(words: str, file: QuestionFile | None) -> tuple[str, bool]:
 
 def _on_file(ids: tuple[str, ...], file: QuestionFile, *, is_named: bool) -> tuple[str, ...]:
     """What is measured where the questions are the user's own, () where one of them cannot be."""
-    own = tuple(_OF_FILES.get(id, id) if file.choices else _WRITTEN.get(id, id) for id in ids)
-    possible = file.metrics if is_named else (*TEXT_METRICS, *file.metrics)
-    return own if set(own) <= set(possible) else ()
-
-
-# Accuracy of questions that nobody sorted by task: of options, or else of written answers.
-_OF_FILES = {"reading_accuracy": "choice_accuracy"}
-_WRITTEN = {"reading_accuracy": "exact_match"}
+    # Accuracy of questions that nobody sorted by task: of options, or else of written answers.
+    accuracy = "choice_accuracy" if file.choices else "exact_match"
+    own = tuple(accuracy if id == "reading_accuracy" else id for id in ids)
+    possible = set(file.metrics)
+    if not is_named:
+        possible.update(TEXT_METRICS)
+    return own if possible.issuperset(own) else ()
 
 
 def find(words: str, *, bare: bool = True) -> tuple[str, ...]:
@@ -281,19 +373,26 @@ def find(words: str, *, bare: bool = True) -> tuple[str, ...]:
         return (whole,)
     if len(words) > LONGEST:
         return ()
-    pieces = [piece for piece in re.split(r"[/&+;]|\band\b", words) if piece.strip()]
-    ids = [_find_one(piece, bare=bare) for piece in pieces]
-    if None in ids:
-        return ()  # "F1 / ROUGE": the half that is known would stand for the whole
-    return tuple(dict.fromkeys(id for id in ids if id is not None))
+    ids = []
+    for piece in re.split(r"[/&+;]|\band\b", words):
+        if not piece.strip():
+            continue
+        id = _find_one(piece, bare=bare)
+        # "F1 / ROUGE": the half that is known would stand for the whole.
+        if id is None:
+            return ()
+        ids.append(id)
+    return tuple(dict.fromkeys(ids))
 
 
 def _find_one(words: str, *, bare: bool) -> str | None:
     """The measure of which some name and words beside it are all that is said."""
-    said = frozenset(_plain(words).split())
+    bag = frozenset(_plain(words).split())
     matches = []
     for name in _NAMES:
-        if (bare or not name.bare) and name.words <= said <= name.words | name.beside:
+        if name.bare and not bare:
+            continue
+        if name.words <= bag <= name.words | name.beside:
             matches.append((len(name.words), name.owner))
     # The longest name: "answer perplexity" holds another one's.
     return max(matches)[1] if matches else None
@@ -305,25 +404,26 @@ def _plain(words: str) -> str:
     for word in fold(words).split():
         if word in _SMALL:
             continue
-        spelt = _SPELLINGS.get(word, word)
-        plain += [
-            one.removesuffix("s") if len(one) > 3 and one != "loss" else one
-            for one in spelt.split()
-        ]
-    return " ".join(_HELD_OUT.sub(" ", " ".join(plain)).split())
+        for spelt in _SPELLINGS.get(word, word).split():
+            is_plural = len(spelt) > 3 and spelt != "loss"
+            plain.append(spelt.removesuffix("s") if is_plural else spelt)
+    without_split = _HELD_OUT.sub(" ", " ".join(plain))
+    return " ".join(without_split.split())
 
 
-def _because(words: str, *, known: bool) -> str:
-    if not known and find(words):
+def _because(words: str, *, is_our_task: bool) -> str:
+    """Why a metric is not measured."""
+    if not is_our_task and find(words):
         return "of the task of another paper; say --paper to have it measured here"
-    said = frozenset(_plain(words).split())
-    foreign = said - _WORDS
-    if _names_measure(words):
-        # In the plan's own spelling: of "EM on NQ" the reader looks for NQ.
-        spelt = [word for word in re.findall(r"[^\W_]+", words) if _plain(word) in foreign]
-        named = ", ".join(dict.fromkeys(spelt))
-        return f"it names other data, another task or protocol ({named or words})"
-    return "no measure here has this name"
+    if _is_data_set(words):
+        return "it is a data set and no measure; the other metrics of its list may be on it"
+    if not _names_measure(words):
+        return "no measure here has this name"
+    foreign = frozenset(_plain(words).split()) - _WORDS
+    # In the plan's own spelling: of "EM on NQ" the reader looks for NQ.
+    spelt = [word for word in re.findall(r"[^\W_]+", words) if _plain(word) in foreign]
+    names = ", ".join(dict.fromkeys(spelt))
+    return f"it names other data, another task or protocol ({names or words})"
 
 
 @dataclass(frozen=True)
@@ -339,11 +439,12 @@ def _names() -> Iterator[_Name]:
         beside = naming.beside | _ANYWHERE
         for names, bare in ((naming.names, False), (naming.bare, True)):
             for name in names:
-                yield _Name(owner, frozenset(_plain(name).split()), beside, bare)
+                words = frozenset(_plain(name).split())
+                yield _Name(owner, words, beside, bare)
 
 
 _NAMES = tuple(_names())
-_WORDS = frozenset().union(*(name.words | name.beside for name in _NAMES))
+_WORDS = frozenset().union(*(name.words for name in _NAMES), *(name.beside for name in _NAMES))
 
 
 def on(id: str, file: QuestionFile | None = None) -> str:

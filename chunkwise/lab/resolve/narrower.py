@@ -6,12 +6,14 @@ by what it says and nothing here can do.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from chunkwise.lab.plan.document import Entry
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.components import Component
+from chunkwise.lab.resolve.paper import is_number
+from chunkwise.lab.resolve.parts import Component
 from chunkwise.lab.resolve.words import bag_of, without_brackets
 
 # Numbers alone: the 25 of "BM25" and the 13 of "13-gram" are parts of names.
@@ -30,85 +32,125 @@ _SCALES = {
 _SOME = re.compile(r"\d\s*(?:%|x\b|percent\b|of\b|/\s*\d)|\b(?:layers?|blocks?)\s+#?\d")
 _AS_SIZE = re.compile(r"=\s*\d[\d.,]*$")
 
-_READING_STAGES = {"perplexity", "qa"}
-_TRAINING_STAGES = {"base", "retrofit", "instruct"}
+
+@dataclass(frozen=True)
+class _Time:
+    """A time that a part may be restricted to.
+
+    Attributes:
+        word: of the part, in the wording that parts are compared in.
+        stages: whose settings hold at this time alone.
+    """
+
+    word: str
+    stages: frozenset[str]
+    words: str
 
 
-def narrower(entry: Entry, components: Iterable[Component], profile: Profile) -> str:
+_TIMES = (
+    _Time("evaluation", frozenset({"perplexity", "qa"}), "at evaluation"),
+    _Time("train", frozenset({"base", "retrofit", "instruct"}), "in training"),
+)
+
+
+def narrower(entry: Entry, components: Sequence[Component], profile: Profile) -> str:
     """Why an entry's part is narrower than these components; empty where it is not."""
-    components = list(components)
     return _by_number(entry, components, profile) or _by_time(entry.ablated_part, components)
 
 
-def _by_number(entry: Entry, components: list[Component], profile: Profile) -> str:
+def _by_number(entry: Entry, components: Sequence[Component], profile: Profile) -> str:
+    """The refusal of a number that is no value of the components."""
     part = entry.ablated_part
-    named = {number for one in components for name in one.names for number in _numbers(name)}
-    numbers = [number for number in _numbers(part) if number not in named]
+    numbers = _numbers(part)
+    # "13-gram decontamination": a number of the name cuts nothing out of the part.
+    for component in components:
+        for name in component.names:
+            of_name = _numbers(name)
+            numbers = [number for number in numbers if number not in of_name]
     if not numbers or not components:
         return ""
-    rest, remarks = without_brackets(part)
-    is_size = not _numbers(rest) and all(_AS_SIZE.search(remark) for remark in remarks)
-    here = _own_numbers(components, profile)
-    if entry.action == "REPLACE":
-        here |= {number for value in entry.replacements for number in _numbers(value.text)}
-        is_size = not _SOME.search(part.casefold())
-    if is_size and set(numbers) <= here:
-        return ""
-    said = ", ".join(match[0].strip() for match in _NUMBER.finditer(part))
+    if _is_remark_on_size(entry):
+        values = _own_numbers(components, profile)
+        if entry.action == "REPLACE":
+            for replacement in entry.replacements:
+                values.update(_numbers(replacement.text))
+        if values.issuperset(numbers):
+            return ""
+    matches = [match[0].strip() for match in _NUMBER.finditer(part)]
+    words = ", ".join(matches)
+    titles = " and ".join(component.title for component in components)
     return (
-        f"the part {part!r} says {said}, and an arm changes the whole of "
-        f"{' and '.join(one.title for one in components)} from the baseline's value; write the "
-        "part without a number, and the amount or the layers as a replacement of REPLACE"
+        f"the part {part!r} says {words}, and an arm changes the whole of {titles} from the "
+        "baseline's value; write the part without a number, and the amount or the layers as a "
+        "replacement of REPLACE"
     )
 
 
+def _is_remark_on_size(entry: Entry) -> bool:
+    """Whether the part's numbers may repeat a value, and cut nothing out of the part."""
+    part = entry.ablated_part
+    if entry.action == "REPLACE":
+        return not _SOME.search(part.casefold())
+    # What is removed or added is the whole part, whose value stands in brackets: "(m = 64)".
+    rest, remarks = without_brackets(part)
+    if _numbers(rest):
+        return False
+    return all(_AS_SIZE.search(remark) for remark in remarks)
+
+
 def _numbers(words: str) -> list[float]:
+    """The numbers in some words, scaled by what stands behind them: "600B" is 6e11."""
     numbers = []
     for match in _NUMBER.finditer(words):
         digits = re.match(r"[\d.,]*\d", match[0])
         if digits is None:
             continue
-        # "1.2.3" and "4,5" stay numbers that no setting has.
         plain = re.sub(r",(?=\d{3}\b)", "", digits[0])
-        value = float(plain) if re.fullmatch(r"\d+(\.\d+)?", plain) else float("inf")
-        numbers.append(value * _SCALES.get(match["scale"].casefold(), 1.0))
+        # "1.2.3" and "4,5" stay numbers that no setting has.
+        value = float("inf")
+        if re.fullmatch(r"\d+(\.\d+)?", plain):
+            value = float(plain)
+        scale = _SCALES.get(match["scale"].casefold(), 1.0)
+        numbers.append(value * scale)
     return numbers
 
 
-def _own_numbers(components: list[Component], profile: Profile) -> set[float]:
+def _own_numbers(components: Iterable[Component], profile: Profile) -> set[float]:
     """The values of the baseline and of the paper, which a part may repeat."""
-    values: list[Any] = []
+    numbers: set[float] = set()
     for component in components:
         for field in component.fields:
             section, _, setting = field.path.partition(".")
+            # A section that the profile leaves out has no values.
             if not setting or getattr(profile, section, None) is not None:
-                values.append(profile.value(field.path))
+                numbers.update(_numbers_of(profile.value(field.path)))
             if field.paper is not None:
-                values.append(field.paper.value)
-    numbers: set[float] = set()
-    for value in values:
-        if isinstance(value, Mapping):
-            value = value.get("rank")
-        if isinstance(value, str):
-            numbers |= set(_numbers(value))
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            numbers.add(float(value))
+                numbers.update(_numbers_of(field.paper.value))
     return numbers
 
 
-def _by_time(part: str, components: list[Component]) -> str:
+def _numbers_of(value: Any) -> list[float]:
+    """The numbers that a setting's value is or holds in words."""
+    if isinstance(value, Mapping):
+        value = value.get("rank")
+    if isinstance(value, str):
+        return _numbers(value)
+    return [float(value)] if is_number(value) else []
+
+
+def _by_time(part: str, components: Iterable[Component]) -> str:
     """The refusal of "at inference" or "in training" on a setting that is of both."""
     bag = bag_of(part)
-    for word, stages, time in (
-        ("evaluation", _READING_STAGES, "at evaluation"),
-        ("train", _TRAINING_STAGES, "in training"),
-    ):
+    for time in _TIMES:
+        if time.word not in bag:
+            continue
         for component in components:
-            of_stage = all(field.stage in stages for field in component.fields)
-            of_name = any(word in bag_of(name) for name in component.names)
-            if word in bag and not of_stage and not of_name:
+            of_time = all(field.stage in time.stages for field in component.fields)
+            # "neighbours read at evaluation" is restricted by its name, and is that setting.
+            of_name = any(time.word in bag_of(name) for name in component.names)
+            if not of_time and not of_name:
                 return (
-                    f"{part!r} is {component.title} {time} alone, and the setting holds in "
+                    f"{part!r} is {component.title} {time.words} alone, and the setting holds in "
                     f"training and evaluation alike; write {component.title!r} to vary both"
                 )
     return ""

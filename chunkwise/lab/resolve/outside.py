@@ -7,9 +7,9 @@ vocabulary or stands there.
 """
 
 import functools
-from importlib import resources
 
-from chunkwise.core.config import Config, parse_yaml
+from chunkwise.core.config import Config
+from chunkwise.lab.resolve.data import listed
 from chunkwise.lab.resolve.words import normalise
 
 
@@ -41,14 +41,13 @@ class Outside(Config):
 
 @functools.cache
 def outside() -> Outside:
-    file = resources.files("chunkwise.lab.resolve") / "outside.yaml"
-    text = file.read_text(encoding="utf-8")
-    return Outside.parse(parse_yaml(text, "outside.yaml"), "outside.yaml")
+    return Outside.parse(listed("outside.yaml"), "outside.yaml")
 
 
 @functools.cache
 def _outside_values() -> dict[str, str]:
     """Replacement -> why no profile can have it."""
+    # Exact, not near: "dense" is refused by what it is, and "dense layers" is something else.
     values = {}
     for title, part in outside_parts().items():
         for value in part.values:

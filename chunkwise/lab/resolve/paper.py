@@ -6,13 +6,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from pydantic import JsonValue
 
 from chunkwise.core.config import Config
+from chunkwise.lab.plan.quantities import amount_words
 from chunkwise.lab.profile import Profile, load_named
 
 _NUMBER = re.compile(r"\d{4}\.\d{4,5}")  # "2310.07713", of arXiv
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a published value or a setting is an amount: True is an int in Python, and none."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float))
 
 
 class PaperFact(Config):
@@ -22,6 +31,14 @@ class PaperFact(Config):
     value: JsonValue
     unit: str | None = None
     source: str
+
+    @property
+    def words(self) -> str:
+        """The value with its unit: "1.2T tokens"."""
+        words = str(self.value)
+        if is_number(self.value):
+            words = amount_words(self.value)
+        return f"{words} {self.unit or ''}".strip()
 
     def is_of_another(self, paper: Paper | None) -> bool:
         """Whether its source is a paper, and another one than this."""

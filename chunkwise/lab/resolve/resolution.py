@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from chunkwise.core.config import Config
 from chunkwise.core.errors import PlanError
-from chunkwise.lab.plan.quantities import amount_words, ratio_words
+from chunkwise.lab.plan.quantities import ratio_words
 from chunkwise.lab.resolve.paper import PaperFact
 from chunkwise.lab.resolve.subject import Subject
 from chunkwise.lab.terms import METRICS, Arm
@@ -122,6 +122,7 @@ class Resolution(Config):
     @property
     def arms(self) -> dict[str, Arm]:
         """All arms by id, each once."""
+        # Entries may share an arm, which is trained and evaluated once.
         arms: dict[str, Arm] = {}
         for entry in self.entries:
             for arm in entry.arms:
@@ -134,16 +135,20 @@ class Resolution(Config):
         # References and second meanings are only run beside an arm.
         if all(arm.role != "arm" for arm in self.arms.values()):
             return 2
-        return 0 if all(entry.status in ("resolved", *HARMLESS) for entry in self.entries) else 3
+        for entry in self.entries:
+            if entry.status not in ("resolved", *HARMLESS):
+                return 3
+        return 0
 
     @property
     def problems(self) -> tuple[str, ...]:
         """One sentence for each thing that is not resolved."""
-        return tuple(
-            f"{entry.name}: {replacement.words!r} is {replacement.status}: {replacement.message}"
-            for entry, replacement in self._replacements()
-            if replacement.status not in ("resolved", *HARMLESS)
-        )
+        sentences = []
+        for entry, row in self._replacements():
+            if row.status not in ("resolved", *HARMLESS):
+                status = f"{row.words!r} is {row.status}"
+                sentences.append(f"{entry.name}: {status}: {row.message}")
+        return tuple(sentences)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -156,11 +161,11 @@ class Resolution(Config):
         return self._sentences("not-applicable")
 
     def _sentences(self, status: Status) -> tuple[str, ...]:
-        return tuple(
-            f"{replacement.words!r} of {entry.name!r}: {replacement.message}"
-            for entry, replacement in self._replacements()
-            if replacement.status == status
-        )
+        sentences = []
+        for entry, row in self._replacements():
+            if row.status == status:
+                sentences.append(f"{row.words!r} of {entry.name!r}: {row.message}")
+        return tuple(sentences)
 
     def _replacements(self) -> Iterator[tuple[EntryResolution, ReplacementResolution]]:
         for entry in self.entries:
@@ -170,28 +175,32 @@ class Resolution(Config):
     @property
     def plan_metrics(self) -> tuple[MetricResolution, ...]:
         """What the plan calls its metrics and what each is measured as, each once."""
-        metrics = [metric for entry in self.entries for metric in entry.metrics]
-        return tuple(dict.fromkeys(metric for metric in metrics if not metric.defaulted))
+        return tuple(dict.fromkeys(self._own_metrics()))
 
     @property
     def not_measured(self) -> dict[str, str]:
         """The plan's metrics that are not measured -> the nearest known names."""
-        return {
-            metric.words: metric.says.partition(": ")[2]
-            for entry in self.entries
-            for metric in entry.metrics
-            if metric.id is None
-        }
+        reasons = {}
+        for metric in self._own_metrics():
+            if metric.id is None:
+                reasons[metric.words] = metric.says.partition(": ")[2]
+        return reasons
 
     @property
     def metric_words(self) -> dict[str, str]:
         """What is measured -> the plan's words for it, where they are not its own name."""
-        return {
-            metric.id: metric.words
-            for entry in self.entries
-            for metric in entry.metrics
-            if metric.id is not None and not metric.defaulted
-        }
+        words = {}
+        for metric in self._own_metrics():
+            if metric.id is not None:
+                words[metric.id] = metric.words
+        return words
+
+    def _own_metrics(self) -> Iterator[MetricResolution]:
+        """The metrics that the plan names, with repetitions."""
+        for entry in self.entries:
+            for metric in entry.metrics:
+                if not metric.defaulted:
+                    yield metric
 
     def require_all(self) -> None:
         """Refuse to go on unless everything resolved (the policy `strict`).
@@ -213,13 +222,14 @@ class Resolution(Config):
 
 
 def _row(entry: EntryResolution, replacement: ReplacementResolution) -> ResolutionRow:
-    arm = next((arm for arm in entry.arms if arm.id == replacement.arm), None)
-    local_target = None
-    if arm:
-        local_target = arm.says or arm.done
-    elif replacement.local is not None:  # a refused value is shown as the setting it would be
-        local_target = f"{replacement.path} = {replacement.local}"
     message = (replacement.message,) if replacement.message else ()
+    # How near the next component was: a reader sees how sure the match is.
+    runner_up = None
+    if entry.runner_up:
+        runner_up = f"{entry.runner_up} ({entry.runner_up_score:.2f})"
+    ratio = None
+    if replacement.ratio is not None:
+        ratio = ratio_words(replacement.ratio)
     return ResolutionRow(
         entry=entry.name,
         words=replacement.words,
@@ -227,19 +237,21 @@ def _row(entry: EntryResolution, replacement: ReplacementResolution) -> Resoluti
         # Words that mean no setting still belong to the part that the entry names.
         component=replacement.component or next(iter(entry.components), None),
         score=entry.score,
-        runner_up=entry.runner_up and f"{entry.runner_up} ({entry.runner_up_score:.2f})",
+        runner_up=runner_up,
         by=replacement.by,
-        paper_value=replacement.paper and _paper_words(replacement.paper),
-        ratio=None if replacement.ratio is None else ratio_words(replacement.ratio),
-        local_target=local_target,
+        paper_value=replacement.paper and replacement.paper.words,
+        ratio=ratio,
+        local_target=_local_target(entry, replacement),
         arm=replacement.arm,
         warnings=message + entry.warnings,
     )
 
 
-def _paper_words(fact: PaperFact) -> str:
-    words = str(fact.value)
-    # A flag is an int in Python, and no amount.
-    if isinstance(fact.value, (int, float)) and not isinstance(fact.value, bool):
-        words = amount_words(fact.value)
-    return f"{words} {fact.unit or ''}".strip()
+def _local_target(entry: EntryResolution, replacement: ReplacementResolution) -> str | None:
+    """What is run, or for a refused value the setting that it would be."""
+    for arm in entry.arms:
+        if arm.id == replacement.arm:
+            return arm.says or arm.done
+    if replacement.local is not None:
+        return f"{replacement.path} = {replacement.local}"
+    return None

@@ -12,40 +12,33 @@ ablations of retrieval") leaves the profile's.
     foreign    the plan is titled after something that no packaged paper is
     none       the profile has no paper, and the plan names none
 
-Titles are free text, so the last but one is a judgement: a coined name ("GaLore", "Self-RAG"), a
-page `planner/model/paper`, or words that a title of one's own ablations would not have.
+Titles are free text, so the last but one is a judgement, made in `titles`.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from chunkwise.core.config import Config, parse_yaml
+from chunkwise.core.config import Config
 from chunkwise.core.packs import packaged_files, packaged_names
-from chunkwise.lab.plan.document import PlanDocument
+from chunkwise.lab.plan.document import Entry, PlanDocument
 from chunkwise.lab.plan.labels import is_data_label, is_paper_label
 from chunkwise.lab.plan.text import fold
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.components import Registry, normalise
+from chunkwise.lab.resolve.components import Registry
 from chunkwise.lab.resolve.paper import Paper, load_paper
+from chunkwise.lab.resolve.titles import LONGEST_TITLE, Titles
 
-LONGEST_TITLE = 400  # characters; what follows is no title
 SHOWN = 80  # characters of a title in a message
 
+_LONG_HALF = 5  # words
 _NO_PAPER = {"", "none", "n a", "unknown", "not given", "null"}
 # "Unlike InstructRetro" names what a plan is not about.
 _UNLIKE = re.compile(
     r"\b(?:unlike|not|instead of|rather than|in contrast to|contrary to|other than|as opposed to)"
     r"\s+(?:(?:in|for|of|the|that)\s+){0,3}[\w+-]+",
-    re.IGNORECASE,
-)
-_PLAN_OF = re.compile(
-    r"\b(?:ablation|ablate|ablating|ablations)(?:\s+(?:plans?|study|studies|experiments?|of)){0,2}"
-    r"\s*(?:[:–—-]\s*|\b(?:for|of|on|to|about)\s+)?[\w\"'`*+-]+(?:\s+[A-Z][\w+-]*|\s+\d\w*){0,6}",
     re.IGNORECASE,
 )
 
@@ -79,102 +72,185 @@ def subject_of(
     return subject.model_copy(update={"data": data_named(document.front)}), paper
 
 
+def subject_of_entry(
+    entry: Entry, profile: Profile, registry: Registry, subject: Subject, paper: Paper | None
+) -> tuple[Subject, Paper | None]:
+    """What an entry is about: the paper that a heading above it names, or what its plan is about.
+
+    Args:
+        subject: of the plan, and `paper`: what the plan's amounts are read against.
+    """
+    # Who says --paper has seen the headings.
+    if subject.kind == "given" or not entry.below:
+        return subject, paper
+    own = load_paper(profile.paper) if profile.paper else None
+    whose = _whose(profile, own)
+    titles = Titles.of(profile.name, registry)
+    # The nearest heading that names a paper says it.
+    for heading in reversed(entry.below):
+        named = _named_in(heading, _papers(own), exact=True)
+        about: Subject | None = None
+        if own is not None and own.id in [each.id for each in named.values()]:
+            says = f"Paper: {own.called}, which the heading {heading!r} names."
+            return Subject(kind="named", says=says, data=subject.data), own
+        if named:
+            about = _other(named, f"heading {heading!r}", whose)
+        elif titles.is_of_paper(heading):
+            about = _foreign(_shortened(heading), whose)
+        if about is not None:
+            return about.model_copy(update={"data": subject.data}), None
+    return subject, paper
+
+
 def data_named(lines: Iterable[str]) -> tuple[str, ...]:
     """What lines such as "Dataset: SQuAD" name."""
-    pairs = (line.partition(":") for line in lines)
-    return tuple(
-        value.strip("*_ ")
-        for label, _, value in pairs
-        if value.strip("*_ ") and is_data_label(label.strip("*_ "))
-    )
+    sets = []
+    for line in lines:
+        label, _, value = line.partition(":")
+        value = value.strip("*_ ")
+        if value and is_data_label(label.strip("*_ ")):
+            sets.append(value)
+    return tuple(sets)
 
 
 def _subject_of(
-    document: PlanDocument,
-    profile: Profile,
-    registry: Registry,
-    given: Paper | None = None,
+    document: PlanDocument, profile: Profile, registry: Registry, given: Paper | None
 ) -> tuple[Subject, Paper | None]:
     own = load_paper(profile.paper) if profile.paper else None
-    papers = {name: load_paper(name) for name in packaged_files("paper")}
-    # The profile's and the given one may be files of the user's.
-    for paper in (own, given):
-        if paper is not None and paper.id not in papers:
-            papers[paper.id] = paper
-    where, named = _named(document, papers)
+    where, named = _named(document, _papers(own, given))
     stranger = None
     # A text that cites InstructRetro does not make a plan for GaLore one for InstructRetro.
     if where == "text":
-        stranger = _stranger(document, profile, registry, any_paper=bool(named))
-        named = {} if stranger else named
-    if stranger and len(stranger) > SHOWN:
-        stranger = f"{stranger[: SHOWN - 1]}…"
+        titles = Titles.of(profile.name, registry)
+        stranger = _stranger(document, titles, any_paper=bool(named))
+    if stranger is not None:
+        named = {}
+        stranger = _shortened(stranger)
+    # What the user says holds, whatever the plan names; the plan's own words are only shown.
     if given is not None:
         return _given(given, where, named, stranger), given
-    if own is not None and own.id in {paper.id for paper in named.values()}:
+    named_ids = [paper.id for paper in named.values()]
+    if own is not None and own.id in named_ids:
         says = f"Paper: {own.called}, which the plan's {where} names."
         return Subject(kind="named", says=says), own
-    profiles = "profile " + profile.name
-    whose = f"{profiles} is about {own.called}" if own else f"{profiles} names no paper"
+    whose = _whose(profile, own)
     if named:
-        names, paper = next(iter(named.items()))
-        refusal = (
-            f"an amount of {paper.called}, and {whose}; say --paper {names} to read it as a share "
-            f"of that paper's, or write a share (1/2, 50%)"
-        )
-        called = " and ".join(paper.called for paper in named.values())
-        says = (
-            f"ANOTHER PAPER: the plan's {where} names {called}, and {whose}. Its amounts of data "
-            f"are refused without --paper {' or --paper '.join(named)}."
-        )
-        return Subject(kind="other", says=says, refusal=refusal), None
+        return _other(named, where, whose), None
     if stranger is not None:
-        refusal = (
-            f"an amount of another paper's ({stranger!r}), and {whose}; say --paper NAME or FILE, "
-            "or write a share (1/2, 50%)"
-        )
-        says = (
-            f"ANOTHER PAPER: the plan is about {stranger!r}, and {whose}. Its amounts of data are "
-            f"refused without --paper NAME or FILE ({packaged_names('paper')})."
-        )
-        return Subject(kind="foreign", says=says, refusal=refusal), None
+        return _foreign(stranger, whose), None
     if own is None:
         return Subject(says=f"Paper: none; {whose}, so only shares of data can be read."), None
-    says = f"Paper: taken as {own.called}, the paper of {profiles}; the plan names none."
+    says = (
+        f"Paper: taken as {own.called}, the paper of profile {profile.name}; the plan names none."
+    )
     return Subject(kind="assumed", says=says), own
 
 
-def _given(given: Paper, where: str, named: dict[str, Paper], stranger: str | None) -> Subject:
+def _whose(profile: Profile, own: Paper | None) -> str:
+    """Which paper a profile's amounts are of, in words."""
+    if own is None:
+        return f"profile {profile.name} names no paper"
+    return f"profile {profile.name} is about {own.called}"
+
+
+def _papers(*files: Paper | None) -> dict[str, Paper]:
+    """The packaged papers by name, and these by id, which may be files of the user's."""
+    papers = {name: load_paper(name) for name in packaged_files("paper")}
+    for paper in files:
+        if paper is not None:
+            papers.setdefault(paper.id, paper)
+    return papers
+
+
+def _shortened(title: str) -> str:
+    """A title that fits into a message."""
+    if len(title) <= SHOWN:
+        return title
+    start = title[: SHOWN - 1]
+    return f"{start}…"
+
+
+# --- what is said of each case --------------------------------------------------------------------
+
+
+def _given(given: Paper, where: str, named: Mapping[str, Paper], stranger: str | None) -> Subject:
+    """The subject that --paper says, beside what the plan says itself."""
     says = f"Paper: {given.called}, as --paper says"
     others = [paper.called for paper in named.values() if paper.id != given.id]
     if others and len(others) == len(named):
-        says = f"ANOTHER PAPER: the plan's {where} names {' and '.join(others)}, and its amounts "
-        says += f"are read as those of {given.called}, as --paper says"
+        called = " and ".join(others)
+        says = (
+            f"ANOTHER PAPER: the plan's {where} names {called}, and its amounts are read as those "
+            f"of {given.called}, as --paper says"
+        )
     elif stranger is not None:
-        says = f"ANOTHER PAPER: the plan is about {stranger!r}, and its amounts are read as "
-        says += f"those of {given.called}, as --paper says"
+        says = (
+            f"ANOTHER PAPER: the plan is about {stranger!r}, and its amounts are read as those of "
+            f"{given.called}, as --paper says"
+        )
     return Subject(kind="given", says=says + ".")
+
+
+def _other(named: Mapping[str, Paper], where: str, whose: str) -> Subject:
+    """The plan names papers that are packaged, and the profile's is none of them."""
+    name, paper = next(iter(named.items()))
+    refusal = (
+        f"an amount of {paper.called}, and {whose}; say --paper {name} to read it as a share of "
+        "that paper's, or write a share (1/2, 50%)"
+    )
+    called = " and ".join(each.called for each in named.values())
+    options = " or ".join(f"--paper {name}" for name in named)
+    says = (
+        f"ANOTHER PAPER: the plan's {where} names {called}, and {whose}. Its amounts of data are "
+        f"refused without {options}."
+    )
+    return Subject(kind="other", says=says, refusal=refusal)
+
+
+def _foreign(stranger: str, whose: str) -> Subject:
+    """The plan is titled after something that no packaged paper is."""
+    refusal = (
+        f"an amount of another paper's ({stranger!r}), and {whose}; say --paper NAME or FILE, or "
+        "write a share (1/2, 50%)"
+    )
+    says = (
+        f"ANOTHER PAPER: the plan is about {stranger!r}, and {whose}. Its amounts of data are "
+        f"refused without --paper NAME or FILE ({packaged_names('paper')})."
+    )
+    return Subject(kind="foreign", says=says, refusal=refusal)
 
 
 # --- the papers that we know ----------------------------------------------------------------------
 
 
-def _named(document: PlanDocument, papers: dict[str, Paper]) -> tuple[str, dict[str, Paper]]:
+def _named(document: PlanDocument, papers: Mapping[str, Paper]) -> tuple[str, dict[str, Paper]]:
     """The papers that the title names, or else those of the text, and which of the two it was."""
-    for where, head in (("paper line", _paper_line(document)), ("title", _title(document))):
-        in_head = {id: paper for id, paper in papers.items() if _is_named(paper, head, exact=False)}
-        if in_head:
-            return where, in_head
+    # In this order: a line that says so stands above a title, and a title above the text.
+    heads = {"paper line": _paper_line(document), "title": _title(document)}
+    for where, head in heads.items():
+        named = _named_in(head, papers, exact=False)
+        if named:
+            return where, named
+        # It says which paper it is, so a paper that the text mentions beside is another one.
         if where == "paper line" and head:
             return "text", {}
     text = "\n".join(_texts(document))
-    return "text", {id: paper for id, paper in papers.items() if _is_named(paper, text, exact=True)}
+    return "text", _named_in(text, papers, exact=True)
+
+
+def _named_in(text: str, papers: Mapping[str, Paper], *, exact: bool) -> dict[str, Paper]:
+    named = {}
+    for name, paper in papers.items():
+        if _is_named(paper, text, exact=exact):
+            named[name] = paper
+    return named
 
 
 def _title(document: PlanDocument) -> str:
     # Pages write the paper's title as an identifier, with underscores for what is no letter.
-    title = (document.paper_id or document.title or "").replace("_", " ").strip()
-    return title[:LONGEST_TITLE]
+    title = document.paper_id or document.title or ""
+    words = title.replace("_", " ").strip()
+    return words[:LONGEST_TITLE]
 
 
 def _paper_line(document: PlanDocument) -> str:
@@ -182,12 +258,14 @@ def _paper_line(document: PlanDocument) -> str:
     lines = [document.paper]
     for entry in document.entries:
         for label, texts in entry.extra.items():
-            lines += texts if is_paper_label(label) else ()
+            if is_paper_label(label):
+                lines += texts
         for note in entry.notes:
             label, _, value = note.partition(":")
-            lines += [value] if is_paper_label(label) else []
-    said = [line.strip() for line in lines if fold(line) not in _NO_PAPER]
-    return "; ".join(dict.fromkeys(said))[:LONGEST_TITLE]
+            if is_paper_label(label):
+                lines.append(value)
+    papers = [line.strip() for line in lines if fold(line) not in _NO_PAPER]
+    return "; ".join(dict.fromkeys(papers))[:LONGEST_TITLE]
 
 
 def _texts(document: PlanDocument) -> Iterator[str]:
@@ -211,136 +289,48 @@ def _is_named(paper: Paper, text: str, *, exact: bool) -> bool:
         return True
     text = _UNLIKE.sub(" ", text)
     # Each half of "Short name: what it is about", if it is long enough to be no common phrase.
-    titles = [part for part in re.split(r"[:?]", paper.title) if len(part.split()) >= 5]
-    if any(f" {fold(title)} " in f" {fold(text)} " for title in (paper.title, *titles)):
-        return True
+    titles = [paper.title]
+    for half in re.split(r"[:?]", paper.title):
+        if len(half.split()) >= _LONG_HALF:
+            titles.append(half)
+    folded = f" {fold(text)} "
+    for title in titles:
+        if f" {fold(title)} " in folded:
+            return True
     flags = re.NOFLAG if exact else re.IGNORECASE
     # Neither in "InstructRetro", "RETRO++" and "Retro-li", other papers, nor in "retrofit".
     after = r"(?![\w+]|-(?!style|like|based|type|fit)\w)"
-    return any(
-        re.search(rf"(?<![\w-]){re.escape(name)}{after}", text, flags) for name in paper.names
-    )
+    for name in paper.names:
+        spelt = re.escape(name)
+        if re.search(rf"(?<![\w-]){spelt}{after}", text, flags):
+            return True
+    return False
 
 
-# --- titles of something else ---------------------------------------------------------------------
+# --- what the plan is about, where no paper here is that ------------------------------------------
 
 
-def _stranger(
-    document: PlanDocument, profile: Profile, registry: Registry, *, any_paper: bool
-) -> str | None:
+def _stranger(document: PlanDocument, titles: Titles, *, any_paper: bool) -> str | None:
     """What the plan is about, where no paper here is that.
 
     Args:
         any_paper: the text names a paper that we know, which says more than a phrase of its prose.
     """
-    lists = _title_words()
-    known = frozenset().union(*lists.values(), fold(profile.name).split(), _words_of(registry))
-    if line := _paper_line(document):
+    line = _paper_line(document)
+    if line:
         return line
-    if title := _strange_title(_title(document), known, is_paper=bool(document.paper_id)):
+    title = _title(document)
+    if titles.is_strange(title, is_paper=bool(document.paper_id)):
         return title
-    for text in () if any_paper else document.front:
-        for phrase in _PLAN_OF.finditer(text[:LONGEST_TITLE]):
-            words = re.findall(r"[^\W_]+(?:-[^\W_]+)*", phrase[0])
-            # In prose a name has a capital; other words of it are any.
-            has_name = any(word[0].isupper() and not _is_known(word, known) for word in words)
-            has_name |= any(re.fullmatch(r"GPT-?\d\w*", word) for word in words)
-            if has_name and _strange_title(phrase[0], known, is_paper=False):
-                return phrase[0]
+    # A paper that is named tells more than the words around a phrase do.
+    if any_paper:
+        return None
+    for text in document.front:
+        phrase = titles.strange_phrase(text)
+        if phrase is not None:
+            return phrase
         if text.casefold().startswith("title:"):
             title = text.partition(":")[2].strip("*_ ")
-            if _strange_title(title, known, is_paper=False):
+            if titles.is_strange(title, is_paper=False):
                 return title
     return None
-
-
-def _strange_title(title: str, known: frozenset[str], *, is_paper: bool) -> str | None:
-    """The title itself, where it is that of something which no paper here is."""
-    words = re.findall(r"[^\W_]+(?:-[^\W_]+)*", title)
-    lists = _title_words()
-    # A retrofitted GPT-2 is one's own model; ablations of GPT-3 are those of a paper.
-    is_own_model = bool(re.search(r"\bretrofit", title, re.IGNORECASE))
-    unknown = [
-        word
-        for word in words
-        if not _is_known(word, known)
-        or (re.fullmatch(r"gpt-?\d\w*", word, re.IGNORECASE) and not is_own_model)
-    ]
-    if not unknown:
-        return None
-    own_work = any(word.casefold() in lists["work"] for word in words)
-    own_work |= title.endswith("?") or words[0].casefold() in lists["asking"]
-    # The third part of planner/model/paper says itself that it is a paper.
-    is_paper = is_paper or any(_is_coined(word, title) for word in unknown)
-    if is_paper or (unknown[0][0].isupper() and title.startswith(f"{unknown[0]}:")):
-        return title
-    content = [
-        word
-        for word in words
-        if word.casefold() not in lists["ordinary"] and re.search(r"[^\W\d_]{2}", word)
-    ]
-    if own_work:
-        # "Atlas ablations" and "ablations of atlas" are of a paper; "a stronger plan" is ours.
-        is_named = any(
-            _is_subject(place, words, title) for place, word in enumerate(words) if word in unknown
-        )
-        return title if is_named else None
-    in_title_case = (
-        len(words) >= 4
-        and title[:1].isupper()
-        and len(words) / 2 <= sum(word[0].isupper() for word in words)
-    )
-    is_name = len(content) == 1 and content[0][0].isupper()
-    return title if len(unknown) >= 2 or is_name or in_title_case else None
-
-
-def _is_subject(place: int, words: Sequence[str], title: str) -> bool:
-    """Whether an unknown word of a title of one's own work is what the work is about."""
-    word = words[place]
-    if word in _behind_of(title):
-        return True
-    following = words[place + 1] if place + 1 < len(words) else ""
-    if following.casefold().startswith("ablat"):
-        return True
-    # The first word has its capital for being the first, and in "A Title Like This" all have one.
-    in_title_case = sum(each[0].isupper() for each in words) > len(words) / 2
-    return place > 0 and word[0].isupper() and not in_title_case
-
-
-def _behind_of(title: str) -> list[str]:
-    """What ends a title behind "of", "for" or a colon, and what "ablating" is followed by."""
-    name = r"[\"'`*_]*([^\W_]+(?:-[^\W_]+)*)[\"'`*_.]*(?:\s+\S+){0,2}$"
-    return re.findall(rf"(?:\b(?:of|for)|:|^ablating)\s+{name}", title, re.IGNORECASE)
-
-
-@functools.cache
-def _title_words() -> dict[str, frozenset[str]]:
-    file = resources.files("chunkwise.lab.resolve") / "titles.yaml"
-    lists = parse_yaml(file.read_text(encoding="utf-8"), "titles.yaml")
-    return {name: frozenset(words) for name, words in lists.items()}
-
-
-def _words_of(registry: Registry) -> set[str]:
-    names = [name for part in registry.components.values() for name in part.names]
-    return {word for name in names for word in (*fold(name).split(), *normalise(name).split())}
-
-
-def _is_known(word: str, known: Iterable[str]) -> bool:
-    folded = fold(word).split()
-    # "v2", "3" and "B" number a draft.
-    longest = 2 if len(folded) == 1 else 1  # "li" of "Retro-li" is half a name
-    if re.fullmatch(r"[a-pr-u]\d", word, re.IGNORECASE):
-        return False  # "T5", "R1"
-    return all(
-        part in known or len(part) <= longest or re.search(r"^[vq]?\d+$", part) for part in folded
-    )
-
-
-def _is_coined(word: str, title: str) -> bool:
-    """Whether a word is written as names are: "GaLore", "BERT", "Self-RAG"."""
-    if title.isupper() and len(title.split()) > 1:
-        return False  # "ABLATION PLAN" shouts, and names nothing
-    return any(
-        sum(letter.isupper() for letter in part) >= 2 or part[1:].lower() != part[1:]
-        for part in word.split("-")
-    ) or bool(re.fullmatch(r"[A-Z]\d\w*", word))

@@ -8,14 +8,15 @@ path in the profile; a profile class of one's own adds entries as its class attr
 import functools
 import typing
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from chunkwise.core.config import Config, parse_yaml
+from chunkwise.core.config import Config
 from chunkwise.lab.plan.text import fold
+from chunkwise.lab.resolve.data import listed
 from chunkwise.lab.resolve.paper import PaperFact
+from chunkwise.lab.resolve.words import bag_of
 
 
 class Option(Config):
@@ -80,8 +81,12 @@ class Knob(Config):
     def turns_round(self, part: str) -> bool:
         """Whether the words of a part mean the opposite of the setting."""
         words = set(fold(part).split())
-        opposite = self.opposite
-        return bool(opposite and words & {*opposite.words} and not words & {*opposite.unless})
+        # "disable" and "switch off" say the opposite of any setting, "on or off" does not.
+        if "off" in bag_of(part) and "on" not in words:
+            return True
+        if self.opposite is None or words.intersection(self.opposite.unless):
+            return False
+        return bool(words.intersection(self.opposite.words))
 
 
 FieldKind = Literal["share", "amount", "number", "flag", "sources", "vector", "choice"]
@@ -107,8 +112,10 @@ class KnobField(Knob):
         translates across scales, as an amount that is counted here does.
         """
         leaves = _leaves(self.annotation)
-        tuples = [leaf for leaf in leaves if typing.get_origin(leaf) is tuple]
-        item_types = [typing.get_args(leaf)[0] for leaf in tuples]
+        item_types = []
+        for leaf in leaves:
+            if typing.get_origin(leaf) is tuple:
+                item_types.append(typing.get_args(leaf)[0])
         if bool in leaves:
             return "flag"
         if self.scales:
@@ -140,11 +147,10 @@ def _leaves(annotation: Any) -> list[Any]:
 @functools.cache
 def packaged_vocabulary() -> Mapping[str, Knob]:
     """Path in the profile -> knob, as vocabulary.yaml lists them."""
-    file = resources.files("chunkwise.lab.resolve") / "vocabulary.yaml"
-    entries = parse_yaml(file.read_text(encoding="utf-8"), "vocabulary.yaml")
-    return {
-        path: Knob.parse(entry, where=f"vocabulary.yaml, {path}") for path, entry in entries.items()
-    }
+    knobs = {}
+    for path, entry in listed("vocabulary.yaml").items():
+        knobs[path] = Knob.parse(entry, where=f"vocabulary.yaml, {path}")
+    return knobs
 
 
 def knob_fields(config_class: type[Config], vocabulary: Mapping[str, Knob]) -> dict[str, KnobField]:
@@ -152,17 +158,19 @@ def knob_fields(config_class: type[Config], vocabulary: Mapping[str, Knob]) -> d
     infos = _fields_below(config_class)
     fields = {}
     for path, knob in vocabulary.items():
+        info = infos.get(path)
         # A name without a field is no error: a profile class of one's own may have fewer settings.
-        if path in infos:
-            # Only what is set, and not `model_dump`: null as the value of REMOVE is told from none,
-            # and the options stay objects.
-            declared = {name: getattr(knob, name) for name in knob.model_fields_set}
-            fields[path] = KnobField(
-                path=path,
-                annotation=infos[path].annotation,
-                is_bounded=_is_bounded(infos[path]),
-                **declared,
-            )
+        if info is None:
+            continue
+        # Only what is set, and not `model_dump`: null as the value of REMOVE is told from none, and
+        # the options stay objects.
+        declared = {name: getattr(knob, name) for name in knob.model_fields_set}
+        fields[path] = KnobField(
+            path=path,
+            annotation=info.annotation,
+            is_bounded=_is_bounded(info),
+            **declared,
+        )
     return fields
 
 
@@ -180,10 +188,17 @@ def _fields_below(config_class: type[Config], above: str = "") -> dict[str, Fiel
 
 def _is_bounded(info: FieldInfo) -> bool:
     """Whether a field is a number between 0 and 1."""
+    leaves = _leaves(info.annotation)
+    if float not in leaves:
+        return False
     limits = list(info.metadata)
     # `Probability | None` has the limits inside the union.
-    for leaf in _leaves(info.annotation):
-        limits += leaf.metadata if isinstance(leaf, FieldInfo) else []
-    below = [limit for limit in limits if getattr(limit, "le", getattr(limit, "lt", None)) == 1]
-    above = [limit for limit in limits if getattr(limit, "ge", getattr(limit, "gt", None)) == 0]
-    return bool(below and above) and float in _leaves(info.annotation)
+    for leaf in leaves:
+        if isinstance(leaf, FieldInfo):
+            limits += leaf.metadata
+    uppers = set()
+    lowers = set()
+    for limit in limits:
+        uppers.add(getattr(limit, "le", getattr(limit, "lt", None)))
+        lowers.add(getattr(limit, "ge", getattr(limit, "gt", None)))
+    return 1 in uppers and 0 in lowers

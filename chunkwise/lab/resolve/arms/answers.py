@@ -8,30 +8,32 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from chunkwise.lab.resolve.arms.said import said
 from chunkwise.lab.resolve.components import Registry
 from chunkwise.lab.resolve.resolution import EntryResolution, ReplacementResolution, Resolution
-from chunkwise.lab.resolve.said import said
+from chunkwise.lab.terms import Arm
 
 
 def overrides_text(resolution: Resolution, registry: Registry) -> str:
     """A YAML file that `--overrides` takes, and that changes nothing until it is edited."""
-    lines = [
-        f"# How the plan is read under profile {resolution.profile}. Change what is read otherwise",
-        "# than you mean it, fill in what is refused, and give the file to --overrides.",
-        "# `chunkwise plan components NAME` says what a component takes.",
-    ]
-    entries = list(zip(resolution.entries, said(resolution), strict=True))
-    answered = [entry for entry, _ in entries if _answer(entry, registry)]
-    lines.append("entries:" if answered else "entries: {}")
-    for entry, became in entries:
+    lines: list[str] = []
+    is_empty = True
+    for entry, became in zip(resolution.entries, said(resolution), strict=True):
         # Of the plan's own words: a line of theirs must not leave the comment.
         lines += [f"  # {' '.join(reason.split())}" for reason in became.reasons]
         answer = _answer(entry, registry)
         if answer:
+            is_empty = False
             lines += _written(entry.name, answer)
         else:
             lines += [f"  # {line}" for line in _form(entry)]
-    return "\n".join(lines) + "\n"
+    head = [
+        f"# How the plan is read under profile {resolution.profile}. Change what is read otherwise",
+        "# than you mean it, fill in what is refused, and give the file to --overrides.",
+        "# `chunkwise plan components NAME` says what a component takes.",
+        "entries: {}" if is_empty else "entries:",
+    ]
+    return "\n".join(head + lines) + "\n"
 
 
 def _answer(entry: EntryResolution, registry: Registry) -> dict[str, Any]:
@@ -56,20 +58,31 @@ def _settings(
     row: ReplacementResolution, entry: EntryResolution, registry: Registry
 ) -> dict[str, Any]:
     """Path -> value that a row's words mean, without consequences and references."""
-    arm = next((arm for arm in entry.arms if arm.id == row.arm), None)
-    if arm is None or row.status != "resolved" or row.component is None:
+    arm = _arm_of(row, entry)
+    if arm is None or row.component is None:
         return {}
     # A value may belong to another part than the one named ("retriever: random neighbours"). The
     # resolver finds it there again; as an answer it would be a stray setting.
-    family = (*entry.components, *(field.component for field in registry.family(entry.components)))
-    if row.component not in family:
+    below = [field.component for field in registry.family(entry.components)]
+    if row.component not in (*entry.components, *below):
         return {}
     settings = {}
     for path, value in arm.changes.items():
         field = registry.fields.get(path)
-        if path == row.path or (field is not None and field.component == row.component):
+        is_of_component = field is not None and field.component == row.component
+        if path == row.path or is_of_component:
             settings[path] = value
     return settings
+
+
+def _arm_of(row: ReplacementResolution, entry: EntryResolution) -> Arm | None:
+    """The arm that a row was resolved to."""
+    if row.status != "resolved":
+        return None
+    for arm in entry.arms:
+        if arm.id == row.arm:
+            return arm
+    return None
 
 
 def _form(entry: EntryResolution) -> Iterator[str]:

@@ -17,12 +17,14 @@ from pydantic import JsonValue
 from chunkwise.core.config import Config
 from chunkwise.lab.plan.document import PlanDocument
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.buildable import unchecked
+from chunkwise.lab.resolve.arms.buildable import unchecked
 from chunkwise.lab.resolve.resolution import EntryResolution, MetricResolution, Resolution
 from chunkwise.lab.terms import METRICS, Arm
 
 SaidStatus = Literal["resolved", "partly", "refused", "not-applicable", "left-out"]
 _REFUSED = ("unresolved", "infeasible")
+# What stands before a reason; another status stands there itself.
+_LABELS = {"resolved": "not run", "partly": "not run", "refused": "refused"}
 
 
 class ArmSaid(Config):
@@ -79,27 +81,38 @@ def checked(resolution: Resolution, document: PlanDocument, profile: Profile) ->
 
 
 def _entry_said(entry: EntryResolution) -> EntrySaid:
-    reasons = tuple(_reasons(entry))
-    told = {row.message for row in entry.replacements}
-    notes = [warning for warning in entry.warnings if warning not in told]
-    for row in entry.replacements:
-        if row.status == "resolved" and row.arm == "baseline":
-            notes.append(f"{row.words!r}: {row.message}")
+    status = "refused" if entry.status in _REFUSED else entry.status
     return EntrySaid(
         name=entry.name,
-        status="refused" if entry.status in _REFUSED else entry.status,  # type: ignore[arg-type]
+        status=status,  # type: ignore[arg-type]  # the two of _REFUSED are no status of these
         component=next(iter(entry.components), None),
         components=entry.components,
-        arms=tuple(map(_arm_said, entry.arms)),
-        reasons=reasons,
-        notes=tuple(dict.fromkeys(notes)),
+        arms=tuple(_arm_said(arm) for arm in entry.arms),
+        reasons=tuple(_reasons(entry)),
+        notes=tuple(dict.fromkeys(_notes(entry))),
         metrics=entry.metrics,
     )
 
 
 def _arm_said(arm: Arm) -> ArmSaid:
-    says = arm.says or arm.done
-    return ArmSaid(id=arm.id, words=arm.label, says=says, changes=arm.changes, role=arm.role)
+    return ArmSaid(
+        id=arm.id,
+        words=arm.label,
+        says=arm.says or arm.done,
+        changes=arm.changes,
+        role=arm.role,
+    )
+
+
+def _notes(entry: EntryResolution) -> Iterator[str]:
+    """The warnings that are no reason of a row, and the values that are the baseline's."""
+    reasons = {row.message for row in entry.replacements}
+    for warning in entry.warnings:
+        if warning not in reasons:
+            yield warning
+    for row in entry.replacements:
+        if row.status == "resolved" and row.arm == "baseline":
+            yield f"{row.words!r}: {row.message}"
 
 
 def _reasons(entry: EntryResolution) -> Iterator[str]:
@@ -108,28 +121,26 @@ def _reasons(entry: EntryResolution) -> Iterator[str]:
     for row in entry.replacements:
         if row.status != "resolved":
             words_of.setdefault(row.message, []).append(row.words)
+    # What holds for the part holds for all of its values.
+    if not entry.components:
+        yield from words_of
+        return
     for message, words in words_of.items():
-        # What holds for the part holds for all of its values.
-        if not entry.components:
-            yield message
-        else:
-            yield f"{', '.join(map(repr, words))}: {message}"
+        quoted = ", ".join(map(repr, words))
+        yield f"{quoted}: {message}"
 
 
 def all_lines(resolution: Resolution, profile: Profile) -> Iterator[str]:
     """What `plan check` and a dry run print of a plan."""
     yield resolution.subject.says
-    looks = f", looks after {', '.join(map(str, profile.looks))}" if profile.looks else ""
-    yield (
-        f"Profile {profile.name}: {profile.replicates} replicates{looks}, views by "
-        f"{profile.size_experiment}"
-    )
+    replicates = f"{profile.replicates} replicates"
+    if profile.looks:
+        looks = ", ".join(map(str, profile.looks))
+        replicates += f", looks after {looks}"
+    yield f"Profile {profile.name}: {replicates}, views by {profile.size_experiment}"
     for entry, became in zip(resolution.entries, said(resolution), strict=True):
         yield from _lines(became, entry.action, entry.ablated_part)
-    metrics = [metric for entry in resolution.entries for metric in entry.metrics]
-    # Most entries are judged by the same metrics, so each is said once.
-    for words in dict.fromkeys(metric.says for metric in metrics if not metric.defaulted):
-        yield f"metric {words}"
+    yield from _metric_lines(resolution)
     warning = unchecked(profile)
     if warning:
         yield f"warning: {warning}"
@@ -137,20 +148,42 @@ def all_lines(resolution: Resolution, profile: Profile) -> Iterator[str]:
         yield "Nothing of the plan can be run."
 
 
+def _metric_lines(resolution: Resolution) -> Iterator[str]:
+    """Most entries are judged by the same metrics, so each is said once."""
+    lines = []
+    for entry in resolution.entries:
+        for metric in entry.metrics:
+            if not metric.defaulted:
+                lines.append(f"metric {metric.says}")
+    yield from dict.fromkeys(lines)
+
+
 def _lines(entry: EntrySaid, action: str, part: str) -> Iterator[str]:
     """An entry as people read it."""
-    component = f" = {' + '.join(entry.components)}" if entry.components else ""
-    yield f"{entry.name}: {action} {part}{component} ({entry.status})"
+    means = part
+    if entry.components:
+        components = " + ".join(entry.components)
+        means = f"{part} = {components}"
+    yield f"{entry.name}: {action} {means} ({entry.status})"
     for arm in entry.arms:
-        role = "" if arm.role == "arm" else f" [{arm.role.replace('-', ' ')}]"
-        yield f"  {arm.id}: {arm.words}: {arm.says}{role}"
-    label = {"resolved": "not run", "partly": "not run", "refused": "refused"}.get(
-        entry.status, entry.status
-    )
+        words = f"{arm.words}: {arm.says}"
+        if arm.role != "arm":
+            role = arm.role.replace("-", " ")
+            words += f" [{role}]"
+        yield f"  {arm.id}: {words}"
+    label = _LABELS.get(entry.status, entry.status)
     for reason in entry.reasons:
         yield f"  {label}: {reason}"
     for note in entry.notes:
         yield f"  note: {note}"
-    instead = [METRICS[one.id].title for one in entry.metrics if one.defaulted and one.id]
-    if instead and len(instead) < len(entry.metrics):
-        yield f"  metrics of the profile instead: {', '.join(instead)}"
+    yield from _default_metric_lines(entry)
+
+
+def _default_metric_lines(entry: EntrySaid) -> Iterator[str]:
+    """What is measured in place of the metrics that the entry names."""
+    defaults = []
+    for metric in entry.metrics:
+        if metric.defaulted and metric.id:
+            defaults.append(METRICS[metric.id].title)
+    if defaults and len(defaults) < len(entry.metrics):
+        yield f"  metrics of the profile instead: {', '.join(defaults)}"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -62,15 +63,22 @@ def base_facts(profile: Profile) -> BaseFacts | None:
     if folder is None or not (folder / "config.json").is_file():
         return None
     values = read_json(folder / "config.json")
-    # Of a model that reads more than text.
-    text = values.get("text_config") or values
-    positions = next((text[key] for key in _POSITION_NAMES if isinstance(text.get(key), int)), None)
     try:
         sizes = DecoderSizes.of_json(values)
     except ConfigError:
         return None
     words = "the packaged base" if name == PACKAGED else f"the base {Path(name).name}"
-    return BaseFacts(words, sizes, positions)
+    return BaseFacts(words, sizes, _positions(values))
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """The longest text that a config.json states, in tokens."""
+    # Of a model that reads more than text.
+    text = config.get("text_config") or config
+    for key in _POSITION_NAMES:
+        if isinstance(text.get(key), int):
+            return text[key]
+    return None
 
 
 def unchecked(profile: Profile) -> str:
@@ -90,6 +98,7 @@ def unbuildable(resolution: Resolution, profile: Profile) -> dict[str, str]:
     Raises:
         ConfigError: the profile itself cannot be built.
     """
+    # Prompts have lengths and limits of their own, which a plan of perplexity alone never meets.
     questions = _asks_questions(resolution, profile)
     reason = obstacle(profile, questions=questions)
     if reason:
@@ -106,8 +115,9 @@ def _asks_questions(resolution: Resolution, profile: Profile) -> bool:
     """Whether any metric is about questions, without which no model is tuned or asked."""
     metrics: set[str] = set()
     for entry in resolution.entries:
+        own = [metric.id for metric in entry.metrics if metric.id]
         # As a study measures them: the profile's where an entry names none that is known.
-        metrics |= {metric.id for metric in entry.metrics if metric.id} or set(profile.metrics)
+        metrics.update(own or profile.metrics)
     return not metrics <= _TEXT_METRICS
 
 
@@ -124,6 +134,7 @@ def obstacle(profile: Profile, *, questions: bool = True) -> str:
     Args:
         questions: whether models are tuned and asked.
     """
+    # The first of each kind: the author of a plan can act on one, and the next may follow from it.
     for reason in _reading_obstacles(profile, questions):
         return reason
     try:
@@ -131,6 +142,7 @@ def obstacle(profile: Profile, *, questions: bool = True) -> str:
     except ValidationError as error:
         return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
     base = base_facts(profile)
+    # Of a base that is not here `unchecked` tells the user that nothing was held against it.
     if base is not None:
         for reason in _base_obstacles(profile, base, questions):
             return reason
@@ -174,22 +186,29 @@ def _reading_obstacles(profile: Profile, questions: bool) -> Iterator[str]:
             "cached tokens, and questions are answered with both; write metrics of text alone "
             "(perplexity)"
         )
-    k = max(retro.neighbours, profile.neighbours_read)
-    wanted = {"neighbours.K": k}
-    if questions:
-        wanted["question_neighbours.K"] = max(k, profile.qa.passages)
-    for path, count in wanted.items():
-        K = getattr(profile, path.partition(".")[0]).K
-        if reads and count > K:
-            yield (
-                f"{count} neighbours of a chunk are read, and the table of them keeps {K}; read "
-                f"{K} or fewer, or set {path} to {count} or more"
-            )
+    # A search keeps K hits once; more cannot be read of its table without another search.
+    if reads:
+        yield from _table_obstacles(profile, questions)
     if profile.retrofit.lora is not None and find_spec("peft") is None:
         yield (
             "low-rank updates need the package peft, which is not installed; pip install "
             "'chunkwise[lora]'"
         )
+
+
+def _table_obstacles(profile: Profile, questions: bool) -> Iterator[str]:
+    """More neighbours than the tables of them keep."""
+    k = max(profile.retrofit.retro.neighbours, profile.neighbours_read)
+    counts = {"neighbours": k}
+    if questions:
+        counts["question_neighbours"] = max(k, profile.qa.passages)
+    for section, count in counts.items():
+        K = getattr(profile, section).K
+        if count > K:
+            yield (
+                f"{count} neighbours of a chunk are read, and the table of them keeps {K}; read "
+                f"{K} or fewer, or set {section}.K to {count} or more"
+            )
 
 
 # --- against the base ----------------------------------------------------------------------------
@@ -213,9 +232,10 @@ def _text_obstacles(profile: Profile, base: BaseFacts, questions: bool) -> Itera
         return
     for words, tokens in _longest_texts(profile, questions).items():
         if tokens > base.positions:
+            most = f"{base.positions:,}"
             yield (
-                f"{words} {tokens:,} tokens long, and {base.name} reads {base.positions:,} "
-                f"positions; write values that give {base.positions:,} tokens or fewer"
+                f"{words} {tokens:,} tokens long, and {base.name} reads {most} positions; write "
+                f"values that give {most} tokens or fewer"
             )
 
 
@@ -224,6 +244,7 @@ def _longest_texts(profile: Profile, questions: bool) -> Mapping[str, int]:
     training = profile.training_text.sequence_tokens
     evaluation = profile.evaluation_text.sequence_tokens
     m = profile.retrofit.retro.chunk_tokens
+    # The keys are the beginnings of the refusals.
     texts = {"rows are": training, "evaluation rows are": evaluation}
     if profile.mechanism == "in_prompt":
         k = profile.retrofit.retro.neighbours
@@ -251,7 +272,9 @@ def _retrieval_obstacles(profile: Profile, base: BaseFacts) -> Iterator[str]:
         cca_layer_numbers(rule, layers)
     except ConfigError:
         wrong = [str(number) for number in rule if number not in range(1, layers + 1)]
-        which = f"layer{'s' * (len(wrong) != 1)} {', '.join(wrong)}".strip()
+        numbers = ", ".join(wrong)
+        # A rule may be wrong without a number that is: then "no layers".
+        which = f"layer {numbers}" if len(wrong) == 1 else f"layers {numbers}".strip()
         yield (
             f"no {which}: {base.name} has {layers} layers, counted from 1; write numbers from 1 to "
             f"{layers}, or one mid layer, last layer, all layers"
@@ -292,7 +315,8 @@ def _head_obstacles(profile: Profile, base: BaseFacts) -> Iterator[str]:
 
 def _divisors(width: int) -> str:
     """ "1, 2, 4, 8"."""
-    return ", ".join(str(number) for number in range(1, width + 1) if width % number == 0)
+    divisors = [number for number in range(1, width + 1) if width % number == 0]
+    return ", ".join(map(str, divisors))
 
 
 def _text_vocabulary(profile: Profile) -> int | None:
@@ -306,6 +330,9 @@ def _text_vocabulary(profile: Profile) -> int | None:
     if folder is None or not (folder / "tokenizer.json").is_file():
         return None
     tokenizer = read_json(folder / "tokenizer.json")
-    added = {token["content"] for token in tokenizer.get("added_tokens", ())}
     vocabulary = tokenizer.get("model", {}).get("vocab", {})
-    return len(added.union(vocabulary)) if isinstance(vocabulary, dict) else None
+    # A unigram tokenizer lists pairs of piece and score there.
+    if not isinstance(vocabulary, dict):
+        return None
+    added = {token["content"] for token in tokenizer.get("added_tokens", ())}
+    return len(added.union(vocabulary))

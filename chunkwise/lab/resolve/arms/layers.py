@@ -19,10 +19,13 @@ _NUMBER_WORDS = {
     "four": 4,
 }
 _IDLE = {"only", "just", "single", "one", "the", "a", "at", "in", "after", "cca", "ca", "of"}
+_BETWEEN_NUMBERS = re.compile(rf"\d[^\w]+(?:{'|'.join(_IDLE)})[^\w]+(?:the )?\d")
+_LONGEST_RANGE = 100
 _RANGE = re.compile(r"(\d{1,4})\s*(?:-|–|to|through)\s*(\d{1,4})")
+# Without "at", which is an idle word: "every third layer starting at layer 6".
 _EVERY = re.compile(
     r"every (?P<step>\w+)(?: layers?)?"
-    r"(?: (?:starting )?(?:from|at|with)(?: layer)? (?P<start>\d+))?"
+    r"(?: (?:starting|from|with|starting from|starting with)(?: layer)? (?P<start>\d+))?"
 )
 _SOME = re.compile(r"(?P<end>first|last|top|bottom|upper|lower)(?: (?P<count>\w+))? layers?")
 _LISTED = re.compile(r"layers? (?P<numbers>\d+(?: (?:and )?\d+)*)")
@@ -37,29 +40,45 @@ def layer_numbers(words: str, layers: int) -> list[int] | None:
     if re.search(r"[-−–.]\s*\d", text):
         return None
     text = _of_all(text, layers)
-    # "2 of 4" of another decoder, "2 after 4": what stands between may make it no list.
-    if re.search(rf"\d[^\w]+(?:{'|'.join(_IDLE)})[^\w]+(?:the )?\d", text):
+    # "layers 2 / 3" may be both at once or one of them each.
+    if re.search(r"\d\s*[/|]\s*\d", text):
         return None
-    kept = [word for word in re.findall(r"[^\W_]+", text) if word not in _IDLE]
-    phrase = " ".join(kept).replace("cross attention ", "")
+    # "2 of 4" of another decoder, "2 after 4": what stands between may make it no list.
+    if _BETWEEN_NUMBERS.search(text):
+        return None
+    naming = [word for word in re.findall(r"[^\W_]+", text) if word not in _IDLE]
+    phrase = " ".join(naming).replace("cross attention ", "")
     if phrase in ("first and last layer", "first and last layers"):
         return sorted({1, layers})
     if match := _LISTED.fullmatch(phrase):
-        return sorted({int(number) for number in re.findall(r"\d+", match["numbers"])})
+        numbers = re.findall(r"\d+", match["numbers"])
+        return sorted(set(map(int, numbers)))
     if match := _EVERY.fullmatch(phrase):
-        step = _count(match["step"])
-        if not step:
-            return None
-        start = int(match["start"]) if match["start"] else step
-        return list(range(start, layers + 1, step)) or None
+        return _every(match["step"], match["start"], layers)
     if match := _SOME.fullmatch(phrase):
-        count = _count(match["count"]) if match["count"] else 1
-        if not count:
-            return None
-        if match["end"] in ("first", "bottom", "lower"):
-            return list(range(1, count + 1))
-        return list(range(layers - count + 1, layers + 1)) if count <= layers else None
+        return _at_end(match["end"], match["count"], layers)
     return None
+
+
+def _every(step_words: str, start: str | None, layers: int) -> list[int] | None:
+    """ "every third layer", without a start from the third on, as RETRO counts."""
+    step = _count(step_words)
+    if not step:
+        return None
+    first = int(start) if start else step
+    return list(range(first, layers + 1, step)) or None
+
+
+def _at_end(end: str, count_words: str | None, layers: int) -> list[int] | None:
+    """ "first two layers", "last layer"."""
+    count = _count(count_words) if count_words else 1
+    if not count:
+        return None
+    if end in ("first", "bottom", "lower"):
+        return list(range(1, count + 1))
+    if count > layers:
+        return None
+    return list(range(layers - count + 1, layers + 1))
 
 
 def _of_all(text: str, layers: int) -> str:
@@ -68,10 +87,13 @@ def _of_all(text: str, layers: int) -> str:
 
 
 def _expanded(match: re.Match[str]) -> str:
-    first, last = int(match[1]), int(match[2])
-    if not first < last <= first + 100:
+    """The numbers of a range, as they are listed one by one."""
+    first = int(match[1])
+    last = int(match[2])
+    if not first < last <= first + _LONGEST_RANGE:
         return match[0]
-    return " ".join(str(number) for number in range(first, last + 1))
+    numbers = range(first, last + 1)
+    return " ".join(map(str, numbers))
 
 
 def _count(word: str) -> int:
