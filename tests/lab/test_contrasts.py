@@ -7,9 +7,11 @@ import pytest
 from scipy import stats
 
 from chunkwise.lab.measure.analysis import analyse
-from chunkwise.lab.measure.contrasts import SLOPE, ExampleLoader, Examples, goes_on, open_questions
+from chunkwise.lab.measure.contrast import goes_on, open_questions
+from chunkwise.lab.measure.contrasts import SLOPE
 from chunkwise.lab.measure.noise import PairedTest, example_noise
 from chunkwise.lab.measure.results import ArmRow, Controls, Measurement, StudyResults
+from chunkwise.lab.measure.sides import ExampleLoader, Examples, steps_of
 from chunkwise.lab.measure.table import Measurements, TableRow, rows_of
 from chunkwise.lab.measure.verdicts import Verdict, detectable_difference, what_settles
 from chunkwise.lab.terms import Comparison, Look, Selector
@@ -237,7 +239,30 @@ def test_three_equal_differences_of_counts_get_a_word():
     assert one.verdict is Verdict.MATTERS  # 20 questions less in every replicate
     assert one.error_replicates == pytest.approx(1 / (math.sqrt(12) * 40) / math.sqrt(3))  # what counting hides
     assert one.error_examples > one.error_replicates
-    assert only(study_of(values, "exact_match")).verdict is Verdict.INVALID  # without examples nothing says it counts
+    # Without the examples the values say how fine they are: they lie on 40 steps.
+    alone = only(study_of(values, "exact_match"))
+    assert (alone.verdict, alone.error_replicates) == (Verdict.MATTERS, pytest.approx(one.error_replicates))
+
+
+@pytest.mark.parametrize(
+    ("shares", "steps"),
+    [
+        ([0.55, 0.6], 20),
+        ([1 / 3, 0.1], 30),
+        ([0.0, 1.0], 1),
+        ([np.float32(7 / 1319), 0.5], 2638),  # as a framework logs them
+        ([0.8234, 0.8301, 0.8277], 10_000),
+        ([math.pi / 4, 1 / math.e, 0.5**0.5], None),
+    ],
+)
+def test_the_steps_that_shares_come_in(shares, steps):
+    assert steps_of(np.array(shares)) == steps
+
+
+def test_equal_differences_of_what_is_no_share_are_no_independent_runs():
+    values = {ON: [0.35, 0.34, 0.33], OFF: [0.15, 0.14, 0.13]}
+    assert only(study_of(values, "exact_match")).verdict is Verdict.MATTERS
+    assert only(study_of(values, "perplexity")).verdict is Verdict.INVALID
 
 
 def test_equal_counts_on_both_sides_are_identical_all_the_same():
@@ -293,6 +318,39 @@ def test_an_arm_that_is_worse_than_the_twin_is_suspect():
     assert only(study_of(shut, **(more | {"comparisons": asked}))).warning == ""
     no_reason = analyse(study_of(values, **(more | {"arms": ()}))).contrasts[0]
     assert no_reason.warning.endswith("(37 against 24.5)")
+
+
+HALF = Selector(arm="retro", view="1/2")
+HALF_RETRAINED = Selector(arm="retro-1/2", view="1/2")
+
+
+def of_half(at, experiment, on, half=(3.50, 3.61, 3.72)):
+    """The contrast of half of the datastore, against a twin at 3.2."""
+    comparison = Comparison(
+        entry="e", label="half", done="", experiment=experiment, series="size", fraction=0.5, arm=at, baseline=ON,
+        metrics=("perplexity",),
+    )  # fmt: skip
+    values = {ON: on, OFF: [3.10, 3.21, 3.29], at: half}
+    return only(study_of(values, comparisons=(comparison,), controls=Controls(on=ON, twin=OFF)))
+
+
+@pytest.mark.parametrize(("at", "experiment"), [(HALF, "swap"), (HALF_RETRAINED, "retrain")])
+def test_a_view_that_is_worse_than_the_twin_is_too_small_where_the_arm_works_with_all(at, experiment):
+    small = of_half(at, experiment, on=[3.0, 3.1, 3.2])
+    assert small.warning == "" and small.too_small == (
+        "worse than the twin, which never retrieves (37 against 24.5); with the full datastore it is not (22.2)"
+    )
+    # With the full datastore it is no better than the twin either: the view is not the reason.
+    broken = of_half(at, experiment, on=[3.2, 3.3, 3.4])
+    assert broken.too_small == "" and broken.warning.endswith("(37 against 24.5)")
+    fine = of_half(at, experiment, on=[3.0, 3.1, 3.2], half=(3.05, 3.16, 3.24))
+    assert (fine.too_small, fine.warning) == ("", "")
+
+
+def test_an_arm_that_was_never_read_with_all_is_no_proof_that_its_view_is_the_reason():
+    other = Selector(arm="other", view="1/2")
+    one = of_half(other, "swap", on=[3.0, 3.1, 3.2])
+    assert one.too_small == "" and one.warning
 
 
 def test_noise_of_documents_clears_an_arm_of_suspicion():

@@ -12,7 +12,8 @@ from chunkwise.graph.jobs import Jobs
 from chunkwise.lab.profile import load_profile
 from chunkwise.lab.study.cost import FIRST_RATE, OVERHEAD_SECONDS, TEXT_TOKENS, costs_of, counted
 from chunkwise.model.flops import as_large_as_retrofit, decoder_flops, retrieval_flops
-from chunkwise.training.config import AdoptedBase, MadeNeighboursConfig
+from chunkwise.training.config import AdoptedBase
+from chunkwise.training.curriculum import MadeNeighboursConfig
 from chunkwise.training.flops import TextRows
 from chunkwise.training.stages import ADOPTED_BASE, RETROFIT, TWIN
 

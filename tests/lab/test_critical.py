@@ -55,7 +55,16 @@ def test_p_at_the_ends():
     values = CriticalValues(2, 20.0)
     assert values.p(0.0, 0.5) == pytest.approx(1.0)
     assert 0 < values.p(1e6, 0.5) < 1e-6
-    assert 0 < values.p(1e200, 0.0) < 1e-290
+    assert values.p(1e200, 0.0) == pytest.approx(1e-200)  # the smallest that is told apart
+
+
+@pytest.mark.parametrize(("replicates", "examples"), [(5, 300.0), (200, 3.0), (200, 7.7)])
+def test_the_p_of_one_noise_stands_however_small_that_of_the_other(replicates, examples):
+    # At 1e-300 quantiles of Student's t are infinite for few degrees of freedom.
+    values = CriticalValues(replicates, examples)
+    few, share = min((replicates, 1.0), (examples, 0.0))
+    assert values.p(1e5, share) == pytest.approx(2 * stats.t.sf(1e5, few), rel=1e-6)
+    assert 1e-200 <= values.p(1e5, 0.5) <= 2 * stats.t.sf(1e5, few) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 7])

@@ -76,3 +76,54 @@ def test_other_text_on_one_side_is_compared_with_nothing():
     other.groups[0] = "z"
     loaded = {"retro": chunks(0.0), "twin": other}
     assert not list(cuts_of(study.comparisons, Measurements(rows_of(study)), lambda row: loaded[row.arm]))
+
+
+def sizes() -> tuple[Comparison, ...]:
+    return tuple(
+        Comparison(
+            entry="e", label=f"{fraction} of it", done="", experiment="swap", series="size", fraction=fraction,
+            arm=Selector(arm="retro", view=f"{fraction}"), baseline=ON, metrics=("perplexity",),
+        )
+        for fraction in (0.5, 0.25)
+    )  # fmt: skip
+
+
+def cuts_of_sizes(comparisons, load):
+    places = [ON, *(comparison.arm for comparison in comparisons)]
+    cells = tuple(
+        Measurement(at=at, replicate=replicate, metric="perplexity", value=2.0) for at in places for replicate in (0, 1)
+    )
+    study = StudyResults(
+        title="t", source_digest="d", profile="p", replicates=2, entries=(), comparisons=comparisons, cells=cells
+    )
+    return list(cuts_of(study.comparisons, Measurements(rows_of(study)), load))
+
+
+def test_a_slope_through_sizes_is_given_on_each_part_by_hand():
+    # Along three sizes a halving apart the slope is half of the last minus the first, whatever the one between is.
+    def load(row):
+        # Replicates differ at the smallest size, by 0.02 around its mean.
+        smallest = GAIN + (0.02 if row.replicate else -0.02)
+        return chunks({"full": 0.0, "0.5": 7.0, "0.25": smallest}[row.view])
+
+    rows = {row.cut: row for row in cuts_of_sizes(sizes(), load) if row.kind == "slope"}
+    assert rows["tokens that can read"].difference == pytest.approx(0.6 / 2)
+    assert rows["clean documents"].difference == pytest.approx(4 * 0.2 / 10 / 2)
+    row = rows["all tokens"]
+    everything = (4 * 1.0 + 4 * 0.2) / 17
+    assert row.difference == pytest.approx(everything / 2)
+    # At the full datastore and at the smallest size.
+    assert (row.baseline_mean, row.arm_mean) == (pytest.approx(2.0), pytest.approx(2.0 + everything))
+    assert row.arm == "slope per halving" and row.n == 2
+    assert row.interval[0] < row.difference < row.interval[1]
+
+
+def test_a_slope_stands_before_its_sizes_and_one_size_has_none():
+    rows = cuts_of_sizes(sizes(), lambda row: chunks(0.0))
+    assert [row.arm for row in rows if row.cut == "all tokens"] == ["slope per halving", "0.5 of it", "0.25 of it"]
+    assert {row.kind for row in cuts_of_sizes(sizes()[:1], lambda row: chunks(0.0))} == {"pair"}
+
+
+def test_a_size_without_records_leaves_out_the_slope_alone():
+    rows = cuts_of_sizes(sizes(), lambda row: None if row.view == "0.5" else chunks(0.0))
+    assert {row.arm for row in rows} == {"0.25 of it"}

@@ -9,12 +9,12 @@ from scipy import stats
 
 from chunkwise.core.errors import ConfigError
 from chunkwise.core.store import Store
-from chunkwise.lab.measure.contrasts import Examples
-from chunkwise.lab.measure.exchange import LongerTwins, exchange_rate
+from chunkwise.lab.measure.exchange import ExchangeRate, LongerTwins, exchange_rate
 from chunkwise.lab.measure.noise import PairedTest, example_noise
 from chunkwise.lab.measure.results import ArmRow, Controls, Curve, Measurement, StudyResults
+from chunkwise.lab.measure.sides import Examples
 from chunkwise.lab.measure.table import Measurements, TableRow, rows_of
-from chunkwise.lab.report.wording import exchange_sentences
+from chunkwise.lab.report.exchange_words import exchange_sentences
 from chunkwise.lab.run import ablate
 from chunkwise.lab.terms import Selector
 from tests.lab.tiny_study import tiny_profile, write_corpus
@@ -209,6 +209,67 @@ def test_without_longer_twins_the_bound_names_the_setting():
     assert rate.longer is None and rate.twin_needs.beyond == 1
     text = exchange_sentences(rate, "Retro", "the twin")
     assert "more than 1.00 times" in text and "exchange_rate.times" in text
+
+
+def by_curves(arm: list[list[float]], twin: list[list[float]]) -> ExchangeRate | None:
+    """Rate of losses of each replicate after 100, 200, 400, ... tokens; [] has no curve."""
+    curves = []
+    for name, replicates in (("retro", arm), ("twin", twin)):
+        for replicate, losses in enumerate(replicates):
+            points = [
+                {"step": step, "tokens": 100 * 2**step, "validation_loss": loss} for step, loss in enumerate(losses)
+            ]
+            curves.append(Curve(arm=name, replicate=replicate, points=points))
+    study = study_of([2.9] * len(arm), [3.0] * len(arm), {}, curves=tuple(curves))
+    return exchange_rate(study, Measurements(rows_of(study)), None)
+
+
+def test_a_rate_by_curves_worked_by_hand():
+    # The twin is at the arm's 2.6 three quarters of the way from 400 to 800, of 400 that the arm had. The arm is at the
+    # twin's 2.4 a quarter of the way from 100 to 200, where the twin had 800; it has forgotten some since.
+    rate = by_curves([[2.5, 2.1, 2.6]], [[4.0, 3.6, 3.2, 2.4]])
+    needs, saves = rate.twin_needs, rate.arm_saves
+    assert needs.ratio == pytest.approx(2**0.75)
+    assert saves.ratio == pytest.approx(8 / 2**0.25)
+    assert (needs.n, needs.before, needs.beyond, needs.interval) == (1, 0, 0, None)
+    assert (saves.n, saves.before, saves.beyond, saves.interval) == (1, 0, 0, None)
+
+
+def test_rates_by_curves_of_several_replicates_have_an_interval_unless_one_is_a_bound():
+    twin = [4.0, 3.6, 3.2, 2.4]
+    two = by_curves([[3.4, 3.0, 2.6], [3.4, 3.0, 2.8]], [twin, twin]).twin_needs
+    # On logarithms: 0.75 and 0.5 doublings. t of one degree of freedom is 12.71, the standard error 0.125.
+    assert two.ratio == pytest.approx(2**0.625)
+    assert two.interval == pytest.approx((2 ** (0.625 - 1.5883), 2 ** (0.625 + 1.5883)), rel=1e-3)
+    beyond = by_curves([[3.4, 3.0, 2.6], [3.4, 3.0, 2.0]], [twin, twin]).twin_needs
+    assert (beyond.n, beyond.before, beyond.beyond, beyond.interval) == (2, 0, 1, None)
+    before = by_curves([[3.4, 3.0, 2.6], [4.4, 4.3, 4.2]], [twin, twin]).twin_needs
+    assert (before.n, before.before, before.beyond, before.interval) == (2, 1, 0, None)
+
+
+def test_a_replicate_without_one_of_the_curves_does_not_count():
+    twin = [4.0, 3.6, 3.2, 2.4]
+    for arms, twins in (([[3.4, 2.6], []], [twin, twin]), ([[3.4, 2.6], [3.4, 2.6]], [twin, []])):
+        rate = by_curves(arms, twins)
+        assert (rate.twin_needs.n, rate.arm_saves.n) == (1, 1)
+    assert by_curves([[3.4, 2.6]], [[]]) is None
+
+
+@pytest.mark.parametrize("controls", [None, Controls(on=RETRO)])
+def test_without_a_twin_longer_ones_tell_nothing(controls):
+    assert rate_of(study_of([2.9], [3.0], {2: 2.92}, controls=controls)) is None
+
+
+def test_a_twin_whose_tokens_are_not_known_tells_nothing():
+    study = study_of([2.94], [3.00], {2: 2.92})
+    arms = [arm.model_copy(update={"train_tokens": None}) if arm.id == "twin" else arm for arm in study.arms]
+    assert rate_of(study.model_copy(update={"arms": tuple(arms)})) is None
+
+
+def test_a_longer_twin_of_the_second_replicate_alone_is_compared_there():
+    # The first replicate's longer twin has failed; that of the second fell by 0.12.
+    rate = rate_of(study_of([2.94, 3.04], [3.00, 3.10], {2: 2.98}, replicate=1))
+    assert rate.losses == pytest.approx((3.05, 2.93)) and rate.times == (1, 2)
 
 
 @pytest.mark.parametrize("times", [[4, 2], [2, 2], [1], [0.5], [100]])

@@ -215,6 +215,12 @@ def test_nothing_is_tested_without_spread_or_with_one_pair():
     assert PairedTest((0.1, 0.1 + 1e-9)).sd > 0  # small, and more than rounding
 
 
+def test_differences_whose_squares_are_nothing_are_not_tested():
+    test = PairedTest((0.0, 2e-162, -2e-162))
+    assert test.sd > 0 and test.variance_replicates == 0
+    assert not test.testable and math.isnan(test.p) and test.interval() is None
+
+
 def test_equal_counts_are_noise_where_a_floor_is_given():
     test = PairedTest((0.2, 0.2, 0.2), floor=0.003)
     assert test.testable and test.sd == 0

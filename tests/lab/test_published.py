@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from chunkwise.lab.measure.contrasts import Contrast
+from chunkwise.lab.measure.contrast import Contrast
 from chunkwise.lab.measure.published import kendall, orders_of, shuffled, variants_of
 from chunkwise.lab.report.sections.published import agreement
 from chunkwise.lab.resolve.paper import Paper

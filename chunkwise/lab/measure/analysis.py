@@ -13,13 +13,15 @@ from typing import Literal
 import numpy as np
 
 from chunkwise.core.config import Config
-from chunkwise.lab.measure.contrasts import Contrast, Contrasts, ExampleLoader, Stopping, pair
+from chunkwise.lab.measure.contrast import Contrast, Stopping
+from chunkwise.lab.measure.contrasts import Contrasts
 from chunkwise.lab.measure.cuts import ChunkLoader, CutRow, cuts_of
 from chunkwise.lab.measure.exchange import ExchangeRate, exchange_rate
 from chunkwise.lab.measure.gains import GainRow, gains_of
 from chunkwise.lab.measure.noise import LEVEL, Interval, PairedTest
 from chunkwise.lab.measure.published import PublishedOrder, orders_of
 from chunkwise.lab.measure.results import Controls, StudyResults, Waterfall
+from chunkwise.lab.measure.sides import ExampleLoader, pair
 from chunkwise.lab.measure.table import Measurements, rows_of
 from chunkwise.lab.measure.verdicts import any_false_alarm, detectable_difference
 from chunkwise.lab.terms import Comparison, Selector
@@ -314,12 +316,14 @@ class _Derived:
                     continue
                 baseline, arm = sides.values_SL.T
                 # Not numpy's: what agrees to rounding has no scatter.
-                sd_arm, sd_baseline = PairedTest(tuple(arm)).sd, PairedTest(tuple(baseline)).sd
+                sd_baseline = PairedTest(tuple(baseline)).sd
+                sd_arm = PairedTest(tuple(arm)).sd
                 # Two points always lie on a line: their correlation is 1 or -1.
                 correlation = None
                 if test.n > 2 and sd_arm > 0 and sd_baseline > 0:
                     correlation = float(np.corrcoef(arm, baseline)[0, 1])
                 sd = test.sd
+                unpaired = sd_arm**2 + sd_baseline**2
                 yield NoiseRow(
                     contrast=comparison.label,
                     metric=metric,
@@ -328,7 +332,7 @@ class _Derived:
                     arm_sd=sd_arm,
                     correlation=correlation,
                     difference_sd=sd,
-                    saving=(sd_arm**2 + sd_baseline**2) / sd**2 if sd > 0 else None,
+                    saving=unpaired / sd**2 if sd > 0 else None,
                     example_error=math.sqrt(test.variance_examples) if test.examples else None,
                     detectable=detectable_difference(test, alpha) if test.testable else None,
                 )

@@ -32,12 +32,18 @@ STEEPNESS = 3.0
 SLACK = 0.05  # false alarms are at most (1 + SLACK) alpha
 _Q, _P = 120, 10
 _GRID = 0.3 * 10.0 ** (-0.75 * np.arange(9))  # two-sided error rates: 0.3 down to 3e-7
+_SMALLEST_P = 1e-200  # scipy's quantiles of Student's t are infinite at 1e-300
 _BELOW = 1e-12  # a share, or the distance of one to 1, that counts as none
 
 
 def student_critical(alpha: float | np.ndarray, df: float) -> np.ndarray:
     """Two-sided critical value of Student's t."""
     return -special.stdtrit(df, np.asarray(alpha) / 2)
+
+
+def student_p(t: float, df: float) -> float:
+    """Two-sided p of Student's t."""
+    return float(2 * special.stdtr(df, -abs(t)))
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class CriticalValues:
         assert self.examples is not None
         # A study has one or two numbers of files, and asks for many of replicates. In thirds of a
         # doubling those of files would let false alarms rise to 1.18 alpha.
-        return _half_odds(_rounded(self.replicates, 3), _rounded(self.examples, 24))
+        replicates = _rounded(self.replicates, 3)
+        examples = _rounded(self.examples, 24)
+        return _half_odds(replicates, examples)
 
     def at(self, alpha: float | np.ndarray, share: float | np.ndarray) -> np.ndarray:
         """Critical value at two-sided error rates `alpha`, with the replicates' estimated share of
@@ -65,24 +73,26 @@ class CriticalValues:
         if self.examples is None:
             return high
         low = student_critical(alpha, self.examples)
-        # np.interp wants ascending places; both ends of the grid are held beyond it.
         log_alpha = np.log(np.asarray(alpha))
-        half = np.interp(log_alpha, np.log(_GRID[::-1]), self._half_shares[::-1])
+        # np.interp wants ascending places; both ends of the grid are held beyond it.
+        log_grid = np.log(_GRID[::-1])
+        half = np.interp(log_alpha, log_grid, self._half_shares[::-1])
         return low + (high - low) * _weight(share, half)
 
     def p(self, t: float, share: float) -> float:
         """Two-sided p of |t|: the error rate whose critical value it is."""
         if self.examples is None:
-            return float(2 * special.stdtr(self.replicates, -abs(t)))
+            return student_p(t, self.replicates)
 
         def surplus(log_alpha: float) -> float:
-            return float(self.at(math.exp(log_alpha), share)) - abs(t)
+            critical = self.at(math.exp(log_alpha), share)
+            return float(critical) - abs(t)
 
         # Between the p that all replicates and all examples would give.
-        first, second = (
-            float(2 * special.stdtr(df, -abs(t))) for df in (self.replicates, self.examples)
-        )
-        low, high = math.log(max(min(first, second), 1e-300)), math.log(max(first, second, 1e-300))
+        p_replicates = student_p(t, self.replicates)
+        p_examples = student_p(t, self.examples)
+        low = math.log(max(min(p_replicates, p_examples), _SMALLEST_P))
+        high = math.log(max(p_replicates, p_examples, _SMALLEST_P))
         if high - low < 1e-9 or surplus(low) <= 0:
             return math.exp(low)
         if surplus(high) >= 0:
@@ -101,7 +111,12 @@ class CriticalValues:
         total = variance_replicates + variance_examples
         if total == 0:
             return float(abs(effect) > margin)
-        return float(self._beyond(effect, margin, variance_replicates, variance_examples, alpha))
+        half, weights = self._half_widths(variance_replicates, variance_examples, alpha)
+        error = math.sqrt(total)
+        above = special.ndtr((effect - margin - half) / error)
+        below = special.ndtr((-effect - margin - half) / error)
+        chances = (above + below) * weights
+        return float(chances.sum())
 
     def equivalence_power(
         self,
@@ -113,47 +128,42 @@ class CriticalValues:
     ) -> float:
         """Chance that two one-sided tests of `alpha` each show |effect| < threshold."""
         # 2 alpha, because each side is tested alone.
-        return float(
-            self._within(effect, threshold, variance_replicates, variance_examples, 2 * alpha)
-        )
+        half, weights = self._half_widths(variance_replicates, variance_examples, 2 * alpha)
+        room = threshold - half
+        error = math.sqrt(variance_replicates + variance_examples)
+        up_to = special.ndtr((room - effect) / error)
+        below = special.ndtr((-room - effect) / error)
+        # An interval wider than the threshold's leaves no room: not a negative chance.
+        chances = np.maximum(up_to - below, 0) * weights
+        return float(chances.sum())
 
-    def _draws(self, replicates: float, examples: float) -> tuple[np.ndarray, ...]:
-        """Estimated variances [Q, P] at true ones, their weights, and the share."""
+    def _half_widths(
+        self, replicates: float, examples: float, alpha: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Half the widths of the intervals that true variances give, and their weights, [Q, P]."""
+        estimated, share, weights = self._draws(replicates, examples)
+        return self.at(alpha, share) * np.sqrt(estimated), weights
+
+    def _draws(
+        self, replicates: float, examples: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Estimated variances [Q, P] at true ones, the replicates' share, and their weights."""
         chi_Q, weights_Q = _chi2_points(self.replicates, _Q)
-        if self.examples is None or examples == 0:
-            estimated_Q1 = replicates * chi_Q[:, None]
-            return estimated_Q1, weights_Q[:, None], np.ones_like(estimated_Q1)
-        chi_P, weights_P = _chi2_points(self.examples, _P)
         part_Q1 = replicates * chi_Q[:, None]
+        if self.examples is None or examples == 0:
+            return part_Q1, np.ones_like(part_Q1), weights_Q[:, None]
+        chi_P, weights_P = _chi2_points(self.examples, _P)
         estimated_QP = part_Q1 + examples * chi_P
         share_QP = part_Q1 / np.maximum(estimated_QP, np.finfo(float).tiny)
-        return estimated_QP, weights_Q[:, None] * weights_P, share_QP
-
-    def _beyond(
-        self, effect: float, margin: float, replicates: float, examples: float, alpha: float
-    ) -> float:
-        """Chance that the estimate lies more than the critical distance beyond `margin`."""
-        estimated, weights, share = self._draws(replicates, examples)
-        half = self.at(alpha, share) * np.sqrt(estimated)
-        error = math.sqrt(replicates + examples)
-        above = special.ndtr((effect - margin - half) / error)
-        below = special.ndtr((-effect - margin - half) / error)
-        return float(((above + below) * weights).sum())
-
-    def _within(
-        self, effect: float, threshold: float, replicates: float, examples: float, alpha: float
-    ) -> float:
-        estimated, weights, share = self._draws(replicates, examples)
-        room = threshold - self.at(alpha, share) * np.sqrt(estimated)
-        error = math.sqrt(replicates + examples)
-        inside = special.ndtr((room - effect) / error) - special.ndtr((-room - effect) / error)
-        return float((np.maximum(inside, 0) * weights).sum())
+        weights_QP = weights_Q[:, None] * weights_P
+        return estimated_QP, share_QP, weights_QP
 
 
 def _weight(share: float | np.ndarray, log_odds_half: float | np.ndarray) -> np.ndarray:
     """h: 0 where the examples hold all variance, 1 where the replicates do."""
-    inner = np.clip(share, _BELOW, 1 - _BELOW)
-    return special.expit(STEEPNESS * (special.logit(inner) - log_odds_half))
+    # Shares of exactly 0 and 1 have no odds.
+    log_odds = special.logit(np.clip(share, _BELOW, 1 - _BELOW))
+    return special.expit(STEEPNESS * (log_odds - log_odds_half))
 
 
 def _rounded(df: float, steps: int) -> float:
@@ -164,7 +174,8 @@ def _rounded(df: float, steps: int) -> float:
         return math.inf
     if df < 6 and df == math.floor(df):
         return df
-    return max(1.0, 5 * 2.0 ** (math.floor(steps * math.log2(df / 5)) / steps))
+    step = math.floor(steps * math.log2(df / 5))
+    return max(1.0, 5 * 2.0 ** (step / steps))
 
 
 @cache
@@ -172,12 +183,14 @@ def _chi2_points(df: float, points: int) -> tuple[np.ndarray, np.ndarray]:
     """Quantiles of chi-squared / df and their weights, denser towards both tails."""
     if math.isinf(df):
         return np.ones(1), np.ones(1)
-    edges = (1 - np.cos(np.linspace(0, np.pi, points + 1))) / 2
+    angles = np.linspace(0, np.pi, points + 1)
+    edges = (1 - np.cos(angles)) / 2
     middles = (edges[1:] + edges[:-1]) / 2
     quantiles = special.chdtri(df, 1 - middles) / df
-    # The weighted mean of chi-squared / df is 1; the quadrature has it a little below.
     weights = np.diff(edges)
-    return quantiles / (quantiles * weights).sum(), weights
+    # The weighted mean of chi-squared / df is 1; the quadrature has it a little below.
+    mean = (quantiles * weights).sum()
+    return quantiles / mean, weights
 
 
 @cache
@@ -195,15 +208,20 @@ def _solve(replicates: float, examples: float, alpha: float) -> float:
     chi_P, weights_P = _chi2_points(examples, _P)
     part_TQ1 = true_T * chi_Q[:, None]
     estimated_TQP = part_TQ1 + (1 - true_T) * chi_P
-    log_odds_TQP = special.logit(np.clip(part_TQ1 / estimated_TQP, _BELOW, 1 - _BELOW))
+    # Shares of exactly 0 and 1 have no odds.
+    share_TQP = np.clip(part_TQ1 / estimated_TQP, _BELOW, 1 - _BELOW)
+    log_odds_TQP = special.logit(share_TQP)
     root_TQP = np.sqrt(estimated_TQP)
     weights_QP = weights_Q[:, None] * weights_P
-    low, high = (float(student_critical(alpha, df)) for df in (examples, replicates))
+    low = float(student_critical(alpha, examples))
+    high = float(student_critical(alpha, replicates))
 
     def surplus(half: float) -> float:
+        """Of the largest rate of false alarms over what is allowed, in alphas."""
         weight_TQP = special.expit(STEEPNESS * (log_odds_TQP - half))
         critical_TQP = low + (high - low) * weight_TQP
-        errors_T = (2 * special.ndtr(-critical_TQP * root_TQP) * weights_QP).sum(axis=(1, 2))
+        tails_TQP = 2 * special.ndtr(-critical_TQP * root_TQP)
+        errors_T = (tails_TQP * weights_QP).sum(axis=(1, 2))
         return float(errors_T.max()) / alpha - 1 - SLACK
 
     lowest, highest = -12.0, 12.0

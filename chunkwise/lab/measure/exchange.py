@@ -21,17 +21,18 @@ Source: inversion of a test, as in Fieller 1954 for a ratio.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy import optimize
 
 from chunkwise.core.config import Config
 from chunkwise.lab.measure import slopes
-from chunkwise.lab.measure.contrasts import ExampleLoader, Sides, test_of
 from chunkwise.lab.measure.noise import Interval, PairedTest
 from chunkwise.lab.measure.results import StudyResults
+from chunkwise.lab.measure.sides import ExampleLoader, Sides, test_of
 from chunkwise.lab.measure.table import Measurements, TableRow
 from chunkwise.lab.terms import Selector
 
@@ -58,8 +59,8 @@ class LongerTwins(Config):
     arm_loss: float
     n: int  # replicates of arm and twin
     ratio: float  # the first or last of `times` where the loss is not among the twins'
-    before: bool = False  # the twin is there with fewer tokens
-    beyond: bool = False  # the longest twin is not there
+    before: bool  # the twin is there with fewer tokens
+    beyond: bool  # the longest twin is not there
     interval: Interval | None = None  # 95 %, cut at the first and last of `times`
     tokens: int  # of the twin's continued training
     base_tokens: int | None = None  # that the base had before; None: not known
@@ -90,18 +91,14 @@ def exchange_rate(
     if study.exchange is None:
         return None
     arm, twin = study.exchange
-    needs, saves = [], []
-    for replicate in measurements.replicates:
-        arm_curve = measurements.curve(arm, replicate)
-        twin_curve = measurements.curve(twin, replicate)
-        if not (arm_curve and twin_curve):
-            continue
-        arm_tokens, arm_losses = zip(*arm_curve, strict=True)
-        twin_tokens, twin_losses = zip(*twin_curve, strict=True)
-        reach = slopes.tokens_to_reach(twin_tokens, twin_losses, target=arm_losses[-1])
-        needs.append((reach.tokens / arm_tokens[-1], reach))
-        reach = slopes.tokens_to_reach(arm_tokens, arm_losses, target=twin_losses[-1])
-        saves.append((twin_tokens[-1] / reach.tokens, reach))
+    needs = [
+        (reach.tokens / arm_tokens, reach)
+        for arm_tokens, reach in _reaches(measurements, twin, arm)
+    ]
+    saves = [
+        (twin_tokens / reach.tokens, reach)
+        for twin_tokens, reach in _reaches(measurements, arm, twin)
+    ]
     longer = _longer_twins(study, measurements, load)
     if longer is None and not needs:
         return None
@@ -112,6 +109,21 @@ def exchange_rate(
         twin_needs=_over_replicates(needs),
         arm_saves=_over_replicates(saves),
     )
+
+
+def _reaches(
+    measurements: Measurements, arm: str, target: str
+) -> Iterator[tuple[float, slopes.Reach]]:
+    """Of each replicate with both curves: the tokens at the end of the target's, and where the
+    arm's is first at the loss that it ends with.
+    """
+    for replicate in measurements.replicates:
+        curve = measurements.curve(arm, replicate)
+        target_curve = measurements.curve(target, replicate)
+        if curve and target_curve:
+            tokens, losses = zip(*curve, strict=True)
+            final_tokens, final_loss = target_curve[-1]
+            yield final_tokens, slopes.tokens_to_reach(tokens, losses, target=final_loss)
 
 
 def _over_replicates(replicates: Sequence[tuple[float, slopes.Reach]]) -> Exchange | None:
@@ -137,29 +149,33 @@ def _longer_twins(
 ) -> LongerTwins | None:
     """The rate by the longer twins that were measured; None where there are none."""
     controls = study.controls
+    if controls is None or controls.twin is None:
+        return None
     # The base's are 0, and a failed training's are not known.
     tokens = {arm.id: arm.train_tokens for arm in study.arms if arm.train_tokens}
-    if controls is None or controls.twin is None or controls.twin.arm not in tokens:
+    if controls.twin.arm not in tokens:
         return None
     own_tokens = tokens[controls.twin.arm]
     sides = Sides(*measurements.complete(METRIC, controls.on, controls.twin))
-    points = []
+    times, longer, twins = [1.0], [], []
     for at in study.longer_twins:
         point = _point(measurements, at, controls.twin)
         if point is not None and at.arm in tokens:
-            points.append((tokens[at.arm] / own_tokens, *point))
-    if not points or not sides.replicates:
+            times.append(tokens[at.arm] / own_tokens)
+            longer.append(point[0])
+            twins.append(point[1])
+    if not longer or not sides.replicates:
         return None
-    times, rows, twins = zip(*points, strict=True)
-    return _Rate(sides, (1.0, *times), rows, twins, load).result(own_tokens, study.base_tokens)
+    rate = _Rate(sides, tuple(times), tuple(longer), tuple(twins), load)
+    return rate.result(own_tokens, study.base_tokens)
 
 
 def _point(
     measurements: Measurements, at: Selector, twin: Selector
 ) -> tuple[TableRow, TableRow] | None:
     """A longer twin's measurement, and that of the twin of its replicate."""
-    pairs = Sides(*measurements.complete(METRIC, at, twin))
-    return (pairs.columns[0][0], pairs.columns[1][0]) if pairs.replicates else None
+    (longer, twins), replicates = measurements.complete(METRIC, at, twin)
+    return (longer[0], twins[0]) if replicates else None
 
 
 @dataclass(frozen=True)
@@ -181,10 +197,8 @@ class _Rate:
     def result(self, tokens: int, base_tokens: int | None) -> LongerTwins:
         arm_loss, twin_loss = self.sides.values_SL.mean(axis=0)
         losses = [float(twin_loss)]
-        losses += [
-            float(twin_loss) + _value(row) - _value(twin)
-            for row, twin in zip(self.longer, self.twins, strict=True)
-        ]
+        for row, twin in zip(self.longer, self.twins, strict=True):
+            losses.append(float(twin_loss) + _value(row) - _value(twin))
         reach = slopes.tokens_to_reach(self.times, losses, target=float(arm_loss))
         return LongerTwins(
             times=self.times,
@@ -205,63 +219,67 @@ class _Rate:
         """
         n = len(self.sides.replicates)
         shares = self._shares(math.log(ratio))
-        columns, weights = list(self.sides.columns), [1.0, -1.0]
+        columns = list(self.sides.columns)
+        weights = [1.0, -1.0]
         for share, row, twin in zip(shares, self.longer, self.twins, strict=True):
             # The same in all replicates: one training stands for them.
             columns += [[row] * n, [twin] * n]
             weights += [-share, share]
-        weights_SL = np.tile(weights, (n, 1))
-        test, _ = test_of(Sides(columns, self.sides.replicates), weights_SL, self.load)
+        sides = Sides(columns, self.sides.replicates)
+        test, _ = test_of(sides, np.tile(weights, (n, 1)), self.load)
         # Variance of a mean of n differences, and of one more with the weight of the change.
-        return replace(test, floor=test.sd * math.sqrt(1 + n * sum(shares) ** 2))
+        differences = 1 + n * sum(shares) ** 2
+        return replace(test, floor=test.sd * math.sqrt(differences))
 
     def _shares(self, log_ratio: float) -> list[float]:
         """Weights of the longer twins' changes in the change at a ratio."""
         logs = np.log(self.times)
+        lines = np.eye(len(logs))
         # By the knots' own lines: change(1) is 0, and has no row.
-        return [
-            float(np.interp(log_ratio, logs, np.eye(len(logs))[place]))
-            for place in range(1, len(logs))
-        ]
+        return [float(np.interp(log_ratio, logs, line)) for line in lines[1:]]
 
     def interval(self) -> Interval | None:
         """All ratios that the test leaves, cut at the first and the last of `times`."""
-        if not self.test(1.0).testable:
+        if not self.test(self.times[0]).testable:
             return None
 
-        def lowest(ratio: float) -> float:
+        def bounds(ratio: float) -> Interval:
             interval = self.test(ratio).interval()
             assert interval is not None
-            return interval[0]
-
-        def highest(ratio: float) -> float:
-            interval = self.test(ratio).interval()
-            assert interval is not None
-            return interval[1]
+            return interval
 
         # With more tokens the twin's loss falls, and arm minus twin rises through 0.
-        return self._first_above(highest), self._last_below(lowest)
+        return (
+            self._first_above(lambda ratio: bounds(ratio)[1]),
+            self._last_below(lambda ratio: bounds(ratio)[0]),
+        )
 
     def _first_above(self, bound: Callable[[float], float]) -> float:
         """The first ratio at which a bound is 0 or more; the last of `times` where none is."""
-        for before, after in zip((1.0, *self.times), self.times, strict=False):
+        if bound(self.times[0]) >= 0:
+            return self.times[0]
+        for before, after in pairwise(self.times):
             if bound(after) >= 0:
-                return after if before == after else _root(bound, before, after)
+                return _root(bound, before, after)
         return self.times[-1]
 
     def _last_below(self, bound: Callable[[float], float]) -> float:
         """The last ratio at which a bound is 0 or less; the first of `times` where none is."""
-        backwards = self.times[::-1]
-        for after, before in zip((backwards[0], *backwards), backwards, strict=False):
+        if bound(self.times[-1]) <= 0:
+            return self.times[-1]
+        for after, before in pairwise(reversed(self.times)):
             if bound(before) <= 0:
-                return before if before == after else _root(bound, before, after)
+                return _root(bound, before, after)
         return self.times[0]
 
 
 def _root(bound: Callable[[float], float], before: float, after: float) -> float:
-    log_root = optimize.brentq(
-        lambda log_ratio: bound(math.exp(log_ratio)), math.log(before), math.log(after), xtol=1e-9
-    )
+    """The ratio at which a bound is 0, between two at which it has other signs."""
+
+    def at(log_ratio: float) -> float:
+        return bound(math.exp(log_ratio))
+
+    log_root = optimize.brentq(at, math.log(before), math.log(after), xtol=1e-9)
     return math.exp(log_root)
 
 

@@ -82,9 +82,8 @@ def example_noise(
     G = len(weight_G)
     if G < 2:
         return None
-    sums_SG = np.array(
-        [np.bincount(group_N, weights=weights_N * row, minlength=G) for row in differences_SN]
-    )
+    weighted_SN = weights_N * differences_SN
+    sums_SG = np.array([np.bincount(group_N, weights=row, minlength=G) for row in weighted_SN])
     share_G = weight_G / weight_G.sum()
     means_SG = sums_SG / weight_G
     mean_S1 = (means_SG * share_G).sum(axis=1, keepdims=True)
@@ -96,7 +95,8 @@ def example_noise(
         return ExampleNoise(variance, df, G)
     # What groups and replicates share: a group's scatter over the replicates.
     both_SG = residual_SG - residual_G
-    both = float((factor_G * both_SG**2).sum()) / (S * (S - 1))
+    squares_SG = factor_G * both_SG**2
+    both = float(squares_SG.sum()) / (S * (S - 1))
     # The degrees of freedom stay those of the groups: with Satterthwaite's for a difference, which
     # can be as few as one, families of seven err in 1 to 3 % of the cases, not 5.
     return ExampleNoise(max(0.0, variance - both), df, G)
@@ -113,15 +113,20 @@ def _bias_reduced(share_G: np.ndarray) -> tuple[np.ndarray, float]:
     # The expected square of a residual, in variances of a group's mean: as sums of what is not
     # negative, since 1 - 2 share + square leaves nothing of a group that holds nearly all.
     expected_G = (1 - share_G) ** 2 + np.maximum(square - squares_G, 0)
-    factor_G = share_G**2 / expected_G
+    factor_G = squares_G / expected_G
     # tr(M)^2 / tr(M M) for M = A' diag(factor) A, A = I - 1 share', without the [G, G] matrices.
     total = factor_G.sum()
     first = (factor_G * share_G).sum()
     second = (factor_G * share_G**2).sum()
-    crossed = total**2 * square**2 + 2 * total * second - 4 * square * total * first + 2 * first**2
-    alone = (factor_G**2 * (2 * (square - 2 * share_G) + 1)).sum()
+    crossed = total**2 * square**2
+    crossed += 2 * total * second
+    crossed -= 4 * square * total * first
+    crossed += 2 * first**2
+    diagonal_G = 2 * (square - 2 * share_G) + 1
+    alone = (factor_G**2 * diagonal_G).sum()
     # The sums cancel where one group holds nearly all; the answer lies between these bounds.
-    df = square**2 / max(float(crossed + alone), np.finfo(float).tiny)
+    trace = max(float(crossed + alone), np.finfo(float).tiny)
+    df = square**2 / trace
     return factor_G, float(np.clip(df, 1, len(share_G) - 1))
 
 
@@ -163,9 +168,14 @@ class PairedTest:
         return 0.0 if sd <= EQUAL * largest else sd
 
     @property
+    def believed_sd(self) -> float:
+        """The sample SD, or the floor where that is larger; NaN below two."""
+        return max(self.sd, self.floor)
+
+    @property
     def variance_replicates(self) -> float:
         """Of the mean, over trainings."""
-        return max(self.sd, self.floor) ** 2 / self.n
+        return self.believed_sd**2 / self.n
 
     @property
     def variance_examples(self) -> float:
@@ -178,8 +188,10 @@ class PairedTest:
 
     @cached_property
     def critical(self) -> CriticalValues:
-        known = self.examples is not None and self.examples.variance > 0
-        return CriticalValues(self.n - 1, self.examples.df if known and self.examples else None)
+        noise = self.examples
+        # Examples that add nothing must not lend their degrees of freedom either.
+        df = noise.df if noise is not None and noise.variance > 0 else None
+        return CriticalValues(self.n - 1, df)
 
     @property
     def share(self) -> float:
@@ -188,14 +200,16 @@ class PairedTest:
 
     @property
     def testable(self) -> bool:
-        return self.n >= 2 and max(self.sd, self.floor) > 0
+        # Not of the SD: the square of one as small as 1e-170 is 0.
+        return self.n >= 2 and self.variance_replicates > 0
 
     @property
     def p(self) -> float:
         """Two-sided; NaN where no test is possible: fewer than two pairs, or no spread."""
         if not self.testable:
             return math.nan
-        return self.critical.p(self.mean / math.sqrt(self.variance), self.share)
+        t = self.mean / math.sqrt(self.variance)
+        return self.critical.p(t, self.share)
 
     def p_equivalence(self, threshold: float) -> float:
         """Of two one-sided tests that the mean lies inside +- threshold: the larger of their p.
@@ -205,14 +219,16 @@ class PairedTest:
         if not self.testable:
             return math.nan
         room = threshold - abs(self.mean)
-        two_sided = self.critical.p(room / math.sqrt(self.variance), self.share)
+        t = room / math.sqrt(self.variance)
+        two_sided = self.critical.p(t, self.share)
         # The nearer bound decides; beyond it the one-sided p is on the other side of a half.
         return two_sided / 2 if room > 0 else 1 - two_sided / 2
 
     def interval(self, level: float = LEVEL) -> Interval | None:
         if not self.testable:
             return None
-        half = float(self.critical.at(1 - level, self.share)) * math.sqrt(self.variance)
+        critical = float(self.critical.at(1 - level, self.share))
+        half = critical * math.sqrt(self.variance)
         return self.mean - half, self.mean + half
 
     def power(self, effect: float, n: int, alpha: float, margin: float = 0.0) -> float:
@@ -231,11 +247,12 @@ class PairedTest:
         """Of the interval at 1 - alpha that n replicates on these examples give, at the noise that
         is estimated now.
         """
-        critical, replicates, examples = self._with_replicates(n)
+        values, replicates, examples = self._with_replicates(n)
         variance = replicates + examples
-        return float(critical.at(alpha, replicates / variance)) * math.sqrt(variance)
+        critical = float(values.at(alpha, replicates / variance))
+        return critical * math.sqrt(variance)
 
     def _with_replicates(self, n: int) -> tuple[CriticalValues, float, float]:
-        replicates = max(self.sd, self.floor) ** 2 / n
+        replicates = self.believed_sd**2 / n
         df = self.examples.df if self.examples else None
         return CriticalValues(n - 1, df), replicates, self.variance_examples

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from scipy import stats
 
 from chunkwise.core.config import Config
-from chunkwise.lab.measure.contrasts import Contrast
+from chunkwise.lab.measure.contrast import Contrast
 from chunkwise.lab.measure.noise import Interval
 from chunkwise.lab.measure.results import PublishedVariant, PublishedVariants
 from chunkwise.lab.resolve.paper import Paper, PublishedRow
@@ -93,7 +93,9 @@ def _is(row: PublishedRow, arm: Arm, *, numbered: bool) -> bool:
     """
     if row.share is not None:
         # A published size is a rounded number, and so is a plan's.
-        return arm.fraction is not None and bool(np.isclose(arm.fraction, row.share, rtol=0.01))
+        if arm.fraction is None:
+            return False
+        return bool(np.isclose(arm.fraction, row.share, rtol=0.01))
     return any(_holds(changes, arm.changes, numbered=numbered) for changes in row.arms)
 
 
@@ -119,11 +121,16 @@ def orders_of(
             if contrast.kind == "pair" and contrast.metric == table.metric
         ]
         # The primary experiment comes first, and of one arm that is compared twice it is the row.
-        by_arm = {(each.entry, each.arm): each for each in reversed(pairs)}
-        beside = [(row, by_arm.get((row.entry or "", row.arm or ""))) for row in table.rows]
-        measured = [(row, each) for row, each in beside if each and each.difference is not None]
+        by_arm = {(contrast.entry, contrast.arm): contrast for contrast in reversed(pairs)}
+        measured = []
+        for row in table.rows:
+            contrast = by_arm.get((row.entry or "", row.arm or ""))
+            if contrast is not None and contrast.difference is not None:
+                measured.append((row, contrast))
         if measured:
-            yield _order(table, sorted(measured, key=lambda pair: -pair[0].difference))
+            # The largest published loss first.
+            measured.sort(key=lambda pair: -pair[0].difference)
+            yield _order(table, measured)
 
 
 def _order(
@@ -152,19 +159,24 @@ def _order(
     if len(rows) < ENOUGH:
         return order
     published = np.array([row.published for row in rows])
-    tau = kendall(published, np.array([row.ours for row in rows]))
+    ours = np.array([row.ours for row in rows])
+    tau = kendall(published, ours)
     if tau is None:
         return order
-    replicates = min(len(contrast.differences) for _, contrast in measured)
-    whole = all(len(contrast.differences) == replicates for _, contrast in measured)
-    by_replicate = np.array([contrast.differences[:replicates] for _, contrast in measured])
-    taus = [kendall(published, by_replicate[:, i]) for i in range(replicates)] if whole else []
     update = {
         "tau": tau,
-        "p": shuffled(published, np.array([row.ours for row in rows])),
-        "taus": tuple(each for each in taus if each is not None),
+        "p": shuffled(published, ours),
+        "taus": _taus(published, [contrast.differences for _, contrast in measured]),
     }
     return order.model_copy(update=update)
+
+
+def _taus(published: np.ndarray, differences: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Of each replicate alone; none where some row lacks a replicate."""
+    if len({len(values) for values in differences}) > 1:
+        return ()
+    taus = [kendall(published, ours) for ours in np.array(differences).T]
+    return tuple(tau for tau in taus if tau is not None)
 
 
 def kendall(first: np.ndarray, second: np.ndarray) -> float | None:

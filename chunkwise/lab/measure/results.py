@@ -192,7 +192,8 @@ class Setting(Config):
             self.text and f"perplexity on {self.text}",
             self.questions,
         ]
-        return "; ".join(part for part in parts if part) + "." if any(parts) else ""
+        words = "; ".join(part for part in parts if part)
+        return words and f"{words}."
 
 
 class ReferenceShares(Config):
@@ -201,16 +202,6 @@ class ReferenceShares(Config):
     label: str
     shares: dict[str, float]  # fraction (as text, "0.5") -> share of the full gain
     source: str
-
-
-RETRO_172M = ReferenceShares(
-    label="RETRO 172M (published)",
-    shares={"1": 1.0, "0.5": 0.62, "0.25": 0.43, "0.125": 0.29},
-    source=(
-        "Borgeaud et al. 2021, table 14, C4 bits per byte, interpolated in log size; good to about "
-        "5 points"
-    ),
-)
 
 
 class PublishedVariant(Config):
@@ -261,7 +252,7 @@ class StudyResults(Config):
     exchange: tuple[str, str] | None = None  # ids of two arms with curves: (retrieval, twin)
     longer_twins: tuple[Selector, ...] = ()  # trained for more tokens, shortest first
     base_tokens: int | None = None  # that the base was trained on; None: not known
-    reference: ReferenceShares | None = RETRO_172M
+    reference: ReferenceShares | None = None
     runs: tuple[Run, ...] = ()
     checks: tuple[Check, ...] = ()
     subject: str = ""  # which paper the plan is about, in words

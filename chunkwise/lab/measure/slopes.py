@@ -61,12 +61,14 @@ def slope_weights(fractions_SL: np.ndarray) -> SlopeWeights:
         squared = halvings**2
         # What the line cannot express of the square: without it a steep line would show up as
         # curvature.
-        bend = squared - line @ np.linalg.lstsq(line, squared, rcond=None)[0]
+        coefficients = np.linalg.lstsq(line, squared, rcond=None)[0]
+        bend = squared - line @ coefficients
         # Two distinct levels lie on a line, and what is left of their square is rounding.
         curved = len(np.unique(halvings)) > 2
         curvatures.append(bend / (bend @ bend) if curved else None)
-    known = all(curvature is not None for curvature in curvatures)
-    return SlopeWeights(np.array(slopes), np.array(curvatures) if known else None)
+    if any(curvature is None for curvature in curvatures):
+        return SlopeWeights(np.array(slopes), None)
+    return SlopeWeights(np.array(slopes), np.array(curvatures))
 
 
 @dataclass(frozen=True)

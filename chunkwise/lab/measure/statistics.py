@@ -28,7 +28,8 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> In
     if n < 2:
         return None
     sd = np.std(values, ddof=1)
-    half = t_half_width(float(sd / math.sqrt(n)), n - 1, level)
+    error = float(sd / math.sqrt(n))
+    half = t_half_width(error, n - 1, level)
     centre = float(np.mean(values))
     return centre - half, centre + half
 
@@ -55,7 +56,8 @@ def sign_flip_p(differences: Sequence[float]) -> float | None:
     sums = np.abs(signs @ values)
     # The matrix product adds in another order than sum(), so the observed signs could miss
     # themselves without a tolerance.
-    observed = abs(values.sum()) - 1e-12 * np.abs(values).sum()
+    tolerance = 1e-12 * np.abs(values).sum()
+    observed = abs(values.sum()) - tolerance
     return float(np.mean(sums >= observed))
 
 

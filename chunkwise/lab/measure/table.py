@@ -148,16 +148,18 @@ class Measurements:
         """For each selector its measurements in the replicates in which every selector has a finite
         value; and these replicates.
         """
-        # Differences are taken within a replicate: one that lacks a side is left out of all sides.
-        complete = []
+        columns: list[list[TableRow]] = [[] for _ in selectors]
+        replicates = []
         for replicate in self.replicates:
             rows = [self.get(at, metric, replicate) for at in selectors]
-            if all(row is not None and row.value is not None for row in rows):
-                complete.append(replicate)
-        columns = [
-            [self._rows[at, metric, replicate] for replicate in complete] for at in selectors
-        ]
-        return columns, complete
+            measured = [row for row in rows if row is not None and row.value is not None]
+            # Differences are taken within a replicate: one that lacks a side is left out of all.
+            if len(measured) < len(selectors):
+                continue
+            replicates.append(replicate)
+            for column, row in zip(columns, measured, strict=True):
+                column.append(row)
+        return columns, replicates
 
     def values(self, metric: str, *selectors: Selector) -> list[np.ndarray]:
         """The same as arrays [complete replicates], one for each selector."""
@@ -173,8 +175,8 @@ class Measurements:
         """Share of the datastore's tokens that a view holds; `target` where it is not known."""
         if view == FULL:
             return 1.0
-        known = self._fractions.get((view, replicate))
-        return target if known is None else known
+        realised = self._fractions.get((view, replicate))
+        return target if realised is None else realised
 
     def fractions(
         self,
@@ -194,13 +196,14 @@ class Measurements:
 
     def curve(self, arm: str, replicate: int) -> list[tuple[float, float]]:
         """(tokens, loss) of the readings during training after the first token, in order."""
-        readings = [
-            (float(row.train_tokens), row.value)
-            for row in self.rows
-            if (row.arm, row.replicate, row.metric) == (arm, replicate, VALIDATION_LOSS)
-            and row.train_tokens
-            and row.value is not None
-        ]
+        readings = []
+        for row in self.rows:
+            if row.metric != VALIDATION_LOSS:
+                continue
+            if row.arm != arm or row.replicate != replicate:
+                continue
+            if row.train_tokens and row.value is not None:
+                readings.append((float(row.train_tokens), row.value))
         return sorted(readings)
 
 

@@ -55,6 +55,8 @@ class Verdict(StrEnum):
 
 REAL = (Verdict.MATTERS, Verdict.SMALL, Verdict.UNRESOLVED)
 """Words that claim a difference."""
+OPEN = (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED)
+"""Words that more replicates can change."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def judge(
         assert interval is not None and inner is not None
         verdict = verdict_of(interval, p_holm, p_equivalence, threshold, alpha)
         needed = None
-        if advise and verdict in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED):
+        if advise and verdict in OPEN:
             needed = what_settles(test, threshold, strictest)
         judgements.append(
             Judgement(
@@ -235,15 +237,16 @@ def chance_of_another_word(
         possible = _with_sd(test, math.sqrt(squared))
         scatter = math.sqrt(possible.variance_replicates * more / replicates)
         # The estimate to come holds the replicates of now as well.
-        estimated = _with_sd(test, math.sqrt((df + more * squared) / (df + more)))
-        half, half_equivalence = (
-            estimated.half_width(replicates, level) for level in (alpha, 2 * alpha)
-        )
+        expected = (df + more * squared) / (df + more)
+        estimated = _with_sd(test, math.sqrt(expected))
+        half = estimated.half_width(replicates, alpha)
+        half_equivalence = estimated.half_width(replicates, 2 * alpha)
         within = partial(_within, difference, scatter)
         if verdict is Verdict.UNRESOLVED:
             beyond = threshold + half
             # What is small up to there, and matters from there on.
-            small = within(min(beyond, SMALL_UP_TO * threshold - half)) - within(half)
+            small_up_to = min(beyond, SMALL_UP_TO * threshold - half)
+            small = within(small_up_to) - within(half)
             total += 1 - within(beyond) + max(0.0, small)
         else:
             total += min(1.0, 1 - within(half) + within(threshold - half_equivalence))
@@ -254,8 +257,9 @@ def _within(centre: float, scatter: float, bound: float) -> float:
     """Chance that a normal value lies within +- bound."""
     if bound <= 0:
         return 0.0
-    above, below = (bound - centre) / scatter, (-bound - centre) / scatter
-    return float(special.ndtr(above) - special.ndtr(below))
+    up_to = special.ndtr((bound - centre) / scatter)
+    below = special.ndtr((-bound - centre) / scatter)
+    return float(up_to - below)
 
 
 def what_settles(test: PairedTest, threshold: float, alpha: float) -> Needed | None:
@@ -273,11 +277,9 @@ def what_settles(test: PairedTest, threshold: float, alpha: float) -> Needed | N
         test = _with_text(test, 2)
     # The estimates may say that this n is enough, and it was not.
     n = max(n, test.n + 1)
-    df = test.n - 1
-    quiet, loud = (math.sqrt(df / special.chdtri(df, share)) for share in (0.1, 0.9))
-    low, high = (
-        _enough(_with_sd(test, factor), difference, threshold, alpha) for factor in (quiet, loud)
-    )
+    quiet, loud = (_with_true_sd(test, share) for share in (0.1, 0.9))
+    low = _enough(quiet, difference, threshold, alpha)
+    high = _enough(loud, difference, threshold, alpha)
     return Needed(
         replicates=n,
         low=low and min(n, max(low, test.n + 1)),
@@ -298,6 +300,12 @@ def _with_sd(test: PairedTest, factor: float) -> PairedTest:
     """The scatter of the replicates times so much; powers do not ask for the mean."""
     differences = tuple(factor * value for value in test.differences)
     return replace(test, differences=differences, floor=factor * test.floor)
+
+
+def _with_true_sd(test: PairedTest, share: float) -> PairedTest:
+    """With the scatter of the replicates at a quantile of what the one of now leaves possible."""
+    df = test.n - 1
+    return _with_sd(test, math.sqrt(df / special.chdtri(df, share)))
 
 
 def _settled(
@@ -338,10 +346,9 @@ def _chance(test: PairedTest, n: int, threshold: float, alpha: float) -> float:
     """That n replicates settle it, averaged over the differences and the noise of replicates that
     the data leave possible (flat prior of the difference, 1 / SD of the noise).
     """
-    df = test.n - 1
     total = 0.0
     for share in _POINTS:
-        possible = _with_sd(test, math.sqrt(df / special.chdtri(df, share)))
+        possible = _with_true_sd(test, share)
         error = math.sqrt(possible.variance)
         for quantile in special.ndtri(_POINTS):
             difference = abs(test.mean + quantile * error)
