@@ -16,7 +16,8 @@ from chunkwise.core.store import Store
 from chunkwise.corpus.config import CorpusConfig, SequencesConfig, TokenizerConfig, TokensConfig
 from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
 from chunkwise.lab.profile import load_profile
-from chunkwise.training.config import BaseConfig, DecoderConfig, TrainOptions
+from chunkwise.training.config import BaseConfig, DecoderConfig
+from chunkwise.training.options import TrainOptions
 from chunkwise.training.stages import BASE
 
 TOKENIZER_CONFIG = TokenizerConfig(vocabulary_size=4096)

@@ -12,12 +12,21 @@ import json
 import shutil
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from experiments.paper_rows import beside_table_13, by_overlap, conditions_lines, overlap_lines, table_13_lines
+from experiments.paper_rows import (
+    Json,
+    beside_table_13,
+    by_overlap,
+    conditions_lines,
+    markdown_row,
+    overlap_lines,
+    table_13_lines,
+)
 
 # RETRO, table 13: bits per byte on C4, 247M parameters, one run each. By our label of the arm; "" is the baseline.
 TABLE_13 = {
@@ -30,18 +39,27 @@ TABLE_13 = {
     "Number of neighbours: 4": ("trained with 4 neighbours", 0.847),
     "one mid layer": ("one layer, 6 of 12", 0.823),
 }
-# InstructRetro, arXiv:2310.07713v3: exact match on Natural Questions, 43B decoder, one run each.
-# What it is -> (arm, condition of ours, published).
+
+
+class Asked(NamedTuple):
+    """An arm and condition of ours that answers questions, and InstructRetro's figure."""
+
+    arm: str
+    condition: str
+    published: float | None
+    """Exact match on Natural Questions, arXiv:2310.07713v3: a 43B decoder, one run each."""
+
+
 QUESTIONS = {
-    "twin, tuned; passages in the prompt": ("twin", "prompt", 37.0),
-    "Retro, tuned with its gate shut; shut at inference (their 43B)": ("retro", "prompt", 38.9),
-    "the same, open at inference (their 48B)": ("retro", "both", 38.6),
-    "the same, passages for the encoder alone": ("retro", "encoder", None),
-    "Retro, tuned with its gate open; open at inference": ("gate-1", "both", None),
-    "Retro, not tuned; open at inference": ("untuned", "both", None),
-    "the same, shut at inference": ("untuned", "prompt", None),
-    "twin, without passages": ("twin", "closed", 21.2),
-    "Retro, without passages": ("retro", "closed", 21.8),
+    "twin, tuned; passages in the prompt": Asked("twin", "prompt", 37.0),
+    "Retro, tuned with its gate shut; shut at inference (their 43B)": Asked("retro", "prompt", 38.9),
+    "the same, open at inference (their 48B)": Asked("retro", "both", 38.6),
+    "the same, passages for the encoder alone": Asked("retro", "encoder", None),
+    "Retro, tuned with its gate open; open at inference": Asked("gate-1", "both", None),
+    "Retro, not tuned; open at inference": Asked("untuned", "both", None),
+    "the same, shut at inference": Asked("untuned", "prompt", None),
+    "twin, without passages": Asked("twin", "closed", 21.2),
+    "Retro, without passages": Asked("retro", "closed", 21.8),
 }
 
 
@@ -61,52 +79,88 @@ QUESTIONS_REMARK = paragraph(
 )
 
 
-def accuracy(results: dict[str, Any], arm: str, condition: str) -> list[float]:
+def accuracy(results: Json, arm: str, condition: str) -> list[float]:
     """Choice accuracy of each replicate, in percent; none where it was not measured."""
-    wanted = {"arm": arm, "condition": condition, "view": "full"}
-    return [
-        100 * cell["value"] for cell in results["cells"] if cell["metric"] == "choice_accuracy" and cell["at"] == wanted
-    ]
+    # Smaller datastores are no question of this page.
+    at = {"arm": arm, "condition": condition, "view": "full"}
+    cells = [cell for cell in results["cells"] if cell["metric"] == "choice_accuracy"]
+    return [100 * cell["value"] for cell in cells if cell["at"] == at]
 
 
-def question_lines(results: dict[str, Any]) -> list[str]:
+def question_lines(results: Json) -> list[str]:
     """Accuracy beside InstructRetro's, mean over replicates and each of them."""
     lines = ["| what answers | published, NQ | choice accuracy here | replicates |", "|---|---:|---:|---|"]
-    for what, (arm, condition, published) in QUESTIONS.items():
-        values = accuracy(results, arm, condition)
-        shown = f"{mean(values):.1f} %" if values else "not measured"
-        each = ", ".join(f"{value:.1f}" for value in values)
-        lines.append(f"| {what} | {published or '–'} | {shown} | {each} |")
+    for words, asked in QUESTIONS.items():
+        values = accuracy(results, asked.arm, asked.condition)
+        cells = [
+            words,
+            str(asked.published or "–"),
+            f"{mean(values):.1f} %" if values else "not measured",
+            ", ".join(f"{value:.1f}" for value in values),
+        ]
+        lines.append(markdown_row(cells))
     return lines
 
 
-def contrast_lines(results: dict[str, Any]) -> list[str]:
+@dataclass(frozen=True)
+class Scale:
+    """How numbers of a metric are shown."""
+
+    factor: int
+    digits: int
+    unit: str
+
+    def level(self, value: float | None) -> str:
+        return "–" if value is None else f"{self.factor * value:.{self.digits}f}"
+
+    def change(self, value: float | None) -> str:
+        return "–" if value is None else f"{self.factor * value:+.{self.digits}f}"
+
+
+NATS = Scale(1, 3, "nats")
+POINTS = Scale(100, 1, "points")
+
+
+def contrast_lines(results: Json) -> list[str]:
     """Every contrast of the plan, with its verdict."""
     lines = [
         "| entry | arm | metric | baseline | arm's | difference [interval] | each replicate | Holm p | verdict |",
         "|---|---|---|---:|---:|---|---|---:|---|",
     ]
-    percent = {metric["id"] for metric in results["metrics"] if metric["unit"] != "nats per token"}
-    for one in results["contrasts"]:
-        points = one["metric"] in percent
-        factor, digits, unit = (100, 1, "points") if points else (1, 3, "nats")
-        difference = f"{factor * one['difference']:+.{digits}f}" if one["difference"] is not None else "–"
-        if one["interval"]:
-            low, high = (factor * bound for bound in one["interval"])
-            difference += f" [{low:+.{digits}f}, {high:+.{digits}f}]"
-        baseline, arm = (
-            "–" if value is None else f"{factor * value:.{digits}f}"
-            for value in (one["baseline_mean"], one["arm_mean"])
-        )
-        p = "–" if one["p_holm"] is None else f"{one['p_holm']:.3f}" if one["p_holm"] >= 0.001 else "< 0.001"
-        each = ", ".join(f"{factor * value:+.{digits}f}" for value in one["differences"])
-        metric = one["metric"].replace("_", " ")
-        cells = (one["entry"], one["arm"], metric, baseline, arm, f"{difference} {unit}", each, p, one["verdict"])
-        lines.append(f"| {' | '.join(cells)} |")
+    units = {metric["id"]: metric["unit"] for metric in results["metrics"]}
+    for contrast in results["contrasts"]:
+        # A metric that the report does not describe is one of perplexity.
+        in_nats = units.get(contrast["metric"], "nats per token") == "nats per token"
+        lines.append(markdown_row(contrast_cells(contrast, NATS if in_nats else POINTS)))
     return lines
 
 
-def page(report: dict[str, Any]) -> str:
+def contrast_cells(contrast: Json, scale: Scale) -> list[str]:
+    difference = scale.change(contrast["difference"])
+    if contrast["interval"]:
+        low, high = map(scale.change, contrast["interval"])
+        difference += f" [{low}, {high}]"
+    return [
+        contrast["entry"],
+        contrast["arm"],
+        contrast["metric"].replace("_", " "),
+        scale.level(contrast["baseline_mean"]),
+        scale.level(contrast["arm_mean"]),
+        f"{difference} {scale.unit}",
+        ", ".join(map(scale.change, contrast["differences"])),
+        p_value(contrast["p_holm"]),
+        contrast["verdict"],
+    ]
+
+
+def p_value(p: float | None) -> str:
+    # What was not tested has none.
+    if p is None:
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def page(report: Json) -> str:
     """README.md."""
     results, run = report["results"], report["run_log"]
     retro = next(arm for arm in results["arms"] if arm["role"] == "retro")

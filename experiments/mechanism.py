@@ -32,7 +32,7 @@ from chunkwise.lab.profile import Profile
 from chunkwise.lab.run import ablate
 from chunkwise.training.config import BaseConfig, DecoderConfig
 from experiments import base_model
-from experiments.paper_rows import beside_table_13, by_overlap, conditions_lines, overlap_lines, table_13_lines
+from experiments.paper_rows import Json, beside_table_13, by_overlap, conditions_lines, overlap_lines, table_13_lines
 
 SOURCES = ("docs", "news", "books", "papers")
 STUDIED = ("docs",)
@@ -150,25 +150,30 @@ def plan_text(form: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def summary_of(reports: dict[str, Json]) -> Json:
     """All that the page says, by form."""
+    return {form: study_summary(form, results) for form, results in reports.items()}
+
+
+def study_summary(form: str, results: Json) -> Json:
+    names = ("label", "parameters", "steps", "train_tokens")
     return {
-        form: {
-            "replicates": results["replicates"],
-            "arms": [
-                {name: arm[name] for name in ("label", "parameters", "steps", "train_tokens")}
-                for arm in results["arms"]
-            ],
-            "conditions": results["mechanism"],
-            "checks": results["mechanism_checks"],
-            "overlap": by_overlap(results),
-            "table_13": beside_table_13(TABLE_13[form], results),
-        }
-        for form, results in reports.items()
+        "replicates": results["replicates"],
+        "arms": [{name: arm[name] for name in names} for arm in results["arms"]],
+        "conditions": results["mechanism"],
+        "checks": results["mechanism_checks"],
+        "overlap": by_overlap(results),
+        "table_13": beside_table_13(TABLE_13[form], results),
     }
 
 
-def page(summary: dict[str, Any]) -> str:
+ROWS_REMARK = [
+    "Rows are matched by what was changed; the baselines are not alike (layers 2, 4, 6 of 6 against 6, 9, 12\n"
+    "of 12; see the head of the experiment for the rest)."
+]
+
+
+def page(summary: Json) -> str:
     """README.md, of the summary alone."""
     lines = [
         "# Does it read, and what matters: RETRO's ablations, small, with replicates",
@@ -183,38 +188,38 @@ def page(summary: dict[str, Any]) -> str:
         "40 to 30 % of the chunks at the same time. News, books and abstracts",
         "seldom repeat one another, and little can be copied from what is found for them.",
     ]
-    for form, found in summary.items():
-        n = found["replicates"]
-        retro = next(arm for arm in found["arms"] if arm["label"] == "Retro")
-        lines += [
-            "",
-            f"## The {form} form",
-            "",
-            f"{n} replicates; {retro['parameters'] / 1e6:.1f} million parameters with retrieval, "
-            f"{retro['steps']} steps, {retro['train_tokens']:,} tokens.{SINCE.get(form, '')}",
-            "",
-            *conditions_lines(found["conditions"], found["checks"]),
-            "",
-            *overlap_lines(found["overlap"]),
-            "",
-            *table_13_lines(
-                found["table_13"],
-                [
-                    "Rows are matched by what was changed; the baselines are not alike (layers 2, 4, 6 of 6 against 6,"
-                    " 9, 12\nof 12; see the head of the experiment for the rest).",
-                ],
-            ),
-        ]
+    for form, study in summary.items():
+        lines += ["", f"## The {form} form", "", *form_lines(study, SINCE.get(form, ""))]
     return "\n".join(lines) + "\n"
+
+
+def form_lines(study: Json, since: str) -> list[str]:
+    """What one form's study says.
+
+    Args:
+        since: what is known by now.
+    """
+    retro = next(arm for arm in study["arms"] if arm["label"] == "Retro")
+    return [
+        f"{study['replicates']} replicates; {retro['parameters'] / 1e6:.1f} million parameters with retrieval, "
+        f"{retro['steps']} steps, {retro['train_tokens']:,} tokens.{since}",
+        "",
+        *conditions_lines(study["conditions"], study["checks"]),
+        "",
+        *overlap_lines(study["overlap"]),
+        "",
+        *table_13_lines(study["table_13"], ROWS_REMARK),
+    ]
 
 
 def render(out: Path) -> None:
     """summary.json and README.md from the reports that are in `out`."""
-    reports = {
-        form: json.loads(file.read_text(encoding="utf-8"))["results"]
-        for form in FORMS
-        if (file := out / f"{form}.json").exists()
-    }
+    reports = {}
+    for form in FORMS:
+        file = out / f"{form}.json"
+        # While the first study is there and the second still runs.
+        if file.exists():
+            reports[form] = json.loads(file.read_text(encoding="utf-8"))["results"]
     summary = summary_of(reports)
     (out / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "README.md").write_text(page(summary), encoding="utf-8")
@@ -237,6 +242,7 @@ def main() -> None:
     if options.data is None:
         parser.error("--data: name the folder with the four sources")
     store, data, base = Store(), options.data.resolve(), options.work.resolve() / "base"
+    # On all four sources, so that the decoder knows more than the text that is studied.
     base_model.train(BASE, corpus_of(data, SOURCES), store, base)
     corpus = corpus_of(data, STUDIED)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -252,6 +258,7 @@ def main() -> None:
             for here, name in ((data, "DATA"), (options.work.resolve(), "WORK")):  # as it is on every machine
                 report = report.replace(str(here), name)
             (options.out / f"{form}.json").write_text(report, encoding="utf-8")
+            # After each form: the second takes another hour.
             render(options.out)
 
 

@@ -22,134 +22,59 @@ which are made from it alone: --render makes these again.
 """
 
 import argparse
-import fcntl
-import json
-import lzma
 import os
 import sys
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from chunkwise.core.artefact import RECORD, Artefact, read_artefact
+from chunkwise.core.artefact import Artefact
 from chunkwise.core.errors import DivergedError
-from chunkwise.core.io import atomic_file, read_json
-from chunkwise.core.packs import PACKAGED
+from chunkwise.core.io import read_json
 from chunkwise.core.progress import note
 from chunkwise.core.store import Store
-from chunkwise.corpus.config import CorpusConfig, SequencesConfig, SourceConfig, TokensConfig
-from chunkwise.corpus.stages import CORPUS, SEQUENCES, TOKENIZER, TOKENS
-from chunkwise.datastore.config import DatastoreConfig
-from chunkwise.datastore.stages import DATASTORE
 from chunkwise.evaluation.config import PerplexityConfig
 from chunkwise.evaluation.stages import PERPLEXITY
-from chunkwise.lab.profile import load_profile
-from chunkwise.lab.study.data import tokenizer_config
-from chunkwise.neighbours.stages import NEIGHBOURS
-from chunkwise.training.config import (
-    AdoptedBase,
-    MadeNeighboursConfig,
-    TwinConfig,
-)
-from chunkwise.training.stages import ADOPTED_BASE, BASE, RETROFIT, TWIN
+from chunkwise.training.config import RetrofitConfig, TwinConfig
+from chunkwise.training.stages import BASE, RETROFIT, TWIN
 from experiments import base_model, onset_page
+from experiments.onset_curves import Record
+from experiments.onset_records import Run, is_current, merge, read_runs
+from experiments.onset_text import Material, pack, prepare, unpack
 from experiments.onset_variants import (
     CORPORA,
-    EVALUATION_NEIGHBOURS,
-    EVALUATION_TEXT,
     FORMS,
     REPLICATED,
     REPLICATES,
     SETTINGS,
     SIZES,
-    TRAINING_NEIGHBOURS,
     TRAINING_TEXT,
     VARIANTS,
-    WIKIPEDIA_STRIDE,
     config_of,
     settings_of,
 )
 
-# --- the text -----------------------------------------------------------------------------------------------------
+# --- a run --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Material:
-    """What the runs on a corpus train on and are measured with, whatever their size."""
-
-    base_text: Artefact
-    text: Artefact
-    text_neighbours: Artefact
-    evaluation: Artefact
-    evaluation_neighbours: Artefact
-    datastore: Artefact
-    packaged: Artefact | None
-    """The decoder that ships with the package, where its tokenizer made the text."""
-
-
-def every_nth(source: Path, out: Path, stride: int) -> Path:
-    """Every `stride`-th record of a compressed JSON Lines file, written to `out` unless it is there."""
-    import zstandard
-
-    if out.exists():
-        return out
-    with zstandard.open(source, "rt", encoding="utf-8") as lines:
-        records = [line for number, line in enumerate(lines) if number % stride == 0]
-    with atomic_file(out) as file:
-        file.write("".join(records).encode())
-    return out
-
-
-def corpus_of(corpus: str, data: Path | None, work: Path) -> CorpusConfig:
-    """3 % of the documents are measured; of the others about half stand in the datastore alone."""
-    if not CORPORA[corpus].files:
-        return load_profile("laptop").corpus
-    assert data is not None  # `main` refuses such a call
-    sources = []
-    for name in CORPORA[corpus].files:
-        path = data / f"{name}.train.jsonl.zst"
-        if name == "wikipedia":
-            path = every_nth(path, work / f"{name}.{WIKIPEDIA_STRIDE}.jsonl", WIKIPEDIA_STRIDE)
-        sources.append(SourceConfig(kind="jsonl", source=name, path=str(path)))
-    return CorpusConfig(sources=tuple(sources), valid_fraction=0.03, held_fraction=0.45)
-
-
-def prepare(corpus: str, data: Path | None, work: Path, store: Store) -> Material:
-    """Everything before the trainings; what is in the store is found there."""
-    documents = store.get_or_build(CORPUS, corpus_of(corpus, data, work))
-    packaged = not CORPORA[corpus].files
-    tokenizer = store.get_or_build(
-        TOKENIZER,
-        tokenizer_config(load_profile("laptop")) if packaged else base_model.TOKENIZER_CONFIG,
-        {"corpus": documents},
-    )
-    tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": documents, "tokenizer": tokenizer})
-    text = store.get_or_build(SEQUENCES, TRAINING_TEXT, {"tokens": tokens})
-    evaluation = store.get_or_build(SEQUENCES, EVALUATION_TEXT, {"tokens": tokens})
-    datastore = store.get_or_build(
-        DATASTORE, DatastoreConfig(chunk_tokens=CORPORA[corpus].chunk_tokens), {"tokens": tokens}
-    )
-    return Material(
-        base_text=store.get_or_build(
-            SEQUENCES, SequencesConfig(split="train", sequence_tokens=256), {"tokens": tokens}
-        ),
-        text=text,
-        text_neighbours=store.get_or_build(
-            NEIGHBOURS, TRAINING_NEIGHBOURS, {"datastore": datastore, "sequences": text}
-        ),
-        evaluation=evaluation,
-        evaluation_neighbours=store.get_or_build(
-            NEIGHBOURS, EVALUATION_NEIGHBOURS, {"datastore": datastore, "sequences": evaluation}
-        ),
-        datastore=datastore,
-        packaged=store.get_or_build(ADOPTED_BASE, AdoptedBase(name=PACKAGED), {"tokens": tokens}) if packaged else None,
-    )
+def perform(run: Run, material: Material, store: Store) -> Record:
+    """Train, measure, and return the record; what is in the store is found there."""
+    config = config_of(run.size, run.corpus, run.variant, run.steps)
+    base = base_of(run.size, material, store)
+    about = {"id": run.id, **asdict(run), "settings": settings_of(config), "machine": machine()}
+    # The retrofit first: where runs of a replicate go on beside each other, its twin is then less often waited for.
+    try:
+        retrofit = train_retrofit(config, base, material, store, run.replicate)
+    except DivergedError as error:
+        return about | {"failed": str(error)}
+    twin_inputs = {"base": base, "sequences": material.text, "validation": material.evaluation}
+    twin = store.get_or_build(TWIN, TwinConfig(train=config.train), twin_inputs, seed=run.replicate)
+    evaluation = Evaluation(material, store, config.retro.neighbours, run.replicate)
+    return about | training_facts(retrofit, twin) | losses(evaluation, retrofit, twin)
 
 
 def base_of(size: str, material: Material, store: Store) -> Artefact:
@@ -162,95 +87,6 @@ def base_of(size: str, material: Material, store: Store) -> Artefact:
     return store.get_or_build(BASE, config, {"sequences": material.base_text}, seed=0)
 
 
-INDEX = "bm25/"
-"""Of a datastore; no training reads it."""
-
-
-def pack(materials: Mapping[str, Material], file: Path) -> None:
-    """Write materials into one compressed file: CORPUS/NAME/..., each an artefact's folder without a search index."""
-    # Text stands in it three times (rows, queries, chunks); a dictionary that reaches back that far keeps it once.
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**28}]
-    with (
-        atomic_file(file) as raw,
-        lzma.open(raw, "wb", filters=filters) as packed,
-        tarfile.open(fileobj=packed, mode="w|") as archive,
-    ):
-        for corpus, material in materials.items():
-            for name, artefact in vars(material).items():
-                if artefact is None:
-                    continue
-                for inside in (RECORD, *artefact.record.files):
-                    if not inside.startswith(INDEX):
-                        archive.add(artefact.path / inside, f"{corpus}/{name}/{inside}")
-    note(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
-
-
-def unpack(file: Path, work: Path) -> dict[str, Material]:
-    """What `pack` wrote, in a folder of `work`; unpacked once, whichever process comes first."""
-    folder = work / f"{file.stem}-{file.stat().st_size}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder):
-        if not (folder / "complete").exists():
-            with tarfile.open(file) as archive:
-                archive.extractall(folder, filter="data")
-            (folder / "complete").touch()
-    names = [field.name for field in fields(Material)]
-    return {
-        corpus.name: Material(
-            **{name: read_artefact(corpus / name) if (corpus / name).exists() else None for name in names}
-        )
-        for corpus in sorted(folder.iterdir())
-        if corpus.is_dir()
-    }
-
-
-# --- a run --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run:
-    """One retrofit with its twin and its evaluations."""
-
-    size: str
-    corpus: str
-    variant: str
-    replicate: int
-    steps: int
-
-    @property
-    def id(self) -> str:
-        return f"{self.size}/{self.corpus}/{self.steps}/{self.variant}/{self.replicate}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Run":
-        """The run of an id.
-
-        Raises:
-            ValueError: it is none.
-        """
-        parts = text.split("/")
-        if len(parts) == 5:
-            size, corpus, steps, variant, replicate = parts
-            known = size in SIZES and corpus in CORPORA and variant in VARIANTS
-            if known and steps.isdecimal() and replicate.isdecimal():
-                return cls(size, corpus, variant, int(replicate), int(steps))
-        raise ValueError(f"expected SIZE/CORPUS/STEPS/VARIANT/REPLICATE of names that there are, got {text!r}")
-
-
-def planned(options: argparse.Namespace) -> list[Run]:
-    """All runs in the order of their weight: baseline and published training first."""
-    if options.runs:
-        return list(dict.fromkeys(Run.parse(line) for line in options.runs.read_text().splitlines() if line.strip()))
-    runs = []
-    for size in options.sizes:
-        for corpus in options.corpora:
-            for variant in sorted(options.variants, key=list(VARIANTS).index):
-                every = options.all_replicates or variant in REPLICATED
-                for replicate in range(options.replicates if every else 1):
-                    runs.append(Run(size, corpus, variant, replicate, options.steps))
-    return runs
-
-
 def machine() -> str:
     """The GPU's name, or "CPU"."""
     import torch
@@ -258,138 +94,185 @@ def machine() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
-def perform(run: Run, material: Material, store: Store) -> dict[str, Any]:
-    """Train, measure, and return the record; what is in the store is found there."""
-    config = config_of(run.size, run.corpus, run.variant, run.steps)
-    base = base_of(run.size, material, store)
-    about = {"id": run.id, **asdict(run), "settings": settings_of(config), "machine": machine()}
-    # The retrofit first: where runs of a replicate go on beside each other, its twin is then less often waited for.
-    try:
-        retrofit = store.get_or_build(
-            RETROFIT,
-            config,
-            {
-                "base": base,
-                "sequences": material.text,
-                "neighbours": material.text_neighbours,
-                "datastore": material.datastore,
-                "validation": material.evaluation,
-                "validation_neighbours": material.evaluation_neighbours,
-            },
-            seed=run.replicate,
-        )
-    except DivergedError as error:
-        return about | {"failed": str(error)}
-    twin_inputs = {"base": base, "sequences": material.text, "validation": material.evaluation}
-    twin = store.get_or_build(TWIN, TwinConfig(train=config.train), twin_inputs, seed=run.replicate)
+def train_retrofit(config: RetrofitConfig, base: Artefact, material: Material, store: Store, seed: int) -> Artefact:
+    inputs = {
+        "base": base,
+        "sequences": material.text,
+        "neighbours": material.text_neighbours,
+        "datastore": material.datastore,
+        "validation": material.evaluation,
+        "validation_neighbours": material.evaluation_neighbours,
+    }
+    return store.get_or_build(RETROFIT, config, inputs, seed=seed)
 
-    def measure(model: Artefact, condition: Any, *, overlap: bool = False) -> dict[str, Any]:
-        settings = PerplexityConfig(
-            condition=condition,
-            k=config.retro.neighbours,
-            random_seed=run.replicate,
-            overlap_neighbours=10 if overlap else 0,  # RETRO's number
-            dtype="auto",
-        )
-        inputs = {
-            "model": model,
-            "sequences": material.evaluation,
-            "neighbours": material.evaluation_neighbours,
-            "datastore": material.datastore,
-        }
-        return read_json(store.get_or_build(PERPLEXITY, settings, inputs).file("metrics.json"))
 
-    found = measure(retrofit, "on", overlap=True)
-    off = measure(retrofit, "off", overlap=True)
-    without_retrieval = measure(twin, "none", overlap=True)
+def training_facts(retrofit: Artefact, twin: Artefact) -> Record:
+    """What both trainings cost, and their validation curves."""
     training, twin_training = (read_json(model.file("training.json")) for model in (retrofit, twin))
-    return about | {
+    curve = []
+    for point in training["validation"]:
+        # Six digits: more would only make the file larger.
+        conditions = {name: round(value, 6) for name, value in point["conditions"].items()}
+        curve.append(curve_point(point, "found") | conditions)
+    return {
         "dtype": training["dtype"],
         "tokens": training["tokens"],
         "parameters": training["parameters"],
         "flops": training["flops"]["training"],
         "seconds": retrofit.record.seconds,
         "code": {name: retrofit.record.code[name] for name in ("package", "commit")},
-        "curve": [
-            {"step": point["step"], "tokens": point["tokens"], "found": round(point["nll"], 6)}
-            | {name: round(value, 6) for name, value in point["conditions"].items()}
-            for point in training["validation"]
-        ],
+        "curve": curve,
         "twin": {
-            "curve": [
-                {"step": point["step"], "tokens": point["tokens"], "twin": round(point["nll"], 6)}
-                for point in twin_training["validation"]
-            ],
+            "curve": [curve_point(point, "twin") for point in twin_training["validation"]],
             "flops": twin_training["flops"]["training"],
             "seconds": twin.record.seconds,
         },
+    }
+
+
+def curve_point(point: Mapping[str, Any], name: str) -> Record:
+    """A validation point, its main loss by the name that the page has for it."""
+    return {"step": point["step"], "tokens": point["tokens"], name: round(point["nll"], 6)}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the models of one run are measured."""
+
+    material: Material
+    store: Store
+    neighbours: int
+    replicate: int
+
+    def metrics(self, model: Artefact, condition: Any, *, overlap: bool = False) -> Record:
+        settings = PerplexityConfig(
+            condition=condition,
+            k=self.neighbours,
+            random_seed=self.replicate,
+            overlap_neighbours=10 if overlap else 0,  # RETRO's number
+            dtype="auto",
+        )
+        inputs = {
+            "model": model,
+            "sequences": self.material.evaluation,
+            "neighbours": self.material.evaluation_neighbours,
+            "datastore": self.material.datastore,
+        }
+        artefact = self.store.get_or_build(PERPLEXITY, settings, inputs)
+        return read_json(artefact.file("metrics.json"))
+
+
+def losses(evaluation: Evaluation, retrofit: Artefact, twin: Artefact) -> Record:
+    """Final losses, and by overlap."""
+    found = evaluation.metrics(retrofit, "on", overlap=True)
+    off = evaluation.metrics(retrofit, "off", overlap=True)
+    without_retrieval = evaluation.metrics(twin, "none", overlap=True)
+    overlap = []
+    buckets = (metrics["by_overlap"] for metrics in (found, off, without_retrieval))
+    for row, row_off, row_twin in zip(*buckets, strict=True):
+        about = {name: row[name] for name in ("above", "at_most", "chunks", "tokens")}
+        overlap.append(about | {"found": row["nll"], "off": row_off["nll"], "twin": row_twin["nll"]})
+    return {
         "evaluated": {name: found[name] for name in ("tokens", "documents")},
         "final": {
             "found": found["nll"],
             "off": off["nll"],
-            "random": measure(retrofit, "random")["nll"],
-            "oracle": measure(retrofit, "oracle")["nll"],
+            "random": evaluation.metrics(retrofit, "random")["nll"],
+            "oracle": evaluation.metrics(retrofit, "oracle")["nll"],
             "twin": without_retrieval["nll"],
         },
-        "overlap": [
-            {name: row[name] for name in ("above", "at_most", "chunks", "tokens")}
-            | {"found": row["nll"], "off": row_off["nll"], "twin": row_twin["nll"]}
-            for row, row_off, row_twin in zip(
-                found["by_overlap"], off["by_overlap"], without_retrieval["by_overlap"], strict=True
-            )
-        ],
+        "overlap": overlap,
     }
 
 
-# --- runs.json ----------------------------------------------------------------------------------------------------
+# --- all runs -----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One process at a time; the folder itself is locked, so no lock file is left in the results."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def planned(options: argparse.Namespace) -> list[Run]:
+    """All runs in the order of their weight: baseline and published training first.
+
+    Raises:
+        OSError, ValueError: --runs names a file that cannot be read, or holds a line that is no run.
+    """
+    if options.runs:
+        lines = [line for line in options.runs.read_text().splitlines() if line.strip()]
+        # Each once, in the order of the file.
+        return list(dict.fromkeys(map(Run.parse, lines)))
+    variants = [name for name in VARIANTS if name in options.variants]
+    runs = []
+    for size in options.sizes:
+        for corpus in options.corpora:
+            for variant in variants:
+                has_all = options.all_replicates or variant in REPLICATED
+                for replicate in range(options.replicates if has_all else 1):
+                    runs.append(Run(size, corpus, variant, replicate, options.steps))
+    return runs
 
 
-def read_runs(out: Path) -> list[dict[str, Any]]:
-    """The records of runs.json; none where there is no such file."""
-    file = out / "runs.json"
-    return read_json(file) if file.exists() else []
+def describe(runs: Sequence[Run], out: Path) -> str:
+    """What would be trained; how long, from records of runs of the same size and corpus."""
+    records = read_runs(out)
+    ids = {record["id"] for record in records}
+    lines = []
+    for run in runs:
+        config = config_of(run.size, run.corpus, run.variant, run.steps)
+        steps = config.train.steps
+        tokens = steps * config.train.batch_sequences * TRAINING_TEXT.sequence_tokens
+        state = "recorded" if run.id in ids else "to do"
+        line = f"{run.id}: {state}; {steps} steps, {tokens:,} tokens"
+        seconds = seconds_per_step(run, records)
+        if seconds is not None:
+            line += f", about {steps * seconds:,.0f} s"
+        lines.append(line)
+    return "\n".join(lines)
 
 
-def is_current(record: dict[str, Any]) -> bool:
-    """Whether this script would still train the run with these settings."""
-    try:
-        run = Run.parse(record["id"])
-    except ValueError:
-        return False
-    config = config_of(run.size, run.corpus, run.variant, run.steps)
-    # A setting that is younger than the record had its default then.
-    settings = {"restarts": []} | record["settings"]
-    made_neighbours = MadeNeighboursConfig(**settings.pop("made_neighbours"))
-    expected = settings_of(config)
-    del expected["made_neighbours"]
-    return settings == expected and made_neighbours == config.made_neighbours
+def seconds_per_step(run: Run, records: Sequence[Record]) -> float | None:
+    """Mean over recorded runs of this size and corpus; None where there is none."""
+    seconds = []
+    for record in records:
+        is_alike = (record["size"], record["corpus"]) == (run.size, run.corpus)
+        # A training that failed has no time to tell.
+        if is_alike and "failed" not in record:
+            seconds.append(record["seconds"] / record["settings"]["steps"])
+    return sum(seconds) / len(seconds) if seconds else None
 
 
-def merge(out: Path, record: dict[str, Any]) -> None:
-    """Put a record into runs.json beside those of other processes and machines, of which none is taken out."""
-    order = {name: place for place, name in enumerate(VARIANTS)}
+def perform_all(runs: Sequence[Run], materials: Mapping[str, Material], options: argparse.Namespace) -> list[str]:
+    """Every run, several at a time; each is recorded as it ends. They take their models from the store, or each other's
+    from there: two runs that want the same twin do not train it twice.
 
-    def place(one: dict[str, Any]) -> tuple:
-        return one["size"], one["corpus"], one["steps"], order.get(one["variant"], len(order)), one["replicate"]
+    Returns:
+        Errors; one stops no other run.
+    """
+    errors = []
+    # A forked process would share the parent's threads of torch.
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(options.workers, spawn, limit_threads, (options.workers,)) as pool:
+        waiting = {pool.submit(perform, run, materials[run.corpus], Store()): run for run in runs}
+        try:
+            for number, future in enumerate(as_completed(waiting), 1):
+                run = waiting[future].id
+                try:
+                    merge(options.out, future.result())
+                except Exception as error:  # of whatever kind: the other runs are worth as much without this one
+                    errors.append(f"{run}: {type(error).__name__}: {error}")
+                    note(errors[-1])
+                else:
+                    note(f"run {number} of {len(runs)} recorded: {run}")
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return errors
 
-    out.mkdir(parents=True, exist_ok=True)
-    with alone(out):
-        runs = {one["id"]: one for one in read_runs(out)}
-        runs[record["id"]] = record
-        text = json.dumps(sorted(runs.values(), key=place), indent=1, ensure_ascii=False, allow_nan=False)
-        with atomic_file(out / "runs.json") as file:
-            file.write(text.encode() + b"\n")
+
+def limit_threads(workers: int) -> None:
+    """An equal part of the cores for each worker; OMP_NUM_THREADS may ask for fewer."""
+    import torch
+
+    # Threads of several workers on one core wait for each other.
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(cores // workers, torch.get_num_threads())))
 
 
 def render(out: Path) -> None:
@@ -409,102 +292,82 @@ def render(out: Path) -> None:
     onset_page.write(out, current, plan)
 
 
-def describe(runs: list[Run], out: Path) -> str:
-    """What would be trained; how long, from records of runs of the same size and corpus."""
-    records = read_runs(out)
-    lines = []
-    for run in runs:
-        alike = [one for one in records if (one["size"], one["corpus"]) == (run.size, run.corpus)]
-        seconds = [one["seconds"] / one["settings"]["steps"] for one in alike if "failed" not in one]
-        config = config_of(run.size, run.corpus, run.variant, run.steps)
-        steps = config.train.steps
-        time = f", about {steps * sum(seconds) / len(seconds):,.0f} s" if seconds else ""
-        state = "recorded" if any(one["id"] == run.id for one in alike) else "to do"
-        tokens = steps * config.train.batch_sequences * TRAINING_TEXT.sequence_tokens
-        lines.append(f"{run.id}: {state}; {steps} steps, {tokens:,} tokens{time}")
-    return "\n".join(lines)
+# --- the command --------------------------------------------------------------------------------------------------
 
 
-def perform_all(runs: Sequence[Run], materials: Mapping[str, Material], options: argparse.Namespace) -> list[str]:
-    """Every run, several at a time; each is recorded as it ends. They take their models from the store, or each other's
-    from there: two runs that want the same twin do not train it twice.
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", type=Path, help="folder with docs.train.jsonl.zst and so on; python needs none")
+    add("--out", type=Path, default=Path("docs/results/onset"))
+    add("--pack", type=Path, metavar="FILE", help="train nothing: write what runs on --corpora read")
+    add("--packed", type=Path, metavar="FILE", help="read a pack instead of --data")
+    add("--work", type=Path, default=Path("runs/onset"), help="a part of wikipedia; what a pack holds")
+    add("--sizes", nargs="+", choices=list(SIZES), default=["1.4m"])
+    add("--corpora", nargs="+", choices=list(CORPORA), default=["python", "docs"])
+    add("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
+    add("--replicates", type=int, default=REPLICATES)
+    add("--all-replicates", action="store_true", help="of every variant")
+    add("--steps", type=int, default=SETTINGS.train.steps, help="of each run; phases stretch with it")
+    add("--runs", type=Path, metavar="FILE", help="these runs alone, in this order: an id a line")
+    add("--workers", type=int, default=1, help="runs at a time")
+    add("--dry-run", action="store_true", help="what would be trained, and how long")
+    add("--render", action="store_true", help="train nothing: the page again, from runs.json")
+    return parser
 
-    Returns:
-        Errors; one stops no other run.
+
+class UsageError(Exception):
+    """The call lacks something; the text says what."""
+
+
+def materials_of(corpora: Sequence[str], options: argparse.Namespace) -> Mapping[str, Material]:
+    """What runs on these corpora read, from a pack or built from the data.
+
+    Raises:
+        UsageError: the call names neither, or the pack lacks one of them.
     """
-    errors = []
-    with ProcessPoolExecutor(options.workers, get_context("spawn"), limit_threads, (options.workers,)) as pool:
-        waiting = {pool.submit(perform, run, materials[run.corpus], Store()): run for run in runs}
-        try:
-            for number, done in enumerate(as_completed(waiting), 1):
-                run = waiting[done].id
-                try:
-                    merge(options.out, done.result())
-                except Exception as error:  # of whatever kind: the other runs are worth as much without this one
-                    errors.append(f"{run}: {type(error).__name__}: {error}")
-                    note(errors[-1])
-                else:
-                    note(f"run {number} of {len(runs)} recorded: {run}")
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return errors
-
-
-def limit_threads(workers: int) -> None:
-    """An equal part of the cores for each worker; OMP_NUM_THREADS may ask for fewer."""
-    import torch
-
-    torch.set_num_threads(max(1, min((os.cpu_count() or 1) // workers, torch.get_num_threads())))
+    if options.packed is None:
+        needs_files = any(CORPORA[corpus].files for corpus in corpora)
+        if options.data is None and needs_files:
+            raise UsageError("--data: name the folder with the sources, or choose --corpora python")
+        return {corpus: prepare(corpus, options.data, options.work, Store()) for corpus in corpora}
+    materials = unpack(options.packed, options.work)
+    missing = [corpus for corpus in corpora if corpus not in materials]
+    if missing:
+        raise UsageError(f"--packed: {options.packed} has {', '.join(materials)}; missing: {', '.join(missing)}")
+    return materials
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder with docs.train.jsonl.zst and so on; python needs none")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/onset"))
-    parser.add_argument("--pack", type=Path, metavar="FILE", help="train nothing: write what runs on --corpora read")
-    parser.add_argument("--packed", type=Path, metavar="FILE", help="read a pack instead of --data")
-    parser.add_argument("--work", type=Path, default=Path("runs/onset"), help="a part of wikipedia; what a pack holds")
-    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["1.4m"])
-    parser.add_argument("--corpora", nargs="+", choices=list(CORPORA), default=["python", "docs"])
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
-    parser.add_argument("--replicates", type=int, default=REPLICATES)
-    parser.add_argument("--all-replicates", action="store_true", help="of every variant")
-    parser.add_argument("--steps", type=int, default=SETTINGS.train.steps, help="of each run; phases stretch with it")
-    parser.add_argument("--runs", type=Path, metavar="FILE", help="these runs alone, in this order: an id a line")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
-    parser.add_argument("--dry-run", action="store_true", help="what would be trained, and how long")
-    parser.add_argument("--render", action="store_true", help="train nothing: the page again, from runs.json")
-    options = parser.parse_args()
+    arguments = parser()
+    options = arguments.parse_args()
     if options.render:
         render(options.out)
         return
     if options.workers < 1:
-        parser.error(f"--workers: expected 1 or more, got {options.workers}")
+        arguments.error(f"--workers: expected 1 or more, got {options.workers}")
     if options.packed is not None and not options.packed.is_file():
-        parser.error(f"--packed: there is no file {options.packed}")
+        arguments.error(f"--packed: there is no file {options.packed}")
     try:
         runs = planned(options)
     except (OSError, ValueError) as error:
-        parser.error(f"--runs: {error}")
+        arguments.error(f"--runs: {error}")
     if not runs:
-        parser.error("--runs: the file names no run")
+        arguments.error("--runs: the file names no run")
+    # Before anything is built: a dry run needs no data.
     if options.dry_run:
         print(describe(runs, options.out))
         return
-    wanted = sorted({run.corpus for run in runs}, key=list(CORPORA).index)
-    if options.packed is None and options.data is None and any(CORPORA[corpus].files for corpus in wanted):
-        parser.error("--data: name the folder with the sources, or choose --corpora python")
-    if options.packed is None:
-        materials = {corpus: prepare(corpus, options.data, options.work, Store()) for corpus in wanted}
-    else:
-        materials = unpack(options.packed, options.work)
-        if missing := [corpus for corpus in wanted if corpus not in materials]:
-            parser.error(f"--packed: {options.packed} has {', '.join(materials)}; missing: {', '.join(missing)}")
+    corpora = {run.corpus for run in runs}
+    try:
+        materials = materials_of([name for name in CORPORA if name in corpora], options)
+    except UsageError as error:
+        arguments.error(str(error))
     if options.pack:
         pack(materials, options.pack)
         return
     errors = perform_all(runs, materials, options)
+    # Also after errors: what was recorded is shown.
     render(options.out)
     if errors:
         sys.exit("\n".join(errors))

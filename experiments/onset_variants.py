@@ -14,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from chunkwise.corpus.config import SequencesConfig
 from chunkwise.lab.profile import load_profile
 from chunkwise.neighbours.config import NeighboursConfig
-from chunkwise.training.config import DecoderConfig, MadeNeighboursConfig, RetrofitConfig, TrainOptions
-from experiments import base_model, onset_page
+from chunkwise.training.config import DecoderConfig, RetrofitConfig
+from chunkwise.training.curriculum import MadeNeighboursConfig
+from chunkwise.training.options import TrainOptions
+from experiments import base_model
+from experiments.onset_curves import PHASES
 
 # --- what may be tuned --------------------------------------------------------------------------------------------
 
@@ -136,6 +139,7 @@ def found_only(config: RetrofitConfig) -> RetrofitConfig:
 def without(config: RetrofitConfig, *phases: str) -> RetrofitConfig:
     """No such phases; full width is held as much longer, so that the fall keeps its place and only offsets differ."""
     settings = config.made_neighbours
+    # Were the fall to come earlier, the variant would also read found neighbours for longer.
     assert settings.hold_steps is not None  # the baseline has a fall
     freed = sum(getattr(settings, phase) for phase in phases)
     return made(config, hold_steps=settings.hold_steps + freed, **dict.fromkeys(phases, 0))
@@ -180,6 +184,7 @@ def longer(config: RetrofitConfig, factor: int) -> RetrofitConfig:
 
 def copying(config: RetrofitConfig) -> RetrofitConfig:
     """The model form of the profile laptop-copying."""
+    # The chunks are those of the corpus, whatever the profile cuts.
     form = COPYING_FORM.model_copy(update={"chunk_tokens": config.retro.chunk_tokens})
     return config.model_copy(update={"retro": form})
 
@@ -321,7 +326,7 @@ VARIANTS = {
     ),
     "4 times as long, slow": Variant(
         "Four times the steps, and every phase of the curriculum twice as long.",
-        lambda c: made(longer(c, 4), **{phase: 2 * getattr(c.made_neighbours, phase) for phase in onset_page.PHASES}),
+        lambda c: made(longer(c, 4), **{phase: 2 * getattr(c.made_neighbours, phase) for phase in PHASES}),
     ),
     "4 times as long, no random neighbours": Variant(
         "Four times the steps, and no random neighbour in any.",
@@ -350,21 +355,24 @@ def scaled(config: RetrofitConfig, steps: int) -> RetrofitConfig:
     """The same training over so many steps: warm-up, phases and intervals keep their share of it."""
     train, curriculum = config.train, config.made_neighbours
 
+    # In whole numbers: a share as a float could round a phase up past the end.
     def share(count: int) -> int:
         return count * steps // train.steps  # rounded down: the phases together must fit
 
     intervals = {name: max(1, share(getattr(train, name))) for name in ("validation_steps", "log_steps")}
-    phases = {name: share(getattr(curriculum, name)) for name in onset_page.PHASES}
+    phases = {name: share(getattr(curriculum, name)) for name in PHASES}
     changes = intervals | {"steps": steps, "warmup_steps": share(train.warmup_steps)}
     return made(config, **phases).model_copy(update={"train": train.model_copy(update=changes)})
 
 
 def config_of(size: str, corpus: str, variant: str, steps: int) -> RetrofitConfig:
     """What a run trains, checked once more after all changes."""
-    place = {"cca_layers": SIZES[size].cca_layers, "chunk_tokens": CORPORA[corpus].chunk_tokens}
-    config = retro(scaled(SETTINGS, steps), **place)
+    form = {"cca_layers": SIZES[size].cca_layers, "chunk_tokens": CORPORA[corpus].chunk_tokens}
+    config = retro(scaled(SETTINGS, steps), **form)
     config = train_options(config, **SIZES[size].retrofit)
+    # Last, because some variants take multiples of what the size and the steps have set.
     changed = VARIANTS[variant].change(config)
+    # `model_copy` checks nothing.
     return RetrofitConfig.parse(changed.model_dump(mode="json"), where=f"variant {variant}")
 
 

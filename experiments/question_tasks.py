@@ -29,6 +29,8 @@ from chunkwise.neighbours.stages import QUESTION_NEIGHBOURS
 from chunkwise.training.config import AdoptedBase
 from chunkwise.training.stages import ADOPTED_BASE
 
+Metrics = dict[str, Any]
+
 
 def prepare(store: Store, profile: Profile) -> dict[str, Artefact]:
     """Everything that answering the profile's questions needs beside a model."""
@@ -37,12 +39,12 @@ def prepare(store: Store, profile: Profile) -> dict[str, Artefact]:
     tokens = store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer})
     questions = store.get_or_build(QUESTIONS, profile.questions, {"corpus": corpus})
     datastore = store.get_or_build(DATASTORE, profile.datastore, {"tokens": tokens})
-    searched = {"datastore": datastore, "questions": questions, "tokens": tokens}
-    neighbours = store.get_or_build(QUESTION_NEIGHBOURS, profile.question_neighbours, searched)
-    return {**searched, "question_neighbours": neighbours}
+    inputs = {"datastore": datastore, "questions": questions, "tokens": tokens}
+    neighbours = store.get_or_build(QUESTION_NEIGHBOURS, profile.question_neighbours, inputs)
+    return {**inputs, "question_neighbours": neighbours}
 
 
-def bags(store: Store, inputs: dict[str, Artefact], profile: Profile) -> dict[str, Any]:
+def bags(store: Store, inputs: dict[str, Artefact], profile: Profile) -> dict[str, Metrics]:
     """Metrics of the bag of words, by what it reads."""
     passages = {"passages": profile.qa.passages, "passage_chunks": profile.qa.passage_chunks}
     configs = {
@@ -50,57 +52,107 @@ def bags(store: Store, inputs: dict[str, Artefact], profile: Profile) -> dict[st
         "found": BagOfWordsConfig(**passages),
         "own": BagOfWordsConfig(evidence="own", **passages),
     }
-    return {
-        name: read_json(store.get_or_build(BAG_OF_WORDS, config, inputs).file("metrics.json"))
-        for name, config in configs.items()
-    }
+    metrics = {}
+    for name, config in configs.items():
+        artefact = store.get_or_build(BAG_OF_WORDS, config, inputs)
+        metrics[name] = read_json(artefact.file("metrics.json"))
+    return metrics
 
 
-def answers(store: Store, inputs: dict[str, Artefact], profile: Profile, model: Artefact) -> dict[str, Any]:
+def answers(store: Store, inputs: dict[str, Artefact], profile: Profile, model: Artefact) -> dict[str, Metrics]:
     """Metrics of a model, by what it is shown."""
     is_retro = read_json(model.file("model/config.json")).get("model_type") == "retro"
-    shown = "both" if is_retro else "prompt"
+    # A decoder without retrieval reads passages in its prompt alone.
+    passages = "both" if is_retro else "prompt"
     qa = profile.qa.model_copy(update={"n_questions": None, "n_generate": 0})
     changes = {
         "closed": {"cell": "closed"},
-        "placebo": {"cell": shown, "evidence": "placebo"},
-        "found": {"cell": shown},
-        "own": {"cell": shown, "evidence": "own"},
+        "placebo": {"cell": passages, "evidence": "placebo"},
+        "found": {"cell": passages},
+        "own": {"cell": passages, "evidence": "own"},
     }
     metrics = {}
     for name, change in changes.items():
-        made = store.get_or_build(QA, qa.model_copy(update=change), {"model": model, **inputs})
-        metrics[name] = read_json(made.file("metrics.json"))
+        artefact = store.get_or_build(QA, qa.model_copy(update=change), {"model": model, **inputs})
+        metrics[name] = read_json(artefact.file("metrics.json"))
     return metrics
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+BAG_HEADERS = (
+    "task",
+    "n",
+    "groups",
+    "chance",
+    "words: question",
+    "words: found",
+    "words: own",
+    "in found",
+    "in own",
+    "words: all options in found",
+    "words: all options in own",
+)
+
+
+def table(bag: dict[str, Metrics], model: dict[str, Metrics]) -> str:
+    """The table in Markdown, percentages."""
+    headers = [*BAG_HEADERS, *(f"model: {name}" for name in model)]
+    if model:
+        headers += ["remembered closed", "remembered own"]
+    lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
+    for task in TASKS:
+        # Not every set of questions has every task.
+        if task in bag["found"]["by_task"]:
+            cells = [*bag_cells(task, bag), *model_cells(task, model)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def bag_cells(task: str, bag: dict[str, Metrics]) -> list[str]:
+    """Chance, and what counting words answers."""
+    question, found, own = (bag[name]["by_task"][task] for name in ("question", "found", "own"))
+    cells = [task, str(found["questions"]), str(found["groups"]), percent(found["chance"])]
+    cells += [percent(metrics["accuracy"]) for metrics in (question, found, own)]
+    cells += [percent(metrics["answer_in_passages"]) for metrics in (found, own)]
+    for metrics in (found, own):
+        together = metrics["all_options_in_passages"]
+        cells.append(f"{percent(together['accuracy'])} of {together['questions']}")
+    return cells
+
+
+def model_cells(task: str, model: dict[str, Metrics]) -> list[str]:
+    """A model's accuracy by what it is shown, and how often it says what the training text says."""
+    if not model:
+        return []
+    by_task = {name: metrics["by_task"][task] for name, metrics in model.items()}
+    cells = [percent(metrics["accuracy"]) for metrics in by_task.values()]
+    return cells + [percent(by_task[name]["remembered"]) for name in ("closed", "own")]
 
 
 def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def table(bag: dict[str, Any], model: dict[str, Any]) -> str:
-    """The table in Markdown, percentages."""
-    head = ["task", "n", "groups", "chance", "words: question", "words: found", "words: own", "in found", "in own"]
-    head += ["words: all options in found", "words: all options in own"]
-    head += [f"model: {name}" for name in model]
-    if model:
-        head += ["remembered closed", "remembered own"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for task in TASKS:
-        if task not in bag["found"]["by_task"]:
-            continue
-        found, own = (bag[name]["by_task"][task] for name in ("found", "own"))
-        cells = [task, str(found["questions"]), str(found["groups"]), percent(found["chance"])]
-        cells += [percent(bag[name]["by_task"][task]["accuracy"]) for name in ("question", "found", "own")]
-        cells += [percent(part["answer_in_passages"]) for part in (found, own)]
-        for part in (found, own):
-            together = part["all_options_in_passages"]
-            cells.append(f"{percent(together['accuracy'])} of {together['questions']}")
-        cells += [percent(of_model["by_task"][task]["accuracy"]) for of_model in model.values()]
-        if model:
-            cells += [percent(model[name]["by_task"][task]["remembered"]) for name in ("closed", "own")]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+HEADLINES = ("reading_accuracy", "found_and_copied", "yes_no_accuracy", "follows_passage")
+
+
+def headlines(name: str, metrics: Metrics) -> str:
+    """The metrics over several tasks that a study reports, as a line."""
+    words = [f"{headline} {percent(metrics[headline])}" for headline in HEADLINES]
+    return f"{name}: {', '.join(words)}"
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def model_of(arguments: argparse.Namespace, profile: Profile, store: Store, tokens: Artefact) -> Artefact | None:
+    """The model that is asked beside the bag of words."""
+    if arguments.base:
+        return store.get_or_build(ADOPTED_BASE, AdoptedBase(name=profile.pretrained), {"tokens": tokens})
+    if arguments.model:
+        return store.resolve(arguments.model)
+    return None
 
 
 def main() -> None:
@@ -108,27 +160,24 @@ def main() -> None:
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as `chunkwise ablate --set`")
     parser.add_argument("--store", type=Path, default=None)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--base", action="store_true", help="also ask the decoder that the profile names")
-    which.add_argument("--model", help="also ask this model: folder or key")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--base", action="store_true", help="also ask the decoder that the profile names")
+    models.add_argument("--model", help="also ask this model: folder or key")
     arguments = parser.parse_args()
     store = Store(arguments.store)
     profile = load_profile(arguments.profile, arguments.set)
     inputs = prepare(store, profile)
     counts = inputs["questions"].counts
     print(f"packages {counts['packages']}; largest share of a package {percent(counts['largest_package_share'])} %\n")
-    model: dict[str, Any] = {}
-    if arguments.base:
-        base = AdoptedBase(name=profile.pretrained)
-        adopted = store.get_or_build(ADOPTED_BASE, base, {"tokens": inputs["tokens"]})
-        model = answers(store, inputs, profile, adopted)
-    elif arguments.model:
-        model = answers(store, inputs, profile, store.resolve(arguments.model))
+    # The model first: where there is none of that name, nothing else was computed in vain.
+    model = model_of(arguments, profile, store, inputs["tokens"])
+    by_model = answers(store, inputs, profile, model) if model is not None else {}
     bag = bags(store, inputs, profile)
-    print(table(bag, model))
-    for name, of_one in {**{f"words: {name}": part for name, part in bag.items()}, **model}.items():
-        headline = ("reading_accuracy", "found_and_copied", "yes_no_accuracy", "follows_passage")
-        print(f"{name}: " + ", ".join(f"{metric} {percent(of_one[metric])}" for metric in headline))
+    print(table(bag, by_model))
+    for name, metrics in bag.items():
+        print(headlines(f"words: {name}", metrics))
+    for name, metrics in by_model.items():
+        print(headlines(name, metrics))
 
 
 if __name__ == "__main__":

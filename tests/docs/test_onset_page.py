@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chunkwise.core.store import Store
-from experiments import onset, onset_page
+from experiments import onset, onset_curves
 
 RESULTS = Path(__file__).parent.parent.parent / "docs" / "results" / "onset"
 
@@ -52,31 +52,31 @@ def page_of(runs, tmp_path):
 
 
 def test_something_holds_for_good_from_the_first_point_of_the_last_unbroken_stretch():
-    assert onset_page.first_for_good([False, True, False, True, True]) == 3
-    assert onset_page.first_for_good([True, True]) == 0
-    assert onset_page.first_for_good([True, False]) is None
-    assert onset_page.first_for_good([]) is None
+    assert onset_curves.first_for_good([False, True, False, True, True]) == 3
+    assert onset_curves.first_for_good([True, True]) == 0
+    assert onset_curves.first_for_good([True, False]) is None
+    assert onset_curves.first_for_good([]) is None
 
 
 def test_copying_sets_in_between_two_validation_points():
     curve = curve_of(shifted_oracle=[3.0, 2.95, 2.89, 1.0])
-    assert str(onset_page.copying_onset(curve)) == "between step 20 and 40 (0.04M to 0.08M tokens)"
+    assert str(onset_curves.copying_onset(curve)) == "between step 20 and 40 (0.04M to 0.08M tokens)"
 
 
 def test_copying_that_is_lost_again_has_not_set_in():
-    assert onset_page.copying_onset(curve_of(shifted_oracle=[3.0, 2.0, 2.95])) is None
-    assert onset_page.copying_onset(curve_of(shifted_oracle=[3.0, 2.0, 2.95, 2.0])).step == 60
+    assert onset_curves.copying_onset(curve_of(shifted_oracle=[3.0, 2.0, 2.95])) is None
+    assert onset_curves.copying_onset(curve_of(shifted_oracle=[3.0, 2.0, 2.95, 2.0])).step == 60
 
 
 def test_reading_is_measured_against_the_gate_at_the_same_point():
     curve = curve_of(found=[3.0, 2.9, 2.8], off=[3.0, 2.9, 2.82])
-    found = onset_page.reading_onset(curve, curve_of(twin=[3.0, 2.95, 2.9]))
+    found = onset_curves.reading_onset(curve, curve_of(twin=[3.0, 2.95, 2.9]))
     assert (found.after_step, found.step) == (20, 40)
 
 
 def test_no_reading_without_a_gain_on_the_twin():
     curve = curve_of(found=[3.0, 2.9, 2.8], off=[3.0, 3.0, 3.0])
-    assert onset_page.reading_onset(curve, curve_of(twin=[3.0, 2.9, 2.8])) is None
+    assert onset_curves.reading_onset(curve, curve_of(twin=[3.0, 2.9, 2.8])) is None
 
 
 # --- variants
@@ -97,7 +97,7 @@ def test_every_variant_is_a_training_of_its_own_that_fits_its_steps(size, steps,
 
 def test_phases_keep_their_share_of_the_steps():
     made, longer = (onset.config_of("1.4m", "python", "curriculum", steps).made_neighbours for steps in (520, 1040))
-    for phase in onset_page.PHASES:
+    for phase in onset_curves.PHASES:
         assert getattr(longer, phase) == 2 * getattr(made, phase)
 
 
@@ -255,6 +255,13 @@ def test_the_page_lists_what_is_missing(tmp_path):
 def test_without_records_there_is_a_page_that_says_so(tmp_path):
     assert "(0 runs)" in page_of([], tmp_path)
     assert not list(tmp_path.glob("*.svg"))
+
+
+def test_records_of_later_replicates_alone_have_no_figure_of_variants(tmp_path):
+    """Variants are compared in replicate 0; a machine that ran another one alone has no panel to draw."""
+    text = page_of([record(replicate=1)], tmp_path)
+    assert "variants.svg" not in text and "curves.svg" in text
+    assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["curves.svg", "onset.svg"]
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):

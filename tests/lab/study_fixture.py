@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from chunkwise.lab.measure.reference import reference_of
 from chunkwise.lab.measure.results import (
     ArmRow,
     Check,
@@ -20,6 +21,7 @@ from chunkwise.lab.measure.results import (
     Waterfall,
     WaterfallStep,
 )
+from chunkwise.lab.resolve.paper import load_paper
 from chunkwise.lab.resolve.resolution import ResolutionRow
 from chunkwise.lab.terms import Comparison, Selector
 
@@ -337,6 +339,7 @@ def made_study(replicates: int = 3, *, halving: float = HALVING, noise: float = 
             Check(name="one view equals a rebuilt index", passed=True, detail="1/4, 2,000 queries, 0 rows differ"),
             Check(name="gate at 0 equals the decoder", passed=True, detail="largest logit difference 0"),
         ),
+        reference=reference_of(load_paper("retro")),
         not_measured={"human preference": "no such metric here; nearest: choice accuracy"},
         limits=(
             "Scale: 13.6 M parameters and 9.1 M datastore tokens against 48 B and 1.2 T in the paper.",

@@ -11,10 +11,9 @@ import pytest
 
 from chunkwise.core.errors import ArtefactError
 from chunkwise.lab.measure.analysis import analyse
-from chunkwise.lab.measure.contrasts import Examples
-from chunkwise.lab.measure.gains import gains_of
-from chunkwise.lab.measure.results import Check, Controls, Measurement, PlanEntry, Run, StudyResults
-from chunkwise.lab.measure.table import Measurements, rows_of
+from chunkwise.lab.measure.cuts import Chunks
+from chunkwise.lab.measure.results import Check, PlanEntry, Run, StudyResults
+from chunkwise.lab.measure.sides import Examples
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.names import Names
 from chunkwise.lab.report.page import Row, Table
@@ -385,7 +384,7 @@ def test_a_value_on_a_narrow_screen_has_its_header_and_print_opens_the_folds(rep
     body = html[html.index("<main>") :]
     values = re.findall(r"<td([^>]*)>", body)
     assert len(values) > 200
-    assert all("data-label=" in value or 'class="none"' in value for value in values)
+    assert all("data-label=" in value or 'class="none' in value for value in values)
     print_css = html[html.index("@media print") :].partition("</style>")[0]
     assert "details::details-content { content-visibility: visible" in print_css
     folded = re.findall(r'<section id="([a-z]+)"[^>]*>\s*<details>', html)
@@ -416,37 +415,28 @@ def test_figures_keep_room_for_their_axes_however_wide_an_interval(tmp_path):
         write_report(made_study(2, noise=0.5), made_log(), tmp_path)
 
 
-# --- shares of the gain -----------------------------------------------------------------------------------------
+def test_a_view_that_is_too_small_is_not_called_broken(tmp_path):
+    write_report(made_study(halving=0.06), made_log(), tmp_path)  # an eighth costs 0.18 of a gain of 0.15
+    text = (tmp_path / "report.md").read_text().replace("\\", "")
+    rows = [line for line in text.splitlines() if "Too small: it is worse than the twin" in line]
+    assert rows and all("1/8" in row and "Broken" not in row for row in rows)
+    assert "with the full datastore it is not (30" in rows[0]
+    assert re.search(r"With datastores too small to help, .* retrieves: [^:]*1/8\)\.", text)
 
 
-def _gains(losses: dict[str, tuple[float, ...]], metric: str = "perplexity"):
-    cells = tuple(
-        Measurement(at=Selector(arm=arm), replicate=r, metric=metric, value=value)
-        for arm, values in losses.items()
-        for r, value in enumerate(values)
-    )
-    retro = Selector(arm="retro")
-    comparisons = tuple(
-        Comparison(entry="e", label=arm, done="d", arm=Selector(arm=arm), baseline=retro, metrics=(metric,))
-        for arm in losses
-        if arm != "retro"
-    )
-    study = StudyResults(title="t", source_digest="d", profile="p", replicates=2, entries=(), cells=cells)
-    controls = Controls(metric=metric, on=retro, twin=Selector(arm="twin"))
-    return list(gains_of(comparisons, Measurements(rows_of(study)), controls, METRICS.__getitem__))
+def test_the_slope_stands_among_the_answers_on_parts_of_the_text(tmp_path):
+    tokens = np.array([3.0, 4, 3, 4])
+    clean = np.array([True, True, False, False])
 
+    def chunks(row):
+        nats = tokens * (row.value + np.array([0.01, 0.02, 0.0, -0.01]))
+        groups = np.array(["a", "b", "c", "c"])
+        return Chunks(nats=nats, tokens=tokens, groups=groups, can_read=clean, clean=clean, shared=tokens / 10)
 
-def test_the_share_of_the_gain_that_a_change_loses():
-    # Gains over the twin 1 and 2; half of the first and a quarter of the second are lost.
-    (row,) = _gains({"retro": (3.0, 3.0), "twin": (4.0, 5.0), "half": (3.5, 3.5)})
-    assert row.arm == "half" and row.n == 2
-    assert row.lost == pytest.approx((0.5 + 0.25) / 2)
-    assert row.interval == pytest.approx((0.375 - 0.125 * 12.7062, 0.375 + 0.125 * 12.7062), rel=1e-4)
-    # Of an accuracy more is better; the worse arm loses more than all.
-    (row,) = _gains({"retro": (0.5, 0.5), "twin": (0.3, 0.3), "worse": (0.2, 0.2)}, "choice_accuracy")
-    assert row.lost == pytest.approx(1.5)
-
-
-def test_without_a_gain_in_every_replicate_nothing_is_shared_out():
-    assert _gains({"retro": (3.0, 3.0), "twin": (4.0, 2.9), "half": (3.5, 3.5)}) == []
-    assert _gains({"retro": (3.0, 3.0), "twin": (4.0, 3.0), "half": (3.5, 3.5)}) == []
+    write_report(made_study(), made_log(), tmp_path, chunks=chunks)
+    text = (tmp_path / "report.md").read_text()
+    section = text.partition("## The answers on parts of the text")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1].strip() for line in section.splitlines() if line.startswith("| ")]
+    assert rows.index("Each halving of the datastore") < next(i for i, name in enumerate(rows) if "1/2" in name)
+    # Its own row opens the report: the slope is the first answer that holds.
+    assert "each halving of the datastore changes perplexity by" in text.partition("## Answers")[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,12 @@ _VARIABLES = {
 STYLES = [(BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"), (MUTED, "-.", "D")]
 WIDTH_INCHES = 7.4
 
+Style = dict[str, Any]
+"""Keyword arguments of one of matplotlib's drawing calls."""
 
-_SETTINGS: dict[Any, Any] = {
+
+# Any as the type of the keys: matplotlib's stubs list each of its settings.
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -76,7 +80,7 @@ def draw(name: str, alt: str, height: float, plot: Callable[[Figure], None]) -> 
     from matplotlib.figure import Figure
 
     # Without a salt matplotlib draws random ids, and without pyplot it needs no display.
-    with mpl.rc_context(_SETTINGS | {"svg.hashsalt": name}):
+    with mpl.rc_context(SETTINGS | {"svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
         figure.patch.set_alpha(0)
         plot(figure)
@@ -131,6 +135,24 @@ def bounded_bar(
         axes.plot(high, y, ">", color=INK, ms=4, clip_on=False)
 
 
+def zero_line(axes: Axes, *, vertical: bool = False) -> None:
+    """Where nothing changes; behind the marks, and thinner than they are."""
+    line = axes.axvline if vertical else axes.axhline
+    line(0, color=MUTED, lw=0.8)
+
+
+def list_rows(axes: Axes, labels: Sequence[str], *, room: float = 0.5) -> None:
+    """Name the rows of a figure on its y axis, the first on top.
+
+    Args:
+        room: before the first row and after the last, in rows.
+    """
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - (1 - room), -room)
+    # The labels are no scale: a line at each would only cross the bars.
+    axes.grid(axis="y", visible=False)
+
+
 def wrapped(text: str, width: int = 40) -> str:
     """A label in at most two lines, with an ellipsis where it was longer."""
     lines = textwrap.wrap(text, width, max_lines=2, placeholder="\N{HORIZONTAL ELLIPSIS}")
@@ -139,4 +161,8 @@ def wrapped(text: str, width: int = 40) -> str:
 
 def short(text: str, limit: int = 40) -> str:
     """A label that fits, with an ellipsis where it was longer."""
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+    if len(text) <= limit:
+        return text
+    # The ellipsis takes the place of one character, and never follows a blank.
+    start = text[: limit - 1].rstrip()
+    return f"{start}\N{HORIZONTAL ELLIPSIS}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from chunkwise.lab.measure.analysis import Analysis
-from chunkwise.lab.measure.contrasts import Contrast
+from chunkwise.lab.measure.contrast import Contrast
 from chunkwise.lab.measure.results import RunLog, StudyResults
 from chunkwise.lab.measure.table import Measurements
 from chunkwise.lab.report.names import Names
@@ -57,43 +57,67 @@ class Table:
         """Without rows and columns that hold no value, and with equal first cells of neighbouring
         rows made one.
         """
-        full = self._full_rows()
-        # A group has one cell, and the first column says what a row is about, even if it is empty.
-        values = [row.cells for row in full if row.kind != "group"]
-        used = [
-            i
-            for i in range(len(self.headers))
-            if i == 0 or any(cells[i] not in (None, "") for cells in values)
-        ]
-        rows: list[Row] = []
-        head = 0
-        for row in full:
+        rows = self._full_rows()
+        columns = self._used_columns(rows)
+        cut = []
+        for row in rows:
+            # A group has one cell, which spans all columns.
             if row.kind != "group":
-                row = replace(row, cells=[row.cells[i] for i in used])
-            above = rows[head] if rows else row
-            if rows and above.kind == row.kind != "group" and above.cells[0] == row.cells[0]:
-                rows[head] = replace(above, span=above.span + 1)
-                row = replace(row, span=0)
-            else:
-                head = len(rows)
-            rows.append(row)
-        headers = [self.headers[i] for i in used]
-        words = [place for place, i in enumerate(used) if i in self.words]
-        return replace(self, headers=headers, rows=rows, words=words)
+                row = replace(row, cells=[row.cells[i] for i in columns])
+            cut.append(row)
+        headers = [self.headers[i] for i in columns]
+        words = [new for new, old in enumerate(columns) if old in self.words]
+        return replace(self, headers=headers, rows=_spanned(cut), words=words)
+
+    def _used_columns(self, rows: Sequence[Row]) -> list[int]:
+        """Those with a value, and the first, which says what a row is about, even if it is
+        empty.
+        """
+        columns = [0]
+        values = [row.cells for row in rows if row.kind != "group"]
+        for i in range(1, len(self.headers)):
+            if any(cells[i] not in (None, "") for cells in values):
+                columns.append(i)
+        return columns
 
     def _full_rows(self) -> list[Row]:
         """The rows with a value, and the groups that have such a row."""
         rows: list[Row] = []
         for row in self.rows:
-            if row.kind == "group" and rows and rows[-1].kind == "group":
-                rows.pop()
+            if row.kind == "group":
+                # The group above has no row of its own.
+                if rows and rows[-1].kind == "group":
+                    rows.pop()
+                rows.append(row)
+                continue
             # The first cell says what a row is about.
             values = row.cells[1:]
-            if row.kind == "group" or not values or any(cell not in (None, "") for cell in values):
+            if not values or any(cell not in (None, "") for cell in values):
                 rows.append(row)
         if rows and rows[-1].kind == "group":
             rows.pop()
         return rows
+
+
+def _share_first_cell(above: Row, row: Row) -> bool:
+    if row.kind == "group" or above.kind != row.kind:
+        return False
+    return above.cells[0] == row.cells[0]
+
+
+def _spanned(rows: Sequence[Row]) -> list[Row]:
+    """Rows of which one with the same first cell as the rows above shares that cell with them."""
+    spanned: list[Row] = []
+    head = 0  # the row whose first cell is shown
+    for row in rows:
+        if spanned and _share_first_cell(spanned[head], row):
+            above = spanned[head]
+            spanned[head] = replace(above, span=above.span + 1)
+            row = replace(row, span=0)
+        else:
+            head = len(spanned)
+        spanned.append(row)
+    return spanned
 
 
 @dataclass(frozen=True)
@@ -156,5 +180,8 @@ class Material:
         """The contrasts of the plan by their places in report.json; controls have their own
         section.
         """
-        contrasts = enumerate(self.analysis.contrasts)
-        return {i: one for i, one in contrasts if not one.family.startswith("controls")}
+        contrasts = {}
+        for i, contrast in enumerate(self.analysis.contrasts):
+            if not contrast.family.startswith("controls"):
+                contrasts[i] = contrast
+        return contrasts

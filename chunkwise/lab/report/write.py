@@ -9,7 +9,7 @@ same numbers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, ConfigError
 from chunkwise.core.io import read_json, write_json
 from chunkwise.lab.measure.analysis import Analysis, analyse
-from chunkwise.lab.measure.contrasts import Contrast, ExampleLoader
+from chunkwise.lab.measure.contrast import Contrast
 from chunkwise.lab.measure.cuts import ChunkLoader
 from chunkwise.lab.measure.results import RunLog, StudyResults
+from chunkwise.lab.measure.sides import ExampleLoader
 from chunkwise.lab.measure.table import Measurements, rows_of, write_table
+from chunkwise.lab.report.banners import banners
 from chunkwise.lab.report.page import Blocks, Figure, Material, Page, Section, Table
 from chunkwise.lab.report.sections import (
     answers,
@@ -38,6 +40,7 @@ from chunkwise.lab.report.sections import (
     published,
     questions,
     runs,
+    settling,
     words,
 )
 
@@ -188,13 +191,11 @@ def _markdown_text(text: str) -> str:
 
 # --- the page -------------------------------------------------------------------------------------
 
-CONFIRMATORY = 5  # replicates; below, a study is exploratory
-
 # In the order of a reader's questions: what came out, whether to believe it, how it was done.
 _SECTIONS = (
     ("In short", "short", opening.opening),
     ("Answers", "answers", answers.answers),
-    ("What would settle the rest", "open", answers.settling),
+    ("What would settle the rest", "open", settling.settling),
     ("Figures", "figures", figures.drawings),
     ("Does the model read its neighbours?", "mechanism", mechanism.mechanism),
     ("Where the gain comes from", "contributions", contributions.contributions),
@@ -236,15 +237,23 @@ def build_page(report: Report) -> Page:
     material = Material(study, report.analysis, report.log, Measurements(rows_of(study)))
     sections = []
     for title, anchor, build in _SECTIONS:
-        blocks: Blocks = []
-        # Sections build every table; what a study did not measure leaves it without rows.
-        for block in build(material):
-            block = block.tidy() if isinstance(block, Table) else block
-            if not isinstance(block, Table) or block.rows:
-                blocks.append(block)
+        blocks = _tidy(build(material))
         if blocks:
             sections.append(Section(title, anchor, blocks, folded=anchor in _FOLDED))
-    return Page(study.title, _facts(study, report.log), _banners(report), sections)
+    notices = list(banners(study, report.analysis))
+    return Page(study.title, _facts(study, report.log), notices, sections)
+
+
+def _tidy(blocks: Blocks) -> Blocks:
+    """Without tables that hold nothing: sections build every table, whatever a study measured."""
+    tidy: Blocks = []
+    for block in blocks:
+        if isinstance(block, Table):
+            block = block.tidy()
+            if not block.rows:
+                continue
+        tidy.append(block)
+    return tidy
 
 
 def _facts(study: StudyResults, log: RunLog) -> list[tuple[str, str]]:
@@ -256,81 +265,3 @@ def _facts(study: StudyResults, log: RunLog) -> list[tuple[str, str]]:
         "date": f"{log.date} UTC",
     }
     return [(name, value) for name, value in facts.items() if value]
-
-
-def _looks(study: StudyResults) -> str:
-    """How a sequential study went."""
-    numbers = [str(look.replicates) for look in study.looks]
-    spent = [f"{100 * study.alpha * look.spent:.2g}" for look in study.looks]
-    text = (
-        f"Sequential: look {study.look} of {len(study.looks)} (after {', '.join(numbers)} "
-        f"replicates, which spend {', '.join(spent)} of {100 * study.alpha:.2g} % of error). "
-        "An arm stops once every primary question about it is settled, or is unlikely to be: its "
-        "rows say where, with the interval of that look. Corrected p count what a look spends; "
-        "levels are means over the replicates that each arm had."
-    )
-    for look in study.looks:
-        if look.open:
-            text += f" After {look.replicates} these went on: {'; '.join(look.open)}."
-    return text
-
-
-def _banners(report: Report) -> list[str]:
-    """What a reader must know before the first number."""
-    study = report.results
-    banners = [study.subject] if study.subject else []
-    if study.replicates == 1:
-        banners.append(
-            "One replicate: every difference below is an anecdote about two checkpoints, and "
-            "nothing is tested."
-        )
-    elif study.replicates < CONFIRMATORY:
-        banners.append(
-            f"Exploratory: {study.replicates} replicates. A confirming study has {CONFIRMATORY} or "
-            "more."
-        )
-    if len(study.looks) > 1:
-        banners.append(_looks(study))
-    if study.shared_base:
-        banners.append(
-            "All replicates continue one base model: the noise of training a base is not in the "
-            "intervals."
-        )
-    banners += _not_run(study)
-    not_measured = [metric.words for metric in study.plan_metrics if metric.id is None]
-    if not_measured:
-        banners.append(f"Metrics of the plan that are not measured: {', '.join(not_measured)}.")
-    # A run that was skipped because of a failed one is no failure of its own.
-    failed = sum(run.status == "failed" for run in study.runs)
-    if failed:
-        banners.append(
-            f"{failed} of {len(study.runs)} runs failed; only complete pairs are compared."
-        )
-    for check in study.checks:
-        if not check.passed:
-            banners.append(f"Check failed: {check.name}. {check.detail}".rstrip())
-    control_answers = {check.id: check.answer for check in report.analysis.mechanism_checks}
-    reads = control_answers.get("beats-random")
-    if reads == "no":
-        banners.append(
-            "This model ignores its neighbours: random ones serve it as well as found ones."
-        )
-    elif reads == "unclear":
-        banners.append(
-            "Not shown that this model reads its neighbours: found ones do not clearly beat random "
-            "ones."
-        )
-    # What the plan's words became stands in the section on how the plan was read.
-    said = {warning for row in study.resolution for warning in row.warnings}
-    return [*banners, *(warning for warning in study.warnings if warning not in said)]
-
-
-def _not_run(study: StudyResults) -> Iterator[str]:
-    """What the plan asks for and the report has no answer to."""
-    requests: dict[str, list[str]] = {}
-    for row in study.resolution:
-        if row.status in ("unresolved", "infeasible", "partly", "left-out"):
-            requests.setdefault(row.status, []).append(f"{row.words!r} of {row.entry!r}")
-    for status, asked in requests.items():
-        written = "Left out" if status == "left-out" else f"Not run as written ({status})"
-        yield f"{written}: {'; '.join(asked)}. Why stands under how the plan was read."

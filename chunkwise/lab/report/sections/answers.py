@@ -1,27 +1,39 @@
-"""The answers: what the contrasts say, as tables, and what would settle those that are open."""
+"""The answers: what the contrasts say, as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from chunkwise.lab.measure.contrasts import Contrast
-from chunkwise.lab.measure.verdicts import Verdict
+from chunkwise.lab.measure.contrast import Contrast
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import Badge, Blocks, Material, Row, Table, Text
+from chunkwise.lab.terms import Metric
 
 DOT = " \N{MIDDLE DOT} "
+THESE_DOCUMENTS = "these documents, other trainings"
 
 
-FAMILIES = {
-    "primary": (
+@dataclass(frozen=True)
+class Kind:
+    """What stands above and below a table of one kind of families."""
+
+    title: str
+    meaning: str
+    style: str = "table"
+
+
+KINDS = {
+    "primary": Kind(
         "First metric of each entry",
         "of an ordered replacement its slope; the family that confirms",
+        style="answers",
     ),
-    "secondary": ("Further metrics", "exploratory"),
-    "levels": ("Sizes under a slope", "exploratory"),
-    "extra": ("Second experiments", "exploratory"),
+    "secondary": Kind("Further metrics", "exploratory"),
+    "levels": Kind("Sizes under a slope", "exploratory"),
+    "extra": Kind("Second experiments", "exploratory"),
 }
-"""First word of a family's name -> heading, and what it is."""
+"""First word of a family's name -> its kind, in the order of the tables."""
 
 
 def answers(material: Material) -> Blocks:
@@ -31,12 +43,15 @@ def answers(material: Material) -> Blocks:
     # Families of one kind share a table where their intervals have one level.
     tables: dict[tuple[str, float | None], dict[int, Contrast]] = {}
     levels = _levels(contrasts.values())
-    for place, contrast in contrasts.items():
+    for i, contrast in contrasts.items():
         key = (_kind(contrast), levels[contrast.family])
-        tables.setdefault(key, {})[place] = contrast
+        tables.setdefault(key, {})[i] = contrast
     blocks: Blocks = []
-    for (kind, level), members in sorted(tables.items(), key=lambda item: _order(item[0][0])):
-        blocks.append(_table(material, kind, level, members))
+    # By kind alone: within one the level that comes first in the plan stands first.
+    order = list(KINDS)
+    for kind, level in sorted(tables, key=lambda key: order.index(key[0])):
+        members = tables[kind, level]
+        blocks.append(_table(material, KINDS[kind], level, members))
     return [*blocks, Text(_about(material), "note"), *_metric_notes(material)]
 
 
@@ -44,142 +59,152 @@ def _kind(contrast: Contrast) -> str:
     return contrast.family.split()[0].rstrip(":")
 
 
-def _order(kind: str) -> int:
-    return list(FAMILIES).index(kind)
-
-
 def _levels(contrasts: Iterable[Contrast]) -> dict[str, float | None]:
     """Family -> the level of its intervals, at the last look that it had; None where it has
     none.
     """
     levels: dict[str, float | None] = {}
-    for contrast in sorted(contrasts, key=lambda one: one.look):
+    for contrast in sorted(contrasts, key=lambda contrast: contrast.look):
         family = contrast.family
         levels.setdefault(family, None)
+        has_interval = contrast.interval or contrast.interval_examples
         if contrast.p is not None:
             levels[family] = contrast.level
-        elif levels[family] is None and (contrast.interval or contrast.interval_examples):
-            levels[family] = contrast.level  # of what was not tested: uncorrected
+        elif levels[family] is None and has_interval:
+            # Of what was not tested: uncorrected.
+            levels[family] = contrast.level
     return levels
 
 
-def _metric_notes(material: Material) -> Blocks:
-    """What was measured under the plan's words, and what the paper measured."""
-    study = material.study
-    measured = dict.fromkeys(one.metric for one in material.contrasts.values())
-    notes = []
-    for id in measured:
-        metric = material.metric(id)
-        words = study.metric_words.get(id, "")
-        named = f" (the plan's {words!r})" if words and words != metric.title else ""
-        if named or metric.meaning:
-            notes.append(f"{say.capital(metric.title)}{named}: {metric.meaning or 'as named'}.")
-    if notes and study.published_metrics:
-        notes.append(f"The paper's own measures: {'; '.join(study.published_metrics)}.")
-    return [Text(f"Metrics. {' '.join(notes)}", "note")] if notes else []
+# --- a table --------------------------------------------------------------------------------------
 
 
 def _table(
-    material: Material, kind: str, level: float | None, members: Mapping[int, Contrast]
+    material: Material, kind: Kind, level: float | None, contrasts: Mapping[int, Contrast]
 ) -> Table:
-    """Tests that are corrected together, or apart at one level: all intervals have it."""
-    # The metrics of an arm stand below each other.
-    places = sorted(members, key=lambda place: _first_of_arm(members, place))
+    """Tests that are corrected together, or apart at one level: all intervals have it.
+
+    Args:
+        contrasts: by their places in report.json.
+    """
+    named = material.names.place
+    baselines = {named(contrast.baseline) for contrast in contrasts.values()}
+    several = len(baselines) > 1
     rows: list[Row] = []
-    baselines = {material.names.place(one.baseline) for one in members.values()}
-    for place in places:
-        contrast = members[place]
+    for i in _grouped(contrasts):
+        contrast = contrasts[i]
         heading = contrast.entry
         if contrast.experiment != "arm":
             heading += f"{DOT}{contrast.experiment}"
-        if len(baselines) > 1:
-            heading += f"{DOT}against {material.names.place(contrast.baseline)}"
+        if several:
+            heading += f"{DOT}against {named(contrast.baseline)}"
         group = Row([heading], "group")
-        if group not in rows:  # arms that share a baseline need not follow each other
+        # Arms that share a baseline need not follow each other.
+        if group not in rows:
             rows.append(group)
-        rows += _rows(material, contrast, level, f"contrasts-{place}")
+        rows += _rows(material, contrast, level, f"contrasts-{i}")
     headers = [
         "What was changed",
         "Metric",
-        "Baseline" if len(baselines) > 1 else f"Baseline: {baselines.pop()}",
+        "Baseline" if several else f"Baseline: {baselines.pop()}",
         "Arm",
         f"Difference [{say.level_words(level)} interval]" if level else "Difference",
         "p (corrected)",
         "n",
         "Verdict",
     ]
-    title, meaning = FAMILIES[kind]
-    tests = [one.family for one in members.values() if one.p is not None]
-    number = f"{len(tests) or 'no'} test" + ("" if len(tests) == 1 else "s")
-    families = len(set(tests))
-    together = ", corrected together" if tests else ""
-    if families > 1:
-        together = f", corrected in {families} families"
-    caption = f"{title} ({meaning}): {number}{together}."
-    style = "answers" if kind == "primary" else "table"
-    return Table(headers, rows, caption, words=(0, 1, 7), kind=style)
+    caption = f"{kind.title} ({kind.meaning}): {_number_of_tests(contrasts.values())}."
+    return Table(headers, rows, caption, words=(0, 1, 7), kind=kind.style)
 
 
-def _first_of_arm(members: Mapping[int, Contrast], place: int) -> tuple[int, int]:
-    contrast = members[place]
-    same = [
-        other
-        for other, one in members.items()
-        if (one.entry, one.experiment, one.baseline, one.arm)
-        == (contrast.entry, contrast.experiment, contrast.baseline, contrast.arm)
-    ]
-    group = [
-        other
-        for other, one in members.items()
-        if (one.entry, one.experiment, one.baseline)
-        == (contrast.entry, contrast.experiment, contrast.baseline)
-    ]
-    return min(group), min(same)
+def _grouped(contrasts: Mapping[int, Contrast]) -> list[int]:
+    """Their places, so that the arms of a baseline follow each other, and the metrics of an arm."""
+    groups: dict[tuple[str, ...], int] = {}
+    arms: dict[tuple[str, ...], int] = {}
+    order = {}
+    for i, contrast in contrasts.items():
+        group = (contrast.entry, contrast.experiment, contrast.baseline)
+        first_of_group = groups.setdefault(group, i)
+        first_of_arm = arms.setdefault((*group, contrast.arm), i)
+        order[i] = (first_of_group, first_of_arm)
+    return sorted(contrasts, key=order.__getitem__)
+
+
+def _number_of_tests(contrasts: Iterable[Contrast]) -> str:
+    families = [contrast.family for contrast in contrasts if contrast.p is not None]
+    if not families:
+        return "no tests"
+    tests = "1 test" if len(families) == 1 else f"{len(families)} tests"
+    several = len(set(families))
+    if several > 1:
+        return f"{tests}, corrected in {several} families"
+    return f"{tests}, corrected together"
 
 
 def _rows(material: Material, contrast: Contrast, level: float | None, anchor: str) -> list[Row]:
     """The answer, and below it the same difference for these documents alone."""
     metric = material.metric(contrast.metric)
+    cells = [
+        _change(material, contrast),
+        metric.title.replace(" ", "\N{NO-BREAK SPACE}"),
+        say.familiar(metric, contrast.baseline_mean),
+        say.familiar(metric, contrast.arm_mean),
+        _difference(contrast, metric, level),
+        say.p_value(contrast.p_family),
+        _replicates(contrast),
+        _verdict(contrast),
+    ]
+    kind = "minor" if contrast.family.startswith("levels") else ""
+    return [Row(cells, kind, anchor), *_second_row(contrast, metric)]
+
+
+def _difference(contrast: Contrast, metric: Metric, level: float | None) -> str | None:
     # What was not tested has an interval of its own level, which no other of the table has.
     other_level = contrast.level != level
-    interval = None if other_level and contrast.p is None else contrast.interval
+    interval = contrast.interval
+    if other_level and contrast.p is None:
+        interval = None
     difference = say.with_unit(contrast.difference, interval, metric)
     if difference and interval and other_level:
         difference += f", interval of {say.level_words(contrast.level)}"
+    return difference
+
+
+def _replicates(contrast: Contrast) -> str:
     n = f"{contrast.n}"
     if contrast.n != contrast.planned:
         lost = ", ".join(map(str, contrast.dropped))
         n += f" of {contrast.planned} (without {lost})"
     if contrast.stopped:
         n += f", stopped at look {contrast.look} of {contrast.looks}"
-    verdict = badge(contrast.verdict)
+    return n
+
+
+def _verdict(contrast: Contrast) -> Badge:
+    verdict = contrast.verdict
     if not contrast.confirmed:
-        verdict = Badge(f"{verdict.word}, not confirmed", "?", "inconclusive")
-    cells = [
-        _change(material, contrast),
-        metric.title.replace(" ", "\N{NO-BREAK SPACE}"),
-        say.familiar(metric, contrast.baseline_mean),
-        say.familiar(metric, contrast.arm_mean),
-        difference,
-        say.p_value(contrast.p_family),
-        n,
-        verdict,
-    ]
-    rows = [Row(cells, "minor" if contrast.family.startswith("levels") else "", anchor)]
-    alone, p, title = None, None, THESE_DOCUMENTS
-    primary = contrast.family == "primary"
-    if primary and contrast.groups is not None and contrast.p_replicates is not None:
-        alone = say.with_unit(contrast.difference, contrast.interval_replicates, metric)
-        p = say.p_value(contrast.p_replicates)
+        return Badge(f"{verdict.value}, not confirmed", "?", "inconclusive")
+    style = verdict.name.lower().replace("_", "-")
+    return Badge(verdict.value, say.SYMBOLS[verdict], style)
+
+
+def _second_row(contrast: Contrast, metric: Metric) -> list[Row]:
+    """The same difference where text, or trainings, are not drawn anew."""
+    is_primary = contrast.family == "primary"
+    p = None
+    if is_primary and contrast.groups is not None and contrast.p_replicates is not None:
+        title = THESE_DOCUMENTS
+        interval = contrast.interval_replicates
+        p = f"{say.p_value(contrast.p_replicates)} alone"
     elif contrast.interval is None and contrast.interval_examples:
-        alone = say.with_unit(contrast.difference, contrast.interval_examples, metric)
         title = "these two checkpoints, other text"
-    if alone:
-        rows.append(Row([title, "", "", "", alone, p and f"{p} alone", "", ""], "minor"))
-    return rows
-
-
-THESE_DOCUMENTS = "these documents, other trainings"
+        interval = contrast.interval_examples
+    else:
+        return []
+    difference = say.with_unit(contrast.difference, interval, metric)
+    if not difference:
+        return []
+    return [Row([title, "", "", "", difference, p, "", ""], "minor")]
 
 
 def _change(material: Material, contrast: Contrast) -> str:
@@ -194,20 +219,54 @@ def _change(material: Material, contrast: Contrast) -> str:
         change += f": {done}"
     if contrast.warning:
         change += f". Broken? It is {contrast.warning}"
+    if contrast.too_small:
+        change += f". Too small: it is {contrast.too_small}"
     return change
+
+
+# --- below the tables -----------------------------------------------------------------------------
 
 
 def _about(material: Material) -> str:
     """What the verdicts are about, and what counts."""
-    contrasts = material.contrasts.values()
-    metrics = [material.metric(name) for name in dict.fromkeys(one.metric for one in contrasts)]
-    thresholds = ", ".join(f"{metric.title} {say.threshold(metric)}" for metric in metrics)
-    return f"{population(material)} Smallest difference that counts: {thresholds}."
+    thresholds = []
+    for metric in _metrics(material):
+        thresholds.append(f"{metric.title} {say.threshold(metric)}")
+    smallest = ", ".join(thresholds)
+    return f"{population(material)} Smallest difference that counts: {smallest}."
+
+
+def _metrics(material: Material) -> list[Metric]:
+    """Those of the contrasts, each once."""
+    ids = dict.fromkeys(contrast.metric for contrast in material.contrasts.values())
+    return [material.metric(id) for id in ids]
+
+
+def _metric_notes(material: Material) -> Blocks:
+    """What was measured under the plan's words, and what the paper measured."""
+    study = material.study
+    notes = []
+    for metric in _metrics(material):
+        words = study.metric_words.get(metric.id, "")
+        is_renamed = words not in ("", metric.title)
+        if not is_renamed and not metric.meaning:
+            continue
+        name = say.capital(metric.title)
+        if is_renamed:
+            name += f" (the plan's {words!r})"
+        notes.append(f"{name}: {metric.meaning or 'as named'}.")
+    if not notes:
+        return []
+    if study.published_metrics:
+        notes.append(f"The paper's own measures: {'; '.join(study.published_metrics)}.")
+    return [Text(f"Metrics. {' '.join(notes)}", "note")]
 
 
 def population(material: Material) -> str:
     """What a verdict is about, in one sentence."""
-    groups = sorted({one.groups for one in material.contrasts.values() if one.groups})
+    groups = sorted(
+        {contrast.groups for contrast in material.contrasts.values() if contrast.groups}
+    )
     base = "this one base" if material.study.shared_base else "bases like these"
     trainings = f"trainings like these, continued from {base}"
     if not groups:
@@ -215,57 +274,10 @@ def population(material: Material) -> str:
             f"A verdict is about {trainings}, on exactly these documents and questions: their "
             "choice is not in the intervals."
         )
-    counts = f"{groups[0]}" if len(groups) == 1 else f"{groups[0]} to {groups[-1]}"
+    counts = f"{groups[0]}"
+    if len(groups) > 1:
+        counts += f" to {groups[-1]}"
     return (
         f"A verdict is about text like this ({counts} files or circles of questions, drawn as "
         f"wholes) and {trainings}."
     )
-
-
-def settling(material: Material) -> Blocks:
-    """What would settle the answers that are open, and why others were not tested."""
-    rows = []
-    untested: dict[str, list[str]] = {}
-    for contrast in material.contrasts.values():
-        settles = contrast.settles
-        is_open = contrast.verdict in (Verdict.UNRESOLVED, Verdict.INCONCLUSIVE)
-        if contrast.family.startswith("levels") or not (is_open or contrast.reason):
-            continue
-        name = say.capital(material.name(contrast))
-        if contrast.experiment != "arm":
-            name += f", {contrast.experiment}"
-        reason = contrast.reason
-        if contrast.stopped == "futile" and contrast.chance is not None:
-            reason = (
-                f"stopped at look {contrast.look} of {contrast.looks}: a chance of "
-                f"{100 * contrast.chance:.0f} % that all replicates would change the word"
-            )
-        title = material.metric(contrast.metric).title
-        if not is_open:
-            untested.setdefault(f"{title}, because {reason}", []).append(name)
-            continue
-        cells = [name, title, None, None, None, reason]
-        if settles:
-            cells[2] = f"{settles.replicates} ({_many(settles.low)} to {_many(settles.high)})"
-            cells[3] = None if settles.text == 1 else f"{settles.text}\N{MULTIPLICATION SIGN}"
-            cells[4] = f"{100 * settles.chance:.0f} %"
-        else:
-            cells[2] = "more than 1,000"
-        rows.append(Row(cells))
-    headers = ["Open", "Metric", "Replicates (range)", "Text", "Chance", "Stopped"]
-    caption = (
-        "Replicates, and text where more of it is needed, that would settle it; the range is what "
-        "the noise seen here leaves open, the chance that of a verdict."
-    )
-    notes = [
-        Text(f"No verdict on {why}: {'; '.join(names)}.", "item") for why, names in untested.items()
-    ]
-    return [Table(headers, rows, caption, words=(0, 1, 5)), *notes]
-
-
-def _many(replicates: int | None) -> str:
-    return "more than 1,000" if replicates is None else f"{replicates}"
-
-
-def badge(verdict: Verdict) -> Badge:
-    return Badge(verdict.value, say.SYMBOLS[verdict], verdict.name.lower().replace("_", "-"))

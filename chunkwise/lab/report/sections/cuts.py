@@ -33,7 +33,7 @@ def _table(material: Material, cuts: Sequence[CutRow], caption: str) -> Table:
     rows = []
     for cut in cuts:
         cells = [
-            say.capital(material.names.arm(cut.entry, cut.arm)),
+            say.capital(material.names.cut(cut)),
             cut.cut.removeprefix(f"{SHARED} "),
             say.count(cut.tokens),
             str(cut.groups),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +10,11 @@ import numpy as np
 from chunkwise.lab.measure.results import OverlapRow
 from chunkwise.lab.measure.statistics import t_interval
 from chunkwise.lab.report import wording as say
-from chunkwise.lab.report.draw import MUTED, STYLES, draw
+from chunkwise.lab.report.draw import STYLES, draw, zero_line
 from chunkwise.lab.report.page import Blocks, Figure, Material, Row, Table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 Ranges = Mapping[tuple[float, float], list[OverlapRow]]
@@ -30,15 +31,7 @@ def overlap(material: Material) -> Blocks:
     ranges: Ranges = {pair: [] for pair in bounds}
     for row in study.overlap:
         ranges[row.low, row.high].append(row)
-    rows = []
-    for pair, members in ranges.items():
-        tokens = sum(row.tokens for row in members) / len(members)
-        cells = [say.percent_range(*pair), say.count(tokens)]
-        for name in AGAINST:
-            gains = _gains(members, name)
-            mean = float(np.mean(gains)) if gains else None
-            cells.append(say.estimate(mean, t_interval(gains)))
-        rows.append(Row(cells))
+    rows = [_range_row(pair, members) for pair, members in ranges.items()]
     caption = (
         "Loss saved where a chunk shares more or less text with its neighbours (intervals over "
         "replicates): a gain at high overlap only is copying."
@@ -49,6 +42,17 @@ def overlap(material: Material) -> Blocks:
     return [figure, Table(headers, rows)]
 
 
+def _range_row(bounds: tuple[float, float], members: Sequence[OverlapRow]) -> Row:
+    # Replicates that drew other rows to evaluate have other counts.
+    tokens = sum(row.tokens for row in members) / len(members)
+    cells = [say.percent_range(*bounds), say.count(tokens)]
+    for name in AGAINST:
+        gains = _gains(members, name)
+        mean = float(np.mean(gains)) if gains else None
+        cells.append(say.estimate(mean, t_interval(gains)))
+    return Row(cells)
+
+
 def overlap_gain(ranges: Ranges, unit: str) -> str:
     """Loss saved by retrieval, by how much of the evaluated chunk stands in its neighbours."""
     rows = [row for members in ranges.values() for row in members]
@@ -57,29 +61,16 @@ def overlap_gain(ranges: Ranges, unit: str) -> str:
 
     def plot(figure: Canvas) -> None:
         axes = figure.subplots()
-        # Not strict: there are more styles than rivals.
-        for i, (name, (colour, _, marker)) in enumerate(zip(against, STYLES, strict=False)):
-            offset = 0.16 * (i - (len(against) - 1) / 2)  # side by side, not one over the other
-            for x, members in enumerate(ranges.values()):
-                gains = _gains(members, name)
-                if gains:
-                    # One replicate has no interval: its line is a point.
-                    bounds = t_interval(gains) or (gains[0], gains[0])
-                    axes.plot([x + offset] * 2, bounds, color=colour, lw=1.6)
-                    label = AGAINST[name] if x == 0 else None  # once in the legend
-                    axes.plot(
-                        x + offset,
-                        np.mean(gains),
-                        marker,
-                        color=colour,
-                        ms=6,
-                        label=label,
-                    )
-        axes.axhline(0, color=MUTED, lw=0.8)
+        for i, name in enumerate(against):
+            # Side by side, not one over the other.
+            offset = 0.16 * (i - (len(against) - 1) / 2)
+            _series(axes, i, name, ranges, offset)
+        zero_line(axes)
         ticks = []
         for bounds, members in ranges.items():
             share = sum(row.tokens / tokens for row in members)
-            ticks.append(f"{say.percent_range(*bounds)}\n{100 * share:.0f} % of tokens")
+            label = say.percent_range(*bounds)
+            ticks.append(f"{label}\n{100 * share:.0f} % of tokens")
         axes.set_xticks(range(len(ticks)), ticks)
         axes.set_xlabel(unit)
         axes.set_title("loss saved by retrieval, nats per token")
@@ -89,7 +80,21 @@ def overlap_gain(ranges: Ranges, unit: str) -> str:
     return draw("overlap", alt, 2.9, plot)
 
 
-def _gains(rows: list[OverlapRow], name: str) -> list[float]:
+def _series(axes: Axes, i: int, name: str, ranges: Ranges, offset: float) -> None:
+    """Mean and interval of each range, against one rival."""
+    colour, _, marker = STYLES[i]
+    for x, members in enumerate(ranges.values()):
+        gains = _gains(members, name)
+        if not gains:
+            continue
+        # One replicate has no interval: its line is a point.
+        bounds = t_interval(gains) or (gains[0], gains[0])
+        axes.plot([x + offset] * 2, bounds, color=colour, lw=1.6)
+        label = AGAINST[name] if x == 0 else None  # once in the legend
+        axes.plot(x + offset, np.mean(gains), marker, color=colour, ms=6, label=label)
+
+
+def _gains(rows: Sequence[OverlapRow], name: str) -> list[float]:
     """Loss without retrieval minus loss with it, of the rows that have both."""
     pairs = [row.losses for row in rows if {name, "on"} <= row.losses.keys()]
     return [losses[name] - losses["on"] for losses in pairs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -35,7 +35,8 @@ def _ledger(material: Material) -> list[Table]:
         # What a variant changes is in its name, and in how the plan was read.
         if arm.words and not material.names.is_compared(arm):
             name += f": {arm.words}"
-        rows.append(Row([name, *(_ledger_cell(arm, arms[0], field) for field in _LEDGER)]))
+        cells = [_ledger_cell(arm, arms[0], field) for field in _LEDGER]
+        rows.append(Row([name, *cells]))
     caption = (
         f"Per replicate; {IMPLIED} differs from {arms[0].label} because of what the arm changes, "
         "any other difference is marked and is a confound."
@@ -65,21 +66,12 @@ def _views(material: Material) -> Table:
         replicates.setdefault(view.view, []).append(view)
     rows = []
     for members in replicates.values():
-        # The members are a default, because a closure would read those of the last view.
-        def mean(field: str, members: list[ViewRow] = members) -> float | None:
-            return _mean(getattr(view, field) for view in members)
-
-        cells = [
-            say.capital(material.names.view(members[0])),
-            say.percent(mean("realised_fraction")),
-            say.count(mean("tokens")),
-            say.count(mean("documents")),
-            say.count(mean("chunks")),
-            say.number(mean("neighbours_per_chunk")),
-            say.percent(mean("share_short")),
-        ]
-        drops = [_mean(view.drops.get(reason) for view in members) for reason in reasons]
-        rows.append(Row(cells + [say.count(drop) for drop in drops]))
+        name = say.capital(material.names.view(members[0]))
+        cells = [name, *_view_cells(members)]
+        for reason in reasons:
+            drop = _mean(view.drops.get(reason) for view in members)
+            cells.append(say.count(drop))
+        rows.append(Row(cells))
     headers = [
         "Datastore",
         "Realised share",
@@ -94,6 +86,23 @@ def _views(material: Material) -> Table:
     return Table(headers, rows, caption)
 
 
+def _view_cells(members: Sequence[ViewRow]) -> list[str | None]:
+    def mean(field: str) -> float | None:
+        return _mean(getattr(view, field) for view in members)
+
+    return [
+        say.percent(mean("realised_fraction")),
+        say.count(mean("tokens")),
+        say.count(mean("documents")),
+        say.count(mean("chunks")),
+        say.number(mean("neighbours_per_chunk")),
+        say.percent(mean("share_short")),
+    ]
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
+    """Of the replicates that know it."""
     numbers = [value for value in values if value is not None]
-    return float(np.mean(numbers)) if numbers else None
+    if not numbers:
+        return None
+    return float(np.mean(numbers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from chunkwise.lab.measure.results import Grid, TaskRow
 from chunkwise.lab.measure.statistics import t_interval
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import Blocks, Material, Row, Table
@@ -20,51 +21,12 @@ TASKS = {
 """Task of the packaged questions -> what is asked."""
 
 
+# --- by task --------------------------------------------------------------------------------------
+
+
 def tasks(material: Material) -> Blocks:
-    return [_tasks(material)]
-
-
-def grids(material: Material) -> Blocks:
-    """Every system under every condition: one table, a group of rows for each metric."""
-    grids = material.study.grids
-    columns = list(dict.fromkeys(column for grid in grids for column in grid.columns))
-    rows = []
-    for grid in grids:
-        metric = material.metric(grid.metric)
-        heading = say.capital(metric.title)
-        if metric.chance is not None:
-            heading += f" (chance {100 * metric.chance:.0f} %)"
-        rows.append(Row([heading], "group"))
-        for label, places in grid.rows:
-            at = dict(zip(grid.columns, places, strict=True))
-            ids = [place.arm for place in places if place]
-            name = material.names.model_of(ids[0], label) if ids else label
-            scores = [_score(material, metric, at.get(column)) for column in columns]
-            rows.append(Row([name, *scores]))
-    titles = "; ".join(dict.fromkeys(grid.title for grid in grids))
-    caption = f"{titles}: mean over replicates \N{PLUS-MINUS SIGN} half its 95 % t interval."
-    return [Table(["System", *columns], rows, caption)]
-
-
-def _tasks(material: Material) -> Table:
     """What can be had by guessing, by counting words, by memory and by reading, for each task."""
-    rows = []
-    for row in material.study.tasks:
-        shares = (
-            row.chance,
-            row.words_question,
-            row.words_passages,
-            row.answer_in_passages,
-            row.closed,
-            row.placebo,
-            row.found,
-            row.own,
-            row.remembered,
-        )
-        cells = [None if share is None else f"{100 * share:.1f}" for share in shares]
-        asked = TASKS.get(row.task)
-        name = row.task.replace("_", " ") + (f": {asked}" if asked else "")
-        rows.append(Row([name, f"{row.questions} ({row.groups})", *cells]))
+    rows = [_task_row(task) for task in material.study.tasks]
     headers = [
         "Task",
         "Questions (groups)",
@@ -82,11 +44,66 @@ def _tasks(material: Material) -> Table:
         "Right answers in per cent, means over replicates; words: a bag of words over the question "
         "or the passages; own passage: the one that holds the answer."
     )
-    return Table(headers, rows, caption)
+    return [Table(headers, rows, caption)]
+
+
+def _task_row(task: TaskRow) -> Row:
+    shares = (
+        task.chance,
+        task.words_question,
+        task.words_passages,
+        task.answer_in_passages,
+        task.closed,
+        task.placebo,
+        task.found,
+        task.own,
+        task.remembered,
+    )
+    cells = [None if share is None else f"{100 * share:.1f}" for share in shares]
+    name = task.task.replace("_", " ")
+    # The tasks of a question file of the user's own have names alone.
+    if task.task in TASKS:
+        name += f": {TASKS[task.task]}"
+    return Row([name, f"{task.questions} ({task.groups})", *cells])
+
+
+# --- cell by cell ---------------------------------------------------------------------------------
+
+
+def grids(material: Material) -> Blocks:
+    """Every system under every condition: one table, a group of rows for each metric."""
+    grids = material.study.grids
+    # Not every metric was measured under every condition.
+    columns = list(dict.fromkeys(column for grid in grids for column in grid.columns))
+    rows = []
+    for grid in grids:
+        rows += _grid_rows(material, grid, columns)
+    titles = "; ".join(dict.fromkeys(grid.title for grid in grids))
+    caption = f"{titles}: mean over replicates \N{PLUS-MINUS SIGN} half its 95 % t interval."
+    return [Table(["System", *columns], rows, caption)]
+
+
+def _grid_rows(material: Material, grid: Grid, columns: list[str]) -> list[Row]:
+    metric = material.metric(grid.metric)
+    heading = say.capital(metric.title)
+    if metric.chance is not None:
+        heading += f" (chance {100 * metric.chance:.0f} %)"
+    rows = [Row([heading], "group")]
+    for label, selectors in grid.rows:
+        at = dict(zip(grid.columns, selectors, strict=True))
+        # All of a row are of one arm.
+        arms = [selector.arm for selector in selectors if selector]
+        name = material.names.model_of(arms[0], label) if arms else label
+        scores = [_score(material, metric, at.get(column)) for column in columns]
+        rows.append(Row([name, *scores]))
+    return rows
 
 
 def _score(material: Material, metric: Metric, at: Selector | None) -> str | None:
-    values = material.measurements.values(metric.id, at)[0] if at else np.array([])
+    # Not every system can be asked under every condition: a twin has no encoder.
+    if at is None:
+        return None
+    values = material.measurements.values(metric.id, at)[0]
     if not len(values):
         return None
     score = say.level(metric, float(values.mean()))
