@@ -25,15 +25,12 @@ Cost: some minutes on two cores, --quick a quarter of a minute.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +40,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from scipy import special
 
-from benchmarks.common import BenchmarkError, cores, machine, say, summary
-from benchmarks.false_alarms import ALPHA, SD, THRESHOLD, Cell, Estimates, continuous, estimate
-from chunkwise.lab.measure.contrasts import Contrast, Contrasts, Examples, Stopping
+from benchmarks.common import BenchmarkError, machine, say, summary
+from benchmarks.simulated import (
+    ALPHA,
+    NOISES,
+    SD,
+    THRESHOLD,
+    Cell,
+    Estimates,
+    command_line,
+    continuous,
+    estimate,
+    percent_table,
+    run_cells,
+)
+from chunkwise.lab.measure.contrast import Contrast, Stopping
+from chunkwise.lab.measure.contrasts import Contrasts
+from chunkwise.lab.measure.sides import Examples
 from chunkwise.lab.measure.table import Measurements, TableRow
 from chunkwise.lab.measure.verdicts import FUTILE_BELOW, REAL, SMALL_UP_TO, Verdict
 from chunkwise.lab.terms import METRICS, Comparison, Look, Selector, looks_after
@@ -59,13 +70,7 @@ EFFECTS = {
     "demo": (0.060, 0.102, 0.147, 0.216, 0.014, 0.016, 0.045),
     "none": (0.0,) * 7,
 }
-NOISES: dict[str, dict[str, Any]] = {
-    "normal": {},
-    "heavy tails (t3)": {"tails": "t3"},
-    "unequal arms": {"unequal": True},
-    "base 0.3, independent": {"base_share": 0.3},
-}
-POINTS = (np.arange(7) + 0.5) / 7
+POINTS = (np.arange(7) + 0.5) / 7  # of the distribution of a later variance, as in `verdicts`
 JUDGED = 2  # studies of a cell that go through the lab as well
 BATCH = 500
 
@@ -106,67 +111,82 @@ class Judged:
     replicates: np.ndarray
     look: np.ndarray
 
+    @classmethod
+    def blank(cls, shape: tuple[int, int]) -> Judged:
+        """Nothing said yet."""
+        return cls(
+            means=np.zeros(shape),
+            half=np.zeros(shape),
+            claimed=np.zeros(shape, bool),
+            settled=np.zeros(shape, bool),
+            replicates=np.zeros(shape, int),
+            look=np.zeros(shape, int),
+        )
 
-def words(found: Estimates, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+def words(estimates: Estimates, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(claimed, settled, half width) of tests at alpha, as `verdicts.verdict_of`."""
-    size = np.abs(found.means)
-    half = found.critical(alpha) * found.error
+    size = np.abs(estimates.means)
+    half = estimates.critical(alpha) * estimates.error
     claimed = size > half
-    resolved = (size - half > THRESHOLD) | (size + half < SMALL_UP_TO * THRESHOLD)
-    none = size + found.critical(2 * alpha) * found.error < THRESHOLD
-    return claimed, np.where(claimed, resolved, none), half
+    matters = size - half > THRESHOLD
+    small = size + half < SMALL_UP_TO * THRESHOLD
+    none = size + estimates.critical(2 * alpha) * estimates.error < THRESHOLD
+    return claimed, np.where(claimed, matters | small, none), half
 
 
-def chances(found: Estimates, claimed: np.ndarray, last: int, alpha: float) -> np.ndarray:
+def chances(estimates: Estimates, claimed: np.ndarray, last: int, alpha: float) -> np.ndarray:
     """[studies, m]: as `verdicts.chance_of_another_word`."""
-    n, size = found.n, np.abs(found.means)
+    n, size = estimates.n, np.abs(estimates.means)
     df, more = n - 1, last - n
     total = np.zeros_like(size)
     for share in POINTS:
+        # A variance that the replicates so far may have been drawn from, and what the last look would see of it.
         squared = df / special.chdtri(df, share)
-        scatter = np.sqrt(found.replicates * squared * more / last)
-        replicates = found.replicates * n / last * (df + more * squared) / (df + more)
-        later = Estimates(last, found.means, replicates, found.examples, found.df)
-        half, half_equivalence = later.critical(alpha) * later.error, later.critical(2 * alpha) * later.error
-
-        def within(bound: np.ndarray, scatter: np.ndarray = scatter) -> np.ndarray:
-            inside = special.ndtr((bound - size) / scatter) - special.ndtr((-bound - size) / scatter)
-            return np.where(bound > 0, inside, 0)
-
+        scatter = np.sqrt(estimates.replicates * squared * more / last)
+        replicates = estimates.replicates * n / last * (df + more * squared) / (df + more)
+        later = Estimates(last, estimates.means, replicates, estimates.examples, estimates.df)
+        half = later.critical(alpha) * later.error
+        half_equivalence = later.critical(2 * alpha) * later.error
         beyond = THRESHOLD + half
-        small = within(np.minimum(beyond, SMALL_UP_TO * THRESHOLD - half)) - within(half)
-        resolved = 1 - within(beyond) + np.maximum(small, 0)
-        word = np.minimum(1, 1 - within(half) + within(THRESHOLD - half_equivalence))
+        claim = _within(half, size, scatter)
+        small = _within(np.minimum(beyond, SMALL_UP_TO * THRESHOLD - half), size, scatter) - claim
+        resolved = 1 - _within(beyond, size, scatter) + np.maximum(small, 0)
+        none = _within(THRESHOLD - half_equivalence, size, scatter)
+        word = np.minimum(1, 1 - claim + none)
         total += np.where(claimed, resolved, word)
     return total / len(POINTS)
+
+
+def _within(bound: np.ndarray, size: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+    """The chance that a mean around `size` ends up within the bound, either way."""
+    inside = special.ndtr((bound - size) / scatter) - special.ndtr((-bound - size) / scatter)
+    return np.where(bound > 0, inside, 0)
 
 
 def in_looks(design: Design, differences: np.ndarray, weights_G: np.ndarray) -> Judged:
     """Judge studies look by look."""
     looks, m = looks_after(design.looks), differences.shape[1]
-    shape = differences.shape[:2]
-    is_open = np.ones(shape, bool)
-    said = Judged(*(np.zeros(shape) for _ in range(2)), *(np.zeros(shape, bool) for _ in range(2)),
-                  *(np.zeros(shape, int) for _ in range(2)))  # fmt: skip
+    is_open = np.ones(differences.shape[:2], bool)
+    said = Judged.blank(differences.shape[:2])
+    last = looks[-1]
     for number, look in enumerate(looks, start=1):
-        found = estimate(differences[:, :, : look.replicates], weights_G, 0.0)
-        claimed, settled, half = words(found, look.spent * ALPHA / m)
+        estimates = estimate(differences[:, :, : look.replicates], weights_G, 0.0)
+        claimed, settled, half = words(estimates, look.spent * ALPHA / m)
         ends = settled.copy()
-        if number == len(looks):
+        if look is last:
             ends[:] = True
         elif design.futility:
-            last = looks[-1]
-            ends |= chances(found, claimed, last.replicates, last.spent * ALPHA / m) < FUTILE_BELOW
+            chance = chances(estimates, claimed, last.replicates, last.spent * ALPHA / m)
+            ends |= chance < FUTILE_BELOW
+        # What has stopped keeps the word, and the interval, of the look at which it did.
         now = is_open & ends
-        for values, new in (
-            (said.means, found.means),
-            (said.half, half),
-            (said.claimed, claimed),
-            (said.settled, settled),
-            (said.replicates, np.full(shape, look.replicates)),
-            (said.look, np.full(shape, number)),
-        ):
-            values[now] = new[now]
+        said.means[now] = estimates.means[now]
+        said.half[now] = half[now]
+        said.claimed[now] = claimed[now]
+        said.settled[now] = settled[now]
+        said.replicates[now] = look.replicates
+        said.look[now] = number
         is_open &= ~now
     return said
 
@@ -174,50 +194,77 @@ def in_looks(design: Design, differences: np.ndarray, weights_G: np.ndarray) -> 
 # ---- the lab's own word on some studies ----
 
 
-def by_the_lab(differences: np.ndarray, weights_G: np.ndarray, looks: tuple[Look, ...]) -> list[Contrast]:
+def by_the_lab(differences: np.ndarray, weights_G: np.ndarray, looks: tuple[Look, ...]) -> Sequence[Contrast]:
     """One study [m, S, G], look by look, as the lab judges it."""
     m, S, G = differences.shape
     reference = Selector(arm="reference")
     arms = [Selector(arm=f"arm {number}") for number in range(m)]
-    values = {f"{at.arm} {s}": differences[k, s] for k, at in enumerate(arms) for s in range(S)}
-    values |= {f"{reference.arm} {s}": np.zeros(G) for s in range(S)}
+    # "arm 3 0", the arm and its replicate -> losses of the files; a difference is all that is known of an arm.
+    values: dict[str, np.ndarray] = {}
+    for s in range(S):
+        values[f"{reference.arm} {s}"] = np.zeros(G)
+        for number, at in enumerate(arms):
+            values[f"{at.arm} {s}"] = differences[number, s]
 
-    def row(at: Selector, s: int) -> TableRow:
-        name = f"{at.arm} {s}"
-        value = float(values[name] @ weights_G)
-        blank = {"arm_label": at.arm, "view_label": at.view, "fraction": 1.0, "train_tokens": None, "unit": "nats"}
-        errors = {"standard_error_replicates": None, "replicates": S, "standard_error_examples": None, "examples": G}
-        return TableRow(arm=at.arm, condition=at.condition, view=at.view, replicate=s, metric="perplexity",
-                        value=value, records=name, **blank, **errors)  # fmt: skip
-
-    def load(measured: TableRow) -> Examples:
-        return Examples(values[measured.records], weights_G, np.arange(G))
+    def load(row: TableRow) -> Examples:
+        return Examples(values[row.records], weights_G, np.arange(G))
 
     comparisons = [
         Comparison(entry=at.arm, label=at.arm, done="", arm=at, baseline=reference, metrics=("perplexity",))
         for at in arms
     ]
     metric = METRICS["perplexity"].model_copy(update={"threshold": THRESHOLD})
-    before: list[Contrast] = []
+    contrasts: Sequence[Contrast] = []
     for number, look in enumerate(looks, start=1):
-        rows = [row(at, s) for at in (reference, *arms) for s in range(look.replicates)]
-        stopping = Stopping(looks, number, before)
-        before = Contrasts(
-            Measurements(rows), lambda _: metric, planned=look.replicates, alpha=ALPHA, stopping=stopping, load=load
+        rows = []
+        for at in (reference, *arms):
+            for s in range(look.replicates):
+                name = f"{at.arm} {s}"
+                rows.append(_row_of_table(at, s, name, float(values[name] @ weights_G), values[name].size))
+        contrasts = Contrasts(
+            Measurements(rows),
+            lambda _: metric,
+            planned=look.replicates,
+            alpha=ALPHA,
+            stopping=Stopping(looks, number, contrasts),
+            load=load,
         ).of(comparisons)
-    return before
+    return contrasts
+
+
+def _row_of_table(at: Selector, replicate: int, records: str, value: float, examples: int) -> TableRow:
+    return TableRow(
+        arm=at.arm,
+        arm_label=at.arm,
+        condition=at.condition,
+        view=at.view,
+        view_label=at.view,
+        fraction=1.0,
+        replicate=replicate,
+        metric="perplexity",
+        train_tokens=None,
+        unit="nats",
+        value=value,
+        standard_error_replicates=None,
+        replicates=1,
+        standard_error_examples=None,
+        examples=examples,
+        records=records,
+    )
 
 
 def check(design: Design, differences: np.ndarray, weights_G: np.ndarray, said: Judged, study: int) -> None:
     """One study by the lab itself; a difference from the arrays ends the benchmark."""
-    for number, one in enumerate(by_the_lab(differences, weights_G, looks_after(design.looks))):
-        place = study, number
-        flags = bool(said.claimed[place]), bool(said.settled[place]), int(said.replicates[place])
-        settles = one.verdict not in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED)
-        interval = said.means[place] - said.half[place], said.means[place] + said.half[place]
-        same = np.allclose(one.interval, interval, rtol=1e-6, atol=1e-12)
-        if flags != (one.verdict in REAL, settles, one.n) or int(said.look[place]) != one.look or not same:
-            raise BenchmarkError(f"{design.label}: the arrays say {flags} and {interval}, the lab says {one}")
+    contrasts = by_the_lab(differences, weights_G, looks_after(design.looks))
+    for number, contrast in enumerate(contrasts):
+        at = study, number
+        flags = bool(said.claimed[at]), bool(said.settled[at]), int(said.replicates[at])
+        settles = contrast.verdict not in (Verdict.INCONCLUSIVE, Verdict.UNRESOLVED)
+        expected = contrast.verdict in REAL, settles, contrast.n
+        interval = said.means[at] - said.half[at], said.means[at] + said.half[at]
+        is_same = np.allclose(contrast.interval, interval, rtol=1e-6, atol=1e-12)
+        if flags != expected or int(said.look[at]) != contrast.look or not is_same:
+            raise BenchmarkError(f"{design.label}: the arrays say {flags} and {interval}, the lab says {contrast}")
 
 
 # ---- cells ----
@@ -225,38 +272,45 @@ def check(design: Design, differences: np.ndarray, weights_G: np.ndarray, said: 
 
 def simulate(design: Design, studies: int) -> dict[str, Any]:
     """Shares of the studies of a design."""
+    # A seed of its own, so that a design has the same studies in whatever order designs are run.
     random = np.random.default_rng(zlib.crc32(design.label.encode()))
-    cell, truth = design.cell, design.truth
-    weights_G, m = cell.weights_G, len(truth)
+    truth, weights_G = design.truth, design.cell.weights_G
     sums: dict[str, Any] = defaultdict(float)
     for start in range(0, studies, BATCH):
         size = min(BATCH, studies - start)
-        differences = continuous(cell, random, size) + truth[:, None, None]
+        differences = continuous(design.cell, random, size) + truth[:, None, None]
         said = in_looks(design, differences, weights_G)
         if start == 0 and design.futility:
             for study in range(JUDGED):
                 check(design, differences[study], weights_G, said, study)
         whole = estimate(differences[:, :, :FIXED], weights_G, 0.0)
-        claimed, settled, half = words(whole, ALPHA / m)
-        without = truth == 0
-        arms = said.replicates.sum(axis=1)
-        counts = {
-            "family": said.claimed[:, without].any(axis=1).sum(),
-            "family_fixed": claimed[:, without].any(axis=1).sum(),
-            "together": (np.abs(said.means - truth) <= said.half).all(axis=1).sum(),
-            "together_fixed": (np.abs(whole.means - truth) <= half).all(axis=1).sum(),
-            "saved_replicates": (1 - arms / (m * FIXED)).sum(),
-            "saved_trainings": (1 - (arms + said.replicates.max(axis=1)) / ((m + 1) * FIXED)).sum(),
-            "saved_as_a_whole": (1 - said.replicates.max(axis=1) / FIXED).sum(),
-            "claimed": said.claimed.sum(axis=0),
-            "claimed_fixed": claimed.sum(axis=0),
-            "settled": said.settled.sum(axis=0),
-            "settled_fixed": settled.sum(axis=0),
-            "replicates": said.replicates.sum(axis=0),
-        }
-        for name, value in counts.items():
+        for name, value in _count(said, whole, truth).items():
             sums[name] = sums[name] + value
     return {name: (value / studies).tolist() for name, value in sums.items()}
+
+
+def _count(said: Judged, whole: Estimates, truth: np.ndarray) -> dict[str, Any]:
+    """Sums over studies, of the looks and of the study that looks once (`fixed`)."""
+    m = len(truth)
+    claimed, settled, half = words(whole, ALPHA / m)
+    without = truth == 0
+    replicates = said.replicates.sum(axis=1)
+    # The reference goes on as long as anything is compared with it.
+    longest = said.replicates.max(axis=1)
+    return {
+        "family": said.claimed[:, without].any(axis=1).sum(),
+        "family_fixed": claimed[:, without].any(axis=1).sum(),
+        "together": (np.abs(said.means - truth) <= said.half).all(axis=1).sum(),
+        "together_fixed": (np.abs(whole.means - truth) <= half).all(axis=1).sum(),
+        "saved_replicates": (1 - replicates / (m * FIXED)).sum(),
+        "saved_trainings": (1 - (replicates + longest) / ((m + 1) * FIXED)).sum(),
+        "saved_as_a_whole": (1 - longest / FIXED).sum(),
+        "claimed": said.claimed.sum(axis=0),
+        "claimed_fixed": claimed.sum(axis=0),
+        "settled": said.settled.sum(axis=0),
+        "settled_fixed": settled.sum(axis=0),
+        "replicates": said.replicates.sum(axis=0),
+    }
 
 
 def designs(quick: bool) -> Iterator[Design]:
@@ -273,40 +327,16 @@ def designs(quick: bool) -> Iterator[Design]:
 
 def measure(studies: int, quick: bool, processes: int) -> dict[str, Any]:
     """All designs, as the benchmark's object."""
-    about = machine()
-    every, started = list(designs(quick)), time.monotonic()
-    rows = []
-    with ProcessPoolExecutor(processes) as pool:
-        for number, (design, shares) in enumerate(
-            zip(every, pool.map(simulate, every, [studies] * len(every)), strict=True), start=1
-        ):
-            rows.append(_row(design, shares))
-            say(f"[{number}/{len(every)}] {design.label}: saves {100 * shares['saved_trainings']:.1f} %")
-    by_kind = {
-        "as planned": [row for row in rows if row["effects"] != "none" and row["looks"] == list(LOOKS)],
-        "equal power": [row for row in rows if row["looks"] == list(MORE)],
-        "none": [row for row in rows if row["effects"] == "none"],
-    }
-    ratios: dict[str, float] = {}
-    for kind in ("as planned", "equal power"):
-        name = kind.replace(" ", "_")
-        ratios[f"least_saving_of_trainings_{name}"] = min(row["saved_trainings"] for row in by_kind[kind])
-        ratios[f"least_saving_of_replicates_{name}"] = min(row["saved_replicates"] for row in by_kind[kind])
-        ratios[f"largest_loss_of_power_{name}"] = max(row["loss_of_power"] for row in by_kind[kind])
-        ratios[f"largest_loss_of_settled_{name}"] = max(row["loss_of_settled"] for row in by_kind[kind])
-    ratios |= {
-        "largest_saving_as_a_whole": max(row["saved_as_a_whole"] for row in by_kind["as planned"]),
-        "worst_family_rate": max(row["family"] for row in by_kind["none"]),
-        "lowest_family_rate": min(row["family"] for row in by_kind["none"]),
-        "worst_family_rate_fixed": max(row["family_fixed"] for row in by_kind["none"]),
-        "lowest_family_rate_fixed": min(row["family_fixed"] for row in by_kind["none"]),
-        "lowest_coverage": min(row["together"] for row in rows),
-        "lowest_coverage_fixed": min(row["together_fixed"] for row in rows),
-    }
-    sides = {
-        kind: summary([100 * row["saved_trainings"] for row in by_kind[kind]], "% of trainings saved")
-        for kind in ("as planned", "equal power")
-    }
+    about, started = machine(), time.monotonic()
+    order = list(designs(quick))
+    rows: list[dict[str, Any]] = []
+    for design, shares in run_cells(order, simulate, studies, processes):
+        rows.append(_row(design, shares))
+        say(f"[{len(rows)}/{len(order)}] {design.label}: saves {100 * shares['saved_trainings']:.1f} %")
+    sides = {}
+    for kind, of_kind in (("as planned", _as_planned(rows)), ("equal power", _equal_power(rows))):
+        savings = [100 * row["saved_trainings"] for row in of_kind]
+        sides[kind] = summary(savings, "% of trainings saved")
     config = {
         "studies": studies,
         "alpha": ALPHA,
@@ -325,9 +355,46 @@ def measure(studies: int, quick: bool, processes: int) -> dict[str, Any]:
         "machine": about,
         "config": config,
         "sides": sides,
-        "ratios": {name: round(value, 5) for name, value in ratios.items()},
+        "ratios": {name: round(value, 5) for name, value in _ratios(rows).items()},
         "ratio_ranges": {},
         "cells": rows,
+    }
+
+
+Rows = Sequence[dict[str, Any]]
+
+
+def _as_planned(rows: Rows) -> Rows:
+    """Studies with effects, looked at as often as the fixed study has replicates."""
+    return [row for row in rows if row["effects"] != "none" and row["looks"] == list(LOOKS)]
+
+
+def _equal_power(rows: Rows) -> Rows:
+    return [row for row in rows if row["looks"] == list(MORE)]
+
+
+def _ratios(rows: Rows) -> dict[str, float]:
+    """The labels that tests and README quote; all are shares."""
+
+    def shares(of_kind: Rows, name: str) -> list[float]:
+        return [row[name] for row in of_kind]
+
+    ratios: dict[str, float] = {}
+    as_planned = _as_planned(rows)
+    for kind, of_kind in (("as_planned", as_planned), ("equal_power", _equal_power(rows))):
+        ratios[f"least_saving_of_trainings_{kind}"] = min(shares(of_kind, "saved_trainings"))
+        ratios[f"least_saving_of_replicates_{kind}"] = min(shares(of_kind, "saved_replicates"))
+        ratios[f"largest_loss_of_power_{kind}"] = max(shares(of_kind, "loss_of_power"))
+        ratios[f"largest_loss_of_settled_{kind}"] = max(shares(of_kind, "loss_of_settled"))
+    none = [row for row in rows if row["effects"] == "none"]
+    return ratios | {
+        "largest_saving_as_a_whole": max(shares(as_planned, "saved_as_a_whole")),
+        "worst_family_rate": max(shares(none, "family")),
+        "lowest_family_rate": min(shares(none, "family")),
+        "worst_family_rate_fixed": max(shares(none, "family_fixed")),
+        "lowest_family_rate_fixed": min(shares(none, "family_fixed")),
+        "lowest_coverage": min(shares(rows, "together")),
+        "lowest_coverage_fixed": min(shares(rows, "together_fixed")),
     }
 
 
@@ -354,31 +421,9 @@ def _row(design: Design, shares: dict[str, Any]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """A row a design, in %."""
-    shown = ("saved_trainings", "saved_replicates", "family", "family_fixed", "together", "loss_of_power")
-    lines = [f"{'%':66}" + "".join(f"{name[-12:]:>14}" for name in shown)]
-    for row in result["cells"]:
-        lines.append(f"{row['label']:66}" + "".join(f"{100 * row[name]:14.2f}" for name in shown))
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about 15 seconds; says what it skipped")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else there")
-    parser.add_argument("--studies", type=int, help="of each cell; default 10,000, with --quick 1,000")
-    parser.add_argument("--processes", type=int, default=cores(), help="default: as many as cores")
-    options = parser.parse_args()
-    studies = options.studies or (1000 if options.quick else 10_000)
-    result = measure(studies, options.quick, options.processes)
-    if options.json:
-        print(json.dumps(result, indent=1))
-        return
-    print(table(result))
-    for label, value in result["ratios"].items():
-        print(f"  {label:45} {100 * value:.2f} %")
-    for skipped in result["config"]["skipped"]:
-        print(f"  skipped: {skipped}")
+    columns = ("saved_trainings", "saved_replicates", "family", "family_fixed", "together", "loss_of_power")
+    return percent_table(result["cells"], columns)
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, measure, table, quick_seconds=15)

@@ -42,11 +42,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import (
@@ -55,6 +55,7 @@ from benchmarks.common import (
     Commands,
     Disturbance,
     Ratios,
+    Side,
     Sizes,
     arguments,
     gemm_rate,
@@ -70,6 +71,13 @@ from benchmarks.common import (
     summary,
 )
 
+if TYPE_CHECKING:
+    # The parent, which only passes commands on, does without them.
+    import numpy as np
+    import torch
+
+    from chunkwise.training.data import SequenceTable
+
 SIDES = {
     "stock_hf": "float32",
     "twin": "float32",
@@ -77,6 +85,9 @@ SIDES = {
     "ours_made": "float32",
     "ours_default": "auto",
 }
+"""Label -> type of products."""
+PLAIN_SIDES = ("stock_hf", "twin")
+"""Those of a decoder without retrieval."""
 QUICK_SECONDS = 30.0
 
 
@@ -96,6 +107,37 @@ def main(given: Sequence[str] | None = None) -> None:
     show(result, options.json)
 
 
+@dataclass
+class Turns:
+    """What one side answered, round by round.
+
+    Attributes:
+        seconds, cpu_seconds: of a step, the mean of a turn's.
+        gemm_flops_per_second: of a product of matrices right after the turn.
+        peak_memory_bytes: of the process, so far.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    gemm_flops_per_second: list[float] = field(default_factory=list)
+    peak_memory_bytes: int = 0
+
+    def take(self, side: Side, steps: int) -> None:
+        """Let the side run its steps, and after them its product of matrices."""
+        turn = [side.ask("step") for _ in range(steps)]
+        # Of seconds the mean, of memory the last: it only ever grows.
+        self.seconds.append(sum(step["seconds"] for step in turn) / steps)
+        self.cpu_seconds.append(sum(step["cpu_seconds"] for step in turn) / steps)
+        self.peak_memory_bytes = turn[-1]["peak_memory_bytes"]
+        self.gemm_flops_per_second.append(side.ask("gemm")["flops_per_second"])
+
+    def gemm_share(self, flops: int) -> float:
+        """Operations that a step requires a second / those of the product of matrices."""
+        # Within a round, since the machine's speed drifts.
+        pairs = zip(self.seconds, self.gemm_flops_per_second, strict=True)
+        return median(flops / seconds / rate for seconds, rate in pairs)
+
+
 def measure(
     sizes: Sizes,
     *,
@@ -111,99 +153,116 @@ def measure(
         rounds_wanted: rounds, each with one turn of every side.
         steps: optimiser steps of a turn; a round's figure is their mean.
     """
-    where, disturbance = machine(), Disturbance()
-    sides = [
-        our_side(label, __file__, sizes, threads, {} if label == "stock_hf" else our_allocator(), dtype=dtype)
-        for label, dtype in SIDES.items()
-    ]
-    sides.append(retro_pytorch_side(sizes, threads, peer_python))
-    sides.append(retro_pytorch_side(sizes, threads, peer_python, "retro_pytorch_allocator", our_allocator()))
-    seconds: dict[str, list[float]] = {}
-    cpu: dict[str, list[float]] = {}
-    gemm: dict[str, list[float]] = {}
-    memory: dict[str, int] = {}
+    where = machine()
+    disturbance = Disturbance()
+    sides = all_sides(sizes, threads, peer_python)
     with started(sides) as present:
-        for side in present.values():
-            for _ in range(1 if quick else 2):
-                side.ask("step")
-        for number in rounds(rounds_wanted, QUICK_SECONDS if quick else None):
-            for label, side in present.items():
-                turn = [side.ask("step") for _ in range(steps)]
-                seconds.setdefault(label, []).append(sum(step["seconds"] for step in turn) / steps)
-                cpu.setdefault(label, []).append(sum(step["cpu_seconds"] for step in turn) / steps)
-                memory[label] = turn[-1]["peak_memory_bytes"]
-                gemm.setdefault(label, []).append(side.ask("gemm")["flops_per_second"])
-            turns = ", ".join(f"{label} {values[-1]:.2f}" for label, values in seconds.items())
-            say(f"round {number + 1}: seconds a step: {turns}")
-
-    tokens = sizes.batch * sizes.sequence_tokens
-    peers = 3 * sizes.batch * sum(peer_flops(sizes).values())
-    flops = {
-        label: peers if label.startswith("retro_pytorch") else side.facts["flops"] for label, side in present.items()
-    }
+        turns = take_turns(present, rounds_wanted, steps, quick)
+    flops = {label: required_flops(side, sizes) for label, side in present.items()}
     rows: dict[str, Any] = {}
     for side in sides:
         label = side.label
-        if side.absent is not None:
-            rows[label] = {"absent": side.absent}
-            continue
-        middle = summary(seconds[label], "seconds/step")
-        shares = [flops[label] / taken / rate for taken, rate in zip(seconds[label], gemm[label], strict=True)]
-        rows[label] = {
-            **middle,
-            "tokens_per_second": tokens / middle["median"],
-            "cpu_seconds": summary(cpu[label], "seconds/step")["median"],
-            "flops": flops[label],
-            "gemm_flops_per_second": summary(gemm[label], "operations/second"),
-            "gemm_share": median(shares),
-            "peak_memory_bytes": memory[label],
-            **{name: value for name, value in side.facts.items() if name not in ("ready", "flops")},
-        }
-
-    ratios = Ratios()
-    ratios.paired("twin_over_stock_hf", seconds["twin"], seconds["stock_hf"])
-    ratios.paired("ours_over_twin_time", seconds["ours"], seconds["twin"])
-    ratios.plain("ours_over_twin_flops", flops["ours"], flops["twin"])
-    ratios.paired("ours_made_over_twin_time", seconds["ours_made"], seconds["twin"])
-    ratios.plain("ours_made_over_twin_flops", flops["ours_made"], flops["twin"])
-    ratios.paired("retro_pytorch_over_ours", seconds.get("retro_pytorch"), seconds["ours"])
-    ratios.paired("retro_pytorch_over_ours_default", seconds.get("retro_pytorch"), seconds["ours_default"])
-    ratios.plain("retro_pytorch_over_ours_flops", flops.get("retro_pytorch"), flops["ours"])
-    ratios.plain("ours_over_retro_pytorch_memory", memory["ours"], memory.get("retro_pytorch"))
-    ratios.plain("ours_over_retro_pytorch_memory_allocator", memory["ours"], memory.get("retro_pytorch_allocator"))
-    ratios.plain("ours_default_over_retro_pytorch_memory", memory["ours_default"], memory.get("retro_pytorch"))
-    ratios.values["gemm_share"] = rows["ours"]["gemm_share"]
-    for side in sides:
-        ratios.values[f"gemm_share_{side.label}"] = rows[side.label].get("gemm_share")
-
-    skipped = [f"{side.label}: {side.absent}" for side in sides if side.absent is not None]
-    if quick:
-        skipped.append(
-            f"rounds: {len(seconds['ours'])} of one step after one step of warming up, instead of 9 of two after two"
-        )
-    if rows["ours_default"]["dtype"] == "float32":
-        skipped.append("bfloat16: this machine multiplies float32 faster, so ours_default is float32 too")
+        rows[label] = {"absent": side.absent}
+        if side.absent is None:
+            rows[label] = row_of(side, turns[label], flops[label], sizes)
+    ratios = ratios_of(turns, flops)
+    for label, row in rows.items():
+        ratios.values[f"gemm_share_{label}"] = row.get("gemm_share")
     return {
         "name": "train_step",
         "machine": {**where, "share_of_others": disturbance.share()},
         "config": {
             **asdict(sizes),
-            "tokens_per_step": tokens,
+            "tokens_per_step": sizes.batch * sizes.sequence_tokens,
             "decoder": "llama: gated feed-forward, untied embeddings",
             "retro": "RetroOptions defaults (RETRO's): query conditioning in encoder layer 1, relative positions",
             "device": "cpu",
             "allocator": our_allocator() | {"sides": "all but stock_hf and retro_pytorch"},
             "threads": threads,
             "quick": quick,
-            "rounds": len(seconds["ours"]),
+            "rounds": len(turns["ours"].seconds),
             "steps_per_round": steps,
             "ratio": "of times: median over rounds of the ratio within the round",
-            "skipped": skipped,
+            "skipped": skipped_parts(rows, len(turns["ours"].seconds), quick),
         },
         "sides": rows,
         "ratios": ratios.values,
         "ratio_ranges": ratios.ranges,
     }
+
+
+def all_sides(sizes: Sizes, threads: int, peer_python: Path) -> list[Side]:
+    """The sides in the order of their turns, all of them started."""
+    sides = []
+    for label, dtype in SIDES.items():
+        # stock_hf stands for what people run, with memory given out as it is by default.
+        variables = {} if label == "stock_hf" else our_allocator()
+        sides.append(our_side(label, __file__, sizes, threads, variables, dtype=dtype))
+    sides.append(retro_pytorch_side(sizes, threads, peer_python))
+    sides.append(retro_pytorch_side(sizes, threads, peer_python, "retro_pytorch_allocator", our_allocator()))
+    return sides
+
+
+def take_turns(present: Mapping[str, Side], rounds_wanted: int, steps: int, quick: bool) -> dict[str, Turns]:
+    """The turns of each side, by its label."""
+    # The first steps also pay for what is made once: kernels, the optimiser's state, memory from the system.
+    for side in present.values():
+        for _ in range(1 if quick else 2):
+            side.ask("step")
+    turns = {label: Turns() for label in present}
+    for number in rounds(rounds_wanted, QUICK_SECONDS if quick else None):
+        for label, side in present.items():
+            turns[label].take(side, steps)
+        seconds = ", ".join(f"{label} {of_side.seconds[-1]:.2f}" for label, of_side in turns.items())
+        say(f"round {number + 1}: seconds a step: {seconds}")
+    return turns
+
+
+def required_flops(side: Side, sizes: Sizes) -> int:
+    """Operations of a step that the side's algorithm asks for."""
+    if side.label.startswith("retro_pytorch"):
+        return 3 * sizes.batch * sum(peer_flops(sizes).values())
+    return side.facts["flops"]
+
+
+def row_of(side: Side, turns: Turns, flops: int, sizes: Sizes) -> dict[str, Any]:
+    """What the result says of a side."""
+    row = summary(turns.seconds, "seconds/step")
+    row["tokens_per_second"] = sizes.batch * sizes.sequence_tokens / row["median"]
+    row["cpu_seconds"] = median(turns.cpu_seconds)
+    row["flops"] = flops
+    row["gemm_flops_per_second"] = summary(turns.gemm_flops_per_second, "operations/second")
+    row["gemm_share"] = turns.gemm_share(flops)
+    row["peak_memory_bytes"] = turns.peak_memory_bytes
+    return row | {name: value for name, value in side.facts.items() if name not in ("ready", "flops")}
+
+
+def ratios_of(turns: Mapping[str, Turns], flops: Mapping[str, int]) -> Ratios:
+    """The ratios that the head of this module names, but for those of matrices; None with an absent side."""
+    seconds = {label: of_side.seconds for label, of_side in turns.items()}
+    memory = {label: of_side.peak_memory_bytes for label, of_side in turns.items()}
+    ratios = Ratios()
+    ratios.paired("twin_over_stock_hf", seconds["twin"], seconds["stock_hf"])
+    for label in ("ours", "ours_made"):
+        ratios.paired(f"{label}_over_twin_time", seconds[label], seconds["twin"])
+        ratios.plain(f"{label}_over_twin_flops", flops[label], flops["twin"])
+    for label in ("ours", "ours_default"):
+        ratios.paired(f"retro_pytorch_over_{label}", seconds.get("retro_pytorch"), seconds[label])
+        ratios.plain(f"{label}_over_retro_pytorch_memory", memory[label], memory.get("retro_pytorch"))
+    ratios.plain("retro_pytorch_over_ours_flops", flops.get("retro_pytorch"), flops["ours"])
+    ratios.plain("ours_over_retro_pytorch_memory_allocator", memory["ours"], memory.get("retro_pytorch_allocator"))
+    ratios.values["gemm_share"] = turns["ours"].gemm_share(flops["ours"])
+    return ratios
+
+
+def skipped_parts(rows: Mapping[str, Any], rounds_run: int, quick: bool) -> list[str]:
+    """What a reader of the figures has to know is not in them."""
+    skipped = [f"{label}: {row['absent']}" for label, row in rows.items() if "absent" in row]
+    if quick:
+        skipped.append(f"rounds: {rounds_run} of one step after one step of warming up, instead of 9 of two after two")
+    if rows["ours_default"]["dtype"] == "float32":
+        skipped.append("bfloat16: this machine multiplies float32 faster, so ours_default is float32 too")
+    return skipped
 
 
 def our_allocator() -> dict[str, str]:
@@ -246,24 +305,6 @@ def peer_flops(sizes: Sizes, *, executed: bool = False) -> dict[str, int]:
     }
 
 
-def stock(commands: Commands, model: Any, tokens: Any, sizes: Sizes, facts: dict[str, Any]) -> None:
-    """Serve steps of the model as transformers gives it: no Trainer, no loss of ours, no setting of ours."""
-    import torch
-
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-
-    def step() -> dict[str, Any]:
-        with stopwatch() as taken:
-            model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-        return {**taken, "peak_memory_bytes": peak_memory_bytes()}
-
-    commands.answer(ready=True, **facts)
-    commands.serve({"step": step, "gemm": lambda: gemm_rate("float32", sizes.gemm)})
-
-
 def work(task: dict[str, Any]) -> None:
     """One of our sides: a training that waits for the command `step` before each of its steps."""
     commands = Commands()
@@ -272,24 +313,38 @@ def work(task: dict[str, Any]) -> None:
     import torch
     import transformers
 
-    from chunkwise.model.config import RetroOptions
-    from chunkwise.model.flops import DecoderSizes, decoder_flops, retrieval_flops
-    from chunkwise.training.config import DecoderConfig, TrainOptions
-    from chunkwise.training.data import PlainBatches, RetroBatches, SequenceTable
-    from chunkwise.training.flops import training_flops
-    from chunkwise.training.initialise import new_decoder, new_retrofit
-    from chunkwise.training.trainer import (
-        Curves,
-        Job,
-        OrderedTrainer,
-        during_training,
-        keep_freed_memory,
-        quiet_transformers,
-    )
+    from chunkwise.training.data import SequenceTable
 
-    sizes, retrieval = Sizes.of(task["sizes"]), task["label"] not in ("stock_hf", "twin")
+    sizes = Sizes.of(task["sizes"])
+    label = task["label"]
     torch.set_num_threads(task["threads"])
     before_bytes = peak_memory_bytes()
+    model, flops = new_model(sizes, label)
+    random = np.random.default_rng(0)
+    tokens = random.integers(1, sizes.vocabulary, (sizes.batch, sizes.sequence_tokens))
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "flops": flops,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "memory_before_model_bytes": before_bytes,
+    }
+    if label == "stock_hf":
+        serve_stock_steps(commands, model.train(), torch.from_numpy(tokens), sizes, facts)
+        return
+    lengths = np.full(sizes.batch, sizes.sequence_tokens)
+    table = SequenceTable(tokens, lengths, pad=0, eos=0, vocabulary_size=sizes.vocabulary, tokenizer_digest="")
+    neighbours = random_neighbours(sizes, label, random)
+    serve_training_steps(commands, model, table, neighbours, sizes, task["dtype"], facts)
+
+
+def new_model(sizes: Sizes, label: str) -> tuple[Any, int]:
+    """The model of a side, with random weights, and the operations of a step."""
+    from chunkwise.model.config import RetroOptions
+    from chunkwise.model.flops import DecoderSizes, decoder_flops, retrieval_flops
+    from chunkwise.training.config import DecoderConfig
+    from chunkwise.training.flops import training_flops
+    from chunkwise.training.initialise import new_decoder, new_retrofit
+
     decoder = DecoderConfig(
         family="llama",
         width=sizes.width,
@@ -301,8 +356,9 @@ def work(task: dict[str, Any]) -> None:
     )
     model: Any = new_decoder(decoder, vocabulary_size=sizes.vocabulary, eos=0, pad=0, replicate=0)
     decoder_sizes = DecoderSizes.of(model.config)
-    flops = {"decoder": sum(decoder_flops(decoder_sizes, sizes.sequence_tokens).values()), "retrieval": 0}
-    if retrieval:
+    decoder_forward = sum(decoder_flops(decoder_sizes, sizes.sequence_tokens).values())
+    retrieval_forward = 0
+    if label not in PLAIN_SIDES:
         retro = RetroOptions(
             chunk_tokens=sizes.chunk_tokens,
             neighbours=sizes.neighbours,
@@ -311,43 +367,81 @@ def work(task: dict[str, Any]) -> None:
         )
         model = new_retrofit(model, retro, replicate=0)
         # Nothing predicted reads the neighbours of a row's last chunk, and the loop leaves them out.
-        read = {"k": 1 if task["label"] == "ours_made" else sizes.neighbours, "chunks": sizes.chunks - 1}
-        flops["retrieval"] = sum(retrieval_flops(decoder_sizes, retro, sizes.sequence_tokens, **read).values())
+        chunks = sizes.chunks - 1
+        k = 1 if label == "ours_made" else sizes.neighbours
+        terms = retrieval_flops(decoder_sizes, retro, sizes.sequence_tokens, k=k, chunks=chunks)
+        retrieval_forward = sum(terms.values())
+    row = training_flops(decoder_forward, retrieval_forward, decoder_trained=True)
+    return model, sizes.batch * row
 
-    random = np.random.default_rng(0)
-    tokens = random.integers(1, sizes.vocabulary, (sizes.batch, sizes.sequence_tokens))
-    if task["label"] == "stock_hf":
-        facts = {
-            "dtype": "float32",
-            "attention": model.config._attn_implementation,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "flops": sizes.batch * training_flops(flops["decoder"], 0, decoder_trained=True),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "memory_before_model_bytes": before_bytes,
-        }
-        stock(commands, model.train(), torch.from_numpy(tokens), sizes, facts)
-        return
-    lengths = np.full(sizes.batch, sizes.sequence_tokens)
-    table = SequenceTable(tokens, lengths, pad=0, eos=0, vocabulary_size=sizes.vocabulary, tokenizer_digest="")
+
+def random_neighbours(sizes: Sizes, label: str, random: np.random.Generator) -> Any:
+    """Token ids and mask of random neighbours, the same in every step; None for a plain decoder."""
+    import numpy as np
+
+    if label in PLAIN_SIDES:
+        return None
+    # The same in every step: what a search would find costs a training step nothing.
     shape = (sizes.batch, sizes.chunks, sizes.neighbours, 2 * sizes.chunk_tokens)
-    there = np.ones(shape, dtype=bool)
-    if task["label"] == "ours_made":
-        there[:, :, 1:] = False
-    neighbours = random.integers(1, sizes.vocabulary, shape), there
-    collate = RetroBatches(table, lambda rows: neighbours) if retrieval else PlainBatches(table)
+    mask = np.ones(shape, dtype=bool)
+    if label == "ours_made":
+        mask[:, :, 1:] = False
+    return random.integers(1, sizes.vocabulary, shape), mask
 
+
+def serve_stock_steps(
+    commands: Commands, model: Any, tokens: torch.Tensor, sizes: Sizes, facts: dict[str, Any]
+) -> None:
+    """Steps of the model as transformers gives it: no Trainer, no loss of ours, no setting of ours."""
+    import torch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+
+    def step() -> dict[str, Any]:
+        with stopwatch() as times:
+            model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        return {**times, "peak_memory_bytes": peak_memory_bytes()}
+
+    commands.answer(ready=True, dtype="float32", attention=model.config._attn_implementation, **facts)
+    commands.serve({"step": step, "gemm": lambda: gemm_rate("float32", sizes.gemm)})
+
+
+def serve_training_steps(
+    commands: Commands,
+    model: Any,
+    table: SequenceTable,
+    neighbours: Any,
+    sizes: Sizes,
+    dtype: str,
+    facts: dict[str, Any],
+) -> None:
+    """Steps of our loop, each of them begun by a command."""
+    import transformers
+
+    from chunkwise.core.memory import keep_freed_memory
+    from chunkwise.training.data import PlainBatches, RetroBatches
+    from chunkwise.training.job import Curves, Job
+    from chunkwise.training.options import TrainOptions
+    from chunkwise.training.surroundings import during_training, quiet_transformers
+    from chunkwise.training.trainer import OrderedTrainer
+
+    retrieval = neighbours is not None
+    collate = RetroBatches(table, lambda rows: neighbours) if retrieval else PlainBatches(table)
     options = TrainOptions(
         steps=1_000_000,  # it is ended from outside
         batch_sequences=sizes.batch,
         learning_rate=3e-4,
-        dtype=task["dtype"],
+        dtype=dtype,
         validation_sequences=0,
     ).resolved(sizes.sequence_tokens, retrieval=retrieval)
     names = frozenset(model.retrieval_parameter_names() if retrieval else ())
-    job = Job(model, options, 0, rows=sizes.batch, row_tokens=sizes.sequence_tokens, collate=collate,
-              retrieval_names=names)  # fmt: skip
+    job = Job(model, options, 0, sizes.batch, sizes.sequence_tokens, collate, retrieval_names=names)
 
     class OnCommand(transformers.TrainerCallback):
+        # Between two commands nothing is timed: the loop has loaded its batch and waits.
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if not commands.serve({"gemm": lambda: gemm_rate(options.dtype, sizes.gemm)}, until="step"):
                 sys.exit(0)
@@ -363,15 +457,7 @@ def work(task: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder, quiet_transformers(), during_training(model, options):
         trainer = OrderedTrainer(job, Curves(), Path(folder), lambda steps: None, None)
         trainer.add_callback(OnCommand())
-        commands.answer(
-            ready=True,
-            dtype=options.dtype,
-            attention=options.attention,
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            flops=sizes.batch * training_flops(flops["decoder"], flops["retrieval"], decoder_trained=True),
-            versions={"torch": torch.__version__, "transformers": transformers.__version__},
-            memory_before_model_bytes=before_bytes,
-        )
+        commands.answer(ready=True, dtype=options.dtype, attention=options.attention, **facts)
         trainer.train()
 
 

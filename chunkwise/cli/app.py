@@ -75,7 +75,7 @@ def _root(
 
 
 # in the order of the help: the whole flow first, then its steps, then what looks at results
-app.command("ablate", short_help="Run an ablation plan, write its report.")(ablate.ablate)
+verb(app, "ablate", short_help="Run an ablation plan, write its report.")(ablate.ablate)
 app.add_typer(plan.app, name="plan")
 app.add_typer(datastore.app, name="datastore")
 app.add_typer(model.app, name="model")
@@ -84,7 +84,7 @@ app.add_typer(evaluate.app, name="evaluate")
 verb(app, "generate", short_help="Text from a model, with its evidence.")(generate.generate)
 app.add_typer(stage.app, name="stage")
 app.add_typer(store.app, name="store")
-app.command("verdict", short_help="Say whether a difference between runs holds.")(verdict.verdict)
+verb(app, "verdict", short_help="Say whether a difference between runs holds.")(verdict.verdict)
 app.command("report", short_help="Write a report's pages again.")(report.report)
 
 

@@ -93,30 +93,27 @@ def build(
     from chunkwise.cli.steps import Steps
     from chunkwise.core.errors import ConfigError
 
-    corpus_sources = [
-        source.model_dump(mode="json", exclude_unset=True)
-        for source in _sources(sources or [], kind)
-    ]
+    corpus_sources = []
+    for source in _sources(sources or [], kind):
+        corpus_sources.append(source.model_dump(mode="json", exclude_unset=True))
     # with a file the parser decides, which names the missing key
     if not corpus_sources and options.config is None:
         raise ConfigError(
             "no text to build from", hint="name files or folders, or a --config with corpus.sources"
         )
+    values = {
+        # an empty list would replace the sources of the file
+        "corpus.sources": corpus_sources or None,
+        "corpus.valid_fraction": valid,
+        "corpus.held_fraction": held,
+        "tokenizer.pretrained": None if tokenizer == "train" else tokenizer,
+        "tokenizer.vocabulary_size": vocabulary_size,
+        "datastore.chunk_tokens": chunk_tokens,
+    }
+    # a user's text makes a datastore to look things up in; a study holds some of it out
+    defaults = {"corpus": {"held_fraction": 0.0}}
     settings = read_settings(
-        BuildSettings,
-        options.config,
-        options.settings,
-        # a user's text makes a datastore to look things up in; a study holds some of it out
-        defaults={"corpus": {"held_fraction": 0.0}},
-        options={
-            # an empty list would replace the sources of the file
-            "corpus.sources": corpus_sources or None,
-            "corpus.valid_fraction": valid,
-            "corpus.held_fraction": held,
-            "tokenizer.pretrained": None if tokenizer == "train" else tokenizer,
-            "tokenizer.vocabulary_size": vocabulary_size,
-            "datastore.chunk_tokens": chunk_tokens,
-        },
+        BuildSettings, options.config, options.settings, defaults=defaults, options=values
     )
     calls = Steps(options.store, options.dry_run)
     artefact = _call_stages(calls, settings, out)
@@ -216,12 +213,12 @@ def info(
       chunkwise datastore info runs/notes --json
     """
     from chunkwise.cli.output import about, print_facts, print_json, size_bytes
-    from chunkwise.core.io import read_json
+    from chunkwise.core.artefact import read_content
     from chunkwise.core.store import Store
 
     # its records are enough, the index stays closed
     artefact = Store(store).resolve(datastore, "datastore")
-    head = read_json(artefact.file("datastore.json"))
+    head = read_content(artefact.file("datastore.json"))
     record = artefact.record
     size = size_bytes(artefact)
     if as_json:

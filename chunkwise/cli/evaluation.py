@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from chunkwise.cli.checks import require_chunks, require_hits, require_served, require_view
 from chunkwise.cli.options import StageOptions
 from chunkwise.cli.output import about, print_columns, print_json
 from chunkwise.cli.settings import read_settings, settings_class, stage_config
@@ -12,18 +13,24 @@ from chunkwise.cli.steps import (
     Steps,
     chunk_tokens,
     require_same_tokenizer,
+    require_split,
     retro_settings,
     row_tokens,
 )
-from chunkwise.core.io import read_json
+from chunkwise.core.artefact import Artefact, read_content
 from chunkwise.core.progress import display
 from chunkwise.corpus.stages import SEQUENCES
-from chunkwise.evaluation.resolve import require_cell, require_condition, require_documents
+from chunkwise.evaluation.resolve import (
+    require_cell,
+    require_condition,
+    require_documents,
+    require_sources,
+)
 from chunkwise.evaluation.stages import PERPLEXITY, QA
 from chunkwise.graph.stage import Stage
 from chunkwise.neighbours.queries import require_whole_chunks
 from chunkwise.neighbours.stages import QUESTION_NEIGHBOURS
-from chunkwise.training.trainer import quiet_transformers
+from chunkwise.training.surroundings import quiet_transformers
 
 
 def measure_perplexity(
@@ -44,20 +51,31 @@ def measure_perplexity(
     # off beside on: the difference between the two is what retrieval is worth
     conditions = conditions or (["on", "off"] if retro else ["none"])
     measurements = _read(PERPLEXITY, options, defaults, "condition", conditions)
-    # here too, not only in the stage: the search for neighbours that comes first can take long
     for settings in measurements:
         require_condition(artefact, settings)
+        require_sources(settings, source is not None, source is not None)
+        if settings.reads_the_table and source is not None:
+            require_hits(settings.k, settings.search)
+            require_view(settings.view, settings.view_seed, source)
     rows = measurements[0].text
     require_documents(rows.layout)
+    require_split(tokens, rows.split)
     if source is not None:
         require_whole_chunks(rows.sequence_tokens, chunk_tokens(source))
+        if retro is not None:
+            require_chunks(retro["chunk_tokens"], source)
     with display(), quiet_transformers():
         # the measurements differ in their condition alone: they share rows and neighbours
         sequences = calls.call(SEQUENCES, measurements[0].text, {"tokens": tokens})
+        table = calls.neighbours(measurements[0].search, source, sequences)
+        for settings in measurements:
+            # a run selects in a moment what this would select twice
+            if calls.dry_run and settings.reads_the_table and source is not None:
+                require_served(table, source, settings.view, settings.view_seed, settings.k)
         inputs = {
             "model": artefact,
             "sequences": sequences,
-            "neighbours": calls.neighbours(measurements[0].search, source, sequences),
+            "neighbours": table,
             "datastore": source,
         }
         results = _measure(calls, PERPLEXITY, measurements, "condition", inputs, out)
@@ -90,11 +108,18 @@ def answer_questions(
     measurements = _read(QA, options, _own_neighbours(retro), "cell", cells)
     for settings in measurements:
         require_cell(artefact, settings)
+        _require_evidence(settings, source)
+    if retro is not None:
+        require_chunks(retro["chunk_tokens"], source)
     with display(), quiet_transformers():
         settings = measurements[0]
         question_set = calls.questions(questions, "questions", settings.made, tokens)
         evidence = {"datastore": source, "questions": question_set, "tokens": tokens}
         neighbours = calls.call(QUESTION_NEIGHBOURS, settings.search, evidence)
+        for settings in measurements:
+            chunks = _chunks_found(settings)
+            if calls.dry_run and chunks:
+                require_served(neighbours, source, settings.view, settings.view_seed, chunks)
         inputs = {"model": artefact, "question_neighbours": neighbours, **evidence}
         results = _measure(calls, QA, measurements, "cell", inputs, out)
     # Of several tasks one share would be a mixture.
@@ -107,6 +132,21 @@ def answer_questions(
         "answer_nll": "nats per answer token",
     }
     _print(calls, options, results, "cell", headings)
+
+
+def _require_evidence(settings: Any, source: Artefact) -> None:
+    """Refuse passages that the search or the view cannot give."""
+    # a question's own passage is given whatever the view holds
+    if settings.used().cell != "closed" and settings.evidence != "own":
+        require_view(settings.view, settings.view_seed, source)
+    require_hits(_chunks_found(settings), settings.search)
+
+
+def _chunks_found(settings: Any) -> int:
+    """Chunks of a question that are taken from its neighbours; 0 where they come from elsewhere."""
+    if settings.evidence != "found":
+        return 0
+    return max(settings.encoder_chunks, settings.prompt_chunks)
 
 
 _BY_TASK = {
@@ -153,7 +193,7 @@ def _measure(
         artefact = calls.call(stage, stage_config(settings, stage), inputs, out=folder)
         # there is nothing to read yet, only a row of the plan
         if not calls.dry_run:
-            metrics = read_json(artefact.file("metrics.json"))
+            metrics = read_content(artefact.file("metrics.json"))
             results.append({field: value, **about(artefact, folder), "metrics": metrics})
     return results
 

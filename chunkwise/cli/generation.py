@@ -24,7 +24,7 @@ from chunkwise.evaluation.evidence import passage_tokens
 from chunkwise.evaluation.inference import has_retrieval
 from chunkwise.evaluation.prompts import build_prompt, encode, pad_left
 from chunkwise.model.weights import load
-from chunkwise.training.trainer import quiet_transformers
+from chunkwise.training.surroundings import quiet_transformers
 
 
 class RecordingRetriever(Bm25Retriever):

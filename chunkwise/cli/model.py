@@ -77,7 +77,7 @@ def check(
     from chunkwise.core.progress import note
     from chunkwise.model.check import check as run
     from chunkwise.model.config import RetroOptions
-    from chunkwise.training.trainer import quiet_transformers
+    from chunkwise.training.surroundings import quiet_transformers
 
     # numbers by hand, because typer has no type for a word or a list of numbers
     parts = cca_layers.split(",")
@@ -126,6 +126,7 @@ def _check_facts(result: "ModelCheck") -> dict[str, Any]:
     if result.retrieval_parameters and result.parameters:
         share = result.retrieval_parameters / result.parameters
         facts["a retrofit adds"] = f"{result.retrieval_parameters:,} ({share:.1%})"
+    # refused before the probe could look at anything
     if report is None:
         return facts | {"result": "refused"}
     probed = result.random_layers
@@ -246,6 +247,7 @@ def _import_facts(model: "Imported", out: Path) -> dict[str, Any]:
 def _import_notes(model: "Imported", out: Path) -> list[str]:
     """What a user has to know next."""
     config = out / "config.json"
+    # every import needs the first two; the others depend on the checkpoint
     notes = [
         "the checkpoint holds no tokenizer: put that of its training, as a Hugging Face tokenizer, "
         "into a folder and name it with --tokenizer",

@@ -67,12 +67,13 @@ def check(
     from chunkwise.cli.output import print_json
     from chunkwise.lab.plan import read as plans
     from chunkwise.lab.profile import load_profile
+    from chunkwise.lab.resolve.arms.said import checked
     from chunkwise.lab.resolve.components import Registry
-    from chunkwise.lab.resolve.said import checked
     from chunkwise.lab.study.asked import ask
 
     baseline = load_profile(profile, settings or ())
     document = plans.check(plan)
+    # without entries there is nothing to resolve, and the remarks say why
     if not document.entries:
         if as_json:
             print_json(document.summary())
@@ -121,7 +122,7 @@ def components(
 
 def _print(asked: "Asked", plan: str) -> None:
     """Entries on stdout, remarks on stderr as `error: PLAN, line 3: ...`."""
-    from chunkwise.lab.resolve.said import all_lines
+    from chunkwise.lab.resolve.arms.said import all_lines
 
     for line in all_lines(asked.resolution, asked.profile):
         typer.echo(line)
@@ -130,7 +131,7 @@ def _print(asked: "Asked", plan: str) -> None:
 
 def _write_overrides(file: Path, resolution: "Resolution", registry: "Registry") -> None:
     from chunkwise.core.io import atomic_file
-    from chunkwise.lab.resolve.answers import overrides_text
+    from chunkwise.lab.resolve.arms.answers import overrides_text
 
     if file.exists():
         raise typer.BadParameter(f"{file} exists, and may hold answers of yours; name a new file")

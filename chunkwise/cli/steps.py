@@ -12,17 +12,18 @@ from statistics import median
 from typing import Any
 
 from chunkwise.cli.output import print_columns, print_json
-from chunkwise.core.artefact import RECORD, Artefact
+from chunkwise.core.artefact import RECORD, Artefact, read_content, require_free
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, MismatchError
 from chunkwise.core.io import read_json
-from chunkwise.core.store import Store, require_free
+from chunkwise.core.store import Store
 from chunkwise.corpus.config import (
     QuestionFileConfig,
     QuestionsConfig,
     SequencesConfig,
     TokenizerConfig,
 )
+from chunkwise.corpus.sequences import require_documents
 from chunkwise.corpus.stages import QUESTION_FILE, QUESTIONS, SEQUENCES, TOKENIZER
 from chunkwise.evaluation.stages import MODEL_INPUT
 from chunkwise.graph.origin import origin
@@ -181,6 +182,7 @@ class Steps:
         """(training sequences, validation sequences of the same shape; None where there is no split
         `valid`).
         """
+        require_split(tokens, text.split)
         rows = self.call(SEQUENCES, text, {"tokens": tokens})
         if not tokens.counts["splits"].get("valid"):
             return rows, None
@@ -260,11 +262,16 @@ def expected_seconds(store: Store, stage: Stage, config: Config) -> float | None
     return median(rates) * steps if rates and steps else None
 
 
+def require_split(tokens: Artefact, split: str) -> None:
+    """Refuse a split without documents: InputError."""
+    require_documents(len(tokens.counts["splits"].get(split, ())), split)
+
+
 def tokenizer_digest(artefact: Artefact) -> str:
     """Digest of the tokenizer that a model, a datastore or tokens belong to."""
     # a model is of one of five stages, and each of them writes training.json
     name = artefact.stage if artefact.stage in ("datastore", "tokens") else "training"
-    return str(read_json(artefact.file(f"{name}.json"))["tokenizer_digest"])
+    return str(read_content(artefact.file(f"{name}.json"))["tokenizer_digest"])
 
 
 def require_same_tokenizer(model: Any, other: Artefact) -> None:
@@ -291,7 +298,7 @@ def retro_settings(model: Artefact) -> dict[str, Any] | None:
 
 def chunk_tokens(datastore: Artefact) -> int:
     """Tokens of a chunk."""
-    return int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
+    return int(read_content(datastore.file("datastore.json"))["chunk_tokens"])
 
 
 def row_tokens(datastore: Artefact | None) -> dict[str, int]:

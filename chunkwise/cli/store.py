@@ -1,7 +1,7 @@
 """`chunkwise store`: what was built, and whether it is still what was built."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -83,7 +83,6 @@ def verify(
       chunkwise store verify 3fa9
     """
     from chunkwise.cli.output import print_json
-    from chunkwise.core.artefact import Artefact
     from chunkwise.core.errors import ArtefactError
     from chunkwise.core.progress import track
     from chunkwise.core.store import Store
@@ -96,19 +95,7 @@ def verify(
     # all of them before anything fails, so that one run lists all damage
     with track("verify", total=len(entries), unit="artefacts") as advance:
         for folder, artefact in entries:
-            if isinstance(artefact, Artefact):
-                stage, key = artefact.stage, artefact.key
-                try:
-                    problems = artefact_store.verify(artefact)
-                except ArtefactError as error:  # what stands there is no plain file
-                    problems = [str(error)]
-            else:
-                # no record to ask, but the store names folders by stage and key
-                stage, key = folder.parent.name, folder.name
-                problems = [str(artefact)]
-            results.append(
-                {"stage": stage, "key": key, "folder": str(folder), "problems": problems}
-            )
+            results.append(_verified(artefact_store, folder, artefact))
             advance()
     broken = [result for result in results if result["problems"]]
     if as_json:
@@ -124,6 +111,23 @@ def verify(
             hint=f"remove them (rm -r {broken[0]['folder']} ...); they are built again when they "
             "are needed",
         )
+
+
+def _verified(store: "Store", folder: Path, artefact: "Artefact | ArtefactError") -> dict[str, Any]:
+    """What is wrong with one artefact; `problems` is empty where it is sound."""
+    from chunkwise.core.errors import ArtefactError
+
+    # no record to ask where it cannot be read, but the store names folders by stage and key
+    stage, key = folder.parent.name, folder.name
+    if isinstance(artefact, ArtefactError):
+        problems = [str(artefact)]
+    else:
+        stage, key = artefact.stage, artefact.key
+        try:
+            problems = store.verify(artefact)
+        except ArtefactError as error:  # what stands there is no plain file
+            problems = [str(error)]
+    return {"stage": stage, "key": key, "folder": str(folder), "problems": problems}
 
 
 def _read_unchecked(store: "Store", reference: str) -> "tuple[Path, Artefact | ArtefactError]":

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ from typer import Argument, Option
 from chunkwise.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from chunkwise.lab.verdict.judge import Outcome
+    from chunkwise.lab.verdict.forms import Reader
+    from chunkwise.lab.verdict.judge import Outcome, Question
 
 RunsArgument = Annotated[
     list[str],
@@ -23,75 +25,74 @@ RunsArgument = Annotated[
         ),
     ),
 ]
-BaselineOption = Annotated[
-    str | None, Option(help="The arm that others are compared with. Default: the first one.")
-]
-ArmOption = Annotated[
-    list[str] | None, Option("--arm", help="Compare this arm; repeatable. Default: all.")
-]
-MetricOption = Annotated[
-    list[str] | None,
-    Option("--metric", help="Metric, or column of a wide table; repeatable, the first decides."),
-]
-ThresholdOption = Annotated[
-    list[str] | None,
-    Option(
-        "--threshold",
-        metavar="[METRIC=]VALUE",
-        help=(
-            "Smallest difference that counts, in the unit of the values; 0: any. Needed where the "
-            "metric's name does not say."
-        ),
-    ),
-]
-BetterOption = Annotated[
-    bool | None,
-    Option(
-        "--higher-is-better/--lower-is-better",
-        help="Which way the deciding metric improves. Needed where its name does not say.",
-    ),
-]
-AlphaOption = Annotated[
-    float, Option(min=0.0001, max=0.4, help="Error rate of the whole family of comparisons.")
-]
-StepOption = Annotated[
-    float | None, Option(help="Step at which exported curves are read. Default: the last one.")
-]
-RunNamesOption = Annotated[
-    str | None,
-    Option(
-        metavar="PATTERN",
-        help="How runs are named, as {arm}-{seed}. Default: a seed is spelt out, as in base-seed3.",
-    ),
-]
-ColumnOption = Annotated[
-    list[str] | None,
-    Option(
-        "--column",
-        metavar="ROLE=NAME",
-        help=(
-            "A column by another name: arm, seed, metric, value, example, group, weight or unit; "
-            "repeatable."
-        ),
-    ),
-]
-JsonFileOption = Annotated[Path | None, Option("--out", help="Also write the JSON to this file.")]
 
 
-def verdict(
-    runs: RunsArgument,
-    baseline: BaselineOption = None,
-    arm: ArmOption = None,
-    metric: MetricOption = None,
-    threshold: ThresholdOption = None,
-    higher: BetterOption = None,
-    alpha: AlphaOption = 0.05,
-    step: StepOption = None,
-    run_names: RunNamesOption = None,
-    column: ColumnOption = None,
-    out: JsonFileOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@dataclass(frozen=True)
+class VerdictOptions:
+    """The options of `verdict`, in the order of its help."""
+
+    baseline: Annotated[
+        str | None, Option(help="The arm that others are compared with. Default: the first one.")
+    ] = None
+    arm: Annotated[
+        list[str] | None, Option("--arm", help="Compare this arm; repeatable. Default: all.")
+    ] = None
+    metric: Annotated[
+        list[str] | None,
+        Option(
+            "--metric", help="Metric, or column of a wide table; repeatable, the first decides."
+        ),
+    ] = None
+    threshold: Annotated[
+        list[str] | None,
+        Option(
+            "--threshold",
+            metavar="[METRIC=]VALUE",
+            help=(
+                "Smallest difference that counts, in the unit of the values; 0: any. Needed where "
+                "the metric's name does not say."
+            ),
+        ),
+    ] = None
+    higher: Annotated[
+        bool | None,
+        Option(
+            "--higher-is-better/--lower-is-better",
+            help="Which way the deciding metric improves. Needed where its name does not say.",
+        ),
+    ] = None
+    alpha: Annotated[
+        float, Option(min=0.0001, max=0.4, help="Error rate of the whole family of comparisons.")
+    ] = 0.05
+    step: Annotated[
+        float | None, Option(help="Step at which exported curves are read. Default: the last one.")
+    ] = None
+    run_names: Annotated[
+        str | None,
+        Option(
+            metavar="PATTERN",
+            help=(
+                "How runs are named, as {arm}-{seed}. Default: a seed is spelt out, as in "
+                "base-seed3."
+            ),
+        ),
+    ] = None
+    column: Annotated[
+        list[str] | None,
+        Option(
+            "--column",
+            metavar="ROLE=NAME",
+            help=(
+                "A column by another name: arm, seed, metric, value, example, group, weight or "
+                "unit; repeatable."
+            ),
+        ),
+    ] = None
+    out: Annotated[Path | None, Option("--out", help="Also write the JSON to this file.")] = None
+    as_json: JsonOption = False
+
+
+def verdict(options: VerdictOptions, runs: RunsArgument) -> None:
     """Say whether a difference between runs holds: runs of anything, paired by seed, with the
     statistics and words of a study's report.
 
@@ -108,37 +109,57 @@ def verdict(
       chunkwise verdict evals/base evals/changed --metric arc_easy/acc
     """
     from chunkwise.core.io import write_json
-    from chunkwise.lab.verdict.forms import Reader, columns_named
-    from chunkwise.lab.verdict.judge import Question, judge_runs
-    from chunkwise.lab.verdict.names import RunNames, places
-    from chunkwise.lab.verdict.words import as_json as plain
+    from chunkwise.lab.verdict.judge import judge_runs
+    from chunkwise.lab.verdict.names import places
+    from chunkwise.lab.verdict.words import as_json
 
-    reader = Reader(
-        RunNames(run_names),
-        columns_named(column or ()),
-        metrics=tuple(metric or ()),
-        step=step,
-    )
-    question = Question(
-        baseline=baseline,
-        metrics=tuple(metric or ()),
-        arms=tuple(arm or ()),
-        thresholds=_thresholds(threshold or ()),
-        better=None if higher is None else "higher" if higher else "lower",
-        alpha=alpha,
-    )
+    # what is wrong with an option is said before any file is read
+    reader, question = _reader(options), _question(options)
     outcome = judge_runs(reader.read(places(runs)), question)
+    # on stderr, so that the table can be piped
     for line in (*outcome.notes, *outcome.remarks):
         print(line, file=sys.stderr)
-    if out:
-        write_json(out, plain(outcome))
-    if as_json:
+    if options.out:
+        write_json(options.out, as_json(outcome))
+    if options.as_json:
         from chunkwise.cli.output import print_json
 
-        print_json(plain(outcome))
+        print_json(as_json(outcome))
     else:
         _print(outcome)
+    # a script asks for the decision by the exit code alone
     raise typer.Exit(outcome.decision.exit_code)
+
+
+def _reader(options: VerdictOptions) -> "Reader":
+    from chunkwise.lab.verdict.forms import Reader
+    from chunkwise.lab.verdict.names import RunNames
+    from chunkwise.lab.verdict.tables import columns_named
+
+    return Reader(
+        RunNames(options.run_names),
+        columns_named(options.column or ()),
+        metrics=tuple(options.metric or ()),
+        step=options.step,
+    )
+
+
+def _question(options: VerdictOptions) -> "Question":
+    from chunkwise.lab.verdict.judge import Question
+    from chunkwise.lab.verdict.rules import Better
+
+    # three states: a flag that is not given says nothing
+    better: Better | None = None
+    if options.higher is not None:
+        better = "higher" if options.higher else "lower"
+    return Question(
+        baseline=options.baseline,
+        metrics=tuple(options.metric or ()),
+        arms=tuple(options.arm or ()),
+        thresholds=_thresholds(options.threshold or ()),
+        better=better,
+        alpha=options.alpha,
+    )
 
 
 def _thresholds(settings: Sequence[str]) -> dict[str | None, float]:

@@ -10,6 +10,7 @@ without coming back.
     report/                results -> pages
     verdict/               runs of other tools -> verdicts in the same words
     run.py                 one call for each
+    looks.py               what one look of a study sees, and how far a study has come
     bases.py               the same study on several bases: how much of the noise lies there
 
 Reading a plan imports nothing heavy; resolving one imports the declarations of all stages.

@@ -23,7 +23,6 @@ import numpy as np
 from scipy import stats
 
 from chunkwise.core.config import Config
-from chunkwise.core.errors import ConfigError
 from chunkwise.core.io import machine_errors, write_json
 from chunkwise.core.progress import note
 from chunkwise.lab.measure.noise import Interval
@@ -78,21 +77,6 @@ def base_noise(differences_BR: np.ndarray) -> dict[str, Any]:
     }
 
 
-def require_bases(profile: Profile, bases: int) -> None:
-    """Refuse what cannot be measured, before anything runs."""
-    if profile.base is None:
-        raise ConfigError(
-            f"profile {profile.name} starts from {profile.pretrained!r}, of which there is one",
-            hint="measure the noise of bases with a profile that trains its own (`base`)",
-        )
-    if bases < 2 or profile.replicates < 2:
-        raise ConfigError(
-            f"expected 2 bases and 2 replicates or more, got {bases} and {profile.replicates}"
-        )
-    if profile.looks:
-        raise ConfigError("looks: every base needs the same replicates; drop the looks")
-
-
 def measure_bases(
     plan: Path | str,
     profile: Profile,
@@ -113,16 +97,15 @@ def measure_bases(
         ConfigError: the profile's base is given and not trained, or there are fewer than two of
             bases or replicates.
     """
-    require_bases(profile, bases)
+    profiles = profile.on_bases(bases)
+    # What a reader types for one of the reports.
+    command = options.pop("command", None) or f"chunkwise ablate {Path(plan).name} --out OUT"
     reports, codes = [], []
-    for seed in range(bases):
+    for seed, changed in enumerate(profiles):
         note(f"base {seed + 1} of {bases}")
         folder = out / f"base-{seed}"
-        changed = profile.changed({"share_base": True, "base_seed": seed})
-        # What a reader types for this one report.
-        command = options.get("command") or f"chunkwise ablate {Path(plan).name} --out OUT"
         own = command.replace(" --out ", f" --set share_base=true --set base_seed={seed} --out ")
-        codes.append(ablate(plan, changed, folder, **(options | {"command": own})))
+        codes.append(ablate(plan, changed, folder, command=own, **options))
         reports.append(load_report(folder))
     table = compare(reports)
     with machine_errors():

@@ -197,6 +197,14 @@ class Profile(Config):
             raise ValueError(
                 "give `base` (a decoder to train) or `pretrained` (one to start from), one of them"
             )
+        self._require_rows()
+        self._require_looks()
+        self._require_metrics()
+        self._require_nothing_decided()
+        return self
+
+    def _require_rows(self) -> None:
+        """Rows of whole chunks, which the training can read."""
         chunk_tokens = self.retrofit.retro.chunk_tokens
         row_tokens = self.training_text.sequence_tokens
         if chunk_tokens != self.datastore.chunk_tokens:
@@ -213,15 +221,20 @@ class Profile(Config):
         # steps only with the rows.
         self.retrofit.made_neighbours.require_within(self.retrofit.train.steps_for(row_tokens))
         self.retrofit.require_reading(row_tokens)
-        if self.looks and (
-            self.looks[-1] != self.replicates or list(self.looks) != sorted(set(self.looks))
-        ):
+
+    def _require_looks(self) -> None:
+        looks = list(self.looks)
+        if not looks:
+            return
+        if looks[-1] != self.replicates or looks != sorted(set(looks)):
             raise ValueError(
                 f"looks: expected rising numbers that end with the {self.replicates} replicates, "
-                f"got {list(self.looks)}"
+                f"got {looks}"
             )
-        if self.looks and self.looks[0] < 2:
+        if looks[0] < 2:
             raise ValueError("looks: nothing can be tested with 1 replicate; look from 2 on")
+
+    def _require_metrics(self) -> None:
         for metric in (*self.metrics, *self.thresholds):
             if metric not in METRICS:
                 raise ValueError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
@@ -232,17 +245,19 @@ class Profile(Config):
                 f"metrics {', '.join(self.metrics)}: of the questions in question_file can be "
                 f"measured {', '.join(possible)}"
             )
+
+    def _require_nothing_decided(self) -> None:
+        """No field that arm and replicate decide."""
         for path in DECIDED_PER_CALL:
             section, field = path.split(".")
-            # Against the default, not against being set: a dumped profile sets every field.
             config = getattr(self, section)
             if config is None:
                 continue
+            # Against the default, not against being set: a dumped profile sets every field.
             if getattr(config, field) != type(config).model_fields[field].default:
                 raise ValueError(
                     f"{path} is set by arm and replicate, not by a profile; leave it out"
                 )
-        return self
 
     def planned_looks(self) -> tuple[Look, ...]:
         """When a study tests, and the share of alpha that each look spends."""
@@ -253,6 +268,27 @@ class Profile(Config):
         if not self.looks:
             return self
         return self.changed({"replicates": look.replicates, "looks": []})
+
+    def on_bases(self, bases: int) -> tuple["Profile", ...]:
+        """The profile on so many bases, each trained from initial values of its own and shared by
+        all replicates.
+
+        Raises:
+            ConfigError: the base is given and not trained, there are fewer than two of bases or
+                replicates, or the study looks several times.
+        """
+        if self.base is None:
+            raise ConfigError(
+                f"profile {self.name} starts from {self.pretrained!r}, of which there is one",
+                hint="measure the noise of bases with a profile that trains its own (`base`)",
+            )
+        if bases < 2 or self.replicates < 2:
+            raise ConfigError(
+                f"expected 2 bases and 2 replicates or more, got {bases} and {self.replicates}"
+            )
+        if self.looks:
+            raise ConfigError("looks: every base needs the same replicates; drop the looks")
+        return tuple(self.changed({"share_base": True, "base_seed": seed}) for seed in range(bases))
 
     def value(self, path: str) -> Any:
         """The value of the field at a dotted path, as plain JSON.

@@ -16,43 +16,41 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from chunkwise import __version__
 from chunkwise.core.errors import (
     ArtefactError,
-    ChunkwiseError,
     ConfigError,
-    MismatchError,
     PlanError,
 )
 from chunkwise.core.io import machine_errors, read_json, write_json
 from chunkwise.core.progress import display, note
 from chunkwise.core.provenance import code_facts
-from chunkwise.core.store import Artefact, Store
+from chunkwise.core.store import Store
 from chunkwise.graph.schedule import Schedule, duration_words
-from chunkwise.graph.workers import Workers, accelerators, available_cores, default_workers
-from chunkwise.lab.measure.collect import Outcome, baseline_is_there, collect
-from chunkwise.lab.measure.contrasts import Contrast, goes_on, open_questions
+from chunkwise.graph.workers import Workers, accelerators, available_cores
+from chunkwise.lab.looks import check_views, collected, going_on, looks_taken
+from chunkwise.lab.measure.collect import baseline_is_there
+from chunkwise.lab.measure.contrast import Contrast, open_questions
+from chunkwise.lab.measure.outcome import Outcome
 from chunkwise.lab.measure.results import RunLog
 from chunkwise.lab.measure.table import CSV, PARQUET
 from chunkwise.lab.plan.document import PlanDocument
 from chunkwise.lab.profile import Profile, load_profile
 from chunkwise.lab.report.write import Report, load_report, write_report
-from chunkwise.lab.resolve.arms import mark_infeasible
 from chunkwise.lab.resolve.resolution import Resolution
-from chunkwise.lab.study.asked import DONE, PARTLY, ask, open_plan
+from chunkwise.lab.study.asked import DONE, PARTLY, Asked, ask, open_plan, worker_count
 from chunkwise.lab.study.cost import costs_of
 from chunkwise.lab.study.dry_run import dry_run as print_dry_run
+from chunkwise.lab.study.planning import plan_study
 from chunkwise.lab.study.stops import Stops
-from chunkwise.lab.study.study import RETRO, Study, plan_study, retro_neighbours
-from chunkwise.lab.terms import FULL, Look
+from chunkwise.lab.study.study import Study
+from chunkwise.lab.terms import Look
 
 # What a run may write over; a folder with anything else is refused.
 OURS = (
@@ -93,8 +91,7 @@ def ablate(
             the profile's paper, unless the plan names another one.
         overrides: answers to what the resolver cannot know (YAML).
         strict: refuse a plan that is not resolved in full.
-        dry_run: print what would be done and how long it would take to stdout; train nothing, write
-            nothing to `out`.
+        dry_run: print to stdout what would be done and how long it would take; write nothing.
         workers: processes; default one a core, or one a GPU. No result depends on it.
         date: of the report, UTC; default now.
         command: what a reader types to run this again; default: the plan and the profile by name.
@@ -109,66 +106,75 @@ def ablate(
     started = time.monotonic()
     reading: dict[str, Any] = {"paper": paper, "overrides": overrides, "strict": strict}
     if dry_run:
+        reading["looks_taken"] = looks_taken
         return print_dry_run(plan, profile, store=store, workers=workers, **reading)
-    if workers is not None and workers < 1:
-        raise ConfigError(f"expected one worker or more, got {workers}")
-    store = store or Store()
-    asked = ask(plan, profile, download=True, **reading)
-    document, profile, resolution = asked.document, asked.profile, asked.resolution
-    note(resolution.subject.says)
-    _require_some(resolution, strict)
-    looks = profile.planned_looks()
-    # Refuses what does not fit together before anything is written.
-    plan_study(profile.at_look(looks[-1]), resolution)
-    count = workers or default_workers()
-    # Only now: a plan that is refused leaves `out` as it was.
-    _claim(out, resolution)
+    count = worker_count(workers)
     call = _Call(
-        document=document,
-        plan_text=asked.plan_text,
-        title=f"{document.title or Path(plan).stem}, profile {profile.name}",
-        command=command or f"chunkwise ablate {Path(plan).name} --profile {profile.name} --out OUT",
+        asked=ask(plan, profile, download=True, **reading),
+        plan=Path(plan),
+        command=command,
         started=started,
         date=date,
         out=out,
-        store=store,
+        store=store or Store(),
         workers=count,
         strict=strict,
-        profile=profile,
     )
-    return _run_looks(call, looks, resolution)
+    return _run_asked(call)
+
+
+def _run_asked(call: _Call) -> int:
+    """Refuse what cannot be run, and run the rest."""
+    profile, resolution = call.asked.profile, call.asked.resolution
+    note(resolution.subject.says)
+    _require_some(resolution, call.strict)
+    looks = profile.planned_looks()
+    # Refuses what does not fit together before anything is written.
+    plan_study(profile.at_look(looks[-1]), resolution)
+    # Only now: a plan that is refused leaves `out` as it was.
+    _claim(call.out, resolution)
+    return _run_looks(call, looks)
 
 
 @dataclass(frozen=True)
 class _Call:
     """What one call of `ablate` hands down, whatever it has to run."""
 
-    document: PlanDocument
-    plan_text: str
-    title: str
-    command: str
+    asked: Asked
+    plan: Path
+    command: str | None
     started: float
     date: str | None
     out: Path
     store: Store
     workers: int
     strict: bool
-    profile: Profile
+
+    @property
+    def title(self) -> str:
+        return f"{self.asked.document.title or self.plan.stem}, profile {self.asked.profile.name}"
+
+    @property
+    def shown_command(self) -> str:
+        """What a reader types to run this again."""
+        profile = self.asked.profile.name
+        return self.command or f"chunkwise ablate {self.plan.name} --profile {profile} --out OUT"
 
 
-def _run_looks(call: _Call, looks: Sequence[Look], resolution: Resolution) -> int:
+def _run_looks(call: _Call, looks: Sequence[Look]) -> int:
     """Run the study look by look, each with what the one before left open.
 
     What a look decides follows from what was measured up to there alone: a call that resumes finds
     all that in the store and decides the same again.
     """
+    resolution = call.asked.resolution
     planned = list(looks)
     stops = Stops()
     contrasts: tuple[Contrast, ...] = ()
     for number, look in enumerate(looks, start=1):
         if len(looks) > 1:
             note(f"look {number} of {len(looks)}: {look.replicates} replicates")
-        study = plan_study(call.profile.at_look(look), resolution, stops)
+        study = plan_study(call.asked.profile.at_look(look), resolution, stops)
         study, schedule = _run_jobs(call, study, looks[-1].replicates)
         # An arm that the datastore cannot serve is lost for good.
         resolution = study.resolution
@@ -177,7 +183,7 @@ def _run_looks(call: _Call, looks: Sequence[Look], resolution: Resolution) -> in
         if not unsettled:
             break
         planned[number - 1] = look.model_copy(update={"open": tuple(unsettled)})
-        stops = study.stops_after([one for one in study.comparisons if goes_on(one, contrasts)])
+        stops = study.stops_after(going_on(study, contrasts))
     return status
 
 
@@ -277,23 +283,11 @@ def _report(
         The exit status, and the contrasts.
     """
     outcome = Outcome(study, schedule.artefacts, schedule.failures)
-    profile_values = call.profile.model_dump(mode="json", exclude_defaults=True)
-    if call.profile.paper and "paper" in profile_values:
-        # A file by its name alone: a report must not tell the folders of its machine.
-        profile_values["paper"] = Path(call.profile.paper).name
-    results = collect(
-        outcome,
-        call.document,
-        plan_text=call.plan_text,
-        profile_text=yaml.safe_dump(profile_values, sort_keys=False),
-        command=call.command,
-    )
-    if len(looks) > 1:
-        results = results.model_copy(update={"looks": tuple(looks), "look": number})
+    results = collected(call.asked, outcome, looks, number, call.shown_command)
     if not baseline_is_there(results.cells):
         raise next(iter(schedule.failures.values()))
     failed = schedule.failures or any(not check.passed for check in results.checks)
-    partly = study.resolution.exit_code or call.document.exit_code or failed
+    partly = study.resolution.exit_code or call.asked.document.exit_code or failed
     log = _run_log(schedule, call.started, call.date, PARTLY if partly else DONE)
     with machine_errors():
         # Before the report: it names what was built, also where rendering fails.
@@ -358,53 +352,6 @@ def _claim(out: Path, resolution: Resolution) -> None:
     with machine_errors():
         out.mkdir(parents=True, exist_ok=True)
         write_json(mine, resolution.model_dump(mode="json"))
-
-
-def check_views(
-    study: Study,
-    artefacts: Mapping[str, Artefact],
-    failures: Mapping[str, ChunkwiseError],
-    replicates: int,
-) -> Resolution:
-    """The resolution without the views that the datastore or the neighbour tables cannot serve.
-
-    A view needs enough chunks, its quota within 1 %, and k neighbours for 99 % of the queries, in
-    every replicate.
-
-    Raises:
-        ChunkwiseError: the baseline's own view cannot be served, or its data could not be made.
-    """
-    from chunkwise.datastore.reader import Datastore
-    from chunkwise.datastore.views import check_view_serves, members
-    from chunkwise.neighbours.table import NeighbourTable
-
-    profile, data = study.profile, study.trained[RETRO].data
-    k = retro_neighbours(profile)
-    neighbours = [(data.evaluation_neighbours, k)]
-    if data.question_neighbours is not None:
-        neighbours.append((data.question_neighbours, max(k, profile.qa.passages)))
-    neighbours.append((data.text_neighbours, k))
-    # The training's table is needed in any case: without it there is no baseline.
-    if not {data.datastore.id, *(job.id for job, _ in neighbours)} <= artefacts.keys():
-        raise next(iter(failures.values()))
-    if profile.size_experiment != "retrain":
-        neighbours.pop()  # no training reads any other view than the baseline's
-    datastore = artefacts[data.datastore.id]
-    documents = Datastore.open(datastore).documents
-    tables = [(NeighbourTable.open(artefacts[job.id], datastore), n) for job, n in neighbours]
-    problems: dict[str, str] = {}
-    for view_id, view in study.views.items():
-        try:
-            for replicate in range(replicates):
-                inside = members(view, documents, replicate)
-                check_view_serves(view, inside, documents, k)
-                for table, n in tables:
-                    table.select(inside, n, complete=view.searched_itself)
-        except (ConfigError, MismatchError) as error:
-            if view_id == FULL:  # without the baseline nothing can be compared
-                raise
-            problems[view_id] = f"{error}. {error.hint or ''}".rstrip(" .")
-    return mark_infeasible(study.resolution, problems) if problems else study.resolution
 
 
 # --- afterwards -----------------------------------------------------------------------------------

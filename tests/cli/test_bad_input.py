@@ -7,6 +7,8 @@ import shutil
 import pytest
 
 from chunkwise.core.packs import packaged_names
+from chunkwise.core.store import Store
+from chunkwise.graph.origin import origin
 from tests.cli.world import TINY, TINY_DECODER, write_notes
 
 
@@ -100,6 +102,73 @@ def test_a_dry_run_of_perplexity_refuses_rows_of_several_documents(refuses, worl
     for dry_run in ((), ("--dry-run",)):
         asked = refuses(*call, "--set", "text.layout=packed", *dry_run, store=world.store)
         assert "perplexity is measured by document" in asked
+
+
+RETROFIT, PERPLEXITY, QUESTIONS = ("train", "retrofit"), ("evaluate", "perplexity"), ("evaluate", "questions")
+
+
+@pytest.mark.parametrize(
+    ("verb", "settings", "complaint", "code"),
+    [
+        (PERPLEXITY, "k=500", "expected at most search.K = 200 neighbours of a query, got 500", 2),
+        (PERPLEXITY, "view.sources=[poems]", "no document of the datastore has the source 'poems'", 2),
+        (PERPLEXITY, "view.tokens=999999999", "the view asks for 999,999,999 tokens", 1),
+        (PERPLEXITY, "view.fraction=0.000001", "which holds 0 of", 1),
+        (QUESTIONS, "k=500", "search.K = 200 neighbours of a query, got 500", 2),
+        (QUESTIONS, "passages=300", "search.K = 200 neighbours of a query, got 300", 2),
+        (QUESTIONS, "view.sources=[poems]", "has the source 'poems'", 2),
+        (RETROFIT, "retro.neighbours=9 search.K=8", "search.K = 8 neighbours of a query, got 9", 2),
+        (RETROFIT, "view.sources=[poems]", "has the source 'poems'", 2),
+        (RETROFIT, "retro.cca_layers=[3]", "expected layer numbers from 1 to 2, got [3]", 2),
+        (RETROFIT, "retro.cca_heads=7", "cca_heads: expected a divisor of the decoder's width 32, got 7", 2),
+        (RETROFIT, "retro.encoder_heads=7", "encoder_heads: expected a divisor of 32", 2),
+        (
+            RETROFIT,
+            "retro.encoder=decoder retro.query_conditioning=false retro.encoder_layers=3",
+            "expected an encoder of 2 layers or fewer",
+            2,
+        ),
+        (RETROFIT, "lora.targets=[q_prj]", "expected names of the decoder's matrices, got 'q_prj'", 2),
+        (("train", "twin"), "lora.targets=[q_prj]", "expected names of the decoder's matrices", 2),
+        (("train", "base"), "text.sequence_tokens=64 decoder.max_tokens=32", "rows of 64 tokens do not fit", 2),
+        (("train", "base"), "text.split=held", "split held of these tokens has no document", 1),
+        (("train", "in-prompt"), "neighbours=9 search.K=8", "search.K = 8 neighbours of a query, got 9", 2),
+    ],
+)
+def test_what_only_a_build_would_refuse_is_refused_in_a_dry_run_and_before_anything_is_searched(
+    refuses, world, tmp_path, verb, settings, complaint, code
+):
+    quiz = tmp_path / "quiz.jsonl"
+    quiz.write_text(json.dumps({"question": "what?", "answers": ["ba"], "choices": ["ba", "bo"], "answer_index": 0}))
+    given = [part for setting in settings.split() for part in ("--set", setting)]
+    given += {PERPLEXITY: ["--condition", "on"], QUESTIONS: ["--questions", quiz]}.get(verb, [])
+    model = world.retrofit if verb[0] == "evaluate" else world.base
+    models = () if verb == ("train", "base") else (model,)
+    tables = set(world.store.glob("*neighbours/*"))
+    for dry_run in (("--dry-run",), ()):
+        asked = refuses(*verb, *models, world.datastore, *given, *dry_run, code=code, store=world.store)
+        assert complaint in asked
+    assert set(world.store.glob("*neighbours/*")) == tables
+
+
+def test_a_stored_table_that_cannot_serve_a_view_is_known_in_a_dry_run(refuses, cli, world):
+    rows = ("--set", "text.sequence_tokens=64", "--set", "search.K=5")
+    read = ("evaluate", "perplexity", world.retrofit, world.datastore, "--condition", "on", *rows)
+    assert cli(*read, "--store", world.store).code == 0  # the whole datastore is served
+    for dry_run in (("--dry-run",), ()):
+        asked = refuses(*read, "--set", "view.fraction=0.1", *dry_run, store=world.store)
+        assert "the neighbour table keeps K=5 hits a query" in asked
+
+
+def test_a_condition_without_a_datastore_and_a_gate_without_retrieval_are_refused_at_once(refuses, world, tmp_path):
+    store = Store(world.store)
+    tokens = origin(store, store.resolve(world.datastore), "tokens").key
+    asked = refuses("evaluate", "perplexity", world.retrofit, tokens, "--dry-run", store=world.store, code=2)
+    assert "condition 'on' needs the neighbours of these sequences" in asked
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text(json.dumps({"instruction": "say ba", "output": "ba"}))
+    tune = ("train", "instruct", world.base, world.datastore, "--instructions", tasks, "--set", "gate=1")
+    assert "gate=1 needs a model with retrieval" in refuses(*tune, "--dry-run", store=world.store, code=2)
 
 
 @pytest.mark.parametrize("view", ["view.tokens=1", "view.fraction=0.000001"])

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from chunkwise.lab.terms import METRICS
-from chunkwise.lab.verdict.forms import SYNONYMS
-from chunkwise.lab.verdict.judge import ALIASES, Decision
+from chunkwise.lab.verdict.judge import Decision
+from chunkwise.lab.verdict.rules import ALIASES
+from chunkwise.lab.verdict.tables import SYNONYMS
 from tests.cli.conftest import call
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "verdict.md").read_text(encoding="utf-8")

@@ -8,13 +8,15 @@ import pytest
 from chunkwise.core.errors import ConfigError
 from chunkwise.core.store import Store
 from chunkwise.lab import run as lab
-from chunkwise.lab.measure import contrasts
+from chunkwise.lab.measure import families
 from chunkwise.lab.plan import read as plan_reader
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.run import ablate
+from chunkwise.lab.study.planning import plan_study
 from chunkwise.lab.study.stops import Stops
-from chunkwise.lab.study.study import RETRO, Study, plan_study
-from chunkwise.lab.terms import Comparison, Selector
+from chunkwise.lab.study.study import Study
+from chunkwise.lab.study.trained import RETRO
+from chunkwise.lab.terms import Selector
 from tests.lab.tiny_study import tiny_profile, write_corpus
 
 PLAN = """# Removal
@@ -69,7 +71,16 @@ def test_looks_that_are_no_plan_are_refused(workplace, looks):
         tiny_profile(workplace, replicates=3, looks=looks)
 
 
-def test_a_study_ends_once_all_its_questions_are_settled(workplace):
+def dry(folder, capsys, plan="plan.md", store="store", **changes):
+    """What a dry run prints."""
+    profile = tiny_profile(folder, metrics=["perplexity"], **changes)
+    capsys.readouterr()
+    code = ablate(folder / plan, profile, folder / "nothing", store=Store(folder / store), dry_run=True, workers=1)
+    assert code == 0 and not (folder / "nothing").exists()
+    return capsys.readouterr().out
+
+
+def test_a_study_ends_once_all_its_questions_are_settled(workplace, capsys):
     # A difference of a hundred nats alone would count: at the first look it is shown that there is none.
     settled = {"looks": [2, 3], "replicates": 3, "thresholds": {"perplexity": 100.0}}
     code, results = run(workplace, "settled", **settled)
@@ -82,6 +93,10 @@ def test_a_study_ends_once_all_its_questions_are_settled(workplace):
     assert "2, stopped at look 1 of 2" in page and "Sequential: look 1 of 2 (after 2, 3 replicates" in page
     # What is printed to run it again is the whole profile, not that of a look.
     assert "looks:\n- 2\n- 3\n" in results["profile_text"] and "replicates: 2" not in results["profile_text"]
+    # Nothing is left of a study that has ended, though its last look was never taken.
+    text = dry(workplace, capsys, **settled)
+    assert "The look after 2 has been taken: nothing is open." in text and "At most" not in text
+    assert "everything is in the store" in text
 
 
 OPEN_AND_SETTLED = {
@@ -94,8 +109,8 @@ OPEN_AND_SETTLED = {
 }
 
 
-def test_arms_stop_one_by_one_and_a_killed_study_decides_the_same_again(workplace, monkeypatch):
-    monkeypatch.setattr(contrasts, "FUTILE_BELOW", 0.0)
+def test_arms_stop_one_by_one_and_a_killed_study_decides_the_same_again(workplace, monkeypatch, capsys):
+    monkeypatch.setattr(families, "FUTILE_BELOW", 0.0)
     looked = []
 
     def killed_at_the_second_look(call, study, replicates, run_jobs=lab._run_jobs):
@@ -109,6 +124,13 @@ def test_arms_stop_one_by_one_and_a_killed_study_decides_the_same_again(workplac
         run(workplace, "killed", "two.md", **OPEN_AND_SETTLED)
     first = json.loads((workplace / "killed" / "report.json").read_text())["results"]
     assert first["replicates"] == 2 and [one["stopped"] for one in _primary(first)] == ["settled", None]
+
+    # Left are the third replicates of the reference and of the arm that is open, not the settled twin's.
+    text = dry(workplace, capsys, "two.md", **OPEN_AND_SETTLED)
+    assert "The look after 2 has been taken; open: Neighbours: 1." in text
+    assert "At most 2 trainings and " in text and " are left, at least 2 and " in text
+    row = next(line.split() for line in text.splitlines() if line.startswith("twin"))
+    assert row[2:6] == ["2", "0", "2", "0"]
 
     code, results = run(workplace, "killed", "two.md", **OPEN_AND_SETTLED)
     assert (code, results["look"], results["replicates"]) == (0, 2, 3)
@@ -212,36 +234,6 @@ def test_views_that_were_trained_on_stop_with_both_readings(workplace):
     on_views = {number for name, number in trained.items() if name.startswith("retro-")}
     assert (trained["retro"], trained["twin"], on_views) == (5, 5, {2})
     assert {number for at, number in replicates_of(study).items() if at.view != "full"} == {2}
-
-
-def test_a_stop_is_for_good():
-    baseline, arm, other = (Selector(arm=name) for name in ("retro", "a", "b"))
-    places = [(at, at) for at in (baseline, arm, other)]
-    comparisons = [
-        Comparison(entry=at.arm, label="x", done="y", arm=at, baseline=baseline, metrics=("perplexity",))
-        for at in (arm, other)
-    ]
-    trained = ("retro", "a", "b", "twin")
-    first = Stops().after(4, comparisons, comparisons[1:], places, trained, places[0])
-    assert first.trainings == {"a": 4} and first.places == {arm: 4}
-    second = first.after(7, comparisons, [], places, trained, places[0])
-    # The twin, which nobody asked for, ends with the reference.
-    assert second.trainings == {"a": 4, "b": 7, "retro": 7, "twin": 7}
-    assert second.places == {arm: 4, other: 7, baseline: 7}
-    assert (second.training("a", 10), second.training("new", 10)) == (range(4), range(10))
-    assert (second.place(other, 10), second.place(other, 3)) == (range(7), range(3))
-
-
-def test_arms_that_are_compared_with_each_other_alone_need_no_reference():
-    baseline, arm, other = (Selector(arm=name) for name in ("retro", "a", "b"))
-    places = [(at, at) for at in (baseline, arm, other)]
-    against = {arm: baseline, other: arm}
-    comparisons = [
-        Comparison(entry="e", label=at.arm, done="y", arm=at, baseline=base, metrics=("perplexity",))
-        for at, base in against.items()
-    ]
-    stops = Stops().after(4, comparisons, comparisons[1:], places, ("retro", "a", "b", "twin"), places[0])
-    assert stops.trainings == {"retro": 4, "twin": 4} and stops.places == {baseline: 4}
 
 
 def test_the_dry_run_says_the_least_and_the_most(workplace, capsys):

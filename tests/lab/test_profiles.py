@@ -10,11 +10,11 @@ from chunkwise.core.store import Store
 from chunkwise.corpus.stages import TOKENIZER
 from chunkwise.lab.plan import read as plans
 from chunkwise.lab.profile import load_profile
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.run import ablate, open_plan
 from chunkwise.lab.study.data import tokenizer_config
 from chunkwise.lab.study.dry_run import dry_run
-from chunkwise.lab.study.study import plan_study
+from chunkwise.lab.study.planning import plan_study
 from chunkwise.model.config import RetroOptions
 
 FORM = "Form of chunk-wise cross-attention"

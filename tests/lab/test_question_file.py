@@ -10,7 +10,7 @@ from chunkwise.core.io import write_jsonl
 from chunkwise.core.store import Store
 from chunkwise.lab.plan.read import parse
 from chunkwise.lab.report.write import load_report
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.resolve.metrics import metrics_of
 from chunkwise.lab.run import ablate
 from tests.lab.tiny_study import tiny_profile, write_corpus

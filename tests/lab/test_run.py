@@ -17,10 +17,10 @@ from chunkwise.core.errors import ArtefactError, ChunkwiseError, InputError, Mis
 from chunkwise.core.io import read_json
 from chunkwise.core.store import Store
 from chunkwise.graph.stage import stages
-from chunkwise.lab.resolve.arms import resolve
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.run import OURS, ablate, open_plan
 from chunkwise.lab.study.cost import costs_of
-from chunkwise.lab.study.study import plan_study
+from chunkwise.lab.study.planning import plan_study
 from tests.lab.test_study import FOUNDING
 from tests.lab.tiny_study import tiny_profile, write_corpus
 

@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 
 from chunkwise.core.errors import ConfigError
-from chunkwise.lab.measure.checks import grids_of, limits_of
+from chunkwise.lab.measure.arrange import grids_of
+from chunkwise.lab.measure.limits import limits_of
 from chunkwise.lab.measure.results import ArmRow as LedgerArm
 from chunkwise.lab.measure.results import Measurement
 from chunkwise.lab.plan import read as plan
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.arms import mark_infeasible, resolve
+from chunkwise.lab.resolve.arms.plan import resolve
+from chunkwise.lab.resolve.arms.status import mark_infeasible
 from chunkwise.lab.run import open_plan
-from chunkwise.lab.study.study import Study, plan_study
+from chunkwise.lab.study.planning import plan_study
+from chunkwise.lab.study.study import Study
 from chunkwise.lab.terms import FULL, Selector
 from tests.lab.tiny_study import tiny_profile
 

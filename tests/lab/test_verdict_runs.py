@@ -393,6 +393,29 @@ def test_exit_codes_are_decisions(tmp_path, losses, options, code, verdict, word
         assert text.out.endswith("real but small, shown to lie within 0.01 units\n")
 
 
+def test_accuracies_that_differ_by_the_same_in_every_pair_get_a_word(tmp_path):
+    right = {"base": {"0": 50, "1": 52, "2": 54}, "new": {"0": 55, "1": 57, "2": 59}}
+    shares = {arm: {seed: count / 100 for seed, count in by_seed.items()} for arm, by_seed in right.items()}
+    runs = write_csv(tmp_path / "runs.csv", long_rows(shares, "accuracy"))
+    outcome = judged(runs, code=0)
+    (verdict,) = outcome["verdicts"]
+    assert verdict["verdict"] == "matters" and verdict["difference"] == pytest.approx(0.05)
+    # 100 steps: what rounding to one of them hides, by the t of two degrees of freedom.
+    half = stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(12) / math.sqrt(3)
+    assert verdict["interval"] == pytest.approx([0.05 - half, 0.05 + half])
+    assert any("in steps of 1/100" in note for note in outcome["read"])
+    # A loss is no count: equal differences of one are runs that were copied.
+    losses = write_csv(tmp_path / "losses.csv", long_rows(shares, "loss"))
+    (copied,) = judged(losses, code=3)["verdicts"]
+    assert copied["verdict"] == "invalid"
+
+
+def test_a_metric_that_is_named_twice_is_judged_once(tmp_path):
+    runs = write_csv(tmp_path / "runs.csv", long_rows())
+    verdicts = judged(runs, "--metric", "loss", "--metric", "LOSS", *LOWER)["verdicts"]
+    assert [(verdict["arm"], verdict["metric"]) for verdict in verdicts] == [("wide", "loss"), ("deep", "loss")]
+
+
 def test_arms_that_differ_in_their_decision_are_undecided(tmp_path):
     good, bad = shifted(-0.05), shifted(+0.05)
     path = write_csv(tmp_path / "runs.csv", long_rows(good | {"worse": bad["changed"]}))

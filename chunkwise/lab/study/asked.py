@@ -7,12 +7,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from chunkwise.core.errors import PlanError
+from chunkwise.core.errors import ConfigError, PlanError
 from chunkwise.core.progress import note
+from chunkwise.graph.workers import default_workers
 from chunkwise.lab.plan import read as plans
 from chunkwise.lab.plan.document import PlanDocument
 from chunkwise.lab.profile import Profile
-from chunkwise.lab.resolve.arms import load_overrides, resolve
+from chunkwise.lab.resolve.arms.overrides import load_overrides
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.resolve.paper import about_paper
 from chunkwise.lab.resolve.resolution import Resolution
 from chunkwise.training.pretrained import base_folder
@@ -59,10 +61,11 @@ def ask(
     """
     document, plan_text = open_plan(plan)
     answers = load_overrides(overrides) if overrides else None
-    profile, given = about_paper(profile, paper)
+    profile, named_paper = about_paper(profile, paper)
     if download and profile.pretrained is not None:
+        # Whether an arm can be built is known from the base's config.json.
         base_folder(profile.pretrained)
-    resolution = resolve(document, profile, paper=given, overrides=answers)
+    resolution = resolve(document, profile, paper=named_paper, overrides=answers)
     if not quiet:
         _report_unread(document, plan, strict)
     return Asked(document, plan_text, profile, resolution)
@@ -76,6 +79,17 @@ def open_plan(plan: Path | str) -> tuple[PlanDocument, str]:
     """
     data = plans.plan_bytes(plan)
     return plans.parse(data), data.decode("utf-8", "replace")
+
+
+def worker_count(workers: int | None) -> int:
+    """How many jobs run at a time; by default as many as the machine has devices or cores for.
+
+    Raises:
+        ConfigError: none are asked for.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"expected one worker or more, got {workers}")
+    return workers or default_workers()
 
 
 def _report_unread(document: PlanDocument, plan: Path | str, strict: bool) -> None:

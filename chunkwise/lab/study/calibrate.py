@@ -14,8 +14,8 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chunkwise.core.errors import ChunkwiseError
@@ -36,7 +36,7 @@ from chunkwise.training.stages import ADOPTED_BASE, BASE, IN_PROMPT, INSTRUCT, R
 
 SHORT_STEPS, LONG_STEPS = 2, 7
 SHORT_BATCHES, LONG_BATCHES = 1, 3
-DOCUMENTS, BODY_WORDS = 480, 120
+DOCUMENTS, BODY_WORDS, COMMON_WORDS = 480, 120, 3000
 
 
 Probe = tuple[Job, Job]
@@ -77,11 +77,11 @@ def calibrate(
     if profile.base is None:
         costs.decoder = miniature_costs.decoder
     costs.rates = rates
+    seconds = time.monotonic() - started
     return costs, (
         f"{', '.join(rates)} were run at this profile's sizes on made-up text, on {workers} "
         f"workers at once, for {SHORT_STEPS} and {LONG_STEPS} steps (or {SHORT_BATCHES} and "
-        f"{LONG_BATCHES} batches); the difference gives the rate. "
-        f"It took {time.monotonic() - started:.0f} s."
+        f"{LONG_BATCHES} batches); the difference gives the rate. It took {seconds:.0f} s."
     )
 
 
@@ -114,73 +114,106 @@ def _probes(
 ) -> tuple[Jobs, list[Probe]]:
     """The jobs of a calibration: data once, and each training and evaluation twice per worker."""
     small = _miniature(profile, folder)
-    tuning = small.instruct_config()
     jobs = Jobs()
     data = prepare(jobs, small, questions=not stages.isdisjoint({"qa", "instruct"}))
+    miniature = _Miniature(jobs, small, data)
     probes: list[Probe] = []
     for worker in range(workers):
-        base = _base(jobs, small, data, worker)
-        plain = {"base": base, "sequences": data.text}
-        read = plain | {"neighbours": data.text_neighbours, "datastore": data.datastore}
         # In any case, even where the store has the study's own: evaluations need a model.
-        retrofit = jobs.add(RETROFIT, small.retrofit_config(), read, seed=worker)
-        trainings = [base, retrofit, jobs.add(TWIN, small.twin_config(), plain, seed=worker)]
-        if "in-prompt" in stages:
-            trainings.append(jobs.add(IN_PROMPT, small.in_prompt_config(), read, seed=worker))
-        if "instruct" in stages and tuning is not None:
-            inputs = {"model": retrofit, "instructions": data.questions, "tokens": data.tokens}
-            inputs["datastore"] = data.datastore
-            trainings.append(jobs.add(INSTRUCT, tuning, inputs, seed=worker))
+        base = miniature.base(worker)
+        retrofit = miniature.retrofit(base, worker)
         # An adopted base is no training, and has no steps that could be more.
         timed = stages.intersection(TRAININGS)
-        probes += [(job, _longer(jobs, job)) for job in trainings if job.stage.name in timed]
-        for stage, evaluate in (("perplexity", _reading), ("qa", _answering)):
-            if stage in stages:
-                short = evaluate(jobs, small, data, retrofit, SHORT_BATCHES)
-                long = evaluate(jobs, small, data, retrofit, LONG_BATCHES)
-                probes.append((short, long))
+        for job in (base, retrofit, *miniature.other_trainings(base, retrofit, stages, worker)):
+            if job.stage.name in timed:
+                probes.append((job, miniature.longer(job)))
+        if "perplexity" in stages:
+            short = miniature.perplexity(retrofit, SHORT_BATCHES)
+            probes.append((short, miniature.perplexity(retrofit, LONG_BATCHES)))
+        if "qa" in stages:
+            short = miniature.questions(retrofit, SHORT_BATCHES)
+            probes.append((short, miniature.questions(retrofit, LONG_BATCHES)))
     return jobs, probes
 
 
-def _base(jobs: Jobs, small: Profile, data: Data, worker: int) -> Job:
-    if small.base is None:
-        adopted = AdoptedBase(name=str(small.pretrained))
-        return jobs.add(ADOPTED_BASE, adopted, {"tokens": data.tokens})
-    return jobs.add(BASE, small.base, {"sequences": data.text}, seed=worker)
+@dataclass(frozen=True)
+class _Miniature:
+    """The jobs of a profile in miniature, by stage."""
 
+    jobs: Jobs
+    profile: Profile
+    data: Data
 
-def _longer(jobs: Jobs, job: Job) -> Job:
-    """The same training for more steps."""
-    train = job.config.train.model_copy(update={"steps": LONG_STEPS, "log_steps": LONG_STEPS})
-    inputs = {name: jobs[needed] for name, needed in job.inputs.items()}
-    config = job.config.model_copy(update={"train": train})
-    return jobs.add(job.stage, config, inputs, seed=job.replicate)
+    def base(self, worker: int) -> Job:
+        if self.profile.base is None:
+            adopted = AdoptedBase(name=str(self.profile.pretrained))
+            return self.jobs.add(ADOPTED_BASE, adopted, {"tokens": self.data.tokens})
+        return self.jobs.add(BASE, self.profile.base, {"sequences": self.data.text}, seed=worker)
 
+    def _rows(self, base: Job) -> dict[str, Job]:
+        """What a training on rows with neighbours reads."""
+        return {
+            "base": base,
+            "sequences": self.data.text,
+            "neighbours": self.data.text_neighbours,
+            "datastore": self.data.datastore,
+        }
 
-def _reading(jobs: Jobs, small: Profile, data: Data, model: Job, batches: int) -> Job:
-    """An evaluation of perplexity on text of so many batches."""
-    rows = batches * small.perplexity.batch_rows
-    tokens = rows * small.evaluation_text.sequence_tokens
-    text_config = small.evaluation_text.model_copy(update={"max_tokens": tokens})
-    text = jobs.add(SEQUENCES, text_config, {"tokens": data.tokens})
-    inputs = {"datastore": data.datastore, "sequences": text}
-    inputs["neighbours"] = jobs.add(NEIGHBOURS, small.neighbours, inputs)
-    config = small.perplexity.model_copy(
-        update={"k": small.retrofit.retro.neighbours, "overlap_neighbours": 0}
-    )
-    return jobs.add(PERPLEXITY, config, inputs | {"model": model})
+    def retrofit(self, base: Job, worker: int) -> Job:
+        return self.jobs.add(
+            RETROFIT, self.profile.retrofit_config(), self._rows(base), seed=worker
+        )
 
+    def other_trainings(
+        self, base: Job, retrofit: Job, stages: set[str], worker: int
+    ) -> Iterator[Job]:
+        """The twin, and what else the study trains."""
+        profile, data = self.profile, self.data
+        plain = {"base": base, "sequences": data.text}
+        yield self.jobs.add(TWIN, profile.twin_config(), plain, seed=worker)
+        if "in-prompt" in stages:
+            config = profile.in_prompt_config()
+            yield self.jobs.add(IN_PROMPT, config, self._rows(base), seed=worker)
+        tuning = profile.instruct_config()
+        if "instruct" in stages and tuning is not None:
+            inputs = {
+                "model": retrofit,
+                "instructions": data.questions,
+                "tokens": data.tokens,
+                "datastore": data.datastore,
+            }
+            yield self.jobs.add(INSTRUCT, tuning, inputs, seed=worker)
 
-def _answering(jobs: Jobs, small: Profile, data: Data, model: Job, batches: int) -> Job:
-    """An evaluation on so many batches of questions; nothing is written."""
-    inputs = {"model": model, "questions": data.questions, "tokens": data.tokens}
-    inputs |= {"question_neighbours": data.question_neighbours, "datastore": data.datastore}
-    changes = {
-        "n_questions": batches * small.qa.batch_questions,
-        "k": small.retrofit.retro.neighbours,
-        "n_generate": 0,
-    }
-    return jobs.add(QA, small.qa.model_copy(update=changes), inputs)
+    def longer(self, job: Job) -> Job:
+        """The same training for more steps."""
+        train = job.config.train.model_copy(update={"steps": LONG_STEPS, "log_steps": LONG_STEPS})
+        inputs = {name: self.jobs[job_id] for name, job_id in job.inputs.items()}
+        config = job.config.model_copy(update={"train": train})
+        return self.jobs.add(job.stage, config, inputs, seed=job.replicate)
+
+    def perplexity(self, model: Job, batches: int) -> Job:
+        """An evaluation of perplexity on text of so many batches."""
+        profile, data = self.profile, self.data
+        rows = batches * profile.perplexity.batch_rows
+        tokens = rows * profile.evaluation_text.sequence_tokens
+        text_config = profile.evaluation_text.model_copy(update={"max_tokens": tokens})
+        text = self.jobs.add(SEQUENCES, text_config, {"tokens": data.tokens})
+        inputs = {"datastore": data.datastore, "sequences": text}
+        inputs["neighbours"] = self.jobs.add(NEIGHBOURS, profile.neighbours, inputs)
+        inputs["model"] = model
+        changes = {"k": profile.retrofit.retro.neighbours, "overlap_neighbours": 0}
+        return self.jobs.add(PERPLEXITY, profile.perplexity.model_copy(update=changes), inputs)
+
+    def questions(self, model: Job, batches: int) -> Job:
+        """An evaluation on so many batches of questions; nothing is written."""
+        profile = self.profile
+        changes = {
+            "n_questions": batches * profile.qa.batch_questions,
+            "k": profile.retrofit.retro.neighbours,
+            "n_generate": 0,
+        }
+        inputs = {"model": model, **self.data.question_inputs}
+        return self.jobs.add(QA, profile.qa.model_copy(update=changes), inputs)
 
 
 # --- the miniature --------------------------------------------------------------------------------
@@ -241,13 +274,13 @@ def _write_text(folder: Path) -> None:
     draw = random.Random(0)
 
     def word() -> str:
-        return "".join(
-            draw.choice("bcdfghjklmnpqrstvwxz") + draw.choice("aeiou")
-            for _ in range(draw.randint(2, 5))
-        )
+        syllables = []
+        for _ in range(draw.randint(2, 5)):
+            syllables.append(draw.choice("bcdfghjklmnpqrstvwxz") + draw.choice("aeiou"))
+        return "".join(syllables)
 
     # Bodies share their words as text does; names and answers stand once, as questions need it.
-    common = [word() for _ in range(3000)]
+    common = [word() for _ in range(COMMON_WORDS)]
     rows = []
     for number in range(DOCUMENTS):
         answer = " ".join(word() for _ in range(8))

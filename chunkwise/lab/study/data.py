@@ -88,12 +88,13 @@ def _questions(jobs: Jobs, profile: Profile, corpus: Job) -> tuple[Job, Job | No
     """What is asked, and what is tuned on."""
     file = profile.question_file
     if file is None:
-        made = jobs.add(QUESTIONS, profile.questions, {"corpus": corpus})
-        return made, made
-    asked = jobs.add(QUESTION_FILE, QuestionFileConfig(path=file.path, kind="questions"))
+        # One stage writes both, so that a question is never an instruction too.
+        questions = jobs.add(QUESTIONS, profile.questions, {"corpus": corpus})
+        return questions, questions
+    questions = jobs.add(QUESTION_FILE, QuestionFileConfig(path=file.path, kind="questions"))
     if profile.instruct is None:
-        return asked, None  # a corpus that no questions can be made from is as good
-    return asked, jobs.add(QUESTIONS, profile.questions, {"corpus": corpus})
+        return questions, None  # a corpus that no questions can be made from is as good
+    return questions, jobs.add(QUESTIONS, profile.questions, {"corpus": corpus})
 
 
 def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
@@ -115,11 +116,11 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
         budget = 8 * rows * profile.training_text.sequence_tokens
         config = profile.validation_text.model_copy(update={"max_tokens": budget})
         validation = jobs.add(SEQUENCES, config, inputs, detail="validation")
-    asked, instructions = _questions(jobs, profile, corpus) if questions else (None, None)
+    question_set, instructions = _questions(jobs, profile, corpus) if questions else (None, None)
     datastore = jobs.add(DATASTORE, profile.datastore, inputs)
     question_neighbours = None
-    if asked is not None:
-        searched = {"datastore": datastore, "questions": asked, "tokens": tokens}
+    if question_set is not None:
+        searched = {"datastore": datastore, "questions": question_set, "tokens": tokens}
         question_neighbours = jobs.add(QUESTION_NEIGHBOURS, profile.question_neighbours, searched)
 
     def neighbours_of(sequences: Job) -> Job:
@@ -132,7 +133,7 @@ def prepare(jobs: Jobs, profile: Profile, *, questions: bool) -> Data:
         text=text,
         validation=validation,
         evaluation=evaluation,
-        questions=asked,
+        questions=question_set,
         # Usually one stage makes both; an arm may tune on others than these.
         instructions=instructions,
         datastore=datastore,

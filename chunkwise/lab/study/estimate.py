@@ -82,15 +82,13 @@ class Estimate:
 
     def wall_seconds(self, jobs: Jobs, workers: int) -> tuple[float, float, float]:
         """(expected, least, most) seconds of all jobs on so many workers."""
-        least = {key: value / self._factor(jobs[key]) for key, value in self.seconds.items()}
-        most = {key: value * self._factor(jobs[key]) for key, value in self.seconds.items()}
-        expected, low, high = (
-            time_needed(jobs, times, workers) for times in (self.seconds, least, most)
-        )
-        return expected, low, high
-
-    def _factor(self, job: Job) -> float:
-        return self.factors.get(job.stage.name, GUESS)
+        least, most = {}, {}
+        for job_id, seconds in self.seconds.items():
+            factor = self.factors.get(jobs[job_id].stage.name, GUESS)
+            least[job_id] = seconds / factor
+            most[job_id] = seconds * factor
+        expected = time_needed(jobs, self.seconds, workers)
+        return expected, time_needed(jobs, least, workers), time_needed(jobs, most, workers)
 
 
 @functools.cache
@@ -114,6 +112,7 @@ def estimate(
         stored: job id -> artefact, of the study's finished jobs.
         gpus: of this machine; 0 for a study on its cores.
     """
+    # Rates of one GPU or core: what a worker has.
     device = packaged_rates()["gpu" if gpus else "cpu"]
     groups = by_stage(to_do)
     recorded: dict[str, Rate] = {}
@@ -122,64 +121,79 @@ def estimate(
         if rate is not None:
             recorded[stage] = rate
     speed = _speed(recorded, device)
-    known = {stage: recorded.get(stage) or _packaged(stage, device, speed) for stage in groups}
-    costs.rates = {stage: (rate.work, rate.seconds) for stage, rate in known.items()}
+    rates = {stage: recorded.get(stage) or _packaged(stage, device, speed) for stage in groups}
+    costs.rates = {stage: (rate.work, rate.seconds) for stage, rate in rates.items()}
     seconds = {}
     for stage, jobs in groups.items():
-        least_seconds = 0.0
-        if stage not in recorded and stage not in DATA_SECONDS:
-            least_seconds = device.job_seconds
+        # A record holds what every job and every step cost besides; a rate of operations does not.
+        has_floor = stage not in recorded and stage not in DATA_SECONDS
         for job in jobs:
-            steps = _steps(job, costs) if least_seconds and stage in TRAININGS else 0
-            floor = max(least_seconds, steps * device.step_seconds)
+            floor = _least_seconds(job, costs, device) if has_floor else 0.0
             seconds[job.id] = max(costs.expected_seconds(job), floor)
-    factors = {stage: rate.factor for stage, rate in known.items()}
-    return Estimate(seconds, factors, tuple(_basis(known)))
+    factors = {stage: rate.factor for stage, rate in rates.items()}
+    return Estimate(seconds, factors, tuple(_basis(rates)))
+
+
+def _least_seconds(job: Job, costs: Costs, device: DeviceRates) -> float:
+    """What a job takes however small its model is."""
+    if job.stage.name not in TRAININGS:
+        return device.job_seconds
+    steps = job.config.train.steps_for(costs.texts["training"].row_tokens)
+    return max(device.job_seconds, steps * device.step_seconds)
 
 
 def _recorded(
     costs: Costs, stage: str, jobs: list[Job], stored: Mapping[str, Artefact], store: Store
 ) -> Rate | None:
     """From records of this machine; None where there are none that say anything."""
-    own = [job for job in costs.jobs if job.stage.name == stage and job.id in stored]
     samples = []
-    for job in own:
-        samples.append((costs.work(job), stored[job.id].record.seconds))
+    for job in costs.jobs:
+        if job.stage.name == stage and job.id in stored:
+            samples.append((costs.work(job), stored[job.id].record.seconds))
     factor, origin = SAME_STUDY, "of this study"
+    # Records are stored by kind: of a stage that shares its folder they may be another's.
     if not samples and jobs[0].stage.kind == stage:
         works = sorted(costs.work(job) for job in jobs)
         samples = list(_samples(store, stage, works[len(works) // 2]))
         factor, origin = SAME_MACHINE, "in this store"
-    if stage in DATA_SECONDS:
-        # Their work depends on the text, which has not been read: jobs are counted.
-        samples = [(1.0, seconds) for _, seconds in samples]
-    else:
-        samples = [(work, max(0.05, seconds - OVERHEAD_SECONDS)) for work, seconds in samples]
-    samples = [(work, seconds) for work, seconds in samples if work > 0]
-    if not samples:
+    rates = [_rate(stage, work, seconds) for work, seconds in samples]
+    # A job that will be refused has no work.
+    rates = [rate for rate in rates if rate > 0]
+    if not rates:
         return None
+    if len(rates) >= LEAST_RECORDS:
+        factor = max(factor, _spread(rates))
+    number = f"{len(rates)} finished jobs" if len(rates) > 1 else "one finished job"
     # The median, because a job that ran beside others, or was resumed, is no measure.
-    rate = median(work / max(seconds, 1e-3) for work, seconds in samples)
-    if len(samples) >= LEAST_RECORDS:
-        factor = max(factor, _spread([work / max(seconds, 1e-3) for work, seconds in samples]))
-    number = f"{len(samples)} finished jobs" if len(samples) > 1 else "one finished job"
-    return Rate(rate, 1.0, factor, f"{number} {origin}")
+    return Rate(median(rates), 1.0, factor, f"{number} {origin}")
+
+
+def _rate(stage: str, work: float, seconds: float) -> float:
+    """Work a second of one finished job."""
+    if stage in DATA_SECONDS:
+        # Its work depends on the text, which has not been read: jobs are counted.
+        return 1.0 / max(seconds, 1e-3)
+    return work / max(0.05, seconds - OVERHEAD_SECONDS)
 
 
 def _samples(store: Store, kind: str, work: float) -> Iterator[tuple[float, float]]:
     """(work, seconds) of other finished jobs of a stage that did about as much."""
     for record in _records(store, kind):
-        flops = record.counts.get("flops")
         if kind in DATA_SECONDS:
             yield 1.0, record.seconds
-        elif isinstance(flops, (int, float)) and work / SIMILAR_WORK < flops < work * SIMILAR_WORK:
+            continue
+        flops = record.counts.get("flops")
+        if not isinstance(flops, (int, float)):
+            continue
+        if work / SIMILAR_WORK < flops < work * SIMILAR_WORK:
             yield float(flops), record.seconds
 
 
 def _records(store: Store, kind: str) -> Iterator[Record]:
     """The newest records of a stage."""
     files = [(file.stat().st_mtime, file) for file in store.root.glob(f"{kind}/*/{RECORD}")]
-    for _, file in sorted(files, reverse=True)[:RECORDS_READ]:
+    files.sort(reverse=True)
+    for _, file in files[:RECORDS_READ]:
         try:
             yield read_artefact(file.parent).record
         except ArtefactError:  # of a newer version, or damaged: no record to learn from
@@ -194,13 +208,12 @@ def _spread(rates: list[float]) -> float:
     return max(middle / rates[quarter], rates[-1 - quarter] / middle)
 
 
-def _speed(known: Mapping[str, Rate], device: DeviceRates) -> float | None:
+def _speed(recorded: Mapping[str, Rate], device: DeviceRates) -> float | None:
     """How fast this machine is beside the one of the table; None where no record tells."""
-    ratios = [
-        rate.work / rate.seconds / device.rates[stage]
-        for stage, rate in known.items()
-        if stage in device.rates
-    ]
+    ratios = []
+    for stage, rate in recorded.items():
+        if stage in device.rates:
+            ratios.append(rate.work / rate.seconds / device.rates[stage])
     return median(ratios) if ratios else None
 
 
@@ -211,10 +224,6 @@ def _packaged(stage: str, device: DeviceRates, speed: float | None) -> Rate:
         return Rate(device.rates[stage], 1.0, OTHER_MACHINE, f"timings of {device.machine}")
     words = f"timings of {device.machine}, times {speed:.2g} for what the other stages took here"
     return Rate(device.rates[stage] * speed, 1.0, GUESS, words)
-
-
-def _steps(job: Job, costs: Costs) -> int:
-    return job.config.train.steps_for(costs.texts["training"].row_tokens)
 
 
 def _basis(rates: Mapping[str, Rate]) -> Iterator[str]:

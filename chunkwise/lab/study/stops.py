@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from chunkwise.lab.resolve.resolution import Resolution
 from chunkwise.lab.terms import Comparison, Selector
 
 Places = tuple[Selector, Selector]
@@ -62,12 +63,13 @@ class Stops:
         # Its tables are kept whole while it is trained, whatever view somebody reads.
         if reference in trained_on:
             wanted |= set(baseline)
-        asked = {at.arm for at in named}
-        trainings = {
-            name: replicates
-            for name in trained
-            if (name if name in asked else reference) not in trained_on
-        }
+        compared = {at.arm for at in named}
+        trainings = {}
+        for name in trained:
+            # What no comparison names goes on with the reference.
+            leader = name if name in compared else reference
+            if leader not in trained_on:
+                trainings[name] = replicates
         # What stopped earlier keeps the smaller number.
         return Stops(
             trainings=trainings | dict(self.trainings),
@@ -77,5 +79,33 @@ class Stops:
 
 def _touched(units: set[Places], comparisons: Iterable[Comparison]) -> set[Selector]:
     """All places of the arms that comparisons name, on text and on questions."""
-    named = {at for one in comparisons for metric in one.metrics for at in one.selectors(metric)}
-    return {at for unit in units if named & set(unit) for at in unit}
+    named: set[Selector] = set()
+    for comparison in comparisons:
+        for metric in comparison.metrics:
+            named.update(comparison.selectors(metric))
+    touched: set[Selector] = set()
+    for unit in units:
+        if not named.isdisjoint(unit):
+            touched.update(unit)
+    return touched
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How far a study that looks several times has come.
+
+    Attributes:
+        looks: how many have been taken.
+        open: primary questions that the last of them left open, in words.
+        stops: what has ended.
+        resolution: the plan without what its data cannot serve; None: not known yet.
+    """
+
+    looks: int = 0
+    open: tuple[str, ...] = ()
+    stops: Stops = field(default_factory=Stops)
+    resolution: Resolution | None = None
+
+    def has_ended(self, planned: int) -> bool:
+        """Whether no further look of so many is taken."""
+        return self.looks == planned or (self.looks > 0 and not self.open)

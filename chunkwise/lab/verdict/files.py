@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import gzip
 import io
 import json
@@ -47,8 +48,27 @@ class Sheet:
     lines: list[int]
     unit: str = "line"
 
+    @functools.cached_property
+    def at(self) -> dict[str, int]:
+        """Name of a column -> its number."""
+        return {name: number for number, name in enumerate(self.columns)}
+
     def place(self, row: int) -> str:
         return f"{self.file}, {self.unit} {self.lines[row]}"
+
+    def error(
+        self, row: int, text: str, *, column: int | None = None, hint: str | None = None
+    ) -> InputError:
+        """What is wrong with a row, or with one of its cells, with its place."""
+        place = self.place(row)
+        if column is not None:
+            place += f", column {self.columns[column]!r}"
+        return InputError(f"{place}: {text}", hint=hint)
+
+    def label(self, row: int, name: str) -> str | None:
+        """The name in a cell; None where it has none, or where there is no such column."""
+        column = self.at.get(name)
+        return None if column is None else as_label(self.rows[row][column])
 
     def number(self, row: int, column: int) -> float:
         """A cell as a number; NaN where a run has none.
@@ -59,15 +79,10 @@ class Sheet:
         cell = self.rows[row][column]
         value = parse_number(cell)
         if value is None:
-            raise InputError(
-                f"{self.place(row)}, column {self.columns[column]!r}: expected a number, got "
-                f"{shortened(cell)}{_what_is_odd(cell)}"
-            )
+            text = f"expected a number, got {shortened(cell)}{_what_is_odd(cell)}"
+            raise self.error(row, text, column=column)
         if abs(value) > LARGEST:
-            raise InputError(
-                f"{self.place(row)}, column {self.columns[column]!r}: expected a measurement, got "
-                f"{value:g}"
-            )
+            raise self.error(row, f"expected a measurement, got {value:g}", column=column)
         return value
 
 
@@ -80,11 +95,31 @@ def is_blank(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
+def stem(file: Path) -> str:
+    """The name of a file without its ending, compressed or not."""
+    return file.name.removesuffix(".gz").rpartition(".")[0]
+
+
+def as_label(cell: Any) -> str | None:
+    """A name; whole numbers as such, for a table that went through pandas has 0.0 for 0. None where
+    there is none.
+    """
+    if is_blank(cell) or isinstance(cell, dict | list):
+        return None
+    if isinstance(cell, float):
+        if not math.isfinite(cell):
+            return None
+        return str(int(cell)) if cell == int(cell) else str(cell)
+    text = str(cell).strip()
+    return text[: text.index(".")] if re.fullmatch(r"\d+\.0+", text) else text
+
+
 def parse_number(cell: Any) -> float | None:
     """NaN for what says that there is no value; None for what is no number."""
     if is_blank(cell):
         return math.nan
     if isinstance(cell, bool | int | float):
+        # JSON has whole numbers of any length.
         try:
             value = float(cell)
         except OverflowError:
@@ -92,6 +127,7 @@ def parse_number(cell: Any) -> float | None:
         return value if math.isfinite(value) else math.nan
     if not isinstance(cell, str):
         return None
+    # By a pattern: float() also takes "1_000" and digits of other scripts.
     text = cell.strip().lower()
     if text in _NO_NUMBER:
         return math.nan
@@ -124,15 +160,18 @@ def read_sheet(path: Path) -> Sheet:
         sheet = _read_parquet(path)
     else:
         with _refused(path), _text(path) as stream:
-            if name.endswith(".jsonl"):
-                sheet = _of_records(path, _json_lines(path, stream))
-            elif name.endswith(".json"):
-                sheet = _of_records(path, _json_array(path, stream), unit="record")
-            else:
-                sheet = _read_csv(path, stream, "\t" if name.endswith(".tsv") else None)
+            sheet = _read_text(path, name, stream)
     if not sheet.rows:
         raise InputError(f"{path}: expected rows, got none")
     return sheet
+
+
+def _read_text(path: Path, name: str, stream: IO[str]) -> Sheet:
+    if name.endswith(".jsonl"):
+        return _of_records(path, _json_lines(path, stream))
+    if name.endswith(".json"):
+        return _of_records(path, _json_array(path, stream), unit="record")
+    return _read_csv(path, stream, "\t" if name.endswith(".tsv") else None)
 
 
 @contextlib.contextmanager
@@ -168,9 +207,11 @@ def _read_csv(path: Path, stream: IO[str], delimiter: str | None) -> Sheet:
     text = stream.read()
     if not text.strip():
         raise InputError(f"{path}: expected a table, got an empty file")
-    first, _, _ = text.lstrip("\r\n").partition("\n")
     if delimiter is None:
-        delimiter = max(",;\t", key=first.count)
+        # Of the heading, where no cell holds one: spreadsheets of some countries write semicolons.
+        heading, _, _ = text.lstrip("\r\n").partition("\n")
+        delimiter = max(",;\t", key=heading.count)
+    # Strict: a quote that is never closed would swallow the rest of the file.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     rows, lines = [], []
@@ -178,10 +219,12 @@ def _read_csv(path: Path, stream: IO[str], delimiter: str | None) -> Sheet:
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
+            # The first line that is not blank: exports begin with an empty one.
             if not header:
                 header = [cell.strip() for cell in cells]
                 _require_names(path, header)
                 continue
+            # A decimal comma in a file of commas shows here, and nowhere later.
             if len(cells) != len(header):
                 raise InputError(
                     f"{path}, line {reader.line_num}: expected {len(header)} cells as in the "
@@ -196,12 +239,12 @@ def _read_csv(path: Path, stream: IO[str], delimiter: str | None) -> Sheet:
 
 
 def _require_names(path: Path, header: list[str]) -> None:
-    seen: set[str] = set()
+    names: set[str] = set()
     for number, name in enumerate(header, start=1):
         # pandas writes its index as a first column without a name.
-        if name in seen:
+        if name in names:
             raise InputError(f"{path}: expected each column once, got {name!r} twice (no {number})")
-        seen.add(name)
+        names.add(name)
 
 
 def _json_lines(path: Path, stream: IO[str]) -> Iterator[tuple[int, Any]]:
@@ -237,22 +280,27 @@ def _of_records(path: Path, records: Iterable[tuple[int, Any]], unit: str = "lin
             columns.setdefault(name, len(columns))
         cells = [None] * len(columns)
         for name, cell in record.items():
-            cells[columns[name]] = _kept(name, cell)
+            cells[columns[name]] = _without_texts(name, cell)
         rows.append(cells)
         lines.append(number)
+    # Names that a later record brings are columns of the earlier ones too.
     for cells in rows:
         cells += [None] * (len(columns) - len(cells))
     return Sheet(str(path), tuple(columns), rows, lines, unit)
 
 
-def _kept(name: str, cell: Any) -> Any:
-    """Prompts and documents, most of a file of samples, are not held in memory."""
+def _without_texts(name: str, cell: Any) -> Any:
+    """A cell, or an empty one of its type for prompts and documents, which are most of a file of
+    samples and not held in memory.
+    """
     if isinstance(cell, list) and (name == "metrics" or len(cell) <= 2):
+        # A pair is a log-likelihood with its length.
         return cell if all(isinstance(item, str | int | float) for item in cell) else []
     return {} if isinstance(cell, dict | list) else cell
 
 
 def _read_parquet(path: Path) -> Sheet:
+    # Values of Python, as the other formats give them.
     table = read_parquet(path)
     columns = [column.to_pylist() for column in table.columns]
     names = [str(name) for name in table.column_names]

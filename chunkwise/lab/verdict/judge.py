@@ -4,29 +4,25 @@ done.
 Families: without a choice of metrics all arms on all metrics are one family. With one, the first
 metric of each arm makes the primary family and decides; each further metric is an exploratory
 family of its own.
-
-Smallest differences that count are those of the study's metrics where a metric is known by name,
-else the caller's. Without one no effect is said to matter: a real difference is "real, size not
-resolved". A threshold of 0 says that every real difference counts.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
 
 import numpy as np
 
-from chunkwise.core.errors import ConfigError, InputError
-from chunkwise.lab.measure.contrasts import Contrast, Contrasts
+from chunkwise.core.errors import InputError
+from chunkwise.lab.measure.contrast import Contrast
+from chunkwise.lab.measure.contrasts import Contrasts
+from chunkwise.lab.measure.sides import steps_of
 from chunkwise.lab.measure.table import Measurements, TableRow
 from chunkwise.lab.measure.verdicts import REAL, Verdict
-from chunkwise.lab.terms import FULL, METRICS, Comparison, Metric, Selector
-from chunkwise.lab.verdict.forms import NATS, Readings
+from chunkwise.lab.terms import FULL, Comparison, Metric, Selector
+from chunkwise.lab.verdict.readings import Readings
+from chunkwise.lab.verdict.rules import Better, Rule, rules_of, scaled
 from chunkwise.lab.verdict.runs import (
     Key,
     Run,
@@ -36,20 +32,6 @@ from chunkwise.lab.verdict.runs import (
     collect,
     require_metrics,
 )
-
-Better = Literal["lower", "higher"]
-
-ALIASES = {
-    "acc": "exact_match",
-    "acc_norm": "exact_match",
-    "accuracy": "exact_match",
-    "bpb": "bits_per_byte",
-    "ppl": "perplexity",
-    "val_bpb": "bits_per_byte",
-}
-"""Names that others use for the metrics of a study: its direction, unit and smallest difference."""
-PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
-NATS_PER_TOKEN = "nats per token"  # noqa: S105 - a unit
 
 
 class Decision(StrEnum):
@@ -120,6 +102,7 @@ class Judged:
     @property
     def is_within_threshold(self) -> bool:
         """Whether it is shown to be smaller than what counts, be it zero or not."""
+        # With a threshold of 0 everything counts, and nothing can be shown to be smaller.
         p = self.contrast.p_equivalence
         return bool(self.threshold) and p is not None and p < self.alpha
 
@@ -129,6 +112,7 @@ class Judged:
         verdict = self.contrast.verdict
         if verdict in (Verdict.NONE, Verdict.IDENTICAL) or self.is_within_threshold:
             return Decision.DISCARD
+        # Two pairs can agree by chance once in four: too few to act on.
         if verdict not in REAL or not self.contrast.confirmed or self.is_better is None:
             return Decision.UNDECIDED
         if not self.is_better:
@@ -158,6 +142,7 @@ class Outcome:
     @property
     def decision(self) -> Decision:
         """keep, or discard, where every arm is; else undecided."""
+        # One exit code for all: a script that asks about several arms must not keep half of them.
         decisions = {judged.decision for judged in self.judged if judged.decides}
         return decisions.pop() if len(decisions) == 1 else Decision.UNDECIDED
 
@@ -171,178 +156,60 @@ def judge_runs(readings: Readings, question: Question) -> Outcome:
     """
     runs = collect(readings.values)
     metrics = chosen_metrics(runs, question.metrics) or runs.metrics
-    first = question.baseline
-    baseline = chosen_arms(runs, [first], "--baseline")[0] if first else runs.arms[0]
+    # The first arm of the input, as people write the baseline first.
+    baseline = runs.arms[0]
+    if question.baseline:
+        (baseline,) = chosen_arms(runs, [question.baseline], "--baseline")
     arms = chosen_arms(runs, question.arms, "--arm") or runs.arms
     arms = [arm for arm in arms if arm != baseline]
     if not arms:
         raise InputError(f"expected an arm to compare with {baseline!r}, got no other")
     require_metrics(runs, [baseline, *arms], metrics)
     decided_by = metrics[0] if question.metrics or len(metrics) == 1 else None
-    rules = _rules(runs, metrics, decided_by, question)
-    contrasts = _contrasts(runs, rules, baseline, arms, metrics, decided_by, question.alpha)
-    judged = tuple(
-        _judged(
-            runs,
-            contrast,
-            rules[contrast.metric],
-            (arm, baseline),
-            alpha=question.alpha,
-            decides=contrast.metric == decided_by,
-        )
-        for contrast, arm in contrasts
-    )
-    remarks = [remark for one in judged for remark in _left_out(runs, one, baseline)]
+    rules = rules_of(runs, metrics, decided_by, question.thresholds, question.better)
+    judged = []
+    for contrast in _contrasts(runs, rules, baseline, arms, decided_by, question.alpha):
+        decides = contrast.metric == decided_by
+        rule = rules[contrast.metric]
+        judged.append(_judged(runs, contrast, rule, baseline, question.alpha, decides))
+    # As keys: a pair that is missing is missing on every metric.
+    remarks: dict[str, None] = {}
+    for verdict in judged:
+        remarks |= dict.fromkeys(_left_out(runs, verdict, baseline))
+    notes = [*readings.notes]
+    notes += [rule.note for rule in rules.values() if rule.note]
+    notes += [note for verdict in judged if (note := _note_on_steps(runs, verdict, baseline))]
     return Outcome(
         baseline=baseline,
         alpha=question.alpha,
-        judged=judged,
+        judged=tuple(judged),
         decided_by=decided_by,
-        notes=(*readings.notes, *(rule.note for rule in rules.values() if rule.note)),
-        remarks=tuple(dict.fromkeys(remarks)),
+        notes=tuple(notes),
+        remarks=tuple(remarks),
     )
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """How one metric is analysed.
-
-    Attributes:
-        threshold: None: nobody said.
-        logarithm: the values are perplexities; their logarithms are compared.
-        note: what of it the reader should know.
-    """
-
-    metric: Metric
-    threshold: float | None
-    logarithm: bool = False
-    note: str = ""
-
-
-def _rules(
-    runs: Runs, metrics: Sequence[str], decided_by: str | None, question: Question
-) -> dict[str, _Rule]:
-    thresholds = {}
-    for name, threshold in question.thresholds.items():
-        if name is None and decided_by is None:
-            raise ConfigError(
-                f"--threshold {threshold:g}: expected METRIC=VALUE, as there are several metrics: "
-                f"{', '.join(metrics)}"
-            )
-        thresholds[decided_by if name is None else chosen_metrics(runs, [name])[0]] = threshold
-    if question.better and decided_by is None:
-        raise ConfigError(
-            f"--{question.better}-is-better: expected --metric as well, as there are several: "
-            f"{', '.join(metrics)}"
-        )
-    rules = {}
-    for name in metrics:
-        better = question.better if name == decided_by else None
-        rules[name] = _rule(name, runs.units[name], thresholds.get(name), better)
-    return rules
-
-
-def _rule(name: str, unit: str | None, threshold: float | None, better: Better | None) -> _Rule:
-    """By the last part of a metric's name: "val/loss", "gsm8k/exact_match,strict-match"."""
-    short = name.rpartition("/")[2].partition(",")[0].lower()
-    short = ALIASES.get(short, short)
-    known = METRICS.get(short)
-    if short in PERPLEXITIES:
-        # A default for tokens; words and bytes are other units.
-        default = known.threshold if known and unit in (None, NATS_PER_TOKEN) else None
-        smallest = default if threshold is None else threshold
-        metric = Metric(
-            id=name,
-            title=name,
-            unit=unit or NATS,
-            better="lower",
-            threshold=smallest or 0.0,
-            exponential=True,
-        )
-        note = f"{name}: compared by its logarithm, in nats" if unit is None else ""
-    elif known:
-        smallest = known.threshold if threshold is None else threshold
-        # What guessing scores is a matter of the task, not of the name.
-        changes = {"id": name, "title": name, "chance": None, "threshold": smallest}
-        metric, note = known.model_copy(update=changes), ""
-    else:
-        smallest = threshold
-        by_name = direction_of(short)
-        metric = Metric(
-            id=name,
-            title=name,
-            unit=unit or "units",
-            better=better or by_name,
-            threshold=smallest or 0.0,
-        )
-        note = f"{name}: {by_name} is better, by its name" if by_name and not better else ""
-    if better and metric.better != better:
-        raise ConfigError(f"--{better}-is-better: of {name} {metric.better} is better")
-    return _Rule(metric, smallest, short in PERPLEXITIES and unit is None, note)
-
-
-_LOWER = {"loss", "nll", "bpb", "error", "err", "wer", "cer", "mse", "rmse", "mae", "latency"}
-_LOWER |= {"seconds", "time", "regret"}
-_HIGHER = {"accuracy", "acc", "em", "f1", "bleu", "rouge", "score", "reward", "auc", "precision"}
-_HIGHER |= {"recall"}
-
-
-def direction_of(name: str) -> Better | None:
-    """Which way is better, by the words of a metric's name ("val_loss", "acc_norm"); None: they do
-    not say, or disagree.
-    """
-    words = set(re.split(r"[^a-z0-9]+", name))
-    lower, higher = words & _LOWER, words & _HIGHER
-    if bool(lower) == bool(higher):
-        return None
-    return "lower" if lower else "higher"
-
-
-def _scaled(key: Key, run: Run, rule: _Rule) -> Run:
-    """A run's values as they are analysed."""
-    if run.value is None:
-        return run
-    values = [run.value] if run.examples is None else run.examples.values.tolist()
-    if rule.logarithm and min(values) < 1:
-        raise InputError(
-            f"{run.place}: expected a perplexity of at least 1, got {min(values):g}",
-            hint="a loss in nats goes by another name than perplexity, or has its unit in a column",
-        )
-    if rule.metric.factor == 100 and not (min(values) >= 0 and max(values) <= 1):
-        odd = min(values) if min(values) < 0 else max(values)
-        raise InputError(
-            f"{run.place}: expected a share from 0 to 1 of {key}, got {odd:g}",
-            hint="divide per cent by 100",
-        )
-    if not rule.logarithm:
-        return run
-    if run.examples is None:
-        return replace(run, value=math.log(run.value))
-    examples = run.examples._replace(values=np.log(run.examples.values))
-    mean = float(np.average(examples.values, weights=examples.weights))
-    return replace(run, value=mean, examples=examples)
 
 
 def _contrasts(
     runs: Runs,
-    rules: Mapping[str, _Rule],
+    rules: Mapping[str, Rule],
     baseline: str,
     arms: Sequence[str],
-    metrics: Sequence[str],
     decided_by: str | None,
     alpha: float,
-) -> list[tuple[Contrast, str]]:
-    """(contrast, arm), in the order of arms and metrics."""
+) -> list[Contrast]:
+    """In the order of arms and metrics; `entry` is the arm."""
+    # A replicate of the table is a number; seeds are whatever people call them.
     numbers = {seed: number for number, seed in enumerate(runs.seeds)}
     rows, examples = [], {}
     for key, run in runs.by_key.items():
         if key.metric not in rules or key.arm not in (baseline, *arms):
             continue
-        scaled = _scaled(key, run, rules[key.metric])
-        row = _row(key, scaled, numbers[key.seed], rules[key.metric].metric.unit)
+        rule = rules[key.metric]
+        analysed = scaled(key, run, rule)
+        row = _row(key, analysed, numbers[key.seed], rule.metric.unit)
         rows.append(row)
-        if scaled.examples is not None:
-            examples[row.records] = scaled.examples
+        if analysed.examples is not None:
+            examples[row.records] = analysed.examples
     contrasts = Contrasts(
         Measurements(rows),
         lambda name: rules[name].metric,
@@ -350,22 +217,32 @@ def _contrasts(
         alpha=alpha,
         load=lambda row: examples.get(row.records),
     )
+    return contrasts.of(_comparisons(runs, list(rules), baseline, arms, decided_by))
+
+
+def _comparisons(
+    runs: Runs,
+    metrics: Sequence[str],
+    baseline: str,
+    arms: Sequence[str],
+    decided_by: str | None,
+) -> list[Comparison]:
     # Without a metric that decides, each is the first of a comparison of its own, so that all are
     # one family.
-    asked = [tuple(metrics)] if decided_by else [(metric,) for metric in metrics]
-    comparisons = [
-        Comparison(
-            entry=arm,
-            label=f"arm {arm}",
-            done=_counted(len(runs.seeds_of(arm, names[0]))),
-            arm=Selector(arm=arm),
-            baseline=Selector(arm=baseline),
-            metrics=names,
-        )
-        for arm in arms
-        for names in asked
-    ]
-    return [(contrast, contrast.entry) for contrast in contrasts.of(comparisons)]
+    together = [tuple(metrics)] if decided_by else [(metric,) for metric in metrics]
+    comparisons = []
+    for arm in arms:
+        for names in together:
+            comparison = Comparison(
+                entry=arm,
+                label=f"arm {arm}",
+                done=_counted(len(runs.seeds_of(arm, names[0]))),
+                arm=Selector(arm=arm),
+                baseline=Selector(arm=baseline),
+                metrics=names,
+            )
+            comparisons.append(comparison)
+    return comparisons
 
 
 def _counted(runs: int) -> str:
@@ -389,25 +266,17 @@ def _row(key: Key, run: Run, number: int, unit: str) -> TableRow:
         replicates=1,
         standard_error_examples=None,
         examples=len(run.labels) or None,
+        # No name that comes out of a file holds this character, so keys cannot run together.
         records="\0".join(key),
     )
 
 
 def _judged(
-    runs: Runs,
-    contrast: Contrast,
-    rule: _Rule,
-    sides: tuple[str, str],
-    *,
-    alpha: float,
-    decides: bool,
+    runs: Runs, contrast: Contrast, rule: Rule, baseline: str, alpha: float, decides: bool
 ) -> Judged:
-    metric = contrast.metric
-    arm, baseline = sides
-    finite, finite_baseline = (
-        {seed for seed in runs.seeds_of(side, metric) if _finite(runs, side, seed, metric)}
-        for side in sides
-    )
+    arm, metric = contrast.entry, contrast.metric
+    finite = _finite_seeds(runs, arm, metric)
+    finite_baseline = _finite_seeds(runs, baseline, metric)
     both = finite & finite_baseline
     either = {*runs.seeds_of(arm, metric), *runs.seeds_of(baseline, metric)}
     if contrast.verdict in REAL and rule.threshold is None:
@@ -428,8 +297,29 @@ def _judged(
     )
 
 
-def _finite(runs: Runs, arm: str, seed: str, metric: str) -> bool:
-    return runs.by_key[Key(arm, seed, metric)].value is not None
+def _finite_seeds(runs: Runs, arm: str, metric: str) -> set[str]:
+    """Seeds of the runs that did not diverge."""
+    seeds = set()
+    for seed in runs.seeds_of(arm, metric):
+        if runs.by_key[Key(arm, seed, metric)].value is not None:
+            seeds.add(seed)
+    return seeds
+
+
+def _note_on_steps(runs: Runs, judged: Judged, baseline: str) -> str:
+    """What is believed of shares that differ by the same in every pair; empty of any others."""
+    contrast, name = judged.contrast, judged.metric.id
+    is_share = judged.metric.factor == 100 and judged.examples is None
+    if not is_share or contrast.seed_sd != 0 or not contrast.difference:
+        return ""
+    keys = [Key(arm, seed, name) for arm in (judged.arm, baseline) for seed in judged.seeds]
+    steps = steps_of(np.array([runs.by_key[key].value for key in keys]))
+    if steps is None:
+        return ""
+    return (
+        f"{name}: {judged.arm!r} differs by the same in every pair; shares in steps of 1/{steps} "
+        "hide smaller noise, and noise of that size is allowed for"
+    )
 
 
 def _left_out(runs: Runs, judged: Judged, baseline: str) -> list[str]:

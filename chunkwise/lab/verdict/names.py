@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chunkwise.core.errors import ConfigError, InputError
-from chunkwise.lab.verdict.files import SUFFIXES
+from chunkwise.lab.verdict.files import SUFFIXES, stem
 
 ONLY = "only run"
 """The seed of an arm's single run that has none of its own."""
@@ -46,11 +46,12 @@ def places(arguments: Sequence[str]) -> list[Place]:
     Raises:
         InputError: an argument is not there, or holds nothing to read.
     """
+    if len(set(arguments)) < len(arguments):
+        raise InputError(f"expected different arms, got the same twice: {', '.join(arguments)}")
     labels = [Path(argument).name or argument for argument in arguments]
+    # "a/runs" and "b/runs" are told apart by the whole of what was written.
     if len(set(labels)) < len(labels):
         labels = list(arguments)
-    if len(set(labels)) < len(labels):
-        raise InputError(f"expected different arms, got the same twice: {', '.join(arguments)}")
     return [_place(label, argument) for label, argument in zip(labels, arguments, strict=True)]
 
 
@@ -60,14 +61,15 @@ def _place(arm: str, argument: str) -> Place:
         return Place(arm, path, tuple(_below(path)))
     if path.exists():
         return Place(arm, path, (path,))
+    files: set[Path] = set()
     if _WILD.search(argument):
-        files: set[Path] = set()
         for match in map(Path, glob.glob(argument, recursive=True)):
-            files |= set(_below(match)) if match.is_dir() else {match}
-        if files:
-            fixed = Path(*_parts_before_wild(path))
-            return Place(arm, fixed, tuple(sorted(files)))
-    raise InputError(f"expected a file, a folder or a pattern with matches, got {argument!r}")
+            files.update(_below(match) if match.is_dir() else [match])
+    if not files:
+        raise InputError(f"expected a file, a folder or a pattern with matches, got {argument!r}")
+    # What a pattern leaves open is what tells the runs apart.
+    fixed = Path(*_parts_before_wild(path))
+    return Place(arm, fixed, tuple(sorted(files)))
 
 
 def _parts_before_wild(path: Path) -> list[str]:
@@ -81,11 +83,16 @@ def _parts_before_wild(path: Path) -> list[str]:
 
 def _below(folder: Path) -> list[Path]:
     """Files of samples where there are any: results lie beside them. Else every file of rows."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    tables = [path for path in files if path.name.removesuffix(".gz").endswith(SUFFIXES)]
-    samples = [path for path in tables if path.name.startswith(SAMPLES)]
-    # Settings and summaries lie beside runs as JSON; an array of records is given by its name.
-    rows = [path for path in tables if not path.name.removesuffix(".gz").endswith(".json")]
+    samples, rows = [], []
+    for path in sorted(folder.rglob("*")):
+        name = path.name.removesuffix(".gz")
+        if not name.endswith(SUFFIXES) or not path.is_file():
+            continue
+        if path.name.startswith(SAMPLES):
+            samples.append(path)
+        # Settings and summaries lie beside runs as JSON; an array of records is given by its name.
+        elif not name.endswith(".json"):
+            rows.append(path)
     if not samples and not rows:
         raise InputError(
             f"{folder}: expected files that end in .csv, .tsv, .jsonl or .parquet, got none"
@@ -100,10 +107,9 @@ def run_name(place: Place, file: Path) -> str:
     if file == place.root:
         return ""
     inside = file.relative_to(place.root)
-    if file.name.startswith(SAMPLES):
-        return "" if inside.parent == Path() else inside.parent.as_posix()
-    name = inside.name.removesuffix(".gz")
-    return inside.with_name(name.rpartition(".")[0]).as_posix()
+    if not file.name.startswith(SAMPLES):
+        return inside.with_name(stem(file)).as_posix()
+    return "" if inside.parent == Path() else inside.parent.as_posix()
 
 
 class RunNames:
@@ -126,18 +132,22 @@ class RunNames:
             raise ConfigError(
                 f"expected a pattern with {{seed}}, such as '{{arm}}-{{seed}}', got {pattern!r}"
             )
-        text = re.escape(pattern)
-        text = text.replace(re.escape("{seed}"), r"(?P<seed>[^/]+?)")
-        self._expression = re.compile(text.replace(re.escape("{arm}"), r"(?P<arm>.+)"))
+        expression = re.escape(pattern)
+        # A seed ends at a folder; the name of an arm may hold several.
+        expression = expression.replace(re.escape("{seed}"), r"(?P<seed>[^/]+?)")
+        expression = expression.replace(re.escape("{arm}"), r"(?P<arm>.+)")
+        self._expression = re.compile(expression)
 
     def seed(self, name: str) -> str | None:
         """The seed of a run inside its arm; None: its name does not say."""
         if self._expression:
             self.used = True
+            # The pattern may be of the file, or of one of the folders that it lies in.
             for text in (name, *name.split("/")):
                 if match := self._expression.fullmatch(text):
                     return match["seed"]
             return None
+        # "seed1/seed-1" says one thing twice; "s1-seed2" says two.
         seeds = set(_SEED.findall(name))
         return seeds.pop() if len(seeds) == 1 else None
 
@@ -148,26 +158,29 @@ class RunNames:
             InputError: two runs have one seed, or only some have one.
         """
         by_name = {name: self.seed(name) for name in names}
-        if len(by_name) == 1 and None in by_name.values():
+        silent = [name for name, seed in by_name.items() if seed is None]
+        if len(by_name) == 1 and silent:
             return dict.fromkeys(by_name, ONLY)
-        if None in by_name.values():
-            if any(by_name.values()) or self._expression:
-                silent = next(name for name, seed in by_name.items() if seed is None)
-                raise InputError(
-                    f"arm {arm!r}: expected a seed in the name of each run, got none in {silent!r}",
-                    hint="name runs as in 'seed3', or say how: --run-names 'run_{seed}'",
-                )
+        if silent and (len(silent) < len(by_name) or self._expression):
+            raise InputError(
+                f"arm {arm!r}: expected a seed in the name of each run, got none in {silent[0]!r}",
+                hint="name runs as in 'seed3', or say how: --run-names 'run_{seed}'",
+            )
+        if silent:
+            # Runs are paired by their whole names then.
             return {name: name for name in by_name}
-        owner: dict[str, str] = {}
+        owners: dict[str, str] = {}
+        seeds: dict[str, str] = {}
         for name, seed in by_name.items():
             assert seed is not None
-            if seed in owner:
+            owner = owners.setdefault(seed, name)
+            if owner != name:
                 raise InputError(
-                    f"arm {arm!r}: expected each seed once, got seed {seed} in {owner[seed]!r} "
+                    f"arm {arm!r}: expected each seed once, got seed {seed} in {owner!r} "
                     f"and {name!r}"
                 )
-            owner[seed] = name
-        return {name: seed for seed, name in owner.items()}
+            seeds[name] = seed
+        return seeds
 
     def split(self, name: str, where: str) -> tuple[str, str]:
         """Arm and seed of a run that stands beside those of other arms."""
@@ -175,6 +188,7 @@ class RunNames:
         if self._expression:
             self.used = True
             match = self._expression.fullmatch(name)
+            # A pattern may leave the arm out, where each folder is one.
             if not match or "arm" not in match.groupdict():
                 raise InputError(
                     f"{where}: expected runs named like {self.pattern!r}, got {name!r}", hint=hint
@@ -187,6 +201,7 @@ class RunNames:
                 f"{name!r}",
                 hint=hint,
             )
+        # What stands around the seed is the arm: "base-seed3-lr1" is an arm of its own.
         (match,) = matches
         before, after = name[: match.start()], name[match.end() :]
         arm = before.rstrip("-_ ./") + after.rstrip("-_ ./")

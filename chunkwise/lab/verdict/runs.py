@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from chunkwise.core.errors import ConfigError, InputError
-from chunkwise.lab.measure.contrasts import Examples
-from chunkwise.lab.verdict.forms import Reading
+from chunkwise.lab.measure.sides import Examples
+from chunkwise.lab.verdict.readings import Reading
 
 
 class Key(NamedTuple):
@@ -86,10 +86,10 @@ def collect(readings: Sequence[Reading]) -> Runs:
         InputError: they contradict each other.
     """
     grouped: dict[Key, list[Reading]] = defaultdict(list)
-    for reading in readings:
-        grouped[Key(reading.arm, reading.seed, reading.metric)].append(reading)
     units: dict[str, str | None] = {}
     for reading in readings:
+        grouped[Key(reading.arm, reading.seed, reading.metric)].append(reading)
+        # nats per word beside nats per byte would be compared without a word.
         unit = units.setdefault(reading.metric, reading.unit)
         if unit != reading.unit:
             raise InputError(
@@ -102,84 +102,100 @@ def collect(readings: Sequence[Reading]) -> Runs:
 
 
 def _run(key: Key, readings: list[Reading]) -> Run:
-    place = readings[0].place
+    """All readings of one key as one result."""
+    _require_once(key, readings)
+    # A mean beside its parts: nobody says which of the two is meant.
+    without_example = [reading for reading in readings if reading.example is None]
+    if not without_example:
+        return _run_of_examples(key, readings)
+    if len(readings) > 1:
+        raise InputError(
+            f"{without_example[0].place}: expected examples or one value of {key}, got both"
+        )
+    value = readings[0].value
+    return Run(value if math.isfinite(value) else None, readings[0].place)
+
+
+def _require_once(key: Key, readings: list[Reading]) -> None:
+    """Refuse a second value of a run, or of one of its examples."""
     by_example: dict[str | None, Reading] = {}
     for reading in readings:
-        if first := by_example.get(reading.example):
-            what = str(key) if reading.example is None else f"{key}, example {reading.example}"
-            hint = "give each row an example, or keep one row a run"
-            if reading.example is not None:
-                hint = "an example has one value in a run; give each run its own seed"
-            raise InputError(
-                f"{reading.place}: expected one value of {what}, which stands at {first.place} "
-                "already",
-                hint=hint,
-            )
-        by_example[reading.example] = reading
-    if None in by_example:
-        if len(by_example) > 1:
-            raise InputError(
-                f"{by_example[None].place}: expected examples or one value of {key}, got both"
-            )
-        value = by_example[None].value
-        return Run(value if math.isfinite(value) else None, place)
-    ordered = sorted(readings, key=lambda reading: reading.example or "")
-    values = np.array([reading.value for reading in ordered])
-    labels = tuple(reading.example or "" for reading in ordered)
+        first = by_example.setdefault(reading.example, reading)
+        if first is reading:
+            continue
+        subject, hint = str(key), "give each row an example, or keep one row a run"
+        if reading.example is not None:
+            subject = f"{key}, example {reading.example}"
+            hint = "an example has one value in a run; give each run its own seed"
+        raise InputError(
+            f"{reading.place}: expected one value of {subject}, which stands at {first.place} "
+            "already",
+            hint=hint,
+        )
+
+
+def _run_of_examples(key: Key, readings: list[Reading]) -> Run:
+    """The weighted mean over examples."""
+    place = readings[0].place
+    # One order for all runs: examples are paired by their place in the arrays.
+    readings = sorted(readings, key=lambda reading: reading.example or "")
+    values = np.array([reading.value for reading in readings])
+    labels = tuple(reading.example or "" for reading in readings)
+    # All of them: one example without a value is a gap, and no run that diverged.
     if not np.isfinite(values).any():
         return Run(None, place, labels)
-    for reading in ordered:
+    for reading in readings:
         if not math.isfinite(reading.value):
             raise InputError(
                 f"{reading.place}: expected a value for each example of {key}, got none",
                 hint="an example is left out of all runs; a run that diverged has no value at all",
             )
-    weights = np.array([reading.weight for reading in ordered])
+    weights = np.array([reading.weight for reading in readings])
     # An example without a group is drawn alone.
-    groups = [reading.example if reading.group is None else reading.group for reading in ordered]
+    groups = [reading.example if reading.group is None else reading.group for reading in readings]
     examples = Examples(values, weights, np.array(groups))
     return Run(float((weights * values).sum() / weights.sum()), place, labels, examples)
 
 
 def _require_same_examples(runs: Runs, metric: str) -> None:
-    first: tuple[Key, Run] | None = None
-    for key, run in runs.by_key.items():
-        if key.metric != metric:
-            continue
-        if first is None:
-            first = key, run
-            continue
-        other_key, other = first
-        if run.labels != other.labels:
+    """Refuse a metric whose runs were not measured on the same examples."""
+    of_metric = [(key, run) for key, run in runs.by_key.items() if key.metric == metric]
+    first_key, first = of_metric[0]
+    for key, run in of_metric[1:]:
+        if run.labels != first.labels:
             raise InputError(
                 f"{run.place}: expected the same examples in all runs, got "
-                f"{_unlike(key, run, other_key, other)}",
+                f"{_unlike(key, run, first_key, first)}",
                 hint="evaluate every arm and seed on the same examples",
             )
-        if run.examples is None or other.examples is None:
+        # A run that diverged has none to compare.
+        if run.examples is None or first.examples is None:
             continue
-        if not np.array_equal(run.examples.groups, other.examples.groups):
+        if not np.array_equal(run.examples.groups, first.examples.groups):
             raise InputError(
-                f"{run.place}: expected the groups of {other_key} for {key}, got others"
+                f"{run.place}: expected the groups of {first_key} for {key}, got others"
             )
-        if not np.allclose(run.examples.weights, other.examples.weights):
+        # Lengths in tokens differ with the tokenizer, and so does what a mean over them is.
+        if not np.allclose(run.examples.weights, first.examples.weights):
             raise InputError(
-                f"{run.place}: expected the weights of {other_key} for {key}, got others",
+                f"{run.place}: expected the weights of {first_key} for {key}, got others",
                 hint="nats per token of two tokenizers do not compare; take bits per byte",
             )
 
 
-def _unlike(key: Key, run: Run, other_key: Key, other: Run) -> str:
-    if not run.labels or not other.labels:
-        one, none = (key, other_key) if run.labels else (other_key, key)
-        return f"examples of {one} and none of {none}"
-    extra, missing = (
-        sorted(set(a) - set(b)) for a, b in ((run.labels, other.labels), (other.labels, run.labels))
-    )
-    text = f"{len(run.labels)} for {key} and {len(other.labels)} for {other_key}"
-    for words, labels in ((" only here", extra), (" only there", missing)):
-        if labels:
-            text += f"; {labels[0]!r}{words}"
+def _unlike(key: Key, run: Run, first_key: Key, first: Run) -> str:
+    """How the examples of two runs differ."""
+    if not first.labels:
+        return f"examples of {key} and none of {first_key}"
+    if not run.labels:
+        return f"examples of {first_key} and none of {key}"
+    text = f"{len(run.labels)} for {key} and {len(first.labels)} for {first_key}"
+    extra = set(run.labels) - set(first.labels)
+    missing = set(first.labels) - set(run.labels)
+    if extra:
+        text += f"; {min(extra)!r} only here"
+    if missing:
+        text += f"; {min(missing)!r} only there"
     return text
 
 
@@ -204,22 +220,31 @@ def chosen_arms(runs: Runs, wanted: Sequence[str], option: str) -> list[str]:
 def _named(wanted: str, names: Sequence[str], option: str) -> str:
     if wanted in names:
         return wanted
-    tests: tuple[Callable[[str], bool], ...] = (
-        lambda name: name.lower() == wanted.lower(),
-        lambda name: name.rpartition("/")[2] == wanted,
-        lambda name: name.rpartition("/")[2].partition(",")[0] == wanted,
-    )
-    for test in tests:
-        matches = [name for name in names if test(name)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise ConfigError(f"{option} {wanted}: expected one, got {', '.join(matches)}")
+    # The strictest first: what one of them finds once is meant.
+    shorter_names: tuple[Callable[[str], str], ...] = (_last_part, _without_filter)
+    matches = [name for name in names if name.lower() == wanted.lower()]
+    for shorter in shorter_names:
+        matches = matches or [name for name in names if shorter(name) == wanted]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ConfigError(f"{option} {wanted}: expected one, got {', '.join(matches)}")
+    # Nothing matches: most likely a slip of the keyboard.
     close = difflib.get_close_matches(wanted, names, n=1)
     raise ConfigError(
         f"{option} {wanted}: expected one of {', '.join(names)}",
         hint=f"did you mean {close[0]!r}?" if close else None,
     )
+
+
+def _last_part(name: str) -> str:
+    """`acc,none` of `arc_easy/acc,none`."""
+    return name.rpartition("/")[2]
+
+
+def _without_filter(name: str) -> str:
+    """`acc` of `arc_easy/acc,none`."""
+    return _last_part(name).partition(",")[0]
 
 
 def require_metrics(runs: Runs, arms: Sequence[str], metrics: Sequence[str]) -> None:
@@ -229,13 +254,7 @@ def require_metrics(runs: Runs, arms: Sequence[str], metrics: Sequence[str]) -> 
     baseline = arms[0]
     for metric in metrics:
         for arm in arms:
-            if not runs.seeds_of(arm, metric):
-                owner = next(other for other in runs.arms if runs.seeds_of(other, metric))
-                raise InputError(
-                    f"expected metric {metric!r} of each arm; arm {arm!r} lacks it, {owner!r} has "
-                    "it",
-                    hint="--metric names the metrics, --arm the arms that are compared",
-                )
+            _require_metric(runs, arm, metric)
         pairs = runs.seeds_of(baseline, metric)
         for arm in arms[1:]:
             seeds = runs.seeds_of(arm, metric)
@@ -249,3 +268,13 @@ def require_metrics(runs: Runs, arms: Sequence[str], metrics: Sequence[str]) -> 
                         "look at them: such pairs are valid, and cost power"
                     ),
                 )
+
+
+def _require_metric(runs: Runs, arm: str, metric: str) -> None:
+    if runs.seeds_of(arm, metric):
+        return
+    owner = next(other for other in runs.arms if runs.seeds_of(other, metric))
+    raise InputError(
+        f"expected metric {metric!r} of each arm; arm {arm!r} lacks it, {owner!r} has it",
+        hint="--metric names the metrics, --arm the arms that are compared",
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from chunkwise.lab.measure.noise import Interval
 from chunkwise.lab.measure.verdicts import REAL, Verdict
 from chunkwise.lab.report import wording
-from chunkwise.lab.terms import Metric
+from chunkwise.lab.verdict import sentences
 from chunkwise.lab.verdict.judge import Decision, Judged, Outcome
 
 HEADING = (
@@ -34,27 +34,43 @@ def table(outcome: Outcome) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [HEADING]
     for judged in outcome.judged:
         contrast = judged.contrast
-        rows.append((*_main_row(judged), f"{wording.SYMBOLS[contrast.verdict]} {contrast.verdict}"))
+        symbol = wording.SYMBOLS[contrast.verdict]
+        rows.append((*_main_row(judged), f"{symbol} {contrast.verdict}"))
         if contrast.interval_replicates and contrast.error_examples:
-            level = wording.level_words(contrast.level)
-            p = f"{wording.p_value(contrast.p_replicates)} (alone)"
-            cells = _cells(judged, contrast.interval_replicates, level, p)
-            rows.append((_FIXED_EXAMPLES, *cells[1:], "", ""))
+            rows.append(_fixed_examples_row(judged))
     return rows
 
 
 def _main_row(judged: Judged) -> tuple[str, ...]:
+    """All cells but the verdict's."""
     contrast = judged.contrast
-    if contrast.p_family is not None:
-        level = wording.level_words(contrast.level)
-        p = wording.p_value(contrast.p_family) or _DASH
-        detectable = wording.number(_shown(judged.metric, contrast.detectable), 2)
-        return (*_cells(judged, contrast.interval, level, p), detectable or _DASH)
+    if contrast.p_family is None:
+        return (*_untested_cells(judged), _DASH)
+    level = wording.level_words(contrast.level)
+    p = wording.p_value(contrast.p_family) or _DASH
+    detectable = contrast.detectable
+    if detectable is not None:
+        detectable *= judged.metric.factor
+    cells = _cells(judged, contrast.interval, level, p)
+    return (*cells, wording.number(detectable, 2) or _DASH)
+
+
+def _untested_cells(judged: Judged) -> tuple[str, ...]:
+    """Of one pair of checkpoints: what its examples say of these two."""
+    contrast = judged.contrast
     level = "95 %" if contrast.interval_examples else _DASH
     p = _DASH
     if contrast.p_mcnemar is not None:
         p = f"{wording.p_value(contrast.p_mcnemar)} (McNemar)"
-    return (*_cells(judged, contrast.interval_examples, level, p), _DASH)
+    return _cells(judged, contrast.interval_examples, level, p)
+
+
+def _fixed_examples_row(judged: Judged) -> tuple[str, ...]:
+    contrast = judged.contrast
+    level = wording.level_words(contrast.level)
+    p = f"{wording.p_value(contrast.p_replicates)} (alone)"
+    _, *cells = _cells(judged, contrast.interval_replicates, level, p)
+    return (_FIXED_EXAMPLES, *cells, "", "")
 
 
 def _cells(judged: Judged, interval: Interval | None, level: str, p: str) -> tuple[str, ...]:
@@ -63,19 +79,15 @@ def _cells(judged: Judged, interval: Interval | None, level: str, p: str) -> tup
     return judged.arm, metric.title, str(contrast.n), difference, level, p
 
 
-def _shown(metric: Metric, value: float | None) -> float | None:
-    return None if value is None else value * metric.factor
-
-
 def sentence(judged: Judged) -> str:
     """One arm on one metric: the finding and what follows."""
     contrast, metric = judged.contrast, judged.metric
     if judged.threshold is None and contrast.verdict in REAL:
-        text = wording.finding(contrast, metric) + (
+        text = sentences.finding(contrast, metric) + (
             " There is an effect; how large one has to be to count was not said (--threshold)."
         )
     else:
-        text = wording.sentence(contrast, metric)
+        text = sentences.sentence(contrast, metric)
     if contrast.p_mcnemar is not None:
         text += f" McNemar's exact p is {wording.p_value(contrast.p_mcnemar)}."
     if contrast.verdict is Verdict.ANECDOTE:
@@ -90,16 +102,16 @@ def population(judged: Judged) -> str:
     if contrast.n == 1:
         trainings = "these two checkpoints alone"
     if contrast.error_examples is None:
-        known = "no examples were given" if judged.examples is None else "all are of one group"
-        return f"{trainings}, on what they were scored on: {known}, so others may differ"
+        # Groups are drawn together, so one of them says nothing about others.
+        why = "no examples were given" if judged.examples is None else "all are of one group"
+        return f"{trainings}, on what they were scored on: {why}, so others may differ"
     groups = "" if contrast.groups == judged.examples else f" in {contrast.groups} groups"
     return f"{trainings}, and examples like these ({judged.examples}{groups})"
 
 
 def reason(judged: Judged) -> str:
     """Why the decision is what it is."""
-    contrast, metric = judged.contrast, judged.metric
-    verdict = contrast.verdict
+    metric, verdict = judged.metric, judged.contrast.verdict
     if judged.decision is Decision.KEEP:
         if judged.threshold is None:
             return "better; how large a difference has to be to count was not said (--threshold)"
@@ -108,8 +120,14 @@ def reason(judged: Judged) -> str:
         if judged.is_within_threshold:
             return f"{verdict}, shown to lie within {wording.threshold(metric)}"
         return f"worse: {verdict}" if verdict in REAL else str(verdict)
+    return _why_undecided(judged)
+
+
+def _why_undecided(judged: Judged) -> str:
+    contrast, metric = judged.contrast, judged.metric
+    verdict = contrast.verdict
     if verdict not in REAL:
-        return f"{verdict}{f': {contrast.reason}' if contrast.reason else ''}"
+        return f"{verdict}: {contrast.reason}" if contrast.reason else str(verdict)
     if judged.is_better is None:
         return (
             f"a difference is shown; whether {metric.title} should be higher or lower was not said "
@@ -127,11 +145,14 @@ def paragraphs(outcome: Outcome) -> Iterator[str]:
     for judged in outcome.judged:
         yield sentence(judged)
     yield ""
-    seen: dict[str, list[str]] = {}
+    # Most verdicts of one call are about the same runs, which is said once.
+    subjects: dict[str, list[str]] = {}
     for judged in outcome.judged:
-        seen.setdefault(population(judged), []).append(f"{judged.arm} on {judged.metric.title}")
-    for text, subjects in seen.items():
-        who = "" if len(seen) == 1 else f"{'; '.join(subjects)}: "
+        subject = f"{judged.arm} on {judged.metric.title}"
+        subjects.setdefault(population(judged), []).append(subject)
+    for text, names in subjects.items():
+        # With one population for all there is nobody to name.
+        who = "" if len(subjects) == 1 else f"{'; '.join(names)}: "
         yield f"about: {who}{text}"
     yield ""
     yield from decisions(outcome)
@@ -158,20 +179,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+# Of a contrast, as they are; the keys are public (docs/verdict.md).
 _FIELDS = (
     *("family", "n", "baseline_mean", "arm_mean", "difference", "differences", "interval", "level"),
-    *(
-        "p",
-        "p_family",
-        "p_holm",
-        "p_equivalence",
-        "q",
-        "error_replicates",
-        "error_examples",
-        "groups",
-    ),
-    *("interval_replicates", "p_replicates", "interval_examples", "p_mcnemar", "detectable"),
-    "confirmed",
+    *("p", "p_family", "p_holm", "p_equivalence", "q"),
+    *("error_replicates", "error_examples", "groups", "interval_replicates", "p_replicates"),
+    *("interval_examples", "p_mcnemar", "detectable", "confirmed"),
 )
 
 
