@@ -8,11 +8,16 @@ folder its key.
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chunkwise.core.errors import ArtefactError, InputError
+from chunkwise.core.io import digest_file, read_json, read_parquet, sync, write_json
+
+if TYPE_CHECKING:
+    import pyarrow
 
 RECORD = "record.json"
 
@@ -59,8 +64,9 @@ class Artefact:
         return self.record.stage
 
     @property
-    def counts(self) -> dict[str, Any]:
-        return self.record.counts
+    def counts(self) -> "Content":
+        """What its builder counted."""
+        return Content(self.path / RECORD, self.record.counts)
 
     def file(self, name: str) -> Path:
         """Path of a file (or folder of files) of this artefact; ArtefactError when the record lists
@@ -68,18 +74,79 @@ class Artefact:
         """
         files = self.record.files
         # The record lists files alone: a folder is known by what lies in it.
-        if name in files or any(file.startswith(f"{name}/") for file in files):
+        is_folder = any(file.startswith(f"{name}/") for file in files)
+        if is_folder or name in files:
             return self.path / name
+        names = ", ".join(files)
         raise ArtefactError(
-            f"{self.stage} artefact {self.path} has no file {name!r}; it has {', '.join(files)}"
+            f"{self.stage} artefact {self.path} has no file {name!r}; it has {names}"
         )
+
+
+class Content(dict[str, Any]):
+    """A JSON object of an artefact. A name that it lacks is no slip of the reader: an artefact of
+    another version may have the stage version of this one, as between two releases.
+    """
+
+    def __init__(self, path: Path, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise _lacking(self._path, name)
+
+
+def read_content(path: Path) -> Content:
+    """The JSON object in a file of an artefact.
+
+    Raises:
+        InputError: it cannot be read. ArtefactError: it is no object; later, for a name that is
+            looked up and not there.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ArtefactError(f"{path}: expected an object, got {type(values).__name__}")
+    return Content(path, values)
+
+
+def read_table(path: Path, required: Sequence[str], *, only: bool = False) -> "pyarrow.Table":
+    """The table in a Parquet file of an artefact.
+
+    Args:
+        required: columns that the caller reads.
+        only: leave all others out.
+
+    Raises:
+        InputError: it cannot be read. ArtefactError: it lacks a column.
+    """
+    import pyarrow.parquet
+
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+    except (OSError, pyarrow.ArrowException):
+        names = required  # no table at all, which `read_parquet` says
+    for name in required:
+        if name not in names:
+            raise _lacking(path, name)
+    return read_parquet(path, columns=list(required) if only else None)
+
+
+def _lacking(path: Path, name: str) -> ArtefactError:
+    folder = path.parent
+    return ArtefactError(
+        f"{path}: expected {name!r}, which this version of chunkwise reads, got a file without it; "
+        "another version wrote it",
+        hint=f"remove the folder {folder} and run again, which builds it anew",
+    )
 
 
 def plain_files(folder: Path) -> list[str]:
     """Relative names of all plain files below, sorted; a link or a device is refused."""
     names = []
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        is_plain = path.is_file() or path.is_dir()
+        # A link counts as what it points to, which may change or go away.
+        if path.is_symlink() or not is_plain:
             raise ArtefactError(f"{path} is no plain file; an artefact holds nothing else")
         if path.is_file():
             names.append(path.relative_to(folder).as_posix())
@@ -87,10 +154,13 @@ def plain_files(folder: Path) -> list[str]:
 
 
 def read_artefact(folder: Path) -> Artefact:
+    path = folder / RECORD
     try:
-        return Artefact(folder, Record(**json.loads((folder / RECORD).read_bytes())))
+        fields = json.loads(path.read_bytes())
+        record = Record(**fields)
     except (OSError, ValueError, TypeError) as error:
-        raise ArtefactError(f"{folder / RECORD} is not a record of chunkwise: {error}") from None
+        raise ArtefactError(f"{path} is not a record of chunkwise: {error}") from None
+    return Artefact(folder, record)
 
 
 def open_artefact(folder: Path) -> Artefact:
@@ -121,6 +191,7 @@ def place(artefact: Artefact, out: Path) -> None:
     if (out / RECORD).exists():
         _require_same(artefact, out)
         return
+    # Beside `out`: a rename is atomic only inside one file system.
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         for name in [*artefact.record.files, RECORD]:
@@ -143,10 +214,74 @@ def place(artefact: Artefact, out: Path) -> None:
 def _require_same(artefact: Artefact, out: Path) -> None:
     # The same key is not enough: a build that is not deterministic gives other bytes.
     present = open_artefact(out)
-    has_other_files = set(plain_files(out)) - {RECORD} != set(present.record.files)
-    if present.digest != artefact.digest or has_other_files:
+    names = set(plain_files(out)) - {RECORD}
+    has_other_files = names != set(present.record.files)
+    if has_other_files or present.digest != artefact.digest:
         raise ArtefactError(
             f"{out} holds another build of {artefact.stage} {artefact.key[:12]}, or other "
             "files too; nothing was written there",
             hint="choose a new or empty folder",
         )
+
+
+def require_free(out: Path, key: str | None) -> None:
+    """Refuse a folder that holds anything but the artefact of this key (None: any artefact).
+
+    Raises:
+        ArtefactError: it does.
+    """
+    if not out.exists():
+        return
+    is_empty = out.is_dir() and not any(out.iterdir())
+    if is_empty:
+        return
+    if not (out / RECORD).exists():
+        raise ArtefactError(
+            f"{out} holds other files; nothing was written", hint="choose a new or empty folder"
+        )
+    if key is None:
+        return
+    present = open_artefact(out)
+    if present.key != key:
+        raise ArtefactError(
+            f"{out} holds another artefact ({present.stage} {present.key[:12]}); nothing was "
+            "written",
+            hint="choose a new or empty folder, or remove that one",
+        )
+
+
+def seal(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
+    """Make the files that a builder wrote read-only and force them to disk. Returns the record's
+    list of them.
+    """
+    files = {}
+    for name in plain_files(folder):
+        if name == RECORD:
+            raise ValueError(f"the builder of {stage!r} wrote {RECORD}, which is the store's")
+        path = folder / name
+        size = path.stat().st_size
+        files[name] = {"bytes": size, "blake2b": digest_file(path)}
+        path.chmod(0o444)
+        sync(path)
+    if not files:
+        raise ArtefactError(f"stage {stage!r} built no file")
+    return files
+
+
+def commit(folder: Path, record: Record, final: Path) -> None:
+    """Write the record and move the folder to its place. A crash at any point leaves the whole
+    artefact or none.
+    """
+    path = folder / RECORD
+    write_json(path, asdict(record))
+    path.chmod(0o444)
+    # The names in a folder are data of the folder, and reach the disk only with it.
+    folders = {folder}
+    for name in record.files:
+        file = folder / name
+        folders.add(file.parent)
+    for inside in folders:
+        sync(inside)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(final)
+    sync(final.parent)

@@ -13,6 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,14 +46,8 @@ class Config(pydantic.BaseModel):
             return cls.model_validate(mapping)
         except pydantic.ValidationError as error:
             problems = _of_fields(error)
-        sentences = [_describe(cls, problem) for problem in problems]
-        hints = [hint for problem in problems if (hint := _hint(cls, problem))]
-        # Several unknown keys of one mapping share a hint.
-        hint = "; ".join(dict.fromkeys(hints)) or None
-        if len(problems) == 1:
-            raise ConfigError(f"{where}: {sentences[0]}", hint=hint)
-        lines = "".join(f"\n  {sentence}" for sentence in sentences)
-        raise ConfigError(f"{where} has {len(problems)} problems:{lines}", hint=hint)
+        # Outside of the handler: pydantic's own error would be shown as the cause of ours.
+        raise _error_of(cls, problems, where)
 
 
 def config_classes(annotation: Any) -> list[type[Config]]:
@@ -61,8 +56,10 @@ def config_classes(annotation: Any) -> list[type[Config]]:
     """
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
-    # A plain type has no arguments, hence no classes.
-    return [inner for part in typing.get_args(annotation) for inner in config_classes(part)]
+    classes = []
+    for part in typing.get_args(annotation):  # none of a plain type
+        classes += config_classes(part)
+    return classes
 
 
 def is_union(annotation: Any) -> bool:
@@ -73,7 +70,27 @@ def is_union(annotation: Any) -> bool:
 _SCALARS = ("int", "str", "float", "bool", "none")
 """What pydantic calls the branches of a union that are plain values."""
 
-_Problem = dict[str, Any]
+_Location = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What pydantic says of one value. location: empty where the config as a whole is wrong."""
+
+    location: _Location
+    kind: str
+    value: Any
+    message: str
+
+    @property
+    def key(self) -> int | str | None:
+        """The last part of the location."""
+        return self.location[-1] if self.location else None
+
+    @property
+    def above(self) -> _Location:
+        """The location of what holds the key."""
+        return self.location[:-1]
 
 
 def _of_fields(error: pydantic.ValidationError) -> list[_Problem]:
@@ -83,70 +100,98 @@ def _of_fields(error: pydantic.ValidationError) -> list[_Problem]:
     out, and what is wrong inside a mapping wins over "it is no whole number either".
     """
     problems: list[_Problem] = []
-    with_mapping: set[tuple[Any, ...]] = set()
-    for problem in error.errors(include_url=False):
-        place = problem["loc"]
-        path = []
-        for number, part in enumerate(place):
+    with_mapping: set[_Location] = set()
+    for details in error.errors(include_url=False):
+        parts = details["loc"]
+        location = []
+        for number, part in enumerate(parts):
             if "[" in str(part):  # "function-after[...]": a branch, which no field is called
-                with_mapping.add(place[:number])
+                with_mapping.add(parts[:number])
             else:
-                path.append(part)
-        problems.append({**problem, "loc": tuple(path)})
+                location.append(part)
+        problem = _Problem(
+            location=tuple(location),
+            kind=details["type"],
+            value=details["input"],
+            message=details["msg"],
+        )
+        problems.append(problem)
 
     def is_scalar_branch(problem: _Problem) -> bool:
-        location = problem["loc"]  # empty where the config as a whole is wrong
-        return location[:-1] in with_mapping and location[-1] in _SCALARS
+        return problem.key in _SCALARS and problem.above in with_mapping
 
     return [problem for problem in problems if not is_scalar_branch(problem)]
 
 
+def _error_of(config_class: type[Config], problems: list[_Problem], where: str) -> ConfigError:
+    """One error for all problems."""
+    sentences = []
+    hints: dict[str, None] = {}  # several unknown keys of one mapping share a hint
+    for problem in problems:
+        sentences.append(_describe(config_class, problem))
+        if problem.kind == "extra_forbidden":
+            known = _keys_at(config_class, problem.above)
+            if known:
+                hints[f"known keys here: {', '.join(known)}"] = None
+    hint = "; ".join(hints) or None
+    if len(sentences) == 1:
+        (sentence,) = sentences
+        return ConfigError(f"{where}: {sentence}", hint=hint)
+    heading = f"{where} has {len(sentences)} problems:"
+    message = "\n  ".join([heading, *sentences])
+    return ConfigError(message, hint=hint)
+
+
 def _describe(config_class: type[Config], problem: _Problem) -> str:
     """One of pydantic's problems as a sentence."""
-    location = problem["loc"]
-    kind = problem["type"]
-    value = problem["input"]
-    path = ".".join(map(str, location)) or "the whole"
-    if kind == "extra_forbidden":
-        key = str(location[-1])
-        meant = _full_paths(config_class, key, value)[:3]
-        if not meant:
-            known = _keys_at(config_class, location[:-1])
-            meant = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    path = ".".join(map(str, problem.location)) or "the whole"
+    if problem.kind == "extra_forbidden":
+        meant = _meant(config_class, problem)
         if not meant:
             return f"unknown key {path!r}"
         names = " or ".join(map(repr, meant))
         return f"unknown key {path!r}; did you mean {names}?"
-    if kind == "missing":
+    if problem.kind == "missing":
         return f"key {path!r} is required and missing"
-    if kind in ("model_type", "model_attributes_type"):
+    value = problem.value
+    if problem.kind in ("model_type", "model_attributes_type"):
         return f"{path}: expected a mapping of keys to values, got {value!r}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem.message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     # A mapping is not shown: it may be the whole profile.
     got = "" if isinstance(value, Mapping) else f", got {value!r}"
     return f"{path}: {message}{got}"
 
 
-def _hint(config_class: type[Config], problem: _Problem) -> str | None:
-    if problem["type"] != "extra_forbidden":
-        return None
-    known = _keys_at(config_class, problem["loc"][:-1])
-    return f"known keys here: {', '.join(known)}" if known else None
+def _meant(config_class: type[Config], problem: _Problem) -> list[str]:
+    """Known keys that an unknown one may stand for: the same key in another place, or a like one
+    in this place.
+    """
+    key = str(problem.key)
+    elsewhere = _full_paths(config_class, key, problem.value)
+    if elsewhere:
+        return elsewhere[:3]
+    keys = _keys_at(config_class, problem.above)
+    return difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
 
 
-def _keys_at(config_class: type[Config], location: tuple[int | str, ...]) -> list[str]:
+def _keys_at(config_class: type[Config], location: _Location) -> list[str]:
     """Known keys of the config that stands at `location`, in order of declaration."""
     classes = [config_class]
     for part in location:
-        fields = [
-            candidate.model_fields[part] for candidate in classes if part in candidate.model_fields
-        ]
+        inner = []
+        is_field = False
+        for candidate in classes:
+            if part in candidate.model_fields:
+                is_field = True
+                inner += config_classes(candidate.model_fields[part].annotation)
         # A part that names no field is a list index or the tag of a union: the candidates stay.
-        if fields:
-            classes = [inner for field in fields for inner in config_classes(field.annotation)]
-    keys = [key for candidate in classes for key in candidate.model_fields]
-    return list(dict.fromkeys(keys))  # a set would lose the order
+        if is_field:
+            classes = inner
+    keys: dict[str, None] = {}  # a set would lose the order
+    for candidate in classes:
+        keys.update(dict.fromkeys(candidate.model_fields))
+    return list(keys)
 
 
 def _full_paths(config_class: type[Config], key: str, value: Any) -> list[str]:
@@ -161,7 +206,11 @@ def _full_paths(config_class: type[Config], key: str, value: Any) -> list[str]:
         ((inner, value),) = value.items()
         tail.append(str(inner))
     # Part by part: as text, "made_neighbours" ends with "neighbours" too.
-    paths = [path for path in _paths(config_class) if path.split(".")[-len(tail) :] == tail]
+    paths = []
+    for path in _paths(config_class):
+        parts = path.split(".")
+        if parts[-len(tail) :] == tail:
+            paths.append(path)
     return sorted(paths, key=lambda path: path.count("."))
 
 
@@ -218,8 +267,9 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        if mark:  # which counts from 0
-            where = f"{where}, line {mark.line + 1}, column {mark.column + 1}"
+        if mark:
+            line, column = mark.line + 1, mark.column + 1  # the mark counts from 0
+            where = f"{where}, line {line}, column {column}"
         reason = error.problem or error.context
         raise ConfigError(f"{where}: not valid YAML: {reason}") from None
     except yaml.YAMLError as error:
@@ -258,24 +308,31 @@ def override(mapping: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
         ConfigError: no `=`, an empty part, or a path that runs through a plain value. Whether the
             key exists is decided by `Config.parse`.
     """
+    # Deep: a setting changes inner mappings too, and a profile is read once for many runs.
     result: dict[str, Any] = copy.deepcopy(dict(mapping))
     for setting in settings:
-        path, equals, text = setting.partition("=")
-        parts = path.strip().split(".")
-        if not equals or not all(parts):
-            raise ConfigError(
-                f"cannot read the setting {setting!r}", hint="write it as key.subkey=value"
-            )
-        container: Any = result
-        for position, part in enumerate(parts[:-1]):
-            # A section that is missing or null comes into being with its first setting.
-            if isinstance(container, dict) and container.get(part) is None:
-                container[part] = {}
-            container = container[_key(container, parts[: position + 1], setting)]
-        # The value first: of two mistakes the one in the text is named.
-        value = parse_yaml(text, f"setting {setting!r}")
-        container[_key(container, parts, setting)] = value
+        _apply(setting, result)
     return result
+
+
+def _apply(setting: str, values: dict[str, Any]) -> None:
+    """Change nested values by one setting "a.b=c"."""
+    path, equals, text = setting.partition("=")
+    parts = path.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(
+            f"cannot read the setting {setting!r}", hint="write it as key.subkey=value"
+        )
+    container: Any = values
+    for position, part in enumerate(parts[:-1], start=1):
+        # A section that is missing or null comes into being with its first setting.
+        if isinstance(container, dict) and container.get(part) is None:
+            container[part] = {}
+        key = _key(container, parts[:position], setting)
+        container = container[key]
+    # The value first: of two mistakes the one in the text is named.
+    value = parse_yaml(text, f"setting {setting!r}")
+    container[_key(container, parts, setting)] = value
 
 
 def _key(container: Any, parts: list[str], setting: str) -> str | int:
@@ -286,9 +343,9 @@ def _key(container: Any, parts: list[str], setting: str) -> str | int:
     path = ".".join(above)
     if not isinstance(container, list):
         raise ConfigError(f"setting {setting!r}: {path!r} is {container!r}, which has no keys")
-    if not part.isdecimal() or int(part) >= len(container):
+    size = len(container)
+    if not part.isdecimal() or int(part) >= size:
         raise ConfigError(
-            f"setting {setting!r}: {path!r} is a list of {len(container)}, which has no item "
-            f"{part!r}"
+            f"setting {setting!r}: {path!r} is a list of {size}, which has no item {part!r}"
         )
     return int(part)

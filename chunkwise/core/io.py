@@ -77,7 +77,8 @@ def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
     """A binary file that becomes `path` when the block ends well, and vanishes otherwise."""
     path = Path(path)
     # In the same folder, because a rename is atomic only inside one file system.
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f".{path.name}.{writer}.partial")
     with machine_errors():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +101,7 @@ def atomic_file(path: Path | str) -> Iterator[IO[bytes]]:
 
 def sync(path: Path) -> None:
     """Force a file, or the list of names in a folder, to disk."""
+    # To read is enough, and all that a sealed file or a folder allows.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -217,7 +219,8 @@ def read_parquet(path: Path | str, columns: list[str] | None = None) -> "pyarrow
         # Without `partitioning`, a folder called "a=1" would add a column to what lies in it.
         return pyarrow.parquet.read_table(path, columns=columns, partitioning=None)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        reason = error.strerror or error  # pyarrow's own have no strerror
+        raise InputError(f"cannot read {path}: {reason}") from None
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: expected a Parquet file: {error}") from None
 
@@ -227,10 +230,12 @@ def save_npy(path: Path | str, array: np.ndarray) -> None:
     array = np.asarray(array, order="C")
     if array.dtype.hasobject:
         raise TypeError(f"{path}: an array of Python objects would need pickle; give numbers")
+    header = np.lib.format.header_data_from_array_1_0(array)
+    content = array.reshape(-1).view(np.uint8)
     with atomic_file(path) as file:
         # Not numpy.save: its tofile() reports a full disk without an errno, after the fact.
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(array.reshape(-1).view(np.uint8).data)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(content.data)
 
 
 def load_npy(path: Path | str, mmap: bool = True) -> np.ndarray:
@@ -242,7 +247,8 @@ def load_npy(path: Path | str, mmap: bool = True) -> np.ndarray:
     try:
         return _mapped(path) if mmap else np.load(path, allow_pickle=False)
     except OSError as error:
-        raise ArtefactError(f"cannot read {path}: {error.strerror or error}") from None
+        reason = error.strerror or error
+        raise ArtefactError(f"cannot read {path}: {reason}") from None
     except (ValueError, EOFError) as error:
         raise ArtefactError(f"{path}: expected an npy array: {error}") from None
 
@@ -276,8 +282,7 @@ def digest_tree(files: Mapping[str, Mapping[str, Any]]) -> str:
     does not matter.
     """
     # Both fields by name: facts that a record may get later must not change old digests.
-    content = {
-        name: {"bytes": facts["bytes"], "blake2b": facts["blake2b"]}
-        for name, facts in files.items()
-    }
+    content = {}
+    for name, facts in files.items():
+        content[name] = {"bytes": facts["bytes"], "blake2b": facts["blake2b"]}
     return digest_bytes(canonical_json(content).encode())

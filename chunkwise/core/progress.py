@@ -59,9 +59,11 @@ class _Amount(ProgressColumn):
     """Work done and to do: 1,024/4,096 chunks."""
 
     def render(self, task: Task) -> Text:
-        total = "" if task.total is None else f"/{task.total:,.0f}"
-        amount = f"{task.completed:,.0f}{total} {task.fields['unit']}"
-        return Text(amount.rstrip(), style="progress.download")
+        amount = f"{task.completed:,.0f}"
+        if task.total is not None:
+            amount += f"/{task.total:,.0f}"
+        unit = task.fields["unit"]
+        return Text(f"{amount} {unit}".rstrip(), style="progress.download")
 
 
 class _Screen:
@@ -147,6 +149,7 @@ def track(description: str, total: int | None = None, unit: str = "") -> Iterato
             yield advance
         return
     with display():
+        # Kept, because another thread may close the display before this task ends.
         screen = _screen
         if screen is None:
             with _as_lines(description, total, unit) as advance:
@@ -168,7 +171,7 @@ def _as_lines(description: str, total: int | None, unit: str) -> Iterator[Advanc
     """`track` without a terminal: a line at the start and one at the end."""
     done = 0
     started = time.monotonic()
-    size = f" ({total:,} {unit}".rstrip() + ")" if total is not None else ""
+    size = "" if total is None else f" ({_amount(total, unit)})"
     note(f"{description}{size} ...")
 
     def advance(amount: int = 1) -> None:
@@ -181,8 +184,13 @@ def _as_lines(description: str, total: int | None, unit: str) -> Iterator[Advanc
         yield advance
         outcome = "done,"
     finally:
-        amount = f" {done:,} {unit}".rstrip() + " in" if done else ""
-        note(f"{description}: {outcome}{amount} {time.monotonic() - started:.1f} s")
+        seconds = time.monotonic() - started
+        amount = f" {_amount(done, unit)} in" if done else ""
+        note(f"{description}: {outcome}{amount} {seconds:.1f} s")
+
+
+def _amount(number: int, unit: str) -> str:
+    return f"{number:,} {unit}".rstrip()  # a task may have no unit
 
 
 def note(text: str) -> None:
@@ -266,8 +274,9 @@ class Pace:
         """(share of the whole task, seconds that it took); (0, 0) before the second report."""
         if self.first is None or not self.total:
             return 0.0, 0.0
-        done, started = self.first
-        return (self.done - done) / self.total, self.last - started
+        first_done, started = self.first
+        share = (self.done - first_done) / self.total
+        return share, self.last - started
 
 
 class Mirror:
@@ -282,8 +291,10 @@ class Mirror:
     def pace(self, process: int) -> Pace | None:
         """Of the outermost task that a process is at; None where none has a length."""
         # In the order in which they began: an inner task comes after its outer one.
-        paces = (pace for key, pace in self._paces.items() if key[0] == process)
-        return next(paces, None)
+        for (task_process, _number), pace in self._paces.items():
+            if task_process == process:
+                return pace
+        return None
 
     def show(self, process: int, event: Event) -> None:
         """Show an event of the process of this number."""
@@ -312,6 +323,7 @@ class Mirror:
             _screen.progress.advance(self._bars[key], amount)
 
     def _end(self, key: _TaskKey) -> None:
+        # It may have neither: a task of no known length, or one that began before the display.
         self._paces.pop(key, None)
         bar = self._bars.pop(key, None)
         if bar is not None and _screen is not None:

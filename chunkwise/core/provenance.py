@@ -34,10 +34,10 @@ def _commit() -> str | None:
     """Commit of the checkout that the package runs from, "-dirty" when it was changed; None when
     installed.
     """
-    here = Path(chunkwise.__file__).parent
+    folder = Path(chunkwise.__file__).parent
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
+        command = ["git", "-C", str(folder), *arguments]
         result = subprocess.run(command, check=True, capture_output=True, timeout=10, text=True)
         return result.stdout.strip()
 

@@ -30,7 +30,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,41 +38,37 @@ from chunkwise.core.artefact import (
     RECORD,
     Artefact,
     Record,
+    commit,
     open_artefact,
     place,
     plain_files,
     read_artefact,
+    require_free,
+    seal,
 )
 from chunkwise.core.config import Config
-from chunkwise.core.errors import ArtefactError, ChunkwiseError, MachineError, MismatchError
-from chunkwise.core.io import (
-    canonical_json,
-    digest_bytes,
-    digest_file,
-    digest_tree,
-    machine_errors,
-    sync,
-    write_json,
-)
+from chunkwise.core.errors import ArtefactError, ChunkwiseError, MachineError
+from chunkwise.core.io import canonical_json, digest_file, digest_tree, machine_errors
 from chunkwise.core.progress import note
 from chunkwise.core.provenance import code_facts, library_versions
-from chunkwise.core.team import Team, rank
+from chunkwise.core.recipe import (
+    OWN_FOLDERS,
+    InputDigests,
+    Params,
+    Recipe,
+    make_recipe,
+    recipe_key,
+    require_stage_name,
+)
+from chunkwise.core.team import BUILD, FAILED, FOUND, WAIT, Team, Tell, agree, hear, rank, telling
 
 if TYPE_CHECKING:
     from chunkwise.graph.stage import Inputs, Stage
 
 __all__ = ["Artefact", "Record", "Store", "recipe_key"]
 
-FORMAT = 1
-# Folders below the root that are no stage's; `tracking` holds the curves of trainings.
-_OWN_FOLDERS = ("scratch", "temporary", "locks", "tracking")
-_FOUND, _BUILD, _WAIT, _FAILED = range(4)  # what process 0 of a team says to the others
-
-Params = Config | Mapping[str, Any]
-InputDigests = Mapping[str, Artefact | str]
 Builder = Callable[[Path, Path], Mapping[str, Any]]
 """builder(folder, scratch) -> counts, see `Store.make`."""
-Tell = Callable[[int], None]
 CodeFacts = Callable[[], dict[str, Any]]
 
 
@@ -85,7 +81,9 @@ class Store:
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root or os.environ.get("CHUNKWISE_STORE") or ".chunkwise").absolute()
+        folder = root or os.environ.get("CHUNKWISE_STORE") or ".chunkwise"
+        # Absolute: workers and builders may change the working folder.
+        self.root = Path(folder).absolute()
 
     # --- a stage, called by its declaration ------------------------------------------------------
 
@@ -106,7 +104,9 @@ class Store:
     ) -> Artefact | None:
         """What is stored of this call, its sizes checked, or None. Nothing is built."""
         call = stage.call(config, inputs, seed=seed)
-        return call if isinstance(call, Artefact) else self.stored(stage.kind, call.key)
+        if isinstance(call, Artefact):
+            return call
+        return self.stored(stage.kind, call.key)
 
     def get_or_build(
         self,
@@ -130,8 +130,11 @@ class Store:
         Raises:
             As `Stage.call` and `make`, and whatever the builder refuses.
         """
+        # A slip in the last words would else show after hours of waiting for the lock.
+        stage.require_running(running)
         call = stage.call(config, inputs, seed=seed)
         if isinstance(call, Artefact):
+            # Nothing is to be built; what is wanted may still be put into a folder.
             if out is not None and rank() == 0:
                 folder = Path(out).resolve()
                 require_free(folder, call.key)
@@ -158,7 +161,8 @@ class Store:
     def stored(self, kind: str, key: str) -> Artefact | None:
         """The finished artefact of this key, its sizes checked, or None."""
         folder = self.root / kind / key
-        return open_artefact(folder) if (folder / RECORD).exists() else None
+        has_record = (folder / RECORD).exists()
+        return open_artefact(folder) if has_record else None
 
     def make(
         self,
@@ -198,58 +202,55 @@ class Store:
             MismatchError: the processes of the team ask for different things.
             MachineError: the disk is full. Nothing half-written is left, the scratch folder stays.
         """
-        _require_stage_name(stage)
-        recipe = _recipe(stage, version, params, inputs, seeds)
-        key = _key(recipe)
+        require_stage_name(stage)
+        recipe = make_recipe(stage, version, params, inputs, seeds)
         # All processes of a launch get `out`; the first alone writes there.
         out = Path(out).resolve() if out is not None and rank() == 0 else None
         with machine_errors():
             if team is not None:
-                _agree(stage, key, team)
+                agree(team, stage, recipe.key)
                 if team.rank:
-                    return self._join(stage, key, build, team)
+                    return self._join(recipe, build, team)
             code = code or (lambda: code_facts(build))
-            artefact = self._lead(recipe, key, build, code, team, out)
+            artefact = self._lead(_Making(recipe, build, code, team), out)
             if out is not None:
                 place(artefact, out)
         return artefact
 
-    def _lead(
-        self,
-        recipe: dict[str, Any],
-        key: str,
-        build: Builder,
-        code: CodeFacts,
-        team: Team | None,
-        out: Path | None,
-    ) -> Artefact:
+    def _lead(self, making: "_Making", out: Path | None) -> Artefact:
         """`make`, for process 0 of a team and for a process by itself."""
-        with _telling(team) as tell:
+        recipe = making.recipe
+        with telling(making.team) as tell:
             if out is not None:
-                require_free(out, key)  # before hours of building, and not after
+                require_free(out, recipe.key)  # before hours of building, and not after
             # Looked for without the lock first: what is stored is found at once.
-            artefact = self.stored(recipe["stage"], key) or self._build_alone(
-                recipe, key, build, code, team, tell
-            )
+            artefact = self.stored(recipe.stage, recipe.key)
+            if artefact is None:
+                artefact = self._build_alone(making, tell)
             if artefact.reused:
-                tell(_FOUND)
+                tell(FOUND)
         return artefact
 
-    def _join(self, stage: str, key: str, build: Builder, team: Team) -> Artefact:
+    def _join(self, recipe: Recipe, build: Builder, team: Team) -> Artefact:
         """`make`, for the processes of a team that are not the first."""
-        # Every word is a collective call, which times out: process 0 repeats _WAIT until it knows.
-        while (word := team.share(_WAIT)) == _WAIT:
-            pass
-        if word == _BUILD:
-            build(self.root / "temporary" / key, self.root / "scratch" / key)
-        if word != _FAILED:
-            with self._lock(stage, key):  # held by process 0 until it has committed, or died
-                artefact = self.stored(stage, key)
+        word = hear(team)
+        if word == BUILD:
+            folder, scratch = self._working_folders(recipe)
+            build(folder, scratch)
+        if word != FAILED:
+            with self._lock(recipe):  # held by process 0 until it has committed, or died
+                artefact = self.stored(recipe.stage, recipe.key)
             if artefact is not None:
-                return replace(artefact, reused=word == _FOUND)
+                return replace(artefact, reused=word == FOUND)
         raise ChunkwiseError(
-            f"process 0 did not finish the {stage}; what it says itself is the reason"
+            f"process 0 did not finish the {recipe.stage}; what it says itself is the reason"
         )
+
+    def _working_folders(self, recipe: Recipe) -> tuple[Path, Path]:
+        """Where an artefact is made, and where its builder keeps what it resumes from."""
+        folder = self.root / "temporary" / recipe.key
+        scratch = self.root / "scratch" / recipe.key
+        return folder, scratch
 
     def resolve(self, reference: str | Path, stage: str | None = None) -> Artefact:
         """The artefact that a user means: a folder that holds record.json, a key, or the unique
@@ -286,86 +287,80 @@ class Store:
                 ),
             )
         if len(folders) > 1:
-            keys = ", ".join(f"{folder.parent.name}/{folder.name}" for folder in folders)
-            raise ArtefactError(f"{text!r} begins several keys: {keys}", hint="give more digits")
+            keys = [f"{folder.parent.name}/{folder.name}" for folder in folders]
+            raise ArtefactError(
+                f"{text!r} begins several keys: {', '.join(keys)}", hint="give more digits"
+            )
         return folders[0]
 
     def _finished_folders(self, keys: str = "*") -> list[Path]:
         """Folders with a record whose name matches, by stage and key."""
-        records = sorted(self.root.glob(f"*/{keys}/{RECORD}"))
-        folders = [record.parent for record in records]
-        return [folder for folder in folders if folder.parent.name not in _OWN_FOLDERS]
+        folders = []
+        for record in sorted(self.root.glob(f"*/{keys}/{RECORD}")):
+            folder = record.parent
+            if folder.parent.name not in OWN_FOLDERS:
+                folders.append(folder)
+        return folders
 
     def verify(self, artefact: Artefact) -> list[str]:
         """Read every byte again and compare with the record: one sentence for each problem, none
         when sound.
         """
         record = artefact.record
-        present = set(plain_files(artefact.path)) - {RECORD}
-        problems = [f"{name}: not in the record" for name in sorted(present - set(record.files))]
+        present = set(plain_files(artefact.path))
+        problems = []
+        for name in sorted(present.difference(record.files, [RECORD])):
+            problems.append(f"{name}: not in the record")
         for name, facts in record.files.items():
-            if name not in present:
-                problems.append(f"{name}: missing")
-                continue
             path = artefact.path / name
-            size = path.stat().st_size
-            if size != facts["bytes"]:
-                problems.append(f"{name}: expected {facts['bytes']} bytes, found {size}")
-            elif digest_file(path) != facts["blake2b"]:
-                problems.append(f"{name}: content differs from what was built")
+            problem = _problem_of(path, facts) if name in present else "missing"
+            if problem is not None:
+                problems.append(f"{name}: {problem}")
         # A record can be edited as well: digest and key are made again from what it says.
         if digest_tree(record.files) != record.digest:
             problems.append(f"{RECORD}: digest does not follow from its list of files")
-        recipe = record.stage, record.version, record.params, record.inputs, record.seeds
-        if recipe_key(*recipe) != record.key:
+        if _recipe_of(record).key != record.key:
             problems.append(f"{RECORD}: key does not follow from its recipe")
         return problems
 
-    def _build_alone(
-        self,
-        recipe: dict[str, Any],
-        key: str,
-        build: Builder,
-        code: CodeFacts,
-        team: Team | None,
-        tell: Tell,
-    ) -> Artefact:
+    def _build_alone(self, making: "_Making", tell: Tell) -> Artefact:
         """Build under the lock, unless another process did while this one waited for it."""
-        stage = recipe["stage"]
-        waiting = None if team is None else lambda: tell(_WAIT)
-        with self._lock(stage, key, waiting):
-            return self.stored(stage, key) or self._build(recipe, key, build, code, tell)
+        recipe = making.recipe
+        waiting = None if making.team is None else lambda: tell(WAIT)
+        with self._lock(recipe, waiting):
+            artefact = self.stored(recipe.stage, recipe.key)
+            return artefact or self._build(making, tell)
 
-    def _build(
-        self, recipe: dict[str, Any], key: str, build: Builder, code: CodeFacts, tell: Tell
-    ) -> Artefact:
+    def _build(self, making: "_Making", tell: Tell) -> Artefact:
         """Temporary folder, record last, one rename."""
-        final = self.root / recipe["stage"] / key
+        recipe = making.recipe
+        final = self.root / recipe.stage / recipe.key
         if final.exists():
             raise ArtefactError(
                 f"{final} exists without {RECORD}", hint="remove that folder and run again"
             )
         self._sweep()
-        folder, scratch = self.root / "temporary" / key, self.root / "scratch" / key
+        folder, scratch = self._working_folders(recipe)
         shutil.rmtree(folder, ignore_errors=True)  # of a builder that was killed: the lock is ours
         folder.mkdir(parents=True)
         scratch.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         try:
-            tell(_BUILD)
-            counts = dict(build(folder, scratch))
-            files = _seal(folder, recipe["stage"])
+            tell(BUILD)
+            counts = dict(making.build(folder, scratch))
+            files = seal(folder, recipe.stage)
+            seconds = time.monotonic() - started
             record = Record(
-                **recipe,
-                key=key,
+                **asdict(recipe),
+                key=recipe.key,
                 files=files,
                 digest=digest_tree(files),
                 counts=json.loads(canonical_json(counts)),
-                seconds=round(time.monotonic() - started, 3),
-                code=code(),
+                seconds=round(seconds, 3),
+                code=making.code(),
                 versions=library_versions(),
             )
-            _commit(folder, record, final)
+            commit(folder, record, final)
         except BaseException:  # Ctrl-C too
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -375,11 +370,9 @@ class Store:
         return Artefact(final, record, reused=False)
 
     @contextlib.contextmanager
-    def _lock(
-        self, stage: str, key: str, waiting: Callable[[], None] | None = None
-    ) -> Iterator[None]:
+    def _lock(self, recipe: Recipe, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold the lock of a key; `waiting` is called every second until it is free."""
-        path = self.root / "locks" / key
+        path = self.root / "locks" / recipe.key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "w")  # noqa: SIM115 - closed by the next block
@@ -390,7 +383,8 @@ class Store:
             ) from error
         with file:
             if not _try_lock(file):
-                note(f"waiting for another process that builds {stage} {key[:12]}")
+                short_key = recipe.key[:12]
+                note(f"waiting for another process that builds {recipe.stage} {short_key}")
                 if waiting is None:
                     fcntl.flock(file, fcntl.LOCK_EX)
                 else:
@@ -437,89 +431,28 @@ class Store:
         return [read_artefact(folder) for folder in self._finished_folders()]
 
 
-def recipe_key(
-    stage: str,
-    version: int,
-    params: Params,
-    inputs: InputDigests,
-    seeds: Mapping[str, int] | None = None,
-) -> str:
-    """The key that `Store.make` gives an artefact of this recipe: 40 hexadecimal digits."""
-    return _key(_recipe(stage, version, params, inputs, seeds))
+@dataclass(frozen=True)
+class _Making:
+    """A call of `make`: what is wanted, and how it is built where it is not stored."""
+
+    recipe: Recipe
+    build: Builder
+    code: CodeFacts
+    team: Team | None
 
 
-def _require_stage_name(stage: str) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", stage) or stage in _OWN_FOLDERS:
-        raise ValueError(
-            f"{stage!r} is no stage name: expected lower-case letters, and none of {_OWN_FOLDERS}"
-        )
+def _problem_of(path: Path, facts: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file, held against size and digest of the record; None where nothing."""
+    size = path.stat().st_size
+    if size != facts["bytes"]:
+        return f"expected {facts['bytes']} bytes, found {size}"
+    if digest_file(path) != facts["blake2b"]:
+        return "content differs from what was built"
+    return None
 
 
-def _seal(folder: Path, stage: str) -> dict[str, dict[str, Any]]:
-    """Make the files that a builder wrote read-only and force them to disk. Returns the record's
-    list of them.
-    """
-    files = {}
-    for name in plain_files(folder):
-        if name == RECORD:
-            raise ValueError(f"the builder of {stage!r} wrote {RECORD}, which is the store's")
-        path = folder / name
-        files[name] = {"bytes": path.stat().st_size, "blake2b": digest_file(path)}
-        path.chmod(0o444)
-        sync(path)
-    if not files:
-        raise ArtefactError(f"stage {stage!r} built no file")
-    return files
-
-
-def _commit(folder: Path, record: Record, final: Path) -> None:
-    """Write the record and move the folder to its place. A crash at any point leaves the whole
-    artefact or none.
-    """
-    write_json(folder / RECORD, asdict(record))
-    (folder / RECORD).chmod(0o444)
-    # The names in a folder are data of the folder, and reach the disk only with it.
-    for inside in {folder, *((folder / name).parent for name in record.files)}:
-        sync(inside)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    folder.rename(final)
-    sync(final.parent)
-
-
-def _agree(stage: str, key: str, team: Team) -> None:
-    """Refuse to build together what is not one thing: settings that machines resolve differently,
-    other inputs.
-    """
-    own = int(key[:15], 16)  # 60 bits: what fits into the int64 that a collective call carries
-    if team.share(own) != own:
-        raise MismatchError(
-            f"process {team.rank} was about to build another {stage} ({key[:12]}) than process 0",
-            hint=(
-                "start all processes with the same settings and inputs; where dtype or attention "
-                "is auto, name it"
-            ),
-        )
-
-
-@contextlib.contextmanager
-def _telling(team: Team | None) -> Iterator[Tell]:
-    """Process 0's way to say what it will do; where it fails before it could, the others hear of
-    that too.
-    """
-    decided = False
-
-    def tell(word: int) -> None:
-        nonlocal decided
-        # The others stop listening at the first word but _WAIT; another call would find nobody.
-        if team is not None and not decided:
-            decided = word != _WAIT
-            team.share(word)
-
-    try:
-        yield tell
-    except BaseException:
-        tell(_FAILED)
-        raise
+def _recipe_of(record: Record) -> Recipe:
+    return make_recipe(record.stage, record.version, record.params, record.inputs, record.seeds)
 
 
 def _try_lock(file: IO[str]) -> bool:
@@ -529,60 +462,3 @@ def _try_lock(file: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _recipe(
-    stage: str,
-    version: int,
-    params: Params,
-    inputs: InputDigests,
-    seeds: Mapping[str, int] | None,
-) -> dict[str, Any]:
-    values = {name: _plain(value) for name, value in _plain(params).items()}
-    digests = {
-        name: item.digest if isinstance(item, Artefact) else item for name, item in inputs.items()
-    }
-    return {
-        "format": FORMAT,
-        "stage": stage,
-        "version": version,
-        # Through JSON and back, so that the recipe equals the one that a record holds.
-        "params": json.loads(canonical_json(values)),
-        "inputs": digests,
-        "seeds": dict(seeds or {}),
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, Config) else value
-
-
-def _key(recipe: Mapping[str, Any]) -> str:
-    # 160 of 256 bits, as git has: short enough for a path, and still without collisions.
-    return digest_bytes(canonical_json(recipe).encode())[:40]
-
-
-def require_free(out: Path, key: str | None) -> None:
-    """Refuse a folder that holds anything but the artefact of this key (None: any artefact).
-
-    Raises:
-        ArtefactError: it does.
-    """
-    if not out.exists():
-        return
-    is_empty = out.is_dir() and not any(out.iterdir())
-    if is_empty:
-        return
-    if not (out / RECORD).exists():
-        raise ArtefactError(
-            f"{out} holds other files; nothing was written", hint="choose a new or empty folder"
-        )
-    if key is None:
-        return
-    present = open_artefact(out)
-    if present.key != key:
-        raise ArtefactError(
-            f"{out} holds another artefact ({present.stage} {present.key[:12]}); nothing was "
-            "written",
-            hint="choose a new or empty folder, or remove that one",
-        )

@@ -5,8 +5,8 @@ stages.py          CORPUS, TEXTS, TOKENIZER, TOKENS, SEQUENCES, QUESTIONS, QUEST
 collect.py         the stage corpus: read, clean, split
 texts.py           the stage texts: all documents as they are
 sources.py         the kinds of source, each with its reader and its digest
-readers.py         text, Markdown, JSONL, Parquet, source folders, Hugging Face data sets ->
-                   documents
+readers.py         which files a source has; text, Markdown, source code -> documents
+records.py         JSONL, Parquet, Hugging Face data sets -> documents
 words.py           what a word is, in every script
 ngrams.py          words and n-grams as 64-bit hashes, the ground of the next three and of questions
 deduplicate.py     exact and near-duplicate removal

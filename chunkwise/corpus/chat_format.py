@@ -21,7 +21,8 @@ QUESTION = "Question:"
 ANSWER = "Answer:"
 
 # A look-ahead: the label itself stays, and only the blank before it is put in.
-_LABEL_AT_LINE_START = re.compile(rf"^(?={PASSAGE}|{QUESTION}|{ANSWER})", re.MULTILINE)
+_LABELS = "|".join([PASSAGE, QUESTION, ANSWER])
+_LABEL_AT_LINE_START = re.compile(rf"^(?={_LABELS})", re.MULTILINE)
 
 
 def _quoted(text: str) -> str:

@@ -21,15 +21,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from chunkwise.corpus.ngrams import PhraseIndex, RunIndex
+from chunkwise.corpus.ngrams import Hashes, PhraseIndex, RunIndex, lengths_of
 
 CLEAN_RUN_WORDS = 32
 SHARE_RUN_WORDS = 13
 
 
-def overlap_columns(
-    valid: Sequence[np.ndarray], others: Iterable[np.ndarray]
-) -> dict[str, np.ndarray]:
+def overlap_columns(valid: Sequence[Hashes], others: Iterable[Hashes]) -> dict[str, np.ndarray]:
     """What of each validation document stands in other documents too.
 
     Args:
@@ -40,24 +38,67 @@ def overlap_columns(
         The columns from `words` on that the head of this module lists, one entry a validation
         document. `share_13` is 0 for a document without words.
     """
-    indices = {n: RunIndex(valid, n) for n in (SHARE_RUN_WORDS, CLEAN_RUN_WORDS)}
-    is_shared = {n: np.zeros(len(index), bool) for n, index in indices.items()}
-    short = [number for number, words in enumerate(valid) if 0 < len(words) < CLEAN_RUN_WORDS]
-    phrases = PhraseIndex([valid[number] for number in short])
-    repeated = np.zeros(len(valid), bool)
+    indices = [_SharedRuns(valid, SHARE_RUN_WORDS), _SharedRuns(valid, CLEAN_RUN_WORDS)]
+    short = _ShortDocuments(valid)
     for words in others:
-        for n, index in indices.items():
-            is_shared[n][index.places(words)] = True
-        for place in phrases.found_in(words):
-            repeated[short[place]] = True
+        short.meet(words)
+        for index in indices:
+            index.meet(words)
 
-    lengths = np.array([len(words) for words in valid], np.int64)
+    lengths = lengths_of(valid)
     columns: dict[str, np.ndarray] = {"words": lengths}
-    for n, index in indices.items():
-        runs = np.where(lengths < n, lengths > 0, lengths - n + 1)
-        shared = [int(is_shared[n][index.places(words)].sum()) for words in valid]
-        shared_runs = np.where(lengths < n, repeated, np.array(shared, np.int64))
-        columns |= {f"runs_{n}": runs, f"shared_runs_{n}": shared_runs}
-    columns["share_13"] = columns["shared_runs_13"] / np.maximum(columns["runs_13"], 1)
+    for index in indices:
+        n = index.n
+        runs = lengths - n + 1
+        shared = np.fromiter(map(index.count, valid), np.int64)
+        # A document of fewer than n words has one run, itself, and one of no words has none.
+        is_short = lengths < n
+        columns[f"runs_{n}"] = np.where(is_short, lengths > 0, runs)
+        columns[f"shared_runs_{n}"] = np.where(is_short, short.is_repeated, shared)
+    runs = np.maximum(columns["runs_13"], 1)
+    columns["share_13"] = columns["shared_runs_13"] / runs
     columns["clean"] = columns["shared_runs_32"] == 0
     return columns
+
+
+class _SharedRuns:
+    """The runs of n words of the validation documents, and which of them other documents hold."""
+
+    def __init__(self, valid: Sequence[Hashes], n: int) -> None:
+        self.n = n
+        self._index = RunIndex(valid, n)
+        self._is_shared = np.zeros(len(self._index), bool)
+
+    def meet(self, words: Hashes) -> None:
+        """Mark the runs that another document holds."""
+        positions = self._index.places(words)
+        self._is_shared[positions] = True
+
+    def count(self, words: Hashes) -> int:
+        """How many runs of a validation document are marked."""
+        positions = self._index.places(words)
+        return int(self._is_shared[positions].sum())
+
+
+class _ShortDocuments:
+    """The validation documents that may have no run of n words: each is looked for as a whole.
+
+    Attributes:
+        is_repeated: bool, of each validation document; False for long ones.
+    """
+
+    def __init__(self, valid: Sequence[Hashes]) -> None:
+        self.is_repeated = np.zeros(len(valid), bool)
+        self._numbers: list[int] = []
+        phrases = []
+        for number, words in enumerate(valid):
+            if 0 < len(words) < CLEAN_RUN_WORDS:
+                self._numbers.append(number)
+                phrases.append(words)
+        self._phrases = PhraseIndex(phrases)
+
+    def meet(self, words: Hashes) -> None:
+        """Mark the documents that another document holds."""
+        for place in self._phrases.found_in(words):
+            number = self._numbers[place]
+            self.is_repeated[number] = True

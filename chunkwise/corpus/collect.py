@@ -13,21 +13,20 @@ the same number in every artefact made from one corpus.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_table
 from chunkwise.core.errors import InputError
-from chunkwise.core.io import read_parquet, write_parquet
+from chunkwise.core.io import write_parquet
 from chunkwise.core.progress import note, track
 from chunkwise.corpus.clean import overlap_columns
 from chunkwise.corpus.config import CorpusConfig, TextsConfig
 from chunkwise.corpus.decontaminate import Contamination
 from chunkwise.corpus.deduplicate import find_duplicates
-from chunkwise.corpus.ngrams import word_hashes
+from chunkwise.corpus.ngrams import Hashes, word_hashes
 from chunkwise.corpus.readers import Document, Drops
 from chunkwise.corpus.sources import digest_source, read_source
 from chunkwise.corpus.split import SPLITS, Split, split_of, unit_hash
@@ -62,11 +61,12 @@ def build(config: CorpusConfig, run: Run) -> Mapping[str, Any]:
     write_documents(run.folder, documents, splits)
     overlap = _overlap(items)
     write_parquet(run.folder / "overlap.parquet", overlap)
+    is_clean = overlap["clean"]
     counts = {
         "read": read,
         "dropped": dict(sorted(drops.items())),
         "splits": _split_counts(documents, splits),
-        "clean_valid_documents": int(overlap["clean"].sum()),
+        "clean_valid_documents": int(is_clean.sum()),
     }
     note(f"corpus: {_summary(counts)}")
     return counts
@@ -85,7 +85,8 @@ def _clean(config: CorpusConfig, documents: list[Document], drops: Drops) -> lis
     drops["near_duplicate"] += len(duplicates.near)
     items = []
     for position in duplicates.kept:
-        items.append(_Item(documents[position], words[position], config))
+        item = _Item(documents[position], words[position], config)
+        items.append(item)
     items = _within_budget(config, items, drops)
     # Last, because the rule guards the valid documents that stay, and those alone.
     items = _decontaminated(config, items, drops)
@@ -96,7 +97,7 @@ def _clean(config: CorpusConfig, documents: list[Document], drops: Drops) -> lis
 class _Item:
     """A document on its way through the steps."""
 
-    def __init__(self, document: Document, words: np.ndarray, config: CorpusConfig) -> None:
+    def __init__(self, document: Document, words: Hashes, config: CorpusConfig) -> None:
         self.document = document
         self.words = words
         self.split = split_of(
@@ -131,23 +132,31 @@ def _overlap(items: list[_Item]) -> dict[str, Any]:
     import pyarrow
 
     valid = [item for item in items if item.is_evaluated]
-    others = (item.words for item in items if not item.is_evaluated)
+    other_words = (item.words for item in items if not item.is_evaluated)
+    documents = [item.document for item in valid]
+    ids = [document.document_id for document in documents]
+    groups = [document.group for document in documents]
     # Documents of dev and valid come last.
     first = len(items) - len(valid)
-    columns: dict[str, Any] = {"document": np.arange(first, len(items), dtype=np.int32)}
-    for name in ("document_id", "group"):
-        values = [getattr(item.document, name) for item in valid]
-        columns[name] = pyarrow.array(values, pyarrow.string())  # of no values too
-    return columns | overlap_columns([item.words for item in valid], others)
+    text = pyarrow.string()  # named: of no values there is nothing to tell it from
+    columns: dict[str, Any] = {
+        "document": np.arange(first, len(items), dtype=np.int32),
+        "document_id": pyarrow.array(ids, text),
+        "group": pyarrow.array(groups, text),
+    }
+    valid_words = [item.words for item in valid]
+    columns.update(overlap_columns(valid_words, other_words))
+    return columns
 
 
 def _within_budget(config: CorpusConfig, items: list[_Item], drops: Drops) -> list[_Item]:
     """Items in hash order; whole groups until the budget is reached."""
 
     def hash_order(item: _Item) -> tuple[float, str, str]:
-        group = item.document.group
+        document = item.document
+        drawn = unit_hash(document.group, config.seed, "order")
         # The name keeps groups of equal hashes apart, so that the budget never cuts one.
-        return unit_hash(group, config.seed, "order"), group, item.document.document_id
+        return drawn, document.group, document.document_id
 
     items = sorted(items, key=hash_order)
     if config.max_documents_bytes is None:
@@ -157,10 +166,11 @@ def _within_budget(config: CorpusConfig, items: list[_Item], drops: Drops) -> li
     last_group = None
     for number, item in enumerate(items):
         document = item.document
-        if size_bytes >= config.max_documents_bytes and document.group != last_group:
+        is_full = size_bytes >= config.max_documents_bytes
+        if is_full and document.group != last_group:
             end = number
             break
-        size_bytes += len(document.text.encode())
+        size_bytes += document.size_bytes
         last_group = document.group
     drops["over_budget"] += len(items) - end
     return items[:end]
@@ -181,7 +191,7 @@ def read_documents(config: CorpusConfig, drops: Drops) -> list[Document]:
             ):
                 # Of short documents too: whether an id is refused must not depend on a length.
                 _require_new(document.document_id, number, source_of_id)
-                if len(document.text.encode()) < config.min_document_bytes:
+                if document.size_bytes < config.min_document_bytes:
                     drops["too_short"] += 1
                 else:
                     documents.append(document)
@@ -241,25 +251,28 @@ def drop_words(drops: Drops) -> str:
 
 
 def _split_counts(documents: list[Document], splits: list[Split]) -> dict[str, Any]:
-    per_split: dict[str, dict[str, Any]] = {
-        name: {"documents": 0, "bytes": 0, "sources": {}} for name in SPLITS
-    }
+    per_split: dict[str, dict[str, Any]] = {}
+    for name in SPLITS:
+        per_split[name] = {"documents": 0, "bytes": 0, "sources": {}}
     for document, split in zip(documents, splits, strict=True):
-        totals = per_split[split]
-        of_source = totals["sources"].setdefault(document.source, {"documents": 0, "bytes": 0})
-        size_bytes = len(document.text.encode())
-        for facts in (totals, of_source):
-            facts["documents"] += 1
-            facts["bytes"] += size_bytes
+        of_split = per_split[split]
+        of_sources = of_split["sources"]
+        of_source = of_sources.setdefault(document.source, {"documents": 0, "bytes": 0})
+        for totals in (of_split, of_source):
+            totals["documents"] += 1
+            totals["bytes"] += document.size_bytes
     return per_split
 
 
 def _summary(counts: Mapping[str, Any]) -> str:
-    splits = counts["splits"].items()
-    sizes = [f"{name} {facts['documents']:,}" for name, facts in splits]
-    # A rule that dropped nothing is in the record, and left out here.
-    drops = counts["dropped"].items()
-    reasons = [f"{reason} {number:,}" for reason, number in drops if number]
+    sizes = []
+    for split, facts in counts["splits"].items():
+        documents = facts["documents"]
+        sizes.append(f"{split} {documents:,}")
+    reasons = []
+    for reason, number in counts["dropped"].items():
+        if number:  # a rule that dropped nothing is in the record, and left out here
+            reasons.append(f"{reason} {number:,}")
     dropped = ", ".join(reasons) or "none"
     return f"{', '.join(sizes)} documents; dropped: {dropped}"
 
@@ -274,25 +287,32 @@ def write_documents(folder: Path, documents: Sequence[Document], splits: Sequenc
         documents: those of one group follow each other.
     """
     _require_whole_groups(documents)
-    ordinals = np.arange(len(documents), dtype=np.int32)
-    columns: dict[str, Any] = {"document": ordinals}
-    for name in ("document_id", "title", "source", "group"):
-        columns[name] = [getattr(document, name) for document in documents]
-    columns["split"] = splits
-    columns["text"] = [document.text for document in documents]
+    columns: dict[str, Any] = {
+        "document": np.arange(len(documents), dtype=np.int32),
+        "document_id": [document.document_id for document in documents],
+        "title": [document.title for document in documents],
+        "source": [document.source for document in documents],
+        "group": [document.group for document in documents],
+        "split": splits,
+        "text": [document.text for document in documents],
+    }
     write_parquet(folder / "documents.parquet", columns)
 
 
 def _require_whole_groups(documents: Sequence[Document]) -> None:
     """What reads a corpus takes a group for a range of ordinals."""
-    groups = [document.group for document in documents]
-    changes = sum(before != after for before, after in pairwise(groups))
-    assert changes + 1 == len(set(groups)) or not groups, "documents of one group are scattered"
+    finished: set[str] = set()
+    last_group = None
+    for document in documents:
+        if document.group != last_group:
+            assert document.group not in finished, "documents of one group are scattered"
+            finished.add(document.group)
+            last_group = document.group
 
 
 def texts_of(corpus: Artefact, split: str) -> list[str]:
     """The texts of one split of a corpus artefact."""
-    table = read_parquet(corpus.file("documents.parquet"), columns=["split", "text"])
+    table = read_table(corpus.file("documents.parquet"), ["split", "text"], only=True)
     rows = rows_of_split(table, split)
     return table["text"].take(rows).to_pylist()
 
@@ -307,7 +327,7 @@ def stored_documents(corpus: Artefact) -> Iterator[tuple[Document, str]]:
     """(document, split) of a corpus artefact, one at a time."""
     # The column `document` is left out: an ordinal belongs to a corpus, not to a document.
     columns = ["document_id", "title", "source", "group", "split", "text"]
-    table = read_parquet(corpus.file("documents.parquet"), columns)
+    table = read_table(corpus.file("documents.parquet"), columns, only=True)
     # In batches: Python objects of all texts at once would take a copy of the corpus.
     for batch in table.to_batches(max_chunksize=512):
         for row in batch.to_pylist():

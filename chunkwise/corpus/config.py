@@ -52,7 +52,9 @@ DEFAULT_INCLUDE: dict[str, tuple[str, ...]] = {
     "huggingface": (),
     "python": ("*",),
 }
-"""Globs taken when a source names none. `*` also crosses folder borders, as in `fnmatch`."""
+"""Globs taken when a source names none, whatever the case of a name. `*` also crosses folder
+borders, as in `fnmatch`.
+"""
 
 PYTHON_EXCLUDE = (
     "*/test/*",
@@ -136,7 +138,7 @@ class SourceConfig(Config):
                 raise ValueError(
                     "kind python with standard_library: false needs at least one name in `packages`"
                 )
-        elif self.path is None:
+        elif not self.path:  # "" would be the folder in which the command runs
             raise ValueError(f"kind {self.kind} needs `path`")
         elif self.packages:
             raise ValueError(f"`packages` belongs to kind python, not to kind {self.kind}")
@@ -150,17 +152,21 @@ class SourceConfig(Config):
 
     @property
     def globs(self) -> tuple[str, ...]:
+        # An empty `include` is the default too: a source of no files is no source.
         return self.include or DEFAULT_INCLUDE[self.kind]
 
     @property
     def excluded_globs(self) -> tuple[str, ...]:
+        # `is not None`: an empty `exclude` is how a user asks for tests too.
         if self.exclude is not None:
             return self.exclude
         return PYTHON_EXCLUDE if self.kind == "python" else ()
 
     @property
     def skips_unreadable(self) -> bool:
-        return self.kind == "python" if self.unreadable is None else self.unreadable == "skip"
+        if self.unreadable is not None:
+            return self.unreadable == "skip"
+        return self.kind == "python"
 
 
 class CorpusConfig(Config):
@@ -210,6 +216,7 @@ class CorpusConfig(Config):
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> "CorpusConfig":
+        # dev is a share of valid, so these two are all that is taken away.
         if self.valid_fraction + self.held_fraction >= 1:
             raise ValueError(
                 f"valid_fraction {self.valid_fraction} + held_fraction {self.held_fraction} leaves "
@@ -224,8 +231,10 @@ class CorpusConfig(Config):
         """
         parameters = self.model_dump(mode="json", exclude=_PATHS)
         used = _DECONTAMINATION_FIELDS[self.decontamination]
-        every = set().union(*_DECONTAMINATION_FIELDS.values())
-        return {name: value for name, value in parameters.items() if name not in every - used}
+        of_any_rule = set().union(*_DECONTAMINATION_FIELDS.values())
+        for name in of_any_rule - used:
+            del parameters[name]
+        return parameters
 
 
 class TokenizerConfig(Config):

@@ -24,78 +24,82 @@ from collections.abc import Sequence
 import numpy as np
 
 from chunkwise.corpus.config import CorpusConfig
-from chunkwise.corpus.ngrams import RunIndex, ngram_set
+from chunkwise.corpus.ngrams import Hashes, RunIndex, joined, lengths_of, ngram_set
 
 
 class ContaminationIndex:
     """The n-grams of the validation documents, inverted."""
 
-    def __init__(self, words: Sequence[np.ndarray], *, n: int):
+    def __init__(self, words: Sequence[Hashes], *, n: int):
         """words: `ngrams.word_hashes` of each validation document. n: words an n-gram, 13 in the
         paper.
         """
         self.n = n
         sets = [ngram_set(document, n) for document in words]
-        self._sizes = np.array([len(grams) for grams in sets], np.int64)
+        self._sizes = lengths_of(sets)
         # A document of fewer than n words is one n-gram, shared only with its like: no containment.
-        self._is_long = np.array([len(document) >= n for document in words], bool)
+        self._is_long = lengths_of(words) >= n
         owners = np.repeat(np.arange(len(sets)), self._sizes)
-        # Without a valid document there is nothing to join; the empty array gives the type.
-        grams = np.concatenate([np.zeros(0, np.uint64), *sets])
+        grams = joined(sets)
         order = np.argsort(grams, kind="stable")
         self._grams = grams[order]
         self._owners = owners[order]
 
-    def highest_jaccard(self, words: np.ndarray) -> tuple[float, int]:
+    def highest_jaccard(self, words: Hashes) -> tuple[float, int]:
         """The largest Jaccard with any validation document, and the position of that document (-1:
         shares nothing).
         """
         grams = ngram_set(words, self.n)
         shared = self._shared(grams)
-        if not shared.any():
-            return 0.0, -1
-        jaccards = shared / (len(grams) + self._sizes - shared)
-        nearest = int(jaccards.argmax())
-        return float(jaccards[nearest]), nearest
+        union = len(grams) + self._sizes - shared
+        # Where the union is empty nothing is shared either: 0 / 1.
+        return _highest(shared / np.maximum(union, 1))
 
-    def highest_containment(self, words: np.ndarray) -> tuple[float, int]:
+    def highest_containment(self, words: Hashes) -> tuple[float, int]:
         """The largest share of a validation document's n-grams that stands in a text, and the
         position of that document (-1: none). Documents of fewer than n words do not count.
         """
-        shared = self._shared(ngram_set(words, self.n)) * self._is_long
-        if not shared.any():
-            return 0.0, -1
-        shares = shared / np.maximum(self._sizes, 1)
-        nearest = int(shares.argmax())
-        return float(shares[nearest]), nearest
+        grams = ngram_set(words, self.n)
+        shared = self._shared(grams) * self._is_long
+        return _highest(shared / np.maximum(self._sizes, 1))
 
-    def _shared(self, grams: np.ndarray) -> np.ndarray:
+    def _shared(self, grams: Hashes) -> np.ndarray:
         """How many of these n-grams each validation document has."""
-        first = np.searchsorted(self._grams, grams, side="left")
-        last = np.searchsorted(self._grams, grams, side="right")
+        shared = np.zeros(len(self._sizes), np.int64)
+        starts = np.searchsorted(self._grams, grams, side="left")
+        ends = np.searchsorted(self._grams, grams, side="right")
         # One n-gram may be in several documents: a slice of owners for each that is in any.
-        known = np.flatnonzero(first < last)
-        slices = [self._owners[first[place] : last[place]] for place in known]
-        owners = np.concatenate([np.zeros(0, np.int64), *slices])
-        return np.bincount(owners, minlength=len(self._sizes))
+        for number in np.flatnonzero(starts < ends):
+            owners = self._owners[starts[number] : ends[number]]
+            shared[owners] += 1  # a set holds an n-gram once, so no owner is in a slice twice
+        return shared
+
+
+def _highest(shares: np.ndarray) -> tuple[float, int]:
+    """The largest share and its position; (0, -1) where nothing is shared."""
+    if not shares.any():
+        return 0.0, -1
+    nearest = int(shares.argmax())
+    return float(shares[nearest]), nearest
 
 
 class Contamination:
     """Whether a text repeats any of some validation documents, by the rule of a config."""
 
-    def __init__(self, config: CorpusConfig, valid: Sequence[np.ndarray]):
+    def __init__(self, config: CorpusConfig, valid: Sequence[Hashes]):
         """valid: `ngrams.word_hashes` of each validation document."""
         self._config = config
         self._index = ContaminationIndex(valid, n=config.decontaminate_ngram)
         self._runs = RunIndex(valid, config.decontaminate_run_words)
 
-    def __call__(self, words: np.ndarray) -> bool:
+    def __call__(self, words: Hashes) -> bool:
         config = self._config
         if config.decontamination == "none":
             return False
         if config.decontamination == "whole_document":
             jaccard, _nearest = self._index.highest_jaccard(words)
             return jaccard >= config.decontaminate_jaccard
+        # The cheaper of the two tests first.
         if len(self._runs.places(words)):
             return True
         share, _nearest = self._index.highest_containment(words)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chunkwise.corpus.ngrams import jaccard, ngram_set, run_hashes
+from chunkwise.corpus.ngrams import Hashes, jaccard, ngram_set, run_hashes
 
 SHINGLE_WORDS = 5
 PERMUTATIONS = 128
@@ -29,8 +29,8 @@ _BLOCK_SHINGLES = 2048  # 128 x 2048 x 8 bytes = 2 MB: stays in the cache
 
 @dataclass(frozen=True)
 class Duplicates:
-    """kept: positions of the documents that stay, ascending. copy_of: dropped position -> kept
-    position.
+    """kept: positions of the documents that stay, ascending. exact, near: dropped position ->
+    position of its original.
     """
 
     kept: list[int]
@@ -39,7 +39,7 @@ class Duplicates:
 
 
 def find_duplicates(
-    document_ids: Sequence[str], words: Sequence[np.ndarray], *, threshold: float | None
+    document_ids: Sequence[str], words: Sequence[Hashes], *, threshold: float | None
 ) -> Duplicates:
     """Which documents are copies of others.
 
@@ -55,33 +55,37 @@ def find_duplicates(
         return document_id.count("/"), document_id
 
     order = sorted(range(len(words)), key=original_first)
+    exact = _exact_duplicates(order, words)
+    distinct = [position for position in order if position not in exact]
+    near: dict[int, int] = {}
+    if threshold is not None:
+        near = _near_duplicates(distinct, words, threshold)
+    originals = [position for position in distinct if position not in near]
+    return Duplicates(sorted(originals), exact, near)
+
+
+def _exact_duplicates(order: list[int], words: Sequence[Hashes]) -> dict[int, int]:
     exact: dict[int, int] = {}
     first_with: dict[tuple[int, bytes], int] = {}
     for position in order:
         length = len(words[position])
+        # One hash of all words; none of a text without words, and all of these are alike.
         whole = run_hashes(words[position], length)
         key = (length, whole.tobytes())
         original = first_with.setdefault(key, position)
         if original != position:
             exact[position] = original
-    distinct = [position for position in order if position not in exact]
-    near: dict[int, int] = {}
-    if threshold is not None:
-        near = _near_duplicates(distinct, words, threshold)
-    kept = sorted(position for position in distinct if position not in near)
-    return Duplicates(kept, exact, near)
+    return exact
 
 
-def _near_duplicates(
-    order: list[int], words: Sequence[np.ndarray], threshold: float
-) -> dict[int, int]:
+def _near_duplicates(order: list[int], words: Sequence[Hashes], threshold: float) -> dict[int, int]:
     from datasketch import LeanMinHash, MinHashLSH
 
     index = MinHashLSH(num_perm=PERMUTATIONS, params=bands_for(threshold))
-    shingles = {position: ngram_set(words[position], SHINGLE_WORDS) for position in order}
+    shingles: dict[int, Hashes] = {}  # of the documents in the index
     near: dict[int, int] = {}
     for position in order:
-        own = shingles[position]
+        own = ngram_set(words[position], SHINGLE_WORDS)
         if not len(own):
             continue  # without words all signatures are alike; the exact rule has these
         # datasketch wants seed and scheme named for ready-made values; any do, if always the same.
@@ -93,14 +97,16 @@ def _near_duplicates(
         else:
             # Only what stays is entered, so a chain of copies never leads away from an original.
             index.insert(position, signature, check_duplication=False)
+            shingles[position] = own
     return near
 
 
-def _is_near(first: np.ndarray, second: np.ndarray, threshold: float) -> bool:
+def _is_near(first: Hashes, second: Hashes, threshold: float) -> bool:
     # Sets of very different sizes cannot reach the threshold; no need to compare them.
-    smaller, larger = sorted((len(first), len(second)))
-    ratio = smaller / larger
-    return ratio >= threshold and jaccard(first, second) >= threshold
+    sizes = (len(first), len(second))
+    if min(sizes) / max(sizes) < threshold:
+        return False
+    return jaccard(first, second) >= threshold
 
 
 def bands_for(threshold: float) -> tuple[int, int]:
@@ -115,18 +121,18 @@ def bands_for(threshold: float) -> tuple[int, int]:
         missed = (1 - threshold**rows) ** bands
         if missed < _MISSED_AT_THRESHOLD:
             # datasketch refuses a single band.
-            return max(bands, 2), rows if bands >= 2 else rows // 2
+            return (bands, rows) if bands >= 2 else (2, rows // 2)
     return PERMUTATIONS, 1
 
 
 # A fixed seed of PCG64, whose stream numpy keeps from version to version: signatures, and with them
 # the pairs that are missed, must not change.
 _generator = np.random.Generator(np.random.PCG64(20231011))
-_HALVES, _OFFSET = _generator.integers(0, 2**63, (2, PERMUTATIONS), dtype=np.uint64)
-_ODD = 2 * _HALVES + 1
+_halves, _OFFSETS = _generator.integers(0, 2**63, (2, PERMUTATIONS, 1), dtype=np.uint64)
+_MULTIPLIERS = 2 * _halves + 1
 
 
-def minhash(shingles: np.ndarray) -> np.ndarray:
+def minhash(shingles: Hashes) -> Hashes:
     """uint64 [PERMUTATIONS]: for each of that many hash functions, its least value over a set.
 
     Hash functions are multiply-shift, (a x + b mod 2^64) >> 32 with a odd, over values that are
@@ -134,8 +140,8 @@ def minhash(shingles: np.ndarray) -> np.ndarray:
     """
     least = np.full(PERMUTATIONS, 2**64 - 1, np.uint64)
     for start in range(0, len(shingles), _BLOCK_SHINGLES):
-        block = shingles[start : start + _BLOCK_SHINGLES]
-        values = _ODD[:, None] * block
-        values += _OFFSET[:, None]  # in place: the block of values is what must stay in the cache
+        end = start + _BLOCK_SHINGLES
+        values = _MULTIPLIERS * shingles[start:end]
+        values += _OFFSETS  # in place: the block of values is what must stay in the cache
         np.minimum(least, values.min(axis=1), out=least)
     return least >> 32

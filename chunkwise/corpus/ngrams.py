@@ -19,7 +19,11 @@ import numpy as np
 
 from chunkwise.corpus.words import characters
 
+Hashes = np.ndarray
+"""uint64: one for each word of a text, or for each run of words."""
+
 _BASE = 0x9E3779B97F4A7C15  # odd, hence invertible modulo 2^64
+_NO_HASHES: Hashes = np.zeros(0, np.uint64)
 
 
 class _Powers:
@@ -43,63 +47,81 @@ _powers = _Powers(_BASE)
 _inverse_powers = _Powers(pow(_BASE, -1, 2**64))
 
 _Positions = np.ndarray | slice
+_Phrase = tuple[int, int]
+"""How many words a phrase has, and their hash."""
 
 
-def _prefix_sums(values: np.ndarray) -> np.ndarray:
+def _prefix_sums(values: Hashes) -> Hashes:
+    powers = _powers(len(values))
     sums = np.zeros(len(values) + 1, np.uint64)
-    np.cumsum(values * _powers(len(values)), out=sums[1:])
+    np.cumsum(values * powers, out=sums[1:])
     return sums
 
 
-def _hashes(sums: np.ndarray, starts: _Positions, ends: _Positions) -> np.ndarray:
+def _hashes(sums: Hashes, starts: _Positions, ends: _Positions) -> Hashes:
     """The hash of each run from a start up to its end, by the prefix sums of all values."""
     inverse = _inverse_powers(len(sums) - 1)
     run_sums = sums[ends] - sums[starts]
     return _mixed(run_sums * inverse[starts])
 
 
-def _mixed(hashes: np.ndarray) -> np.ndarray:
+def _mixed(hashes: Hashes) -> Hashes:
     """The finaliser of SplitMix64: without it, the low bits of a polynomial hash are those of few
     bytes.
     """
-    hashes = (hashes ^ (hashes >> 30)) * 0xBF58476D1CE4E5B9
-    hashes = (hashes ^ (hashes >> 27)) * 0x94D049BB133111EB
+    hashes = hashes ^ (hashes >> 30)
+    hashes = hashes * 0xBF58476D1CE4E5B9
+    hashes = hashes ^ (hashes >> 27)
+    hashes = hashes * 0x94D049BB133111EB
     return hashes ^ (hashes >> 31)
 
 
-def word_hashes(text: str) -> np.ndarray:
+def word_hashes(text: str) -> Hashes:
     """uint64 [words]: one hash a word, in the order of the text."""
-    found = characters(text)
+    folded = characters(text)
     # Values begin at 1: a zero would vanish from a sum.
-    values = found.codes.astype(np.uint64) + 1
-    return _hashes(_prefix_sums(values), found.starts, found.ends)
+    values = folded.codes.astype(np.uint64) + 1
+    sums = _prefix_sums(values)
+    return _hashes(sums, folded.starts, folded.ends)
 
 
-def run_hashes(words: np.ndarray, n: int) -> np.ndarray:
+def run_hashes(words: Hashes, n: int) -> Hashes:
     """uint64 [words - n + 1]: the hash of each run of n words. Fewer than n words: one hash of them
     all (or none).
     """
     if not len(words):
-        return np.zeros(0, np.uint64)
+        return _NO_HASHES
     n = min(n, len(words))
     # Slices, not arrays of indices: they copy nothing.
     starts = slice(len(words) - n + 1)
     ends = slice(n, None)
-    return _hashes(_prefix_sums(words), starts, ends)
+    sums = _prefix_sums(words)
+    return _hashes(sums, starts, ends)
 
 
-def ngram_set(words: np.ndarray, n: int) -> np.ndarray:
+def ngram_set(words: Hashes, n: int) -> Hashes:
     """uint64, sorted, without repeats: the n-grams of a text. A text of fewer than n words is one
     n-gram.
     """
     return np.unique(run_hashes(words, n))
 
 
-def jaccard(first: np.ndarray, second: np.ndarray) -> float:
+def jaccard(first: Hashes, second: Hashes) -> float:
     """|intersection| / |union| of two n-gram sets; 0 where both are empty."""
     shared = len(np.intersect1d(first, second, assume_unique=True))
     union = len(first) + len(second) - shared
     return shared / union if union else 0.0
+
+
+def joined(parts: Sequence[Hashes]) -> Hashes:
+    """The hashes of all parts, one after the other."""
+    # numpy does not join nothing; the empty array also gives the type.
+    return np.concatenate([_NO_HASHES, *parts])
+
+
+def lengths_of(parts: Sequence[Hashes]) -> np.ndarray:
+    """int64: how many hashes each part has."""
+    return np.fromiter(map(len, parts), np.int64)
 
 
 class RunIndex:
@@ -108,21 +130,22 @@ class RunIndex:
     `len` is the number of different runs; each has a place from 0 up.
     """
 
-    def __init__(self, texts: Sequence[np.ndarray], n: int):
+    def __init__(self, texts: Sequence[Hashes], n: int):
         """texts: word hashes of each one; those of fewer than n words have no run."""
         self._n = n
         runs = [run_hashes(words, n) for words in texts if len(words) >= n]
-        # Without a run there is nothing to join; the empty array gives the type.
-        self._hashes = np.unique(np.concatenate([np.zeros(0, np.uint64), *runs]))
+        self._hashes = np.unique(joined(runs))
 
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def places(self, words: np.ndarray) -> np.ndarray:
+    def places(self, words: Hashes) -> np.ndarray:
         """int64: the place of each run of a text that is one of these, in the order of the text."""
         if len(words) < self._n or not len(self):
             return np.zeros(0, np.int64)
-        return _found(self._hashes, run_hashes(words, self._n))[1]
+        runs = run_hashes(words, self._n)
+        _positions, run_places = _matches(runs, self._hashes)
+        return run_places
 
 
 class PhraseIndex:
@@ -133,50 +156,62 @@ class PhraseIndex:
     second for ten thousand phrases.
     """
 
-    _ANCHORS = (8, 3, 1)
-
-    def __init__(self, phrases: Sequence[np.ndarray]):
+    def __init__(self, phrases: Sequence[Hashes]):
         """phrases: word hashes of each one; none may be empty."""
-        self._indices_by_hash: dict[tuple[int, int], list[int]] = defaultdict(list)
-        anchor_hashes: dict[int, set[int]] = defaultdict(set)
+        # Two questions may have the same answer, so a phrase may have several indices.
+        self._indices: dict[_Phrase, list[int]] = defaultdict(list)
         self._lengths: dict[int, set[int]] = defaultdict(set)
+        anchor_hashes: dict[int, set[int]] = defaultdict(set)
         for index, words in enumerate(phrases):
             n = len(words)
-            # The longest that fits: the longer an anchor, the fewer places share it by chance.
-            anchor = next(length for length in self._ANCHORS if length <= n)
-            anchor_hashes[anchor].add(_single_hash(words[:anchor]))
+            anchor = _anchor_words(n)
+            first_words = words[:anchor]
+            anchor_hashes[anchor].add(_single_hash(first_words))
             self._lengths[anchor].add(n)
-            self._indices_by_hash[n, _single_hash(words)].append(index)
-        self._anchors: dict[int, np.ndarray] = {}
+            self._indices[n, _single_hash(words)].append(index)
+        self._anchors: dict[int, Hashes] = {}
         for anchor, hashes in anchor_hashes.items():
             self._anchors[anchor] = np.array(sorted(hashes), np.uint64)
 
-    def found_in(self, words: np.ndarray) -> set[int]:
+    def found_in(self, words: Hashes) -> set[int]:
         """Indices of the phrases that occur at least once in a text, given its word hashes."""
         indices: set[int] = set()
         sums = _prefix_sums(words)
         for anchor, anchor_hashes in self._anchors.items():
             if len(words) < anchor:
                 continue  # `run_hashes` would hash the whole text as one shorter run
-            positions, _ = _found(anchor_hashes, run_hashes(words, anchor))
+            runs = run_hashes(words, anchor)
+            positions, _places = _matches(runs, anchor_hashes)
             for n in self._lengths[anchor]:
+                # An anchor may stand so near the end that its phrase does not fit.
                 starts = positions[positions + n <= len(words)]
-                phrase_hashes = _hashes(sums, starts, starts + n)
-                for value in set(phrase_hashes.tolist()):
-                    # `get`, because [] would add every hash that is looked up to the defaultdict.
-                    indices.update(self._indices_by_hash.get((n, value), ()))
+                hashes = _hashes(sums, starts, starts + n)
+                for phrase_hash in set(hashes.tolist()):
+                    # `get`: [] would add every hash that is looked up to the defaultdict.
+                    indices.update(self._indices.get((n, phrase_hash), ()))
         return indices
 
 
-def _found(known: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _anchor_words(phrase_words: int) -> int:
+    """How many first words of a phrase are searched for: the longer an anchor, the fewer places
+    share it by chance.
+    """
+    if phrase_words >= 8:
+        return 8
+    return 3 if phrase_words >= 3 else 1
+
+
+def _matches(hashes: Hashes, known: Hashes) -> tuple[np.ndarray, np.ndarray]:
     """Which of some hashes are known: their positions, and where each stands in `known` (sorted,
     not empty).
     """
     nearest = np.searchsorted(known, hashes)
     nearest = np.minimum(nearest, len(known) - 1)  # above the largest: no place
-    positions = np.flatnonzero(known[nearest] == hashes)
+    is_known = known[nearest] == hashes
+    positions = np.flatnonzero(is_known)
     return positions, nearest[positions]
 
 
-def _single_hash(words: np.ndarray) -> int:
-    return int(run_hashes(words, len(words))[0])
+def _single_hash(words: Hashes) -> int:
+    whole = run_hashes(words, len(words))
+    return int(whole[0])

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from chunkwise.core.errors import InputError
-from chunkwise.core.io import digest_file, write_jsonl
+from chunkwise.core.io import canonical_json, digest_file, write_jsonl
 from chunkwise.corpus.config import QuestionFileConfig
-from chunkwise.corpus.readers import read_json_lines
+from chunkwise.corpus.records import read_json_lines
 from chunkwise.graph.stage import Resolved, Run
 
 Row = dict[str, Any]
@@ -69,21 +69,14 @@ def read_questions(path: Path | str) -> list[Row]:
     questions = []
     for number, (where, record) in enumerate(_records(path), start=1):
         _require_text(record, "question", where)
-        answers = record.get("answers")
-        if not _is_texts(answers, at_least=1):
-            raise InputError(
-                f"{where}: expected a list of texts in the field 'answers', got {answers!r}"
-            )
+        _require_texts(record, "answers", where)
         if record.get("choices") is not None:
             _require_choices(record, where)
         for field in ("task", "passage", "statement"):
             if record.get(field) is not None:
                 _require_text(record, field, where)
-        support = record.get("support")
-        if support is not None and not _is_texts(support, at_least=1):
-            raise InputError(
-                f"{where}: expected a list of texts in the field 'support', got {support!r}"
-            )
+        if record.get("support") is not None:
+            _require_texts(record, "support", where)
         identifier = record.get("id", number)
         questions.append({**record, "id": str(identifier)})
     return questions
@@ -110,13 +103,24 @@ def _records(path: Path | str) -> Iterator[tuple[str, Row]]:
     if not rows:
         raise InputError(f"{path}: expected a record a line, got an empty file")
     for number, row in enumerate(rows, start=1):
-        yield f"{path}, record {number}", row
+        where = f"{path}, record {number}"
+        try:
+            canonical_json(row).encode()
+        except ValueError as error:  # NaN, which Python reads; half of a surrogate pair
+            raise InputError(f"{where}: expected what JSON in UTF-8 can hold: {error}") from None
+        yield where, row
 
 
 def _require_text(record: Row, field: str, where: str) -> None:
     text = record.get(field)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"{where}: expected text in the field {field!r}, got {text!r}")
+
+
+def _require_texts(record: Row, field: str, where: str) -> None:
+    texts = record.get(field)
+    if not _is_texts(texts, at_least=1):
+        raise InputError(f"{where}: expected a list of texts in the field {field!r}, got {texts!r}")
 
 
 def _require_choices(record: Row, where: str) -> None:
@@ -132,10 +136,11 @@ def _require_choices(record: Row, where: str) -> None:
 
 def _require_index(record: Row, field: str, choices: int, where: str) -> None:
     index: Any = record.get(field)
-    # JSON's true is an int to Python, and would pass as the index 1.
-    is_index = isinstance(index, int) and not isinstance(index, bool)
-    if not is_index or not 0 <= index < choices:
-        raise InputError(f"{where}: expected {field!r} from 0 to {choices - 1}, got {index!r}")
+    # By the type itself: JSON's true is an int to Python, and would pass as the index 1.
+    if type(index) is int and index in range(choices):
+        return
+    last = choices - 1
+    raise InputError(f"{where}: expected {field!r} from 0 to {last}, got {index!r}")
 
 
 def _is_texts(value: Any, at_least: int) -> bool:

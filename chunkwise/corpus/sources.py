@@ -6,16 +6,8 @@ from collections.abc import Iterator
 
 from chunkwise.corpus.config import SourceConfig
 from chunkwise.corpus.python_docs.source import digest_python, read_python
-from chunkwise.corpus.readers import (
-    Document,
-    Drops,
-    digest_dataset,
-    digest_files,
-    read_dataset,
-    read_files,
-    read_jsonl,
-    read_parquet,
-)
+from chunkwise.corpus.readers import Document, Drops, digest_files, read_files
+from chunkwise.corpus.records import digest_dataset, read_dataset, read_jsonl, read_parquet
 
 READERS = {
     "text": read_files,

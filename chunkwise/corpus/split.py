@@ -23,8 +23,10 @@ def unit_hash(name: str, seed: int, purpose: str) -> float:
     """A number in [0, 1) that looks drawn, from a name. Different purposes are independent
     draws.
     """
-    digest = blake2b(f"{purpose}\0{seed}\0{name}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53  # 53 bits: what a double holds exactly
+    text = f"{purpose}\0{seed}\0{name}"
+    digest = blake2b(text.encode(), digest_size=8).digest()
+    bits = int.from_bytes(digest, "big") >> 11
+    return bits / 2**53  # 53 bits: what a double holds exactly
 
 
 def split_of(
@@ -42,9 +44,9 @@ def split_of(
         dev_share: of the groups in neither training text nor datastore, those to choose settings
             by. Drawn on its own, so that it moves no group in or out of training text.
     """
-    place = unit_hash(group, seed, "split")
-    if place < valid_fraction:
+    draw = unit_hash(group, seed, "split")
+    if draw < valid_fraction:
         return "dev" if unit_hash(group, seed, "dev") < dev_share else "valid"
-    if place >= 1 - held_fraction:
+    if draw >= 1 - held_fraction:
         return "held"
     return "train"

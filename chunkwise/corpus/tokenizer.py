@@ -131,12 +131,12 @@ def token_bytes(tokenizer: "PreTrainedTokenizerBase") -> np.ndarray | None:
     if not has_byte_decoder or description["model"]["type"] != "BPE":
         return None
     sizes = np.zeros(len(tokenizer), np.int32)
-    for token, index in backend.get_vocab(with_added_tokens=False).items():
+    vocabulary = backend.get_vocab(with_added_tokens=False)
+    for token, index in vocabulary.items():
         sizes[index] = len(token)
     for added in description["added_tokens"]:
-        if added["special"]:
-            sizes[added["id"]] = 0  # it stands for an end, not for bytes
-        else:
-            # Kept as text, not as one character a byte like the rest of the vocabulary.
-            sizes[added["id"]] = len(added["content"].encode())
+        # Kept as text, not as one character a byte like the rest of the vocabulary.
+        content = added["content"].encode()
+        # A special one stands for an end, not for bytes.
+        sizes[added["id"]] = 0 if added["special"] else len(content)
     return sizes

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_table
 from chunkwise.core.errors import ConfigError, InputError
 from chunkwise.core.io import (
     digest_bytes,
     read_json,
-    read_parquet,
     save_npy,
     write_json,
     write_parquet,
@@ -70,7 +69,8 @@ def resolve_tokenizer(
             hint="choose one that the `tokenizers` library reads",
         )
     # tokenizer.json does not say which of its tokens end a text and pad: the config beside it does.
-    content = f"{backend.to_str()}\0{loaded.eos_token_id}\0{loaded.pad_token_id}"
+    parts = (backend.to_str(), loaded.eos_token_id, loaded.pad_token_id)
+    content = "\0".join(map(str, parts))
     digest = digest_bytes(content.encode())
     return Resolved(config, params={}, inputs={"tokenizer": digest})
 
@@ -114,37 +114,33 @@ def _sample(texts: list[str], max_bytes: int | None) -> list[str]:
     """
     if max_bytes is None:
         return texts
-    sizes = np.cumsum([len(text.encode()) for text in texts])
-    complete = int(np.searchsorted(sizes, max_bytes))
+    sizes = [len(text.encode()) for text in texts]
+    complete = int(np.searchsorted(np.cumsum(sizes), max_bytes))
     return texts[: complete + 1]  # one more, which reaches the budget
 
 
 # Tokens
 
 
+_NAMES = ("document", "document_id", "title", "source", "group", "split")
+CORPUS_COLUMNS = (*_NAMES, "text")
+DOCUMENT_COLUMNS = ("document", "split", "first_of_group", "first_token", "tokens", "bytes")
+"""What documents.parquet of the tokens holds of each document beside its names."""
+
+
 def build_tokens(
     config: TokensConfig, run: Run, corpus: Artefact, tokenizer: Artefact
 ) -> Mapping[str, Any]:
     """Encode all documents."""
-    from pyarrow.compute import binary_length
-
     loaded = load_tokenizer(tokenizer.path)
-    table = read_parquet(corpus.file("documents.parquet"))
+    table = read_table(corpus.file("documents.parquet"), CORPUS_COLUMNS)
     tokens, document_tokens = _encode_all(loaded, table["text"])
-    document_bytes = binary_length(table["text"]).to_numpy().astype(np.int64)
-    first_token = np.cumsum(document_tokens) - document_tokens
     save_npy(run.folder / "tokens.npy", tokens)
-    sizes = token_bytes(loaded)
-    if sizes is not None:
-        # A normaliser may change the text; then the sums differ, and bytes by token would be wrong.
-        measured = np.add.reduceat(sizes[tokens].astype(np.int64), first_token)
-        if np.array_equal(measured, document_bytes):
-            save_npy(run.folder / "token_bytes.npy", sizes)
-    names = ("document", "document_id", "title", "source", "group", "split")
-    columns = {name: table[name] for name in names}
-    columns["first_of_group"] = _first_of_group(table)
-    columns |= {"first_token": first_token, "tokens": document_tokens, "bytes": document_bytes}
+    columns = _document_columns(table, document_tokens)
     write_parquet(run.folder / "documents.parquet", columns)
+    byte_table = _byte_table(loaded, tokens, columns)
+    if byte_table is not None:
+        save_npy(run.folder / "token_bytes.npy", byte_table)
     # The tokenizer's record would be the record of this artefact, and mark it as complete.
     ignore_record = shutil.ignore_patterns("record.json")
     shutil.copytree(tokenizer.path, run.folder / "tokenizer", ignore=ignore_record)
@@ -155,21 +151,59 @@ def build_tokens(
         "tokenizer_digest": tokenizer.digest,
     }
     write_json(run.folder / "tokens.json", facts)
+    splits = _tokens_by_split(table, document_tokens)
+    return {"tokens": len(tokens), "documents": table.num_rows, "splits": splits}
+
+
+def _document_columns(table: "pyarrow.Table", document_tokens: np.ndarray) -> dict[str, Any]:
+    """What documents.parquet of the tokens holds, see the head of this module."""
+    from pyarrow.compute import binary_length
+
+    columns: dict[str, Any] = {}
+    for name in _NAMES:
+        columns[name] = table[name]
+    size_bytes = binary_length(table["text"]).to_numpy()
+    columns["first_of_group"] = _first_of_group(table)
+    columns["first_token"] = np.cumsum(document_tokens) - document_tokens
+    columns["tokens"] = document_tokens
+    columns["bytes"] = size_bytes.astype(np.int64)
+    return columns
+
+
+def _byte_table(
+    loaded: "PreTrainedTokenizerBase", tokens: np.ndarray, columns: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
+    """Bytes of each token of the vocabulary, where they add up to the bytes of every document."""
+    sizes = token_bytes(loaded)
+    if sizes is None:
+        return None
+    sizes_in_order = sizes[tokens].astype(np.int64)
+    measured = np.add.reduceat(sizes_in_order, columns["first_token"])
+    # A normaliser may change the text; then the sums differ, and bytes by token would be wrong.
+    return sizes if np.array_equal(measured, columns["bytes"]) else None
+
+
+def _tokens_by_split(
+    table: "pyarrow.Table", document_tokens: np.ndarray
+) -> dict[str, Counter[str]]:
+    """Tokens of each source in each split."""
     per_split: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
     splits = table["split"].to_pylist()
     sources = table["source"].to_pylist()
-    for split, source, size in zip(splits, sources, document_tokens.tolist(), strict=True):
+    sizes = document_tokens.tolist()
+    for split, source, size in zip(splits, sources, sizes, strict=True):
         per_split[split][source] += size
-    return {"tokens": len(tokens), "documents": table.num_rows, "splits": per_split}
+    return per_split
 
 
 def _first_of_group(table: "pyarrow.Table") -> np.ndarray:
     """Ordinal of the first document of each document's group (say, of its file)."""
-    first: dict[str, int] = {}
-    groups = table["group"].to_pylist()
     ordinals = table["document"].to_pylist()
-    firsts = [first.setdefault(*row) for row in zip(groups, ordinals, strict=True)]
-    return np.array(firsts, np.int32)
+    groups = table["group"].to_pylist()
+    first: dict[str, int] = {}
+    for group, ordinal in zip(groups, ordinals, strict=True):
+        first.setdefault(group, ordinal)
+    return np.fromiter(map(first.__getitem__, groups), np.int32)
 
 
 def _encode_all(
@@ -183,9 +217,10 @@ def _encode_all(
     lengths = []
     with track("tokenize", total=len(texts), unit="documents") as advance:
         for start in range(0, len(texts), _ENCODE_BATCH_DOCUMENTS):
-            batch = texts.slice(start, _ENCODE_BATCH_DOCUMENTS).to_pylist()
-            for ids in encode(loaded, batch):
+            batch = texts.slice(start, _ENCODE_BATCH_DOCUMENTS)
+            for ids in encode(loaded, batch.to_pylist()):
                 parts += [ids.astype(dtype), end_of_text]
                 lengths.append(len(ids) + 1)
             advance(len(batch))
-    return np.concatenate(parts), np.array(lengths, np.int64)
+    tokens = np.concatenate(parts)
+    return tokens, np.array(lengths, np.int64)

@@ -42,8 +42,10 @@ class Job:
     @property
     def title(self) -> str:
         """ "perplexity, retro, oracle, replicate 2"."""
-        replicate = "" if self.replicate is None else f"replicate {self.replicate}"
-        return ", ".join(filter(None, (self.stage.name, self.arm, self.detail, replicate)))
+        parts = [self.stage.name, self.arm, self.detail]
+        if self.replicate is not None:
+            parts.append(f"replicate {self.replicate}")
+        return ", ".join(filter(None, parts))
 
     @property
     def seed(self) -> int | None:
@@ -56,8 +58,15 @@ class Job:
         Args:
             artefacts: job id -> artefact, of all its inputs.
         """
-        inputs = {name: artefacts[job_id] for name, job_id in self.inputs.items()}
-        return store.find(self.stage, self.config, inputs, seed=self.seed)
+        return store.find(self.stage, self.config, self.pick(artefacts), seed=self.seed)
+
+    def pick(self, artefacts: Mapping[str, Artefact]) -> dict[str, Artefact]:
+        """Input name -> artefact, out of artefacts by job id."""
+        return {name: artefacts[job_id] for name, job_id in self.inputs.items()}
+
+    def has_inputs(self, artefacts: Mapping[str, Artefact]) -> bool:
+        """Whether all inputs are among artefacts by job id."""
+        return all(job_id in artefacts for job_id in self.inputs.values())
 
     def perform(
         self, inputs: Mapping[str, Artefact], store: Store, *, threads: int = 1
@@ -99,7 +108,10 @@ class Jobs:
             replicate: for display, of stages that take no seed.
             seed: of seeded stages, and part of the identity.
         """
-        input_ids = {name: job.id for name, job in (inputs or {}).items() if job is not None}
+        input_ids = {}
+        for name, job in (inputs or {}).items():
+            if job is not None:
+                input_ids[name] = job.id
         identity = {
             "stage": stage.name,
             "config": config.model_dump(mode="json"),
@@ -107,12 +119,23 @@ class Jobs:
             "seed": seed,
         }
         # 64 bits are enough for the jobs of a study, and readable in a log
-        job_id = digest_bytes(canonical_json(identity).encode())[:16]
+        digest = digest_bytes(canonical_json(identity).encode())
+        job_id = digest[:16]
         self.asked[stage.name] += 1
         # the first arm that asks names the job: arm, detail and a display replicate are no identity
         number = replicate if seed is None else seed
-        job = Job(job_id, stage, config, input_ids, number, arm, detail)
-        return self.by_id.setdefault(job_id, job)
+        new = Job(job_id, stage, config, input_ids, number, arm, detail)
+        return self.by_id.setdefault(job_id, new)
+
+    @classmethod
+    def union(cls, parts: Iterable[Jobs]) -> Jobs:
+        """The jobs of several studies, each once, in the order of the studies."""
+        jobs = cls()
+        for part in parts:
+            for job in part:
+                jobs.by_id.setdefault(job.id, job)
+            jobs.asked.update(part.asked)
+        return jobs
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self.by_id.values())
@@ -127,7 +150,9 @@ class Jobs:
     def dependants(self) -> dict[str, list[str]]:
         """Id -> ids of the jobs that need it directly."""
         # the last jobs of a study have none, and are keys all the same
-        dependants: dict[str, list[str]] = {job_id: [] for job_id in self.by_id}
+        dependants: dict[str, list[str]] = {}
+        for job_id in self.by_id:
+            dependants[job_id] = []
         for job in self:
             for needed in job.inputs.values():
                 dependants[needed].append(job.id)
@@ -138,13 +163,15 @@ class Jobs:
         artefacts: dict[str, Artefact] = {}
         for job in self:
             # reading sources for a key is slow, and needless where nothing of their kind is stored
-            if not job.inputs and not (store.root / job.stage.kind).is_dir():
+            folder = store.root / job.stage.kind
+            if not job.inputs and not folder.is_dir():
                 continue
             # without all its inputs a job has no key that could be looked up
-            if artefacts.keys() >= set(job.inputs.values()):
-                artefact = job.find(artefacts, store)
-                if artefact is not None:
-                    artefacts[job.id] = artefact
+            if not job.has_inputs(artefacts):
+                continue
+            artefact = job.find(artefacts, store)
+            if artefact is not None:
+                artefacts[job.id] = artefact
         return artefacts
 
 

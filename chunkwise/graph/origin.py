@@ -22,10 +22,12 @@ def origin(store: Store, artefact: Artefact, name: str) -> Artefact:
         if stage.kind == artefact.stage and name in stage.inputs:
             kinds.update(stage.inputs[name].kinds)
     # content, not a key: what an artefact was built from is known by what it held
-    source = store.of_digest(artefact.record.inputs.get(name, ""), kinds)
+    digest = artefact.record.inputs.get(name, "")
+    source = store.of_digest(digest, kinds)
     if source is None:
+        short_key = artefact.key[:12]
         raise ArtefactError(
-            f"the {name} of the {artefact.stage} {artefact.key[:12]}, from which it was built, is "
+            f"the {name} of the {artefact.stage} {short_key}, from which it was built, is "
             f"not in the store {store.root}",
             hint="name the store that it was built in: --store DIR, or CHUNKWISE_STORE",
         )

@@ -88,7 +88,10 @@ class Schedule:
             MachineError: the machine cannot go on (disk full).
         """
         # `wanted` may hold jobs of an earlier call, which are not run again
-        open_jobs = {job.id: job for job in wanted if not self._settled(job.id)}
+        open_jobs = {}
+        for job in wanted:
+            if not self._settled(job.id):
+                open_jobs[job.id] = job
         mirror = Mirror()
         while open_jobs:
             self._skip_hopeless(open_jobs)
@@ -100,29 +103,31 @@ class Schedule:
             # again, because a job that has answered is not running any more
             self.running = pool.busy
             for job_id, pace in pool.paces(mirror).items():
-                self.costs.watch(self.jobs[job_id], *pace.measured)
+                share, seconds = pace.measured
+                self.costs.watch(self.jobs[job_id], share, seconds)
 
     def _failed(self, job_id: str) -> bool:
         """Whether a job, or one that it needs, failed."""
         return job_id in self.failures or job_id in self.skipped
 
     def _settled(self, job_id: str) -> bool:
+        # what is skipped or has failed is not tried again: `run` would never end
         return job_id in self.artefacts or self._failed(job_id)
 
     def _skip_hopeless(self, open_jobs: dict[str, Job]) -> None:
         for job in self.jobs:  # inputs come first, so one pass reaches all dependants
-            if job.id in open_jobs and any(map(self._failed, job.inputs.values())):
+            is_hopeless = any(map(self._failed, job.inputs.values()))
+            if is_hopeless and job.id in open_jobs:
                 self.skipped.add(job.id)
                 self._record(job, "skipped")
                 del open_jobs[job.id]
 
     def _give(self, pool: Workers, open_jobs: dict[str, Job]) -> None:
-        waiting = open_jobs.keys() - pool.busy.keys()
-        ready = [
-            job
-            for job in open_jobs.values()
-            if job.id in waiting and self.artefacts.keys() >= set(job.inputs.values())
-        ]
+        busy = pool.busy
+        ready = []
+        for job in open_jobs.values():
+            if job.id not in busy and job.has_inputs(self.artefacts):
+                ready.append(job)
         if not ready or not pool.free:
             return
         # anew each time: what jobs cost is learned while they run
@@ -130,19 +135,19 @@ class Schedule:
         ready.sort(key=lambda job: -chains[job.id])
         for job in ready[: pool.free]:
             self.attempts[job.id] += 1
-            inputs = {name: self.artefacts[job_id] for name, job_id in job.inputs.items()}
-            pool.give(job, inputs)
+            pool.give(job, job.pick(self.artefacts))
 
     def _take(self, answer: Answer, open_jobs: dict[str, Job]) -> None:
-        job, artefact, error = answer.job, answer.artefact, answer.error
+        job = answer.job
         if answer.died and self.attempts[job.id] < ATTEMPTS:
-            note(f"{error}; it is tried once more")
+            note(f"{answer.error}; it is tried once more")
             return
         del open_jobs[job.id]
         facts: dict[str, Any] = {
             "seconds": round(answer.seconds, 2),
             "peak_memory_bytes": answer.peak_memory_bytes,
         }
+        artefact = answer.artefact
         if artefact is not None:
             self.artefacts[job.id] = artefact
             self.costs.learn_sizes(job, artefact)
@@ -151,11 +156,11 @@ class Schedule:
                 self.costs.learn(job, answer.seconds)
             self._record(job, "done", artefact.key, cached=artefact.reused, **facts)
         else:
-            assert error is not None
+            assert answer.error is not None
             # a full disk would fail every other job too, each after its work
-            if isinstance(error, MachineError):
-                raise error
-            self.failures[job.id] = error
+            if isinstance(answer.error, MachineError):
+                raise answer.error
+            self.failures[job.id] = answer.error
             self._record(job, "failed", **facts)
             if answer.trace:
                 note(answer.trace.rstrip())
@@ -176,24 +181,27 @@ class Schedule:
     def _say(self, job: Job, answer: Answer) -> None:
         if self.quiet and answer.error is None:
             return
-        settled = len(self.artefacts) + len(self.failures) + len(self.skipped)
         if answer.artefact is None:
             result = f"failed: {answer.error}"
         elif answer.artefact.reused:
             result = "from the store"
         else:
             result = f"{answer.seconds:.1f} s"
+        settled = len(self.artefacts) + len(self.failures) + len(self.skipped)
+        total = len(self.jobs)
         remaining = self.words_left("; ", " left")
-        note(f"[{settled}/{len(self.jobs)}] {job.title}: {result}{remaining}")
+        note(f"[{settled}/{total}] {job.title}: {result}{remaining}")
 
     def seconds_to_do(self) -> dict[str, float]:
         """Expected seconds of each job that is not done; of running ones what is left."""
         to_do = {}
         for job in self.jobs:
-            if not self._settled(job.id):
-                seconds = self.costs.expected_seconds(job)
-                # one that takes longer than expected is never as good as done
-                to_do[job.id] = max(0.05 * seconds, seconds - self.running.get(job.id, 0.0))
+            if self._settled(job.id):
+                continue
+            seconds = self.costs.expected_seconds(job)
+            remaining = seconds - self.running.get(job.id, 0.0)
+            # one that takes longer than expected is never as good as done
+            to_do[job.id] = max(0.05 * seconds, remaining)
         return to_do
 
     def seconds_left(self) -> float:
@@ -203,7 +211,8 @@ class Schedule:
         """The time left in words; nothing while it would be a guess."""
         if not self.costs.measured:
             return ""
-        return f"{before}{duration_words(self.seconds_left())}{after}"
+        duration = duration_words(self.seconds_left())
+        return f"{before}{duration}{after}"
 
     def header(self, title: str, started: float) -> Group:
         """What stands above the bars: the time left, stages, what is done of each and for which
@@ -221,14 +230,21 @@ class Schedule:
         )
         running = dict(self.running)  # another thread draws
         for stage, jobs in by_stage(self.jobs).items():
-            ids = [job.id for job in jobs]
-            finished = f"{len(self.artefacts.keys() & ids)}/{len(jobs)}"
-            arms = [job.arm or job.detail or "yes" for job in jobs if job.id in running]
+            finished = 0
+            failed = 0
+            arms = []
+            for job in jobs:
+                finished += job.id in self.artefacts
+                failed += self._failed(job.id)
+                if job.id in running:
+                    arms.append(job.arm or job.detail or "yes")
             # as Text, because a plan may name an arm with brackets, which are markup in a string
             names = Text(", ".join(arms))
-            failures = sum(map(self._failed, ids))
-            table.add_row(stage, finished, names, str(failures or ""))
-        return Group(Text(f"{title}: {elapsed} gone{remaining}"), table)
+            progress = f"{finished}/{len(jobs)}"
+            failures = str(failed) if failed else ""
+            table.add_row(stage, progress, names, failures)
+        time_left = Text(f"{title}: {elapsed} gone{remaining}")
+        return Group(time_left, table)
 
 
 def time_needed(jobs: Jobs, seconds: Mapping[str, float], workers: int) -> float:
@@ -237,10 +253,7 @@ def time_needed(jobs: Jobs, seconds: Mapping[str, float], workers: int) -> float
 
     Neither less than the longest chain, nor than all work spread evenly.
     """
-    chains: dict[str, float] = {}  # that end with a job
-    for job in jobs:  # inputs come first
-        before = max((chains[job_id] for job_id in job.inputs.values()), default=0.0)
-        chains[job.id] = before + seconds.get(job.id, 0.0)
+    chains = longest_chains(jobs, seconds)
     longest = max(chains.values(), default=0.0)
     evenly = sum(seconds.values()) / max(1, workers)
     return max(longest, evenly)
@@ -251,8 +264,9 @@ def longest_chains(jobs: Jobs, seconds: Mapping[str, float]) -> dict[str, float]
     dependants = jobs.dependants
     chains: dict[str, float] = {}
     for job in reversed(list(jobs)):  # inputs come first, so from the end dependants do
-        after = max((chains[job_id] for job_id in dependants[job.id]), default=0.0)
-        chains[job.id] = seconds.get(job.id, 0.0) + after
+        own = seconds.get(job.id, 0.0)
+        after = [chains[job_id] for job_id in dependants[job.id]]
+        chains[job.id] = own + max(after, default=0.0)
     return chains
 
 
@@ -261,4 +275,6 @@ def duration_words(seconds: float) -> str:
     # a unit is used up to one and a half of the next, so that "about" stays within a third
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"

@@ -46,7 +46,7 @@ from chunkwise.core.artefact import Artefact
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, ConfigError
 from chunkwise.core.extras import extras_named
-from chunkwise.core.store import recipe_key
+from chunkwise.core.recipe import recipe_key
 from chunkwise.core.team import Team, world_size
 
 Inputs = Mapping[str, Artefact | None]
@@ -106,6 +106,10 @@ class Run:
     tracking: Any = None
 
 
+RUNNING = ("threads", "device", "tracking")
+"""The attributes of a Run that a caller of the store decides."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of the pipeline.
@@ -128,7 +132,7 @@ class Stage:
     name: str
     version: int
     config: type[Config]
-    inputs: Mapping[str, Input] = field(hash=False)
+    inputs: Mapping[str, Input] = field(hash=False)  # a dictionary has no hash
     build: str
     resolve: str | None = None
     seeded: bool = False
@@ -143,10 +147,9 @@ class Stage:
 
     def describe(self) -> dict[str, Any]:
         """The declaration as plain values, for lists and pages."""
-        inputs = {
-            name: {"from": list(source.kinds), "optional": source.optional}
-            for name, source in self.inputs.items()
-        }
+        inputs = {}
+        for name, source in self.inputs.items():
+            inputs[name] = {"from": list(source.kinds), "optional": source.optional}
         return {
             "stage": self.name,
             "makes": self.kind,
@@ -166,50 +169,68 @@ class Stage:
             ConfigError: an input is missing. ArtefactError: an input comes from a stage that cannot
             be its source. Whatever the hook `resolve` refuses.
         """
+        # inputs first: what a user can mend is named before what a caller has wrong
         artefacts = self._checked(inputs or {})
-        # TypeErrors: what a caller's code has wrong, not a user's settings
-        if not isinstance(config, self.config):
-            raise TypeError(
-                f"stage {self.name} takes a {self.config.__name__}, got a {type(config).__name__}"
-            )
-        if seed is not None and not self.seeded:
-            raise TypeError(f"stage {self.name} takes no seed")
-        if self.seeded and seed is None:
-            raise TypeError(f"stage {self.name} needs a seed")
+        self._require_use(config, seed)
+        number = seed or 0
         resolved: Resolved | Artefact = Resolved(config)
         if self.resolve is not None:
             with extras_named():
-                resolved = function(self.resolve)(config, seed or 0, **artefacts)
+                resolve = function(self.resolve)
+                resolved = resolve(config, number, **artefacts)
         if isinstance(resolved, Artefact):
             return resolved
-        params, key_inputs, seeds = resolved.params, resolved.inputs, resolved.seeds
+        seeds = resolved.seeds
+        # a hook that names none leaves it to the declaration
         if seeds is None:
-            seeds = {"replicate": seed or 0} if self.seeded else {}
+            seeds = {"replicate": number} if self.seeded else {}
         return Call(
             stage=self,
             config=resolved.config,
             arguments=artefacts,
-            seed=seed or 0,
+            seed=number,
             # `is None`: no inputs, or no parameters, may be what the hook wants in the key
-            params=resolved.config if params is None else params,
-            inputs=artefacts if key_inputs is None else key_inputs,
+            params=resolved.config if resolved.params is None else resolved.params,
+            inputs=artefacts if resolved.inputs is None else resolved.inputs,
             seeds=seeds,
         )
 
+    def _require_use(self, config: Config, seed: int | None) -> None:
+        """TypeErrors: what a caller's code has wrong, not a user's settings."""
+        if not isinstance(config, self.config):
+            expected = self.config.__name__
+            got = type(config).__name__
+            raise TypeError(f"stage {self.name} takes a {expected}, got a {got}")
+        if seed is not None and not self.seeded:
+            raise TypeError(f"stage {self.name} takes no seed")
+        if self.seeded and seed is None:
+            raise TypeError(f"stage {self.name} needs a seed")
+
+    def require_running(self, running: Mapping[str, Any]) -> None:
+        """TypeError for words that say nothing about how a stage runs: `thread` for `threads`."""
+        for name in running:
+            if name not in RUNNING:
+                known = ", ".join(RUNNING)
+                raise TypeError(f"stage {self.name} runs with {known}, got {name!r}")
+
     def _checked(self, inputs: Inputs) -> dict[str, Artefact]:
         """The inputs that are given, in the order of the declaration."""
-        unknown = [name for name in inputs if name not in self.inputs]
-        if unknown:
-            raise TypeError(
-                f"stage {self.name} takes no input {unknown[0]!r}; it takes "
-                f"{', '.join(self.inputs)}"
-            )
+        for name in inputs:
+            if name not in self.inputs:
+                known = ", ".join(self.inputs)
+                raise TypeError(f"stage {self.name} takes no input {name!r}; it takes {known}")
         artefacts: dict[str, Artefact] = {}
         for name, source in self.inputs.items():
-            artefact, kinds = inputs.get(name), " or ".join(source.kinds)
+            artefact = inputs.get(name)
+            kinds = " or ".join(source.kinds)
             if artefact is None:
                 if not source.optional:
                     raise ConfigError(f"stage {self.name} needs its input {name!r}, a {kinds}")
+            elif not isinstance(artefact, Artefact):
+                raise TypeError(
+                    f"stage {self.name}: expected an artefact as {name!r}, got {artefact!r}; "
+                    "Store.resolve opens a folder or key"
+                )
             elif artefact.stage not in source.kinds:
                 raise ArtefactError(
                     f"stage {self.name}: expected {kinds} as {name!r}, got a {artefact.stage}: "
@@ -304,10 +325,13 @@ def stages() -> dict[str, Stage]:
         importlib.import_module(f"chunkwise.{folder}.stages")
     for entry_point in importlib.metadata.entry_points(group="chunkwise.stages"):
         entry_point.load()
-
-    def order(stage: Stage) -> int:
-        package, folder = stage.build.split(".")[:2]
-        return FOLDERS.index(folder) if package == "chunkwise" else len(FOLDERS)
-
     # sorted, because the modules import each other and so declare in an order of their own
-    return {stage.name: stage for stage in sorted(_DECLARED.values(), key=order)}
+    in_order = sorted(_DECLARED.values(), key=_flow_order)
+    return {stage.name: stage for stage in in_order}
+
+
+def _flow_order(stage: Stage) -> int:
+    package, folder, *_names = stage.build.split(".")
+    if package != "chunkwise":
+        return len(FOLDERS)
+    return FOLDERS.index(folder)

@@ -56,17 +56,23 @@ def worker_environment() -> dict[str, str]:
 
 def available_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # which knows what a container or a scheduler allows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def accelerators() -> int:
     """NVIDIA GPUs, counted without importing torch, which takes seconds."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
+        names = map(str.strip, visible.split(","))
         # -1 is how people write "none" here
-        return sum(name.strip() not in ("", "-1") for name in visible.split(","))
-    devices = Path("/dev").glob("nvidia[0-9]*")
-    return sum(device.name.removeprefix("nvidia").isdigit() for device in devices)
+        return sum(name not in ("", "-1") for name in names)
+    count = 0
+    for device in Path("/dev").glob("nvidia[0-9]*"):
+        number = device.name.removeprefix("nvidia")
+        count += number.isdigit()  # parts of one GPU are "0-1"
+    return count
 
 
 def default_workers() -> int:
@@ -107,7 +113,9 @@ class Workers:
     """
 
     def __init__(self, count: int, store: Store, *, threads: int) -> None:
-        self.count, self.store, self.threads = count, store, threads
+        self.count = count
+        self.store = store
+        self.threads = threads
         # a fork would carry along threads and locks
         self._spawn = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
@@ -152,11 +160,11 @@ class Workers:
     def busy(self) -> dict[str, float]:
         """Id of each running job -> seconds since it was given out."""
         now = time.monotonic()
-        return {
-            worker.job.id: now - worker.started
-            for worker in self._workers
-            if worker.job is not None
-        }
+        seconds = {}
+        for worker in self._workers:
+            if worker.job is not None:
+                seconds[worker.job.id] = now - worker.started
+        return seconds
 
     def paces(self, mirror: progress.Mirror) -> dict[str, progress.Pace]:
         """Id of each running job -> how fast it goes, where it has said so."""
@@ -170,9 +178,11 @@ class Workers:
     def give(self, job: Job, inputs: Mapping[str, Artefact]) -> None:
         """Hand a job to a free worker."""
         worker = next(worker for worker in self._workers if worker.job is None)
-        worker.job, worker.started = job, time.monotonic()
+        worker.job = job
+        worker.started = time.monotonic()
+        message = (job, dict(inputs), self.threads)
         with contextlib.suppress(OSError):  # a worker that just died is noticed by `answers`
-            worker.pipe.send((job, dict(inputs), self.threads))
+            worker.pipe.send(message)
 
     def answers(self, mirror: progress.Mirror, timeout_seconds: float) -> list[Answer]:
         """What came in, waiting at most so long; progress goes to `mirror`."""
@@ -203,14 +213,16 @@ class Workers:
         worker.process.join()
         worker.pipe.close()
         self._workers[number] = self._start(number)
-        if worker.job is None:
+        job = worker.job
+        if job is None:
             return []
-        cause = f"exit code {worker.process.exitcode}"
-        if worker.process.exitcode == -signal.SIGKILL:  # as a kernel without memory sends it
+        exit_code = worker.process.exitcode
+        cause = f"exit code {exit_code}"
+        if exit_code == -signal.SIGKILL:  # as a kernel without memory sends it
             cause = "it was killed; the machine may be out of memory"
-        error = ChunkwiseError(f"the worker process of {worker.job.title} died: {cause}")
+        error = ChunkwiseError(f"the worker process of {job.title} died: {cause}")
         seconds = time.monotonic() - worker.started
-        return [Answer(worker.job, None, error, None, seconds, None, died=True)]
+        return [Answer(job, None, error, None, seconds, None, died=True)]
 
 
 @contextlib.contextmanager
@@ -244,10 +256,7 @@ def _uninterrupted() -> Iterator[None]:
 def _work(pipe: Connection, root: str, number: int) -> None:
     """The life of a worker; this runs in its process."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    if gpus := accelerators():
-        # before CUDA starts in this process, which reads the variable once
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number % gpus]
+    _choose_gpu(number)
     lock = threading.Lock()  # progress may come from several threads
 
     def send(*message: Any) -> None:
@@ -263,16 +272,32 @@ def _work(pipe: Connection, root: str, number: int) -> None:
             job, inputs, threads = pipe.recv()
         except (EOFError, OSError):
             return
+        artefact = None
+        error = None
+        trace = None
         try:
             artefact = job.perform(inputs, store, threads=threads)
-            send("answer", artefact, None, None, _peak_memory_bytes())
-        except ChunkwiseError as error:
-            send("answer", None, error, None, _peak_memory_bytes())
-        except Exception as error:  # a fault of ours, or of a library: the other arms go on
+        except ChunkwiseError as refusal:
+            error = refusal
+        except Exception as fault:  # of ours, or of a library: the other arms go on
             # as text: an exception of a library may not survive the pipe
-            first_line = next(iter(str(error).splitlines()), "")
-            failure = ChunkwiseError(f"{type(error).__name__}: {first_line}".rstrip(": "))
-            send("answer", None, failure, traceback.format_exc(), _peak_memory_bytes())
+            first_line, *_rest = str(fault).splitlines() or [""]
+            summary = f"{type(fault).__name__}: {first_line}"
+            error = ChunkwiseError(summary.rstrip(": "))
+            trace = traceback.format_exc()
+        send("answer", artefact, error, trace, _peak_memory_bytes())
+
+
+def _choose_gpu(number: int) -> None:
+    """Leave this worker one of the GPUs, if there are any: the workers take turns."""
+    gpus = accelerators()
+    if not gpus:
+        return
+    all_of_them = ",".join(map(str, range(gpus)))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or all_of_them
+    names = visible.split(",")
+    # before CUDA starts in this process, which reads the variable once
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[number % gpus]
 
 
 def _without_bars() -> None:
@@ -310,7 +335,8 @@ class _Notes(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        text_so_far = self._rest + text
+        *lines, self._rest = text_so_far.split("\n")  # the last line may go on
         for line in lines:
             if line.strip():
                 progress.note(line)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from chunkwise.core import provenance
+from chunkwise.core.artefact import read_content, read_table
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, InputError, MachineError
-from chunkwise.core.io import read_json, write_json
+from chunkwise.core.io import read_json, write_json, write_parquet
 from chunkwise.core.store import Store, recipe_key
 
 
@@ -172,7 +173,9 @@ BUILDER = textwrap.dedent(
         (scratch / "checkpoint").write_text("step 3")
         with open(log, "a") as file:
             file.write("building\\n")
-        time.sleep(float(sys.argv[3]))
+        end = time.monotonic() + float(sys.argv[3])
+        while time.monotonic() < end and not log.with_name("go on").exists():
+            time.sleep(0.02)
         return {}
 
     print(Store(root).make("corpus", 1, {}, {}, build).digest)
@@ -211,12 +214,13 @@ def test_a_killed_builder_leaves_its_scratch_and_the_next_one_sweeps_the_rest(st
 
 def test_two_processes_build_one_key_once(store, tmp_path):
     log = tmp_path / "log"
-    first = start_builder(store, log, 1.5)
+    first = start_builder(store, log, 60)
     wait_for(log)
-    second = start_builder(store, log, 1.5)
-    outputs = [process.communicate(timeout=60) for process in (first, second)]
-    assert outputs[0][0] == outputs[1][0] and len(outputs[0][0]) == 65
-    assert "waiting for another process that builds corpus" in outputs[1][1]
+    second = start_builder(store, log, 60)
+    assert "waiting for another process that builds corpus" in second.stderr.readline()
+    log.with_name("go on").touch()
+    outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
+    assert outputs[0] == outputs[1] and len(outputs[0]) == 65
     assert log.read_text() == "building\n"
 
 
@@ -437,3 +441,42 @@ def test_the_commit_is_recorded_only_for_a_checkout_of_this_package(tmp_path, mo
     assert len(commit) == 40
     Path(package / "__init__.py").write_text("changed = True")
     assert provenance._commit.__wrapped__() == f"{commit}-dirty"
+
+
+# --- artefacts of another version -------------------------------------------------------------------------------------
+
+
+def write_old(folder, _):
+    write_json(folder / "head.json", {"rows": 3, "nested": {}})
+    write_parquet(folder / "records.parquet", {"nll": [1.0], "tokens": [2]})
+    return {"rows": 3}
+
+
+def test_an_artefact_that_lacks_what_its_reader_expects_is_named_with_its_folder(tmp_path):
+    artefact = Store(tmp_path).make("old", 1, {}, {}, write_old)
+    head = read_content(artefact.file("head.json"))
+    assert head == {"rows": 3, "nested": {}} and head.get("layout") is None and dict(head) == head
+    table = read_table(artefact.file("records.parquet"), ["nll"], only=True)
+    assert table.column_names == ["nll"] and artefact.counts == {"rows": 3}
+    assert read_table(artefact.file("records.parquet"), ["nll"]).column_names == ["nll", "tokens"]
+    lookups = (
+        ("layout", "head.json", lambda: head["layout"]),
+        ("group", "records.parquet", lambda: read_table(artefact.file("records.parquet"), ["nll", "group"])),
+        ("queries", "record.json", lambda: artefact.counts["queries"]),
+    )
+    for name, file, look_up in lookups:
+        with pytest.raises(ArtefactError) as caught:
+            look_up()
+        assert f"{artefact.path / file}: expected '{name}'" in str(caught.value)
+        assert f"remove the folder {artefact.path} and run again" in caught.value.hint
+
+
+def test_what_is_no_table_or_no_object_is_said_to_be_none(tmp_path):
+    (tmp_path / "records.parquet").write_text("nll\n1.0\n")
+    with pytest.raises(InputError, match="expected a Parquet file"):
+        read_table(tmp_path / "records.parquet", ["nll"])
+    with pytest.raises(InputError, match="cannot read"):
+        read_table(tmp_path / "absent.parquet", ["nll"])
+    (tmp_path / "head.json").write_text("[1]")
+    with pytest.raises(ArtefactError, match="expected an object, got list"):
+        read_content(tmp_path / "head.json")

@@ -97,3 +97,11 @@ def test_a_13_gram_is_13_words():
     thirteen = word_hashes(" ".join(f"w{n}" for n in range(13)))
     assert index.highest_jaccard(twelve) == (0.0, -1)
     assert index.highest_jaccard(thirteen) == (1 / 8, 0)
+
+
+def test_texts_without_words_share_nothing():
+    index = ContaminationIndex([word_hashes("..."), word_hashes("a")], n=1)
+    assert index.highest_jaccard(word_hashes("?")) == (0.0, -1)
+    assert index.highest_jaccard(word_hashes("a")) == (1.0, 1)
+    assert index.highest_containment(word_hashes("?")) == (0.0, -1)
+    assert ContaminationIndex([], n=1).highest_jaccard(word_hashes("a")) == (0.0, -1)

@@ -181,3 +181,21 @@ def test_what_this_python_cannot_parse_is_counted(monkeypatch, tmp_path):
     documents = list(read_source(SourceConfig(kind="python"), max_document_bytes=10**6, drops=drops))
     assert [d.document_id for d in documents] == ["python/good.py#code"]
     assert drops == {"not_parsable": 1, "not_utf8": 1}
+
+
+def test_licence_texts_are_left_out_and_modules_with_such_names_are_not(monkeypatch, tmp_path):
+    from chunkwise.corpus.python_docs import source
+
+    names = ["license.py", "notices.py", "sources_of_text.py", "Authors.py", "LICENSE.txt", "notice.md", "guide.rst"]
+    for name in names:
+        (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
+    files = [source.PackageFile(f"python/{name}", "python", tmp_path / name) for name in names]
+    monkeypatch.setattr(source, "_standard_library_files", lambda: files)
+    documents = read_source(SourceConfig(kind="python"), max_document_bytes=10**6, drops=Counter())
+    assert [d.document_id for d in documents] == [
+        "python/Authors.py#code",
+        "python/guide.rst#prose",
+        "python/license.py#code",
+        "python/notices.py#code",
+        "python/sources_of_text.py#code",
+    ]

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import sys
 import tracemalloc
 from collections import Counter
@@ -11,6 +12,7 @@ from chunkwise.core.config import ConfigError
 from chunkwise.core.errors import InputError, MachineError
 from chunkwise.corpus.config import SourceConfig
 from chunkwise.corpus.questions import read_instructions, read_questions
+from chunkwise.corpus.readers import sources_of
 from chunkwise.corpus.sources import digest_source, read_source
 
 MEGABYTE = 10**6
@@ -217,6 +219,7 @@ def test_nothing_there_and_nothing_that_matches(tmp_path):
     "settings, message",
     [
         ({"kind": "text"}, "needs `path`"),
+        ({"kind": "text", "path": ""}, "needs `path`"),
         ({"kind": "python", "path": "x"}, "not `path`"),
         ({"kind": "python", "standard_library": False}, "at least one name"),
         ({"kind": "text", "path": "x", "packages": ["rich"]}, "belongs to kind python"),
@@ -279,3 +282,129 @@ def test_a_line_that_only_becomes_long_when_unpacked_is_not_held_either(tmp_path
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50 * MEGABYTE
+
+
+# What strangers' folders hold
+
+
+def test_pipes_and_linked_folders_are_left_out_and_counted(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.txt").write_text("two")
+    (tmp_path / "again").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "c.txt")  # to open it would wait for ever
+    drops = Counter()
+    assert [d.document_id for d in read("text", tmp_path, drops=drops)] == ["a.txt", "elsewhere/b.txt"]
+    assert drops == {"linked_folder": 1, "not_a_file": 1}
+    assert digest_source(SourceConfig(kind="text", path=str(tmp_path)))
+
+
+def test_a_folder_of_files_alone_counts_nothing(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    drops = Counter()
+    read("text", tmp_path, drops=drops)
+    assert list(drops) == []  # an entry of 0 would change the record of every corpus
+
+
+def test_a_broken_link_is_an_error(tmp_path):
+    (tmp_path / "a.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="cannot read .*a.txt"):
+        read("text", tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.txt").write_text("one")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="cannot read the folder .*closed: Permission denied"):
+        read("text", tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_refused_where_it_would_be_read(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "wb") as file:
+        file.write(b"two")
+    with pytest.raises(InputError, match=r"UTF-8, got b'caf\\xe9.txt'"):
+        read("text", tmp_path)
+    with pytest.raises(InputError, match="UTF-8"):
+        digest_source(SourceConfig(kind="text", path=os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")))
+    assert [d.text for d in read("text", tmp_path, exclude=["caf*"])] == ["one"]
+
+
+def test_suffixes_of_a_format_count_in_any_case_and_own_globs_as_written(tmp_path):
+    (tmp_path / "NOTES.TXT").write_text("one")
+    (tmp_path / "ROWS.JSONL.GZ").write_bytes(gzip.compress(b'{"text": "two"}'))
+    assert [d.text for d in read("text", tmp_path)] == ["one"]
+    assert [d.text for d in read("jsonl", tmp_path)] == ["two"]
+    with pytest.raises(InputError, match="no file under"):
+        read("text", tmp_path, include=["*.txt"])
+
+
+def test_a_folder_says_what_is_left_out_of_it(tmp_path, capsys):
+    for name in ("a.txt", "b.rst", "c.rst", "d.txt.gz", "e", "f.\x1b[2J"):
+        (tmp_path / name).write_text("text")
+    assert [source.kind for source in sources_of(str(tmp_path))] == ["text"]
+    left_out = capsys.readouterr().err
+    assert "5 files of no known suffix (.rst 2, .txt.gz 1, none 1, .\\x1b[2J 1)" in left_out
+
+
+def test_a_named_file_of_an_unknown_suffix_is_read_with_a_word(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("x,y")
+    assert [source.kind for source in sources_of(str(tmp_path / "a.csv"))] == ["text"]
+    assert "a.csv is read as plain text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ('{"text": "one", "text": "two"}', "'text' stands twice"),
+        ('{"text": "one", "meta": {"a": 1, "a": 2}}', "'a' stands twice"),
+        ('{"text": "one", "n": ' + "9" * 5000 + "}", "4300 digits"),
+        ('{"text": "one", "title": "\\ud800"}', "lone surrogate"),
+        ('{"text": "one", "id": "\\ud800"}', "lone surrogate"),
+    ],
+)
+def test_what_a_record_cannot_mean_names_its_line(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_text('{"text": "zero"}\n' + line)
+    with pytest.raises(InputError, match=f"a.jsonl, line 2: .*{message}"):
+        read("jsonl", tmp_path)
+
+
+def test_parquet_that_a_row_cannot_hold_is_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["one"]), pyarrow.array(["two"])], names=["text", "text"])
+    pyarrow.parquet.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="columns of different names, got 'text' twice"):
+        read("parquet", tmp_path)
+    latin1 = pyarrow.table({"text": pyarrow.array([b"caf\xe9"], pyarrow.binary()).view(pyarrow.string())})
+    pyarrow.parquet.write_table(latin1, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="a.parquet: expected UTF-8 in its columns of text"):
+        read("parquet", tmp_path)
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", '"\\ud800"'])
+def test_a_question_that_cannot_be_written_again_names_its_record(tmp_path, value):
+    (tmp_path / "q.jsonl").write_text('{"question": "q?", "answers": ["a"], "note": ' + value + "}")
+    with pytest.raises(InputError, match="record 1: expected what JSON in UTF-8 can hold"):
+        read_questions(tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf16_is_named(tmp_path, encoding):
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    (tmp_path / "a.txt").write_bytes(mark + "one".encode(encoding))
+    with pytest.raises(InputError, match="byte order mark of UTF-16") as caught:
+        read("text", tmp_path)
+    assert "iconv -f utf-16" in caught.value.hint
+    drops = Counter()
+    assert read("text", tmp_path, unreadable="skip", drops=drops) == []
+    assert drops == {"binary": 1}

@@ -285,3 +285,11 @@ def test_nothing_is_built_twice(flow):
     store, corpus, tokenizer, tokens = flow
     assert store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer}).reused
     assert store.get_or_build(TOKENS, TokensConfig(), {"corpus": corpus, "tokenizer": tokenizer}).key == tokens.key
+
+
+def test_texts_of_the_same_words_stay_and_the_very_same_text_is_counted(tmp_path):
+    path = write_jsonl(tmp_path / "t.jsonl", {"a": "One text.", "b": "One text.", "c": "one  text"})
+    config = TextsConfig(sources=(SourceConfig(kind="jsonl", path=str(path)),))
+    texts = Store(tmp_path / "store").get_or_build(TEXTS, config)
+    assert texts.counts == {"documents": 2, "dropped": {"exact_duplicate": 1}}
+    assert read_parquet(texts.file("documents.parquet"))["document_id"].to_pylist() == ["a", "c"]

@@ -124,6 +124,34 @@ def test_wrong_inputs_are_refused_before_anything_runs(store):
         store.key(LINES, LinesConfig())
 
 
+def test_what_is_no_artefact_and_no_word_of_a_run_is_refused_before_anything_is_built(store):
+    needs = Stage("needs", 1, LinesConfig, {"start": Input(("lines",))}, f"{HERE}:write_lines")
+    for call in (store.key, store.find, store.get_or_build):
+        with pytest.raises(TypeError, match="expected an artefact as 'start', got 'runs/lines'; Store.resolve"):
+            call(needs, LinesConfig(), {"start": "runs/lines"})
+    with pytest.raises(TypeError, match="runs with threads, device, tracking, got 'thread'"):
+        store.get_or_build(LINES, LinesConfig(), seed=0, thread=2)
+    assert store.list() == []
+    stored = store.get_or_build(LINES, LinesConfig(), seed=0, threads=2)
+    with pytest.raises(
+        TypeError, match="got 'thread'"
+    ):  # what is stored needs no run, and the slip is one all the same
+        store.get_or_build(LINES, LinesConfig(), seed=0, thread=2)
+    assert store.list() == [stored]
+
+
+def test_the_jobs_of_several_studies_are_counted_once(store):
+    studies = []
+    for seeds in ((0, 1), (1, 2)):
+        jobs = Jobs()
+        for seed in seeds:
+            jobs.add(LINES, LinesConfig(), seed=seed)
+        studies.append(jobs)
+    both = Jobs.union(studies)
+    assert [job.seed for job in both] == [0, 1, 2] and both.asked == {"lines": 4}
+    assert len(studies[0]) == 2  # the parts stay as they are
+
+
 def test_jobs_run_a_stage_that_nobody_else_knows(store):
     jobs = Jobs()
     first = jobs.add(LINES, LinesConfig(lines=1), seed=4, arm="retro")

@@ -23,7 +23,7 @@ as they go: options of one package read like options, and mixed ones like a ridd
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -64,8 +64,12 @@ def content_words(text: str) -> list[str]:
     """Words of three letters and more that are no stop words, case-folded; identifiers are taken
     apart.
     """
-    words = [word.casefold() for word in _WORD.findall(text) if len(word) >= 3]
-    return [word for word in words if word not in STOP_WORDS]
+    words = []
+    for match in _WORD.findall(text):
+        word = match.casefold()
+        if len(match) >= 3 and word not in STOP_WORDS:
+            words.append(word)
+    return words
 
 
 def stems(text: str) -> set[str]:
@@ -90,15 +94,16 @@ def _matches(letters: str, question_stems: tuple[str, ...], words: Iterable[str]
         if word.startswith(question_stems):
             return True
         # Three letters stand in any long question by chance.
-        if len(word) > 3 and word[:STEM_LETTERS] in letters:
+        is_long = len(word) > 3
+        if is_long and word[:STEM_LETTERS] in letters:
             return True
     return False
 
 
 def too_alike(first: set[str], second: set[str]) -> bool:
     """Whether two answers, given by their stems, share half of them: then both may be right."""
-    shared = len(first & second)
-    return 2 * shared >= min(len(first), len(second))
+    smaller = min(len(first), len(second))
+    return 2 * len(first & second) >= smaller
 
 
 # Topics
@@ -119,48 +124,72 @@ class TopicGuess:
 
     def __init__(self, texts: Iterable[str], training_texts: Iterable[str]):
         """texts: all that will be compared, so that only their stems are counted."""
-        from scipy.sparse import csr_array
-        from scipy.sparse.linalg import svds
-
-        vocabulary = sorted(set().union(*map(stems, texts)))
-        self._index = {stem: row for row, stem in enumerate(vocabulary)}
-        windows = []
-        for text in training_texts:
-            for start in range(0, len(text), self.WINDOW_CHARACTERS):
-                window = text[start : start + self.WINDOW_CHARACTERS]
-                windows.append(set(self._rows(window)))
-        S, W = len(vocabulary), len(windows)
-        rows = np.array([row for window in windows for row in window], np.int64)
+        vocabulary: set[str] = set()
+        for text in texts:
+            vocabulary |= stems(text)
+        self._index = {stem: row for row, stem in enumerate(sorted(vocabulary))}
+        windows = self._windows(training_texts)
+        S = len(vocabulary)
+        W = len(windows)
+        rows = np.fromiter(chain.from_iterable(windows), np.int64)
+        windows_with_stem = np.bincount(rows, minlength=S)
         # At least 1: a stem that no window holds weighs most, and its vector is zero.
-        windows_with_stem = np.maximum(np.bincount(rows, minlength=S), 1)
-        self._weight = np.log(max(W, 1) / windows_with_stem)
+        shares = max(W, 1) / np.maximum(windows_with_stem, 1)
+        self._weight = np.log(shares)
         # ARPACK, which finds the strongest dimensions alone, cannot find all of them.
         rank = min(self.DIMENSIONS, S - 1, W - 1)
         if rank < 1:
             # Too little text to tell topics: every text is a zero, every guess a tie.
             self._vectors = np.zeros((S, 1))
-            return
-        columns = np.repeat(np.arange(W), [len(window) for window in windows])
+        else:
+            stems_per_window = [len(window) for window in windows]
+            columns = np.repeat(np.arange(W), stems_per_window)
+            self._vectors = self._strongest(rows, columns, (S, W), rank)
+
+    def _windows(self, training_texts: Iterable[str]) -> list[set[int]]:
+        """The rows of the stems in each window of the training text."""
+        windows = []
+        for text in training_texts:
+            for start in range(0, len(text), self.WINDOW_CHARACTERS):
+                end = start + self.WINDOW_CHARACTERS
+                rows = self._rows(text[start:end])
+                windows.append(set(rows))
+        return windows
+
+    def _strongest(
+        self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], rank: int
+    ) -> np.ndarray:
+        """A vector for each stem: the matrix that has its weight at (rows, columns), cut to its
+        strongest dimensions.
+        """
+        from scipy.sparse import csr_array
+        from scipy.sparse.linalg import svds
+
         weights = self._weight[rows]
-        matrix = csr_array((weights, (rows, columns)), shape=(S, W))
+        matrix = csr_array((weights, (rows, columns)), shape=shape)
         # A fixed start, so that the result is the same each time.
-        v0 = np.ones(min(S, W))
-        left, strength, _ = svds(matrix, k=rank, v0=v0, return_singular_vectors="u")
+        v0 = np.ones(min(shape))
+        left_vectors, strength, _ = svds(matrix, k=rank, v0=v0, return_singular_vectors="u")
         # Rounding leaves a stem of no window with a tiny vector, which is no direction.
-        self._vectors = _unit_rows(left * strength, longer_than=1e-9)
+        return _unit_rows(left_vectors * strength, longer_than=1e-9)
 
     def _rows(self, text: str) -> list[int]:
         """Row of each content word whose stem is known, as often as it occurs."""
-        text_stems = [word[:STEM_LETTERS] for word in content_words(text)]
-        return [self._index[stem] for stem in text_stems if stem in self._index]
+        rows = []
+        for word in content_words(text):
+            row = self._index.get(word[:STEM_LETTERS])
+            if row is not None:
+                rows.append(row)
+        return rows
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """float64 [texts, dimensions], of length 1, or 0 for a text without a known word."""
-        dimensions = self._vectors.shape[1]
+        _stems, dimensions = self._vectors.shape
         sums = np.zeros((len(texts), dimensions))
         for number, text in enumerate(texts):
             rows = self._rows(text)
-            sums[number] = self._weight[rows] @ self._vectors[rows]
+            weights = self._weight[rows]
+            sums[number] = weights @ self._vectors[rows]
         return _unit_rows(sums, longer_than=0)
 
     def relatedness(self, questions: Sequence[str], answers: Sequence[str]) -> np.ndarray:
@@ -206,25 +235,26 @@ def form_circles(
     questions = [candidate.question for candidate in candidates]
     answers = [candidate.answer for candidate in candidates]
     related = topics.relatedness(questions, answers)
-    free = np.ones(len(candidates), bool)
-    circles: list[list[int]] = []
+    packages = np.array([candidate.package for candidate in candidates])
+    is_free = np.ones(len(candidates), bool)
+    circles: list[list[Candidate]] = []
     for mixed in (False, True):  # circles of one package first; what is left over makes mixed ones
         for first in range(len(candidates)):
-            if not free[first]:
+            if not is_free[first]:
                 continue
-            partners = np.flatnonzero(fits[first] & free).tolist()
+            can_join = fits[first] & is_free
             if not mixed:
-                package = candidates[first].package
-                partners = [other for other in partners if candidates[other].package == package]
+                can_join &= packages == packages[first]
+            partners = np.flatnonzero(can_join).tolist()
             members = [first, *_nearest(first, partners, candidates, related)]
             # Inside, members are called by their place in `members`: 0 is the first.
             block = np.ix_(members, members)
-            places = _first_fitting(fits[block], related[block], choices, topic_margin)
-            if places is not None:
-                circle = [members[place] for place in places]
-                circles.append(circle)
-                free[circle] = False
-    return [[candidates[member] for member in circle] for circle in circles]
+            positions = _first_fitting(fits[block], related[block], choices, topic_margin)
+            if positions is not None:
+                circle = [members[position] for position in positions]
+                circles.append([candidates[member] for member in circle])
+                is_free[circle] = False
+    return circles
 
 
 def _nearest(
@@ -232,11 +262,13 @@ def _nearest(
 ) -> list[int]:
     """The partners whose answers are drawn most to the first one's question, and the other way."""
     # How far each answer is drawn to the other's question, against its pull to its own.
-    pull = related[first] + related[:, first] - np.diagonal(related)
+    to_first = related[:, first]
+    to_own_question = np.diagonal(related)
+    pull = related[first] + to_first - to_own_question
 
-    def order(other: int) -> tuple[float, str]:
+    def order(partner: int) -> tuple[float, str]:
         # The identifier breaks ties: cosines are rounded, so there are some.
-        return -pull[other], candidates[other].identifier
+        return -pull[partner], candidates[partner].identifier
 
     return sorted(partners, key=order)[:_NEAREST_TRIED]
 
@@ -248,12 +280,14 @@ def _first_fitting(
     # Lists: an item of an array takes several times as long to read.
     fitting = fits.tolist()
     cosines = related.tolist()
-    for partners in combinations(range(1, len(fitting)), choices - 1):
+    others = range(1, len(fitting))
+    for partners in combinations(others, choices - 1):
         pairs = combinations(partners, 2)  # candidate 0 fits each of them already
-        if all(fitting[i][j] for i, j in pairs):
-            circle = (0, *partners)
-            if _hides_topics(circle, cosines, topic_margin):
-                return circle
+        if not all(fitting[i][j] for i, j in pairs):
+            continue
+        circle = (0, *partners)
+        if _hides_topics(circle, cosines, topic_margin):
+            return circle
     return None
 
 
@@ -262,7 +296,9 @@ def _hides_topics(circle: tuple[int, ...], cosines: list[list[float]], topic_mar
     to their own answers than to all of the circle.
     """
     choices = len(circle)
-    guessed_right, own, total = 0.0, 0.0, 0.0
+    guessed_right = 0.0
+    own = 0.0
+    total = 0.0
     for member in circle:
         row = [cosines[member][answer] for answer in circle]
         to_own_answer = cosines[member][member]
@@ -271,18 +307,20 @@ def _hides_topics(circle: tuple[int, ...], cosines: list[list[float]], topic_mar
         best = max(row)
         if to_own_answer == best:
             guessed_right += 1 / row.count(best)  # options that tie for the best share the point
+    if guessed_right > 1:
+        return False
     mean_of_all = total / choices**2
-    return guessed_right <= 1 and own / choices <= mean_of_all + topic_margin
+    return own / choices <= mean_of_all + topic_margin
 
 
 def _pairwise(candidates: Sequence[Candidate], length_tolerance: float) -> np.ndarray:
     """bool [n, n]: which two may stand in one circle."""
-    letters = [_Letters(candidate) for candidate in candidates]
     n = len(candidates)
     fits = np.zeros((n, n), bool)
-    for i, j in combinations(range(n), 2):
-        fits[i, j] = fits[j, i] = letters[i].fits(letters[j], length_tolerance)
-    return fits
+    letters = enumerate(map(_Letters, candidates))
+    for (i, first), (j, second) in combinations(letters, 2):
+        fits[i, j] = first.fits(second, length_tolerance)
+    return fits | fits.T
 
 
 class _Letters:
@@ -298,9 +336,11 @@ class _Letters:
         self.answer_words = set(content_words(answer))
 
     def fits(self, other: "_Letters", length_tolerance: float) -> bool:
-        shorter, longer = sorted((self.length, other.length))
         # Cheapest first: most pairs differ in length.
-        if longer > (1 + length_tolerance) * shorter or self.group == other.group:
+        shorter, longer = sorted((self.length, other.length))
+        if longer > (1 + length_tolerance) * shorter:
+            return False
+        if self.group == other.group:
             return False
         if too_alike(self.answer_stems, other.answer_stems):
             return False

@@ -40,34 +40,45 @@ def described_parameters(entry: str) -> Iterator[Parameter]:
         if heading.rstrip(":") not in _HEADINGS:
             continue
         below = number + 1
-        if _RULE.fullmatch(lines[below].strip()):
+        next_line = lines[below].strip()
+        if _RULE.fullmatch(next_line):
             yield from _items(lines, below + 1, _indent(line), _NUMPY_ITEM)
         elif heading.endswith(":"):
-            first = next((later for later in lines[below:] if later.strip()), "")
-            if _indent(first) > _indent(line):
-                yield from _items(lines, below, _indent(first), _GOOGLE_ITEM)
+            first_item = next(filter(str.strip, lines[below:]), "")
+            indent = _indent(first_item)
+            if indent > _indent(line):
+                yield from _items(lines, below, indent, _GOOGLE_ITEM)
 
 
 def _items(lines: list[str], start: int, indent: int, item: re.Pattern[str]) -> Iterator[Parameter]:
     """Items at an indentation, each with what is indented below it, until something else stands at
     that indentation or before it.
     """
-    name, name_line = "", start
+    name = ""
+    name_line = start
     description: list[str] = []
-    for number in range(start, len(lines)):
-        text = lines[number].strip()
-        if not text or _indent(lines[number]) > indent:
+    for number, line in enumerate(lines[start:], start):
+        text = line.strip()
+        line_indent = _indent(line)
+        if not text or line_indent > indent:
             description.append(text)
             continue
         if name:
-            yield Parameter(name, "\n".join(description).strip(), name_line)
-        match = item.fullmatch(text) if _indent(lines[number]) == indent else None
+            yield _parameter(name, description, name_line)
+            name = ""
+        match = item.fullmatch(text) if line_indent == indent else None
         if match is None:
-            return
-        name, name_line = match.group(1), number
-        description = [match.group(2).strip()] if match.lastindex == 2 else []
+            break
+        name, *after_name = match.groups()
+        name_line = number
+        description = [part.strip() for part in after_name]
     if name:
-        yield Parameter(name, "\n".join(description).strip(), name_line)
+        yield _parameter(name, description, name_line)
+
+
+def _parameter(name: str, description: list[str], line: int) -> Parameter:
+    text = "\n".join(description)
+    return Parameter(name, text.strip(), line)
 
 
 def _indent(line: str) -> int:

@@ -39,6 +39,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from chunkwise.core.artefact import Artefact
@@ -47,31 +48,26 @@ from chunkwise.core.io import write_jsonl
 from chunkwise.core.progress import track
 from chunkwise.corpus.collect import drop_words, stored_documents
 from chunkwise.corpus.config import TASKS, QuestionsConfig
-from chunkwise.corpus.ngrams import PhraseIndex, word_hashes
-from chunkwise.corpus.python_docs import nearby, values
+from chunkwise.corpus.ngrams import Hashes, PhraseIndex, word_hashes
+from chunkwise.corpus.python_docs import copied, nearby, values
+from chunkwise.corpus.python_docs.described import Described, described
 from chunkwise.corpus.python_docs.drafts import (
-    Draft,
     DraftSet,
+    TaskSets,
     at_most_per_document,
-    package_of,
     records,
     select,
 )
-from chunkwise.corpus.python_docs.options import (
-    Candidate,
-    TopicGuess,
-    form_circles,
-    gives_a_clue,
-)
-from chunkwise.corpus.python_docs.sentences import (
-    KINDS,
-    possible_answers,
-    public_definitions,
-    question_text,
-)
+from chunkwise.corpus.python_docs.sentences import docstrings_among
 from chunkwise.corpus.readers import Document, Drops
-from chunkwise.corpus.split import SPLITS, unit_hash
+from chunkwise.corpus.split import SPLITS
 from chunkwise.graph.stage import Run
+
+DropsByTask = Mapping[str, Drops]
+"""What the rules leave out of each task."""
+
+_Phrases = Sequence[tuple[str, str]]
+"""(text, id of its own document)."""
 
 _IN_TRAINING_TEXT = "answer_in_training_text"
 _IN_ANOTHER_DOCUMENT = "answer_in_another_document"
@@ -118,48 +114,68 @@ def make(config: QuestionsConfig, documents: Iterable[tuple[Document, str]]) -> 
         **_nearby(config, held, elsewhere, drops),
         **_values(config, held, train, elsewhere, drops),
     }
-    available = {task: sum(map(len, sets[task])) for task in TASKS}
     selected = select(sets, config)
     questions = records(selected, config.seed)
-    if len(questions) < config.min_questions:
-        total: Drops = Counter()
-        for of_task in drops.values():
-            total.update(of_task)  # `+` would leave out what was looked for and not found
-        raise InputError(
-            f"expected at least {config.min_questions} questions from the docstrings and the code "
-            f"of split held, got {len(questions)} (left out: {drop_words(total)})",
-            hint=(
-                "add packages to the `python` source, raise held_fraction, topic_margin or the "
-                "numbers in `tasks`, or lower min_questions"
-            ),
-        )
-    instructions = _instructions(config, train)
-    counts = _counts(selected, questions, available, drops)
-    return QuestionSet(questions, instructions, counts | {"instructions": len(instructions)})
+    _require_enough(config, questions, drops)
+    instructions = copied.instructions(config, train)
+    counts = _counts(sets, selected, questions, drops)
+    counts["instructions"] = len(instructions)
+    return QuestionSet(questions, instructions, counts)
+
+
+def _require_enough(
+    config: QuestionsConfig, questions: Sequence[Mapping[str, Any]], drops: DropsByTask
+) -> None:
+    if len(questions) >= config.min_questions:
+        return
+    total: Drops = Counter()
+    for of_task in drops.values():
+        total.update(of_task)  # `+` would leave out what was looked for and not found
+    raise InputError(
+        f"expected at least {config.min_questions} questions from the docstrings and the code "
+        f"of split held, got {len(questions)} (left out: {drop_words(total)})",
+        hint=(
+            "add packages to the `python` source, raise held_fraction, topic_margin or the "
+            "numbers in `tasks`, or lower min_questions"
+        ),
+    )
 
 
 def _counts(
-    selected: Mapping[str, Sequence[DraftSet]],
+    sets: TaskSets,
+    selected: TaskSets,
     questions: Sequence[Mapping[str, Any]],
-    available: Mapping[str, int],
-    drops: Mapping[str, Drops],
+    drops: DropsByTask,
 ) -> dict[str, Any]:
     """What was asked, what could have been, and why the rest was not."""
-    drafts = [draft for sets in selected.values() for drafts in sets for draft in drafts]
-    packages = Counter(draft.package for draft in drafts)
-    tasks = Counter(draft.task for draft in drafts)
-    kinds = Counter(draft.kind for draft in drafts)
-    groups = {task: len({q["group"] for q in questions if q["task"] == task}) for task in TASKS}
+    packages: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    tasks: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    not_asked: dict[str, int] = {}
+    for task in TASKS:
+        drafts = list(chain.from_iterable(selected[task]))
+        packages.update(draft.package for draft in drafts)
+        kinds.update(draft.kind for draft in drafts)
+        tasks[task] = len(drafts)
+        groups[task] = len({draft.group for draft in drafts})
+        available = sum(map(len, sets[task]))
+        not_asked[task] = available - len(drafts)
+    total = max(1, len(questions))
+    left_out = {}
+    for task in TASKS:
+        # All reasons in one order, so that the record does not depend on which came first.
+        left_out[task] = dict(sorted(drops[task].items()))
     return {
         "questions": len(questions),
-        "tasks": {task: tasks[task] for task in TASKS},
+        "tasks": tasks,
         "groups": groups,
-        "not_asked": {task: available[task] - tasks[task] for task in TASKS},
+        "not_asked": not_asked,
         "packages": dict(sorted(packages.items())),
-        "largest_package_share": max(packages.values(), default=0) / max(1, len(drafts)),
-        "largest_task_share": max(tasks.values(), default=0) / max(1, len(drafts)),
+        "largest_package_share": max(packages.values(), default=0) / total,
+        "largest_task_share": max(tasks.values(), default=0) / total,
         "kinds": dict(sorted(kinds.items())),
-        "left_out": {task: dict(sorted(drops[task].items())) for task in TASKS},
+        "left_out": left_out,
     }
 
 
@@ -168,13 +184,13 @@ class _Elsewhere:
 
     def __init__(self, documents: Sequence[tuple[Document, str]]):
         # Hashed once: each task asks.
-        self._hashes = [
-            (document.document_id, split, word_hashes(document.text))
-            for document, split in documents
-        ]
+        self._hashes: list[tuple[str, str, Hashes]] = []
+        for document, split in documents:
+            words = word_hashes(document.text)
+            self._hashes.append((document.document_id, split, words))
 
     def refused(
-        self, phrases: Sequence[tuple[str, str]], drops: Drops, *, splits: Sequence[str] = SPLITS
+        self, phrases: _Phrases, drops: Drops, *, splits: Sequence[str] = SPLITS
     ) -> set[int]:
         """Positions of the phrases that stand in a document other than their own, counted.
 
@@ -188,6 +204,7 @@ class _Elsewhere:
             if split not in splits:
                 continue
             for number in index.found_in(words):
+                # Of course its own document holds it.
                 if phrases[number][1] == document_id:
                     continue
                 if split == "train":
@@ -201,10 +218,6 @@ class _Elsewhere:
         return set(reasons)
 
 
-def _docstrings(documents: Iterable[Document]) -> list[Document]:
-    return [document for document in documents if document.document_id.endswith("#docstrings")]
-
-
 # copied
 
 
@@ -216,89 +229,14 @@ def _copied(
     drops: Drops,
 ) -> list[DraftSet]:
     """Circles of four documents."""
-    candidates = list(_candidates(config, held, drops))
-    answers = [(c.answer, c.document.document_id) for c in candidates]
+    candidates = list(copied.candidates(config, held, drops))
+    answers = [(candidate.answer, candidate.document.document_id) for candidate in candidates]
     refused = elsewhere.refused(answers, drops)
-    candidates = [c for number, c in enumerate(candidates) if number not in refused]
-    candidates = _distinct(config, candidates, drops)
-    circles = _circles(config, candidates, train, drops)
-    return [[_copied_draft(member, circle) for member in circle] for circle in circles]
-
-
-def _copied_draft(right: Candidate, circle: Sequence[Candidate]) -> Draft:
-    name = right.question.removeprefix("What does the documentation of ").removesuffix(" say?")
-    return Draft(
-        task="copied",
-        identifier=right.identifier,
-        group=f"circle of {circle[0].identifier}",
-        kind=right.kind,
-        question=right.question,
-        right=right.answer,
-        others=tuple(member.answer for member in circle if member is not right),
-        document=right.document,
-        support=(name, right.answer),
-    )
-
-
-def _candidates(
-    config: QuestionsConfig,
-    documents: Iterable[Document],
-    drops: Drops,
-    *,
-    clues_allowed: bool = False,
-) -> Iterator[Candidate]:
-    for document in _docstrings(documents):
-        for definition in public_definitions(document):
-            question = question_text(definition)
-            answers, refusal = possible_answers(config, definition.docstring)
-            usable = [answer for answer in answers if not gives_a_clue(question, answer)]
-            if clues_allowed and not usable:
-                usable = answers
-            if usable:
-                identifier = f"{document.document_id}:{definition.name}"
-                package = package_of(document)
-                yield Candidate(identifier, definition.kind, package, question, usable[0], document)
-            else:
-                drops["answer_in_question" if answers else refusal] += 1
-
-
-def _distinct(
-    config: QuestionsConfig, candidates: list[Candidate], drops: Drops
-) -> list[Candidate]:
-    """Each answer once, and not too many of one document; in hash order."""
-    per_document: Counter[str] = Counter()
-    answers = set()
-    distinct = []
-    for candidate in _in_hash_order(candidates, config.seed, "question"):
-        document_id, answer = candidate.document.document_id, candidate.answer.casefold()
-        if answer in answers:  # of another object in the same document
-            drops["answer_repeated"] += 1
-        elif per_document[document_id] >= config.per_document:
-            drops["document_has_enough"] += 1
-        else:
-            answers.add(answer)
-            per_document[document_id] += 1
-            distinct.append(candidate)
-    return distinct
-
-
-def _circles(
-    config: QuestionsConfig, candidates: list[Candidate], train: Sequence[Document], drops: Drops
-) -> list[list[Candidate]]:
-    texts = [text for c in candidates for text in (c.question, c.answer)]
-    topics = TopicGuess(texts, (document.text for document in train))
-    circles: list[list[Candidate]] = []
-    # Kinds are not mixed: a function's answer ("Return ...") reads unlike a class's.
-    for kind in KINDS:
-        circles += form_circles(
-            [candidate for candidate in candidates if candidate.kind == kind],
-            topics,
-            choices=config.choices,
-            length_tolerance=config.length_tolerance,
-            topic_margin=config.topic_margin,
-        )
-    drops["no_circle"] += len(candidates) - config.choices * len(circles)
-    return circles
+    remaining = []
+    for number, candidate in enumerate(candidates):
+        if number not in refused:
+            remaining.append(candidate)
+    return copied.circles(config, remaining, train, drops)
 
 
 # Tasks within one document
@@ -308,63 +246,71 @@ def _nearby(
     config: QuestionsConfig,
     held: Sequence[Document],
     elsewhere: _Elsewhere,
-    drops: Mapping[str, Drops],
+    drops: DropsByTask,
 ) -> dict[str, list[DraftSet]]:
     """Questions about which name of a document what is said of."""
     of_definitions: Drops = Counter()  # what is left out before the tasks part
     of_parameters: Drops = Counter()
-    names = [
-        one
-        for document in _docstrings(held)
-        for one in nearby.described(config, document, of_definitions, of_parameters)
-    ]
+    names: list[Described] = []
+    for document in docstrings_among(held):
+        names += described(config, document, of_definitions, of_parameters)
     names = _with_sentences_of_their_own(names, elsewhere, of_definitions, of_parameters)
     drops["same_document"].update(of_parameters)
+    # Lengths are balanced over all documents of a task: one document alone has too few questions.
     tasks: dict[str, Callable[..., Iterator[DraftSet]]] = {
         "same_document": partial(nearby.same_document, times_shorter=Counter()),
         "which_function": partial(nearby.which_function, times_shorter=Counter()),
         "yes_no": nearby.yes_no,
     }
-    by_document: dict[str, list[nearby.Described]] = {}
-    for one in names:
-        by_document.setdefault(one.document.document_id, []).append(one)
+    by_document: dict[str, list[Described]] = {}
+    for name in names:
+        by_document.setdefault(name.document.document_id, []).append(name)
     sets = {}
     for task, draft in tasks.items():
         drops[task].update(of_definitions)
-        drafts = [
-            drafts
-            # Sorted: what was asked before has a say.
-            for _document_id, of_document in sorted(by_document.items())
-            for drafts in draft(config, of_document, drops[task])
-        ]
+        drafts: list[DraftSet] = []
+        # Sorted: what was asked before has a say.
+        for _document_id, of_document in sorted(by_document.items()):
+            drafts += draft(config, of_document, drops[task])
         sets[task] = at_most_per_document(drafts, config, drops[task])
     return sets
 
 
 def _with_sentences_of_their_own(
-    names: Sequence[nearby.Described],
+    names: Sequence[Described],
     elsewhere: _Elsewhere,
     of_definitions: Drops,
     of_parameters: Drops,
-) -> list[nearby.Described]:
+) -> list[Described]:
     """Names without the sentences that stand in other documents. The wrong options count too: were
     they common phrases, the rarest would be right.
     """
-    refused: set[tuple[int, str]] = set()
-    for is_parameter, shared in ((False, of_definitions), (True, of_parameters)):
-        sentences = [
-            (number, sentence.text)
-            for number, one in enumerate(names)
-            if (one.kind == "parameter") == is_parameter
-            for sentence in one.sentences
-        ]
-        phrases = [(text, names[number].document.document_id) for number, text in sentences]
-        refused |= {sentences[place] for place in elsewhere.refused(phrases, shared)}
+    refused = _sentences_elsewhere(names, elsewhere, of_definitions, of_parameters=False)
+    refused |= _sentences_elsewhere(names, elsewhere, of_parameters, of_parameters=True)
     remaining = []
-    for number, one in enumerate(names):
-        sentences_left = tuple(s for s in one.sentences if (number, s.text) not in refused)
-        remaining.append(replace(one, sentences=sentences_left))
+    for number, name in enumerate(names):
+        sentences = [s for s in name.sentences if (number, s.text) not in refused]
+        remaining.append(replace(name, sentences=tuple(sentences)))
     return remaining
+
+
+def _sentences_elsewhere(
+    names: Sequence[Described],
+    elsewhere: _Elsewhere,
+    drops: Drops,
+    *,
+    of_parameters: bool,
+) -> set[tuple[int, str]]:
+    """(number of a name, sentence said of it) that other documents hold too."""
+    sentences: list[tuple[int, str]] = []
+    phrases: list[tuple[str, str]] = []
+    for number, name in enumerate(names):
+        if (name.kind == "parameter") != of_parameters:
+            continue
+        for sentence in name.sentences:
+            sentences.append((number, sentence.text))
+            phrases.append((sentence.text, name.document.document_id))
+    return {sentences[position] for position in elsewhere.refused(phrases, drops)}
 
 
 # Values
@@ -375,21 +321,25 @@ def _values(
     held: Sequence[Document],
     train: Sequence[Document],
     elsewhere: _Elsewhere,
-    drops: Mapping[str, Drops],
+    drops: DropsByTask,
 ) -> dict[str, list[DraftSet]]:
     """Questions about defaults and constants."""
-    known = [values.bound_values(document, drops["counterfactual"]) for document in _valued(train)]
-    usual = values.UsualValues(value for of_document in known for value in of_document)
-    replacements = values.Replacements(value for of_document in known for value in of_document)
+    value_drops = drops["default_value"]
+    altered_drops = drops["counterfactual"]
+    of_training = [values.bound_values(document, altered_drops) for document in _valued(train)]
+    all_of_training = list(chain.from_iterable(of_training))
+    # What a model may have learnt by heart: training text alone, never what is asked about.
+    usual = values.UsualValues(all_of_training)
+    replacements = values.Replacements(all_of_training)
     circles: list[DraftSet] = []
-    for of_document in _not_told(held, elsewhere, drops["default_value"]):
-        circles += values.default_value(config, of_document, usual, drops["default_value"])
+    for of_document in _not_told(held, elsewhere, value_drops):
+        circles += values.default_value(config, of_document, usual, value_drops)
     altered: list[DraftSet] = []
-    for of_document in known:
-        altered += values.counterfactual(config, of_document, replacements, drops["counterfactual"])
+    for of_document in of_training:
+        altered += values.counterfactual(config, of_document, replacements, altered_drops)
     return {
-        "default_value": at_most_per_document(circles, config, drops["default_value"]),
-        "counterfactual": at_most_per_document(altered, config, drops["counterfactual"]),
+        "default_value": at_most_per_document(circles, config, value_drops),
+        "counterfactual": at_most_per_document(altered, config, altered_drops),
     }
 
 
@@ -404,8 +354,9 @@ def _not_told(
 ) -> Iterator[list[values.BoundValue]]:
     """The values of each document whose signature or assignment stands in no training text."""
     by_document = [values.bound_values(document, drops) for document in _valued(held)]
-    every = [value for of_document in by_document for value in of_document]
-    phrases = [(value.told_by, value.document.document_id) for value in every]
+    phrases = []
+    for value in chain.from_iterable(by_document):
+        phrases.append((value.told_by, value.document.document_id))
     # A file's code and its docstrings both hold the signature.
     refused = elsewhere.refused(phrases, drops, splits=("train",))
     number = 0
@@ -416,28 +367,3 @@ def _not_told(
                 remaining.append(value)
             number += 1
         yield remaining
-
-
-# Instructions
-
-
-def _instructions(config: QuestionsConfig, train: Sequence[Document]) -> list[dict[str, Any]]:
-    # What is left out here is not counted: the record's counts are those of the questions.
-    candidates = _candidates(config, train, Counter(), clues_allowed=True)
-    by_answer: dict[str, Candidate] = {}
-    for candidate in _in_hash_order(candidates, config.seed, "instruction"):
-        by_answer.setdefault(candidate.answer.casefold(), candidate)
-    return [
-        {
-            "instruction": candidate.question,
-            "input": "",
-            "output": candidate.answer,
-            "document_id": candidate.document.document_id,
-            "kind": candidate.kind,
-        }
-        for candidate in list(by_answer.values())[: config.instructions]
-    ]
-
-
-def _in_hash_order(candidates: Iterable[Candidate], seed: int, purpose: str) -> Sequence[Candidate]:
-    return sorted(candidates, key=lambda c: unit_hash(c.identifier, seed, purpose))

@@ -1,7 +1,7 @@
 """Sentences of docstrings that can answer a question, and the definitions that can be asked for."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from chunkwise.corpus.config import QuestionsConfig
 from chunkwise.corpus.python_docs.options import content_words
@@ -31,23 +31,33 @@ def opening_sentences(docstring: str, limit: int) -> list[str]:
     ends inside its paragraph; one that leads to a list ("Either of:"), or that the end of the
     description cuts, is none.
     """
-    end = _DESCRIPTION_END.search(docstring)
-    description = docstring[: end.start()] if end else docstring
-    # Blank lines before what ends it belong to the match.
-    after_blank = description.endswith("\n\n") or (end and end.group().startswith("\n"))
-    cut = end is not None and not after_blank
-    paragraphs = re.split(r"\n\s*\n", description)
+    description, is_cut = _description(docstring)
     sentences = []
-    for number, paragraph in enumerate(paragraphs, start=1):
+    rest = ""
+    for paragraph in re.split(r"\n\s*\n", description):
+        if rest:  # of the paragraph before
+            sentences.append(rest)
         rest = " ".join(paragraph.split())
         while stop := _SENTENCE_END.search(rest):
             sentences.append(rest[: stop.start()])
             rest = rest[stop.end() :].strip()
         # Many docstrings of one line have no full stop: what is left is a sentence too.
-        unfinished = rest.endswith(":") or (cut and number == len(paragraphs))
-        if rest and not unfinished:
-            sentences.append(rest)
+        if rest.endswith(":"):
+            rest = ""
+    if rest and not is_cut:
+        sentences.append(rest)
     return [sentence.rstrip(" .;,") for sentence in sentences[:limit]]
+
+
+def _description(docstring: str) -> tuple[str, bool]:
+    """What precedes sections and lists, and whether they cut its last sentence."""
+    end = _DESCRIPTION_END.search(docstring)
+    if end is None:
+        return docstring, False
+    description = docstring[: end.start()]
+    # Blank lines before what ends it belong to the match.
+    after_blank = description.endswith("\n\n") or end.group().startswith("\n")
+    return description, not after_blank
 
 
 def anchor(definition: Definition) -> str:
@@ -60,12 +70,19 @@ def question_text(definition: Definition) -> str:
     return f"What does the documentation of {anchor(definition)} say?"
 
 
+def docstrings_among(documents: Iterable[Document]) -> list[Document]:
+    """The documents that hold docstrings."""
+    return [document for document in documents if document.document_id.endswith("#docstrings")]
+
+
 def public_definitions(document: Document) -> Iterator[Definition]:
     """Definitions that can be asked for: with a name that the document gives once, or first."""
     names = set()
     for definition in parse_docstrings(document.text):
-        is_special = definition.name.rpartition(".")[2].startswith("__")
-        if definition.kind in KINDS and not is_special and definition.name not in names:
+        if definition.kind not in KINDS or definition.name in names:
+            continue
+        short_name = definition.name.rpartition(".")[2]
+        if not short_name.startswith("__"):
             names.add(definition.name)
             yield definition
 
@@ -75,7 +92,8 @@ def possible_answers(config: QuestionsConfig, docstring: str) -> tuple[list[str]
     answers = []
     reason = "no_description"
     for sentence in opening_sentences(docstring, config.opening_sentences):
-        if not config.min_answer_words <= len(sentence.split()) <= config.max_answer_words:
+        words = len(sentence.split())
+        if not config.min_answer_words <= words <= config.max_answer_words:
             reason = "answer_length"
         elif not _is_prose(sentence):
             reason = "answer_not_prose"
@@ -85,7 +103,9 @@ def possible_answers(config: QuestionsConfig, docstring: str) -> tuple[list[str]
 
 
 def _is_prose(sentence: str) -> bool:
-    if not sentence[:1].isalpha() or _NOT_PROSE.search(sentence):
+    first_character = sentence[:1]
+    if not first_character.isalpha() or _NOT_PROSE.search(sentence):
         return False
-    balanced = sentence.count("(") == sentence.count(")")
-    return balanced and len(content_words(sentence)) >= 3
+    if sentence.count("(") != sentence.count(")"):
+        return False
+    return len(content_words(sentence)) >= 3

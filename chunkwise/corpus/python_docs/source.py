@@ -42,6 +42,7 @@ STANDARD_LIBRARY = "python"
 
 PROSE_SUFFIXES = (".rst", ".md", ".txt")
 _SUFFIXES = (".py", *PROSE_SUFFIXES)
+_FOREIGN_FOLDERS = ("site-packages", "dist-packages", "__pycache__")
 _PROSE_STEMS_LEFT_OUT = (
     "license",
     "licence",
@@ -72,31 +73,36 @@ def package_files(source: SourceConfig) -> list[PackageFile]:
     files = _standard_library_files() if source.standard_library else []
     for package in source.packages:
         files += _distribution_files(package)
-    wanted = {file.name: file for file in files if _holds_kinds(file, source.python_kinds)}
-    return [wanted[name] for name in sorted(wanted) if selected(name, source)]
+    # By name, because two distributions may list the same file.
+    by_name: dict[str, PackageFile] = {}
+    for file in files:
+        if _holds_kinds(file, source.python_kinds) and selected(file.name, source):
+            by_name[file.name] = file
+    return [by_name[name] for name in sorted(by_name)]
 
 
 def _holds_kinds(file: PackageFile, kinds: tuple[str, ...]) -> bool:
     """Whether a file gives documents of these kinds."""
-    if file.path.name.lower().startswith(_PROSE_STEMS_LEFT_OUT):
-        return False
+    base = file.path.name
+    # Before the names: a module `licenses.py` or `sources.py` is code like any other.
     if file.name.endswith(".py"):
         return "code" in kinds or "docstrings" in kinds
-    is_prose = file.name.endswith(PROSE_SUFFIXES) or file.path.name == "METADATA"
+    if base.lower().startswith(_PROSE_STEMS_LEFT_OUT):
+        return False
+    is_prose = base == "METADATA" or file.name.endswith(PROSE_SUFFIXES)
     return is_prose and "prose" in kinds
 
 
 def _standard_library_files() -> list[PackageFile]:
     root = Path(sysconfig.get_paths()["stdlib"])
-    foreign = {"site-packages", "dist-packages", "__pycache__"}
     files = []
     for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if name not in foreign]
-        below = Path(folder).relative_to(root)
+        subfolders[:] = [name for name in subfolders if name not in _FOREIGN_FOLDERS]
         for name in names:
-            relative = (below / name).as_posix()
+            path = Path(folder, name)
+            relative = path.relative_to(root).as_posix()
             file_name = f"{STANDARD_LIBRARY}/{relative}"
-            files.append(PackageFile(file_name, STANDARD_LIBRARY, root / relative))
+            files.append(PackageFile(file_name, STANDARD_LIBRARY, path))
     return files
 
 
@@ -113,22 +119,27 @@ def _distribution_files(package: str) -> list[PackageFile]:
     root = str(installed.locate_file(""))
     files = []
     for listed in _listed_files(installed):
-        # Strings as far as they do: a large package lists ten thousands of files of other kinds.
-        folder, _, base = listed.rpartition("/")
-        if not (base.endswith(_SUFFIXES) or base == "METADATA") or ".." in folder.split("/"):
-            continue  # scripts and other files outside site-packages
-        name = listed
-        if listed.partition("/")[0].endswith(".dist-info"):
-            if base != "METADATA":
-                continue
-            # `rich-15.0.0.dist-info/METADATA` would put a version into the document's id.
-            name = f"{package}/METADATA"
-        elif not folder:
-            name = f"{package}/{name}"  # a distribution of one module: six/six.py
+        name = _file_name(package, listed)
+        # A path as a string, as long as it can be one: a large package lists ten thousands.
         location = os.path.join(root, listed)
-        if os.path.isfile(location):
+        if name is not None and os.path.isfile(location):
             files.append(PackageFile(name, package, Path(location)))
     return files
+
+
+def _file_name(package: str, listed: str) -> str | None:
+    """What a listed file is called in a corpus; None for a file that gives no text."""
+    folder, _, base = listed.rpartition("/")
+    is_metadata = base == "METADATA"
+    if not is_metadata and not base.endswith(_SUFFIXES):
+        return None
+    if ".." in folder.split("/"):
+        return None  # scripts and other files outside site-packages
+    if listed.partition("/")[0].endswith(".dist-info"):
+        # `rich-15.0.0.dist-info/METADATA` would put a version into the document's id.
+        return f"{package}/METADATA" if is_metadata else None
+    # Without a folder it is a distribution of one module: six/six.py
+    return listed if folder else f"{package}/{listed}"
 
 
 def _listed_files(installed: Distribution) -> list[str]:
@@ -136,14 +147,16 @@ def _listed_files(installed: Distribution) -> list[str]:
     record = installed.read_text("RECORD")
     if record is None:  # of an old form, which `files` knows how to read
         return [path.as_posix() for path in installed.files or ()]
-    return [row[0] for row in csv.reader(record.splitlines()) if row]
+    rows = csv.reader(record.splitlines())
+    return [row[0] for row in rows if row]
 
 
 def digest_python(source: SourceConfig) -> str:
     """Content digest of the selected files and of the grammar that reads them (Python's major.minor
     version).
     """
-    digest = hashlib.blake2b(f"python {PYTHON}\n".encode(), digest_size=32)
+    grammar = f"python {PYTHON}\n"
+    digest = hashlib.blake2b(grammar.encode(), digest_size=32)
     for file in package_files(source):
         content = digest_file(file.path)
         digest.update(f"{file.name}\0{content}\n".encode())
@@ -154,29 +167,32 @@ def read_python(source: SourceConfig, max_document_bytes: int, drops: Drops) -> 
     """Documents of the selected files, by name; see the head of this module. Empty ones are not
     yielded.
     """
-    prefix = f"{source.source}/" if source.source else ""
     for file in package_files(source):
-        # One group: no split may part a file's docstrings from its code.
-        group = file.name
         with counted(source, drops):
             text = read_text(file.path, max_bytes=max_document_bytes)
             for kind, kind_text in _texts_by_kind(file, text).items():
-                if kind not in source.python_kinds or not kind_text.strip():
-                    continue
-                label = prefix + (kind if source.label == "kind" else file.package)
-                document_id = f"{file.name}#{kind}"
-                title = module_name(file.name)
-                yield Document(document_id, title, label, kind_text, group)
+                if kind in source.python_kinds and kind_text.strip():
+                    yield _document(source, file, kind, kind_text)
+
+
+def _document(source: SourceConfig, file: PackageFile, kind: str, text: str) -> Document:
+    label = kind if source.label == "kind" else file.package
+    return Document(
+        document_id=f"{file.name}#{kind}",
+        title=module_name(file.name),
+        source=f"{source.source}/{label}" if source.source else label,
+        text=text,
+        group=file.name,  # no split may part a file's docstrings from its code
+    )
 
 
 def _texts_by_kind(file: PackageFile, text: str) -> dict[str, str]:
     if file.path.suffix == ".py":
         tree = parse_source(text, file.name)
-        docstrings = docstring_text(tree, module_name(file.name))
-        return {"code": code_text(text, tree), "docstrings": docstrings}
+        module = module_name(file.name)
+        return {"code": code_text(text, tree), "docstrings": docstring_text(tree, module)}
     if file.path.name == "METADATA":
-        _headers, _blank_line, description = text.partition("\n\n")
-        return {"prose": description}
+        _headers, _blank_line, text = text.partition("\n\n")
     return {"prose": text}
 
 
@@ -189,6 +205,7 @@ def module_name(name: str) -> str:
     package, *parts = name.removesuffix(".py").split("/")
     if package != STANDARD_LIBRARY and parts != [package]:
         parts = [package, *parts]  # [package] alone: a distribution of one module, six/six.py
-    if parts[-1] == "__init__" and len(parts) > 1:
-        parts = parts[:-1]
+    *above, last = parts
+    if above and last == "__init__":
+        parts = above
     return ".".join(parts)

@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from chunkwise.corpus.readers import Unreadable
 
@@ -19,9 +20,15 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 DefinitionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Scope = ast.Module | DefinitionNode
+_TRANSPARENT = (ast.If, ast.Try, ast.With, ast.ExceptHandler)
+"""Blocks whose names belong to the scope around them."""
+
+Span = tuple[int, int]
+"""Start and end in the text of a document, in characters."""
 
 _ENTRY = re.compile(r"^(module|class|function|method) ([\w.]+)(\(.*)?$", re.MULTILINE)
 _CONSTANT = re.compile(r"^[A-Z_][A-Z0-9_]*\s*(:.*)?=", re.MULTILINE)
+_LITERALS = (int, float, str, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +98,16 @@ def code_text(text: str, tree: ast.Module) -> str:
     blanks = 2  # as if two blank lines came before: none may open the text
     for number, line in enumerate(lines):
         stripped = line.strip()
-        in_head = not remaining
-        if number in removed or (in_head and stripped.startswith(b"#")):
+        is_head_comment = not remaining and stripped.startswith(b"#")
+        if number in removed or is_head_comment:
             continue
         blanks = 0 if stripped else blanks + 1
         if blanks <= 2:
             remaining.append(line.rstrip())
     if not remaining:
         return ""
-    return b"\n".join(remaining).decode().rstrip() + "\n"
+    code = b"\n".join(remaining).decode()
+    return code.rstrip() + "\n"
 
 
 def _remove_docstrings(lines: list[bytes], tree: ast.Module) -> set[int]:
@@ -118,6 +126,7 @@ def _remove_docstrings(lines: list[bytes], tree: ast.Module) -> set[int]:
         shares_line = before.strip() or after.strip()
         is_whole_body = len(node.body) == 1 and node is not tree  # a module may be empty
         if shares_line or is_whole_body:
+            # In the place of the docstring, so that the indentation stays that of the body.
             lines[first] = before + b"..." + after
             first += 1
         else:
@@ -177,12 +186,19 @@ def parse_docstrings(text: str) -> Iterator[Definition]:
     heads = list(_ENTRY.finditer(text))
     starts = [head.start() for head in heads]
     ends = [*starts[1:], len(text)]
-    for place, head in enumerate(heads):
-        end = ends[place]
-        kind, name, signature = head.group(1), head.group(2), head.group(3) or ""
-        lines = [line.strip() for line in text[head.end() : end].split("\n")]
-        docstring = "\n".join(lines).strip()
-        yield Definition(kind, name, docstring, signature, place, head.start(), end)
+    for number, head in enumerate(heads):
+        kind, name, signature = head.groups(default="")
+        body = text[head.end() : ends[number]]
+        lines = map(str.strip, body.split("\n"))
+        yield Definition(
+            kind=kind,
+            name=name,
+            docstring="\n".join(lines).strip(),
+            signature=signature,
+            place=number,
+            start=starts[number],
+            end=ends[number],
+        )
 
 
 def _signatures(tree: ast.Module, module: str) -> Iterator[tuple[str, Scope]]:
@@ -209,7 +225,7 @@ def _definitions(node: ast.AST) -> Iterator[DefinitionNode]:
         for child in getattr(node, block, ()):
             if isinstance(child, DefinitionNode):
                 yield child
-            elif isinstance(child, ast.If | ast.Try | ast.With | ast.ExceptHandler):
+            elif isinstance(child, _TRANSPARENT):
                 yield from _definitions(child)
 
 
@@ -251,17 +267,27 @@ def default_bindings(definition: Definition) -> list[Binding]:
     except (SyntaxError, ValueError):  # a signature that somebody else wrote
         return []
     assert isinstance(function, ast.FunctionDef)
-    arguments = function.args
-    positional = arguments.posonlyargs + arguments.args
-    with_default = positional[len(positional) - len(arguments.defaults) :]
-    pairs = list(zip(with_default, arguments.defaults, strict=True))
-    for parameter, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        if default is not None:
-            pairs.append((parameter, default))
     head = f"{definition.kind} {definition.name}"
     offset = definition.start + len(head) - len("def f")
-    bindings = [_binding(name.arg, value, source, offset) for name, value in pairs]
-    return [binding for binding in bindings if binding is not None]
+    bindings = []
+    for name, default in _defaults(function.args):
+        binding = _binding(name, default, source, offset)
+        if binding is not None:
+            bindings.append(binding)
+    return bindings
+
+
+def _defaults(arguments: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
+    """(parameter, default) of the parameters that have one."""
+    positional = arguments.posonlyargs + arguments.args
+    # Of the positional ones the last have defaults, and the tree lists no others.
+    without_default = len(positional) - len(arguments.defaults)
+    with_default = positional[without_default:]
+    for parameter, default in zip(with_default, arguments.defaults, strict=True):
+        yield parameter.arg, default
+    for parameter, optional in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        if optional is not None:
+            yield parameter.arg, optional
 
 
 def constant_bindings(text: str) -> list[Binding]:
@@ -274,29 +300,35 @@ def constant_bindings(text: str) -> list[Binding]:
         tree = parse_source(text, "text")
     except Unreadable:  # code of another language, or a part of a file
         return []
-    line_starts = [0]
-    for line in text.split("\n"):
-        line_starts.append(line_starts[-1] + len(line) + 1)
-    bindings = []
-    for statement in tree.body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                pass
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                pass
-            case _:
-                continue
-        start = line_starts[value.lineno - 1]
-        line = text[start : line_starts[value.lineno] - 1]
+    lines = text.split("\n")
+    sizes = [len(line) + 1 for line in lines]  # with the line end
+    line_starts = list(accumulate(sizes, initial=0))
+    constants = []
+    for name, value in _assignments(tree):
+        line_number = value.lineno - 1  # the tree counts lines from 1
+        line = lines[line_number]
         if name.isupper() and line.isascii():
-            bindings.append(_binding(name, value, line, start))
-    constants = [binding for binding in bindings if binding is not None]
+            binding = _binding(name, value, line, line_starts[line_number])
+            if binding is not None:
+                constants.append(binding)
     if not constants:
         return []
     # Also below `if` and inside functions: a name that is bound twice has no one value.
-    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
-    times = Counter(node.id for node in names if isinstance(node.ctx, ast.Store))
+    times: Counter[str] = Counter()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            times[node.id] += 1
     return [binding for binding in constants if times[binding.name] == 1]
+
+
+def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """(name, value) of the statements of a module that bind one name."""
+    for statement in tree.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                yield name, value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                yield name, value
 
 
 def _binding(name: str, value: ast.expr, line: str, start: int) -> Binding | None:
@@ -305,11 +337,16 @@ def _binding(name: str, value: ast.expr, line: str, start: int) -> Binding | Non
     Args:
         start: place of the line's first character in the text of the document.
     """
-    literals = (int, float, str, bool, type(None))
-    if not isinstance(value, ast.Constant) or not isinstance(value.value, literals):
+    if not isinstance(value, ast.Constant) or not isinstance(value.value, _LITERALS):
         return None
-    first, last = value.col_offset, value.end_col_offset
+    first = value.col_offset
+    last = value.end_col_offset
     if value.lineno != value.end_lineno or last is None:
         return None  # a string of several lines
-    text = line[first:last]
-    return Binding(name, text, type(value.value).__name__, start + first, start + last)
+    return Binding(
+        name=name,
+        value=line[first:last],
+        type=type(value.value).__name__,
+        start=start + first,
+        end=start + last,
+    )

@@ -24,6 +24,7 @@ from chunkwise.corpus.python_docs.options import gives_a_clue
 from chunkwise.corpus.python_docs.sentences import anchor
 from chunkwise.corpus.python_docs.syntax import (
     Binding,
+    Span,
     constant_bindings,
     default_bindings,
     parse_docstrings,
@@ -35,6 +36,8 @@ from chunkwise.corpus.words import word_line
 _MAX_VALUE_CHARACTERS = 40
 _NEAREST_TRIED = 16
 """Circles of four among so many: 560 at most for each name."""
+
+_QUOTES = ("'", '"')
 
 _REPLACEABLE = ("int", "float", "str")
 """Types with a third and a fourth value: the others of a counterfactual question."""
@@ -69,12 +72,15 @@ class BoundValue:
 
 def bound_values(document: Document, drops: Counter[str]) -> list[BoundValue]:
     """What a document of signatures, or one of code, binds to names, in order."""
-    values = _constants(document) if document.document_id.endswith("#code") else _defaults(document)
+    is_code = document.document_id.endswith("#code")
+    values = _constants(document) if is_code else _defaults(document)
     remaining = []
     for value in values:
-        name, literal = value.binding.name, value.binding.value
+        name = value.binding.name
+        literal = value.binding.value
         if not value.line.strip() or len(literal) > _MAX_VALUE_CHARACTERS:
             drops["value_without_words_or_long"] += 1
+        # Both ways: `is_none=None` gives itself away, and so does `code="unicode"`.
         elif gives_a_clue(name, literal) or gives_a_clue(literal, name):
             drops["value_in_name"] += 1
         else:
@@ -140,12 +146,13 @@ class UsualValues:
         """How many of the names are given their value by the guess: the option that the name has
         most often. Options that tie share the point.
         """
-        options = [value.line for value in circle]
         right = 0.0
         for value in circle:
-            times = [self._times[value.binding.name][option] for option in options]
-            if times[options.index(value.line)] == max(times):
-                right += 1 / times.count(max(times))
+            usual = self._times[value.binding.name]
+            times = [usual[option.line] for option in circle]
+            most = max(times)
+            if usual[value.line] == most:
+                right += 1 / times.count(most)
         return right
 
 
@@ -160,19 +167,18 @@ def default_value(
     while free:
         circle = _circle(config, free, usual)
         if circle is None:
+            # As a partner it is of no use either: partners follow the first of a circle.
             free.pop(0)
             drops["no_circle"] += 1
             continue
         # By identity: a signature may bind equal values.
-        free = [value for value in free if not any(value is member for member in circle)]
-        yield [
-            _draft(
-                "default_value",
-                value,
-                [other.binding.value for other in circle if other is not value],
-            )
-            for value in circle
-        ]
+        members = {id(value) for value in circle}
+        free = [value for value in free if id(value) not in members]
+        drafts = []
+        for value in circle:
+            others = [member.binding.value for member in circle if member is not value]
+            drafts.append(_draft("default_value", value, others))
+        yield drafts
 
 
 def _circle(
@@ -180,10 +186,12 @@ def _circle(
 ) -> list[BoundValue] | None:
     """The first circle of the first value and others that follow it nearby."""
     first, *others = free
-    near = [other for other in others if other.place - first.place <= 1][:_NEAREST_TRIED]
-    for partners in combinations(near, config.choices - 1):
+    near = [value for value in others if value.place - first.place <= 1]
+    nearest = near[:_NEAREST_TRIED]
+    for partners in combinations(nearest, config.choices - 1):
         circle = [first, *partners]
-        if len({value.line for value in circle}) < config.choices:
+        lines = {value.line for value in circle}
+        if len(lines) < config.choices:
             continue
         if usual.guessed_right(circle) <= 1:
             return circle
@@ -198,9 +206,10 @@ def _draft(
     extra: dict[str, str] | None = None,
 ) -> Draft:
     document = asked.document
+    name = f"{asked.scope}:{asked.binding.name}"
     return Draft(
         task=task,
-        identifier=f"{task}:{document.document_id}:{asked.scope}:{asked.binding.name}",
+        identifier=f"{task}:{document.document_id}:{name}",
         group=document.group,
         kind=asked.kind,
         question=asked.question,
@@ -214,19 +223,23 @@ def _draft(
 
 # Passages that say something else
 
+_Pool = dict[str, str]
+"""Values, each with its line."""
+
 
 class Replacements:
     """Values that a text binds to names, to put in the place of others."""
 
     def __init__(self, values: Iterable[BoundValue]):
-        # Values with their lines; dictionaries as ordered sets.
-        self._of_name: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-        self._of_type: dict[str, dict[str, str]] = defaultdict(dict)
+        # Dictionaries as ordered sets: a value counts once, in the order of the text.
+        self._of_name: dict[tuple[str, str], _Pool] = defaultdict(dict)
+        self._of_type: dict[str, _Pool] = defaultdict(dict)
         for value in values:
             binding = value.binding
             if binding.type in _REPLACEABLE and _is_plain(binding):
-                self._of_name[binding.type, binding.name][_bare(binding)] = value.line
-                self._of_type[binding.type][_bare(binding)] = value.line
+                text = _bare(binding)
+                self._of_name[binding.type, binding.name][text] = value.line
+                self._of_type[binding.type][text] = value.line
 
     def of(self, asked: BoundValue) -> Iterator[tuple[str, str]]:
         """(value, line) of others of the same type and of like length, in the quotes of the one
@@ -235,24 +248,33 @@ class Replacements:
         binding = asked.binding
         own = _bare(binding)
         quote = binding.value[0] if binding.type == "str" else ""
-        name = f"{asked.document.document_id}:{binding.start}"
+        place = f"{asked.document.document_id}:{binding.start}"
 
         def draw(value: str) -> float:
-            return unit_hash(f"{name}\0{value}", 0, "replacement")
+            return unit_hash(f"{place}\0{value}", 0, "replacement")
 
-        for pool in (self._of_name[binding.type, binding.name], self._of_type[binding.type]):
-            for value in sorted(pool, key=draw):
-                if value != own and abs(len(value) - len(own)) <= max(2, len(own) // 2):
-                    yield f"{quote}{value}{quote}", pool[value]
+        tolerance = max(2, len(own) // 2)
+
+        def is_alike(value: str) -> bool:
+            difference = abs(len(value) - len(own))
+            return value != own and difference <= tolerance
+
+        of_name = self._of_name[binding.type, binding.name]
+        of_type = self._of_type[binding.type]
+        # Those of the name come again among those of the type; who reads this skips them.
+        for pool in (of_name, of_type):
+            for value in sorted(filter(is_alike, pool), key=draw):
+                yield f"{quote}{value}{quote}", pool[value]
 
 
 def _is_plain(binding: Binding) -> bool:
     """No prefix, escape or quote inside of a string: its text is what it says."""
     if binding.type != "str":
         return True
-    quote = binding.value[0]
-    inside = binding.value[1:-1]
-    return quote in "\"'" and not any(character in inside for character in "\\\"'")
+    if binding.value[0] not in _QUOTES:
+        return False
+    special = {"\\", *_QUOTES}
+    return special.isdisjoint(_bare(binding))
 
 
 def _bare(binding: Binding) -> str:
@@ -268,6 +290,7 @@ def counterfactual(
     """Questions about the values of one document of the training text, each with its passage, in
     which another value stands.
     """
+    # A value is counted under the first rule that leaves it out, so the order of the rules matters.
     for asked in values:
         binding = asked.binding
         if binding.type not in _REPLACEABLE or not _is_plain(binding):
@@ -278,8 +301,9 @@ def counterfactual(
             drops["passage_too_long"] += 1
             continue
         start, end = span
-        before = asked.document.text[start : binding.start]
-        after = asked.document.text[binding.end : end]
+        text = asked.document.text
+        before = text[start : binding.start]
+        after = text[binding.end : end]
         if asked.line in word_line(before) or asked.line in word_line(after):
             drops["value_stands_twice"] += 1
             continue
@@ -292,33 +316,46 @@ def counterfactual(
         yield [_draft("counterfactual", asked, [binding.value, *others], altered, extra)]
 
 
-def _passage(config: QuestionsConfig, asked: BoundValue) -> tuple[int, int] | None:
+def _passage(config: QuestionsConfig, asked: BoundValue) -> Span | None:
     """Start and end of the text around a value, whole lines; None where these are too long."""
-    text, most = asked.document.text, config.passage_characters
-    if asked.start is not None:
-        start = asked.start
-        # The signature's line at least, and what fits of the docstring below it.
-        line_end = _line_end(text, asked.binding.end)
-        if line_end - start > most:
-            return None
-        end = text.rfind("\n", line_end, min(start + most, asked.end))
-        return start, end if end > line_end else line_end
-    start = text.rfind("\n", 0, asked.binding.start) + 1
+    if asked.start is None:
+        return _passage_of_constant(asked, config.passage_characters)
+    return _passage_of_entry(asked, asked.start, config.passage_characters)
+
+
+def _passage_of_entry(asked: BoundValue, start: int, most: int) -> Span | None:
+    """The signature's line at least, and what fits of the docstring below it."""
+    text = asked.document.text
+    signature_end = _line_end(text, asked.binding.end)
+    if signature_end - start > most:
+        return None
+    limit = min(start + most, asked.end)
+    end = text.rfind("\n", signature_end, limit)
+    return start, max(end, signature_end)  # -1: no line below it fits
+
+
+def _passage_of_constant(asked: BoundValue, most: int) -> Span | None:
+    """The assignment's line, and a line above and a line below in turn, as long as they fit."""
+    text = asked.document.text
+    start = _line_start(text, asked.binding.start)
     end = _line_end(text, asked.binding.end)
     if end - start > most:
         return None
-    # A line above and a line below in turn, as long as they fit.
     while True:
-        above = text.rfind("\n", 0, max(start - 1, 0)) + 1
+        # start - 1 and end are line ends, which belong to the lines above and within.
+        above = _line_start(text, max(start - 1, 0))
         below = _line_end(text, min(end + 1, len(text)))
-        if above < start and end - above <= most:
+        can_rise = above < start and end - above <= most
+        if can_rise:
             start = above
-            if below > end and below - start <= most:
-                end = below
-        elif below > end and below - start <= most:
+        if below > end and below - start <= most:
             end = below
-        else:
+        elif not can_rise:
             return start, end
+
+
+def _line_start(text: str, place: int) -> int:
+    return text.rfind("\n", 0, place) + 1
 
 
 def _line_end(text: str, start: int) -> int:
@@ -330,7 +367,7 @@ def _counterfactual_options(
     config: QuestionsConfig,
     asked: BoundValue,
     values: Sequence[BoundValue],
-    span: tuple[int, int],
+    span: Span,
     replacements: Replacements,
 ) -> list[str] | None:
     """The value that the passage will say, and the others besides the true one: of the passage
@@ -343,20 +380,28 @@ def _counterfactual_options(
         for value, line in replacements.of(asked)
         if line not in passage and asked.line not in line
     )
-    inside = (
-        (value.binding.value, value.line)
-        for value in values
-        if value.binding.type == asked.binding.type
-        and start <= value.binding.start
-        and value.binding.end <= end
-    )
     altered = next(absent, None)
     if altered is None:
         return None
-    options = [altered[0]]
-    lines = {asked.line, altered[1]}
-    for value, line in (*inside, *absent):
-        if line not in lines and len(options) < config.choices - 1:
-            lines.add(line)
-            options.append(value)
-    return options if len(options) == config.choices - 1 else None
+    inside = _values_inside(span, values, asked.binding.type)
+    options: dict[str, str] = {}  # line -> the first value of these words
+    for value, line in (altered, *inside, *absent):
+        if line != asked.line:
+            options.setdefault(line, value)
+        if len(options) == config.choices - 1:
+            return list(options.values())
+    return None
+
+
+def _values_inside(
+    span: Span, values: Iterable[BoundValue], literal_type: str
+) -> list[tuple[str, str]]:
+    """(value, line) of the literals of a type that stand in a part of their document."""
+    start, end = span
+    inside = []
+    for value in values:
+        binding = value.binding
+        is_inside = start <= binding.start and binding.end <= end
+        if is_inside and binding.type == literal_type:
+            inside.append((binding.value, value.line))
+    return inside
