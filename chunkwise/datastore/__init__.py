@@ -1,5 +1,6 @@
 """Tokens -> chunks -> BM25 index; views.
 
+arguments.py      what callers pass, checked before compiled loops read it
 config.py         the settings of every stage here, and of views
 from_text.py      a datastore in one call, and what it finds as text
 stages.py         DATASTORE, DATASTORE_VIEW

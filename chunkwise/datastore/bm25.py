@@ -30,8 +30,10 @@ from pathlib import Path
 
 import numpy as np
 
-from chunkwise.core.errors import InputError, MismatchError
-from chunkwise.core.io import load_npy, read_json, save_npy, write_json
+from chunkwise.core.artefact import read_content
+from chunkwise.core.errors import ArtefactError, InputError, MismatchError
+from chunkwise.core.io import load_npy, save_npy, write_json
+from chunkwise.datastore.arguments import one_for_each, query_rows, require_count, require_flags
 from chunkwise.datastore.config import Bm25Config
 from chunkwise.graph.workers import available_cores
 
@@ -85,7 +87,8 @@ class Bm25Statistics:
         0.
         """
         df = self.frequency_T.astype(np.float64)
-        odds = (self.chunks - df + 0.5) / (df + 0.5)
+        without = self.chunks - df
+        odds = (without + 0.5) / (df + 0.5)
         return np.log1p(odds)  # the 1 of Lucene: without it, common terms would weigh less than 0
 
 
@@ -125,7 +128,11 @@ class Bm25Index:
         self.statistics = statistics
         self.chunks = chunks
         # Mapped or in memory, the kernels see one type of array and are compiled once.
-        self._postings = _read_only(indptr_T), _read_only(chunk_P), _read_only(impact_P)
+        indptr_T = _read_only(indptr_T)
+        chunk_P = _read_only(chunk_P)
+        impact_P = _read_only(impact_P)
+        # In the order in which the kernel takes them.
+        self._postings = (indptr_T, chunk_P, impact_P)
         self._derived = self._derive(*self._postings)
         self._terms = space.for_kernels()
 
@@ -140,20 +147,25 @@ class Bm25Index:
         """What is cheaper to derive than to store: each term's largest impact, its row in the dense
         table of the common terms (-1: rare), and that table.
         """
-        counts_T = np.diff(indptr_T)
-        max_impact_T = np.zeros(len(counts_T), np.int32)
+        postings_T = np.diff(indptr_T)
+        terms = len(postings_T)
+        max_impact_T = np.zeros(terms, np.int32)
         # `reduceat` gives a term without postings the first impact of the next term, so such terms
         # are left out.
-        filled = np.flatnonzero(counts_T)
-        if len(filled):
-            max_impact_T[filled] = np.maximum.reduceat(impact_P, indptr_T[filled])
-        common = np.flatnonzero(counts_T > COMMON_SHARE * self.chunks)
-        common_T = np.full(len(counts_T), -1, np.int32)
+        used = np.flatnonzero(postings_T)
+        if len(used):
+            first_posting = indptr_T[used]
+            max_impact_T[used] = np.maximum.reduceat(impact_P, first_posting)
+        is_common = postings_T > COMMON_SHARE * self.chunks
+        common = np.flatnonzero(is_common)
+        common_T = np.full(terms, -1, np.int32)
         common_T[common] = np.arange(len(common))
         common_UN = np.zeros((len(common), self.chunks), np.int32)
         for row_N, term in zip(common_UN, common, strict=True):
-            postings = slice(indptr_T[term], indptr_T[term + 1])
-            row_N[chunk_P[postings]] = impact_P[postings]
+            begin = indptr_T[term]
+            end = indptr_T[term + 1]
+            chunks = chunk_P[begin:end]
+            row_N[chunks] = impact_P[begin:end]
         return max_impact_T, common_T, common_UN
 
     @classmethod
@@ -190,10 +202,8 @@ class Bm25Index:
             raise MismatchError(
                 f"the BM25 statistics are about {len(statistics.frequency_T)} terms, these chunks "
                 f"have {space.terms}",
-                hint=(
-                    "take statistics from a datastore of the same tokenizer and the same `terms` "
-                    "setting"
-                ),
+                hint="take statistics from a datastore of the same tokenizer and the same `terms` "
+                "setting",
             )
         # Not the statistics' frequencies: they may be of more chunks than are indexed here.
         indptr_T = np.zeros(space.terms + 1, np.int64)
@@ -202,7 +212,8 @@ class Bm25Index:
         impact_P = np.empty_like(chunk_P)
         # The mean is 0 only when no chunk has a term: then no posting is written.
         mean_length = max(statistics.mean_length, 1e-9)
-        norm_N = config.k1 * (1.0 - config.b + config.b * terms_N / mean_length)
+        relative_length_N = config.b * terms_N / mean_length
+        norm_N = config.k1 * (1.0 - config.b + relative_length_N)
         idf_T = statistics.idf()
         write_postings(tokens_NM, lengths_N, *terms, indptr_T, idf_T, norm_N, chunk_P, impact_P)
         return cls(config, space, statistics, chunks, indptr_T, chunk_P, impact_P)
@@ -227,18 +238,23 @@ class Bm25Index:
     @classmethod
     def open(cls, folder: Path) -> Bm25Index:
         """Read an index that `save` wrote; the large arrays stay memory-mapped."""
-        head = read_json(folder / "bm25.json")
+        head = read_content(folder / "bm25.json")
         terms = head["terms"]
         terms["ignored"] = tuple(terms["ignored"])  # JSON has no tuples
+        space = TermSpace(**terms)
         frequency_T = load_npy(folder / "frequency.npy", mmap=False)
+        indptr_T = load_npy(folder / "indptr.npy", mmap=False)
+        chunk_P = load_npy(folder / "chunk.npy")
+        impact_P = load_npy(folder / "impact.npy")
+        _require_sound(folder, space, head["chunks"], indptr_T, chunk_P, impact_P)
         return cls(
             Bm25Config(**head["config"]),
-            TermSpace(**terms),
+            space,
             Bm25Statistics(**head["statistics"], frequency_T=frequency_T),
             head["chunks"],
-            load_npy(folder / "indptr.npy", mmap=False),
-            load_npy(folder / "chunk.npy"),
-            load_npy(folder / "impact.npy"),
+            indptr_T,
+            chunk_P,
+            impact_P,
         )
 
     def search(
@@ -264,22 +280,27 @@ class Bm25Index:
             advance: told the number of queries done, after each slice.
 
         Raises:
-            InputError: a query so long that its score would not fit 31 bits (some thousand tokens).
+            InputError: a query so long that its score would not fit 31 bits (some thousand tokens);
+                `top` or `threads` is no whole number from 1.
             MismatchError: a query holds a token id outside the vocabulary.
+            ShapeError: arrays of other shapes, or of other things than whole numbers.
         """
-        if top < 1:
-            raise InputError(
-                f"top is {top}; a search returns at least 1 hit for each query",
-                hint="pass top >= 1",
-            )
-        # Copies of one type and layout: numba compiles a kernel for each that it meets.
-        queries = np.array(queries, np.int64)
-        lengths = np.array(lengths, np.int64)
+        require_count(top, "top")
+        if threads is not None:
+            require_count(threads, "threads")
+        queries, lengths = query_rows(queries, lengths)
+        count = len(queries)
         self._require_vocabulary(queries, lengths)
-        nothing = np.zeros(len(queries), np.int64)
+        skip = np.zeros((2, count), np.int64)
+        if exclude is not None:
+            start, end = exclude
+            skip[0] = one_for_each(start, count, "exclude from")
+            skip[1] = one_for_each(end, count, "exclude to")
         # Clipped, because the kernel reads the sums of the whole range without checking.
-        skip = np.array(exclude or (nothing, nothing), np.int64).clip(0, self.chunks)
-        mask = np.array([] if allowed is None else allowed, bool)  # empty: all are allowed
+        skip = skip.clip(0, self.chunks)
+        mask = np.zeros(0, bool)  # to the kernel: all are allowed
+        if allowed is not None:
+            mask = np.array(require_flags(allowed, self.chunks, "chunks"))
         return self._search(queries, lengths, top, skip, mask, threads, advance)
 
     def _search(
@@ -327,8 +348,10 @@ class Bm25Index:
             return len(ids[rows])
 
         starts = range(0, count, SLICE_QUERIES)
+        if threads is None:
+            threads = available_cores()
+        workers = min(threads, max(1, len(starts)))
         # Python threads run at the same time here, because the kernels release the GIL.
-        workers = min(threads or available_cores(), max(1, len(starts)))
         with ThreadPoolExecutor(workers) as pool:
             for queries_done in pool.map(search_rows, starts):
                 if advance is not None:
@@ -339,9 +362,9 @@ class Bm25Index:
     def _require_vocabulary(self, queries: np.ndarray, lengths: np.ndarray) -> None:
         """Refuse token ids outside the vocabulary: a kernel reads its tables without checking."""
         width = queries.shape[1]
-        used = np.arange(width) < lengths[:, None]
-        largest = queries.max(where=used, initial=0)
-        smallest = queries.min(where=used, initial=0)
+        counts = np.arange(width) < lengths[:, None]
+        largest = queries.max(where=counts, initial=0)
+        smallest = queries.min(where=counts, initial=0)
         last = self.space.vocabulary - 1
         if largest > last or smallest < 0:
             unknown = smallest if smallest < 0 else largest
@@ -349,6 +372,36 @@ class Bm25Index:
                 f"a query holds token id {unknown}; the index knows the ids 0 to {last}",
                 hint="encode queries with the tokenizer that the datastore was built with",
             )
+
+
+def _require_sound(
+    folder: Path,
+    space: TermSpace,
+    chunks: int,
+    indptr_T: np.ndarray,
+    chunk_P: np.ndarray,
+    impact_P: np.ndarray,
+) -> None:
+    """Refuse postings by which a search would write outside its sums: the kernels check nothing.
+
+    Raises:
+        ArtefactError: files of another index, or damaged ones.
+    """
+    postings = len(chunk_P)
+    sound = (
+        len(indptr_T) == space.terms + 1
+        and len(impact_P) == postings
+        and indptr_T[0] == 0
+        and indptr_T[-1] == postings
+        and bool(np.all(np.diff(indptr_T) >= 0))
+    )
+    if sound and postings:
+        sound = chunk_P.min() >= 0 and chunk_P.max() < chunks
+    if not sound:
+        raise ArtefactError(
+            f"{folder}: its postings do not fit each other, or name chunks that are not there",
+            hint="the files are damaged or of different indexes; build the datastore again",
+        )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -15,13 +15,14 @@ short_documents, short_tails, short_tail_tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content, read_table
 from chunkwise.core.errors import InputError
-from chunkwise.core.io import load_npy, read_json, read_parquet, save_npy, write_json, write_parquet
+from chunkwise.core.io import load_npy, save_npy, write_json, write_parquet
 from chunkwise.core.progress import track
 from chunkwise.datastore.bm25 import Bm25Index, TermSpace
 from chunkwise.datastore.chunks import Cut, copy_chunks, cut_documents
@@ -32,6 +33,17 @@ from chunkwise.graph.stage import Run
 
 if TYPE_CHECKING:
     import pyarrow
+
+COLUMNS_READ = (
+    "document",
+    "document_id",
+    "source",
+    "split",
+    "first_of_group",
+    "first_token",
+    "tokens",
+)
+"""Of the documents of a `tokens` artefact."""
 
 
 def build(config: DatastoreConfig, run: Run, tokens: Artefact) -> Mapping[str, Any]:
@@ -66,12 +78,14 @@ def _write(
     view: ViewConfig | None = None,
     statistics: Artefact | None = None,
 ) -> dict[str, Any]:
-    head = read_json(tokens.file("tokens.json"))
+    folder = run.folder
+    head = read_content(tokens.file("tokens.json"))
     flat = load_npy(tokens.file("tokens.npy"))
     table = _corpus_documents(tokens, config, flat, head["eos"])
     # Short documents are left out before the cut, so that `short_tails` counts none of them.
-    long_enough = table["tokens"].to_numpy() >= min(config.chunk_tokens, config.min_chunk_tokens)
-    table = table.filter(long_enough)
+    fewest = min(config.chunk_tokens, config.min_chunk_tokens)
+    is_long_enough = table["tokens"].to_numpy() >= fewest
+    table = table.filter(is_long_enough)
     cut, documents = _cut(table, config)
     if view is not None:
         # Of the documents with chunks, as a view of the whole datastore sees them: quotas then
@@ -79,30 +93,26 @@ def _write(
         inside = members(view, documents, run.seed)
         cut, documents = _cut(table.filter(inside), config)
     if not len(documents):
+        inside_view = " inside the view" if view is not None else ""
         raise InputError(
-            f"no chunk for the datastore: {len(long_enough)} documents in the splits "
+            f"no chunk for the datastore: {len(is_long_enough)} documents in the splits "
             f"{', '.join(config.splits)}, none with {config.min_chunk_tokens} tokens or more"
-            f"{' inside the view' if view is not None else ''}",
+            f"{inside_view}",
             hint="give more text, other splits, or a smaller min_chunk_tokens",
         )
-    with track("cutting chunks", total=len(cut.start_N), unit="chunks") as advance:
-        chunks = copy_chunks(flat, cut, config.chunk_tokens, head["pad"])
-        advance(len(chunks))
-    chunk_document = documents.document[cut.document_N]
-    save_npy(run.folder / "chunks.npy", chunks)
-    save_npy(run.folder / "lengths.npy", cut.length_N)
-    save_npy(run.folder / "chunk_document.npy", chunk_document.astype(np.int32))
-    write_parquet(run.folder / "documents.parquet", vars(documents))
-    facts = {name: head[name] for name in ("vocabulary_size", "pad", "eos", "tokenizer_digest")}
-    facts |= {"chunk_tokens": config.chunk_tokens, "tokens_digest": tokens.digest}
-    write_json(run.folder / "datastore.json", facts)
+    chunks = _write_chunks(config, folder, flat, cut, documents, head["pad"])
+    write_parquet(folder / "documents.parquet", vars(documents))
+    facts = {"chunk_tokens": config.chunk_tokens, "tokens_digest": tokens.digest}
+    for name in ("vocabulary_size", "pad", "eos", "tokenizer_digest"):
+        facts[name] = head[name]
+    write_json(folder / "datastore.json", facts)
     index = _index(config, head, chunks, cut, statistics)
-    index.save(run.folder / "bm25")
+    index.save(folder / "bm25")
     return {
         "documents": len(documents),
         "chunks": len(chunks),
         "tokens": int(documents.tokens.sum()),
-        "short_documents": int((~long_enough).sum()),
+        "short_documents": int(np.sum(~is_long_enough)),
         "short_tails": cut.short_tails,
         "short_tail_tokens": cut.short_tail_tokens,
         "postings": index.postings,
@@ -110,17 +120,43 @@ def _write(
     }
 
 
+def _write_chunks(
+    config: DatastoreConfig,
+    folder: Path,
+    flat: np.ndarray,
+    cut: Cut,
+    documents: DocumentTable,
+    pad: int,
+) -> np.ndarray:
+    """Write the chunks and what is known of each; returns them."""
+    with track("cutting chunks", total=len(cut.start_N), unit="chunks") as advance:
+        chunks = copy_chunks(flat, cut, config.chunk_tokens, pad)
+        advance(len(chunks))
+    chunk_document = documents.document[cut.document_N]
+    save_npy(folder / "chunks.npy", chunks)
+    save_npy(folder / "lengths.npy", cut.length_N)
+    save_npy(folder / "chunk_document.npy", chunk_document.astype(np.int32))
+    return chunks
+
+
 def _corpus_documents(
     tokens: Artefact, config: DatastoreConfig, flat: np.ndarray, eos: int
 ) -> pyarrow.Table:
     """Documents of the splits, in order of their ordinals; `tokens` without the end of text."""
-    table = read_parquet(tokens.file("documents.parquet")).sort_by("document")
-    table = table.filter(np.isin(table["split"].to_numpy(), config.splits))
+    table = read_table(tokens.file("documents.parquet"), COLUMNS_READ)
+    table = table.sort_by("document")
+    split_D = table["split"].to_numpy()
+    in_splits = np.isin(split_D, config.splits)
+    table = table.filter(in_splits)
     tokens_D = table["tokens"].to_numpy()
-    last_D = table["first_token"].to_numpy() + tokens_D - 1
+    first_D = table["first_token"].to_numpy()
+    last_D = first_D + tokens_D - 1
     # An empty document has no last token: at the start of the corpus it would be number -1.
-    ends_D = (tokens_D > 0) & (flat[np.maximum(last_D, 0)] == eos)
-    return table.drop_columns("tokens").append_column("tokens", [tokens_D - ends_D])
+    last_token_D = flat[np.maximum(last_D, 0)]
+    has_end_D = (tokens_D > 0) & (last_token_D == eos)
+    text_tokens_D = tokens_D - has_end_D
+    table = table.drop_columns("tokens")
+    return table.append_column("tokens", [text_tokens_D])
 
 
 def _cut(table: pyarrow.Table, config: DatastoreConfig) -> tuple[Cut, DocumentTable]:
@@ -143,11 +179,12 @@ def _index(
     statistics: Artefact | None,
 ) -> Bm25Index:
     """Index the chunks, with the statistics of another datastore where one is given."""
-    bigrams = config.bm25.terms == "bigrams"
-    buckets = config.bm25.bigram_buckets if bigrams else 0
+    buckets = 0
+    if config.bm25.terms == "bigrams":
+        buckets = config.bm25.bigram_buckets
     # Sorted, because these ids are written into the index, and a set has no order.
-    ignored = tuple(sorted({head["eos"], head["pad"]}))
-    space = TermSpace(head["vocabulary_size"], buckets, ignored)
+    ignored = sorted({head["eos"], head["pad"]})
+    space = TermSpace(head["vocabulary_size"], buckets, tuple(ignored))
     # A foreign tokenizer would give statistics of other terms under the same ids.
     full_statistics = None
     if statistics is not None:

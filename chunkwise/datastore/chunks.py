@@ -55,6 +55,7 @@ def cut_documents(
     offset_N = ordinal_N * chunk_tokens
     # A full chunk is cut off at `chunk_tokens`; only a tail ends with its document.
     length_N = np.minimum(tokens_D[document_N] - offset_N, chunk_tokens)
+    # Without a tail there is nothing to leave out.
     left_out = (tail_D > 0) & ~has_tail_D
     return Cut(
         start_N=first_token_D[document_N] + offset_N,
@@ -73,12 +74,14 @@ def copy_chunks(
     """The chunks as rows [N, m], `pad` after the end of a short one; read in blocks, since `tokens`
     may be mapped.
     """
-    rows = np.full((len(cut.start_N), chunk_tokens), pad, tokens.dtype)
+    chunks = len(cut.start_N)
+    rows = np.full((chunks, chunk_tokens), pad, tokens.dtype)
     offsets = np.arange(chunk_tokens)
-    for begin in range(0, len(rows), block_chunks):
+    for begin in range(0, chunks, block_chunks):
         block = slice(begin, begin + block_chunks)
-        real = offsets < cut.length_N[block, None]
+        is_token = offsets < cut.length_N[block, None]
         position = cut.start_N[block, None] + offsets
+        block_rows = rows[block]  # a view, so that writing to it writes to `rows`
         # Only real places are read: past a chunk's end lies the next document, or nothing.
-        rows[block][real] = tokens[position[real]]
+        block_rows[is_token] = tokens[position[is_token]]
     return rows

@@ -34,6 +34,8 @@ def build_from_text(
     store: Store | Path | str | None,
 ) -> Artefact:
     """See `Datastore.build`."""
+    if store is not None and not isinstance(store, Store | Path | str):
+        raise InputError(f"store: expected a Store or its folder, got {type(store).__name__}")
     if not isinstance(store, Store):
         store = Store(store)
     config = DatastoreConfig.parse(
@@ -44,7 +46,8 @@ def build_from_text(
         sources = _sources(texts, stack)
         name = stack.enter_context(_tokenizer_name(tokenizer))
         corpus = store.get_or_build(TEXTS, TextsConfig(sources=sources))
-        words = store.get_or_build(TOKENIZER, TokenizerConfig(pretrained=name), {"corpus": corpus})
+        tokenizer_config = TokenizerConfig(pretrained=name)
+        words = store.get_or_build(TOKENIZER, tokenizer_config, {"corpus": corpus})
     inputs = {"corpus": corpus, "tokenizer": words}
     tokens = store.get_or_build(TOKENS, TokensConfig(), inputs)
     return store.get_or_build(DATASTORE, config, {"tokens": tokens})
@@ -56,24 +59,41 @@ def find_passages(datastore: Datastore, text: str, k: int, tokenizer: Any) -> li
         raise InputError(f"expected words to look for, got {text!r}")
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InputError(f"expected k, a whole number from 1, got {k!r}")
-    folder = tokenizer_folder(datastore) if tokenizer is None else _require(tokenizer, datastore)
+    if tokenizer is None:
+        folder = tokenizer_folder(datastore)
+    else:
+        folder = _require(tokenizer, datastore)
     words = load_tokenizer(folder)
+    query = _query_tokens(text, words)
+    if not len(query):
+        return []
+    lengths = np.array([len(query)])
+    hits = datastore.search(query[None], lengths, min(k, len(datastore)), threads=1)
+    ids = hits.ids[0].tolist()
+    scores = hits.scores[0].tolist()
+    passages = []
+    for chunk, score in zip(ids, scores, strict=True):
+        if chunk >= 0:  # -1: no further chunk shares a word
+            passages.append(passage(datastore, chunk, words, score))
+    return passages
+
+
+def _query_tokens(text: str, tokenizer: Any) -> np.ndarray:
+    """The tokens of a text's words, each once, whatever stands before them."""
     # As it would stand inside a sentence too: a byte-level token of a word includes the blank
     # before it.
     try:
-        variants = encode(words, [text, f" {text}"])
+        variants = encode(tokenizer, [text, f" {text}"])
     except (UnicodeError, TypeError) as error:
         raise InputError(f"the query is no text that can be encoded: {error}") from None
     # Each token once, because both variants hold most of them.
     tokens = np.unique(np.concatenate(variants))
-    # A token of nothing but blanks is no word.
-    is_word = [bool(str(words.decode([token])).strip()) for token in tokens.tolist()]
-    query = tokens[is_word]
-    if not len(query):
-        return []
-    hits = datastore.search(query[None], np.array([len(query)]), min(k, len(datastore)), threads=1)
-    scored_ids = zip(hits.ids[0].tolist(), hits.scores[0].tolist(), strict=True)
-    return [passage(datastore, chunk, words, score) for chunk, score in scored_ids if chunk >= 0]
+    is_word = []
+    for token in tokens.tolist():
+        word = str(tokenizer.decode([token]))
+        # A token of nothing but blanks is no word.
+        is_word.append(bool(word.strip()))
+    return tokens[is_word]
 
 
 def passage(
@@ -82,12 +102,14 @@ def passage(
     """A chunk as evidence."""
     row = datastore.document_row[chunk]
     documents = datastore.documents
-    ids = datastore.chunks[chunk, : datastore.lengths[chunk]]
+    length = datastore.lengths[chunk]
+    ids = datastore.chunks[chunk, :length].tolist()
+    text = tokenizer.decode(ids, skip_special_tokens=True)
     return Passage(
         chunk=chunk,
         document=documents.document_id[row],
         source=documents.source[row],
-        text=str(tokenizer.decode(ids.tolist(), skip_special_tokens=True)),
+        text=str(text),
         score=score,
     )
 
@@ -100,7 +122,8 @@ def tokenizer_folder(datastore: Datastore) -> Path:
     """
     folder = datastore.folder.absolute()
     # A datastore lies in STORE/datastore/KEY, also where that store is not the default one.
-    for store in (Store(folder.parent.parent), Store()):
+    own_store = Store(folder.parent.parent)
+    for store in (own_store, Store()):
         stored = store.of_digest(datastore.tokenizer_digest, ("tokenizer",))
         if stored is not None:
             return stored.path
@@ -115,8 +138,9 @@ def _require(tokenizer: Any, datastore: Datastore) -> Path:
     """The folder of a tokenizer; MismatchError unless it is the datastore's."""
     with _tokenizer_name(tokenizer) as name:
         assert name is not None  # there is one unless the tokenizer is None
-        if (Path(name) / RECORD).exists():  # a tokenizer artefact, not what a model comes with
-            artefact = open_artefact(Path(name))
+        folder = Path(name)
+        if (folder / RECORD).exists():  # a tokenizer artefact, not what a model comes with
+            artefact = open_artefact(folder)
         else:
             artefact = Store().get_or_build(TOKENIZER, TokenizerConfig(pretrained=name))
     datastore.require_tokenizer(artefact.digest, "the query")
@@ -129,22 +153,15 @@ def _sources(
     """Files as they lie; strings as lines of a file that lives as long as it is read."""
     # A string is one path, never a text; texts come in a list, also a single one.
     if isinstance(texts, Path | str):
+        if not str(texts).strip():  # a path that pathlib reads as the current folder
+            raise InputError("expected texts, a file or a folder, got an empty string")
         return tuple(sources_of(str(texts)))
     # Of a mapping the keys alone would be read.
     if not isinstance(texts, Iterable) or isinstance(texts, Mapping | bytes):
         raise InputError(f"expected texts, a file or a folder, got {type(texts).__name__}")
     rows = []
     for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(
-                f"expected texts as strings, got {type(text).__name__} at place {number}"
-            )
-        if not text.strip():
-            raise InputError(f"expected a text at place {number}, got nothing but blanks")
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, which no file can hold
-            raise InputError(f"the text at place {number} is not valid Unicode") from None
+        _require_text(text, number)
         rows.append({"id": str(number), "text": text})
     if not rows:
         raise InputError("expected at least one text, got none")
@@ -152,6 +169,18 @@ def _sources(
     path = f"{folder}/texts.jsonl"
     write_jsonl(path, rows)
     return (SourceConfig(kind="jsonl", path=path, source="texts"),)
+
+
+def _require_text(text: Any, number: int) -> None:
+    """Refuse what is no text, by its place among all."""
+    if not isinstance(text, str):
+        raise InputError(f"expected texts as strings, got {type(text).__name__} at place {number}")
+    if not text.strip():
+        raise InputError(f"expected a text at place {number}, got nothing but blanks")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file can hold
+        raise InputError(f"the text at place {number} is not valid Unicode") from None
 
 
 @contextlib.contextmanager

@@ -7,16 +7,17 @@ Dimensions: N chunks, m tokens a chunk, D documents, Q queries, K hits; a neighb
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact, open_artefact
-from chunkwise.core.errors import ArtefactError, MismatchError, ShapeError
-from chunkwise.core.io import load_npy, read_json, read_parquet
+from chunkwise.core.artefact import Artefact, open_artefact, read_content, read_table
+from chunkwise.core.errors import ArtefactError, InputError, MismatchError, ShapeError
+from chunkwise.core.io import load_npy
+from chunkwise.datastore.arguments import MOST_HITS, require_count, require_flags, whole_numbers
 from chunkwise.datastore.bm25 import Bm25Index, Hits
 from chunkwise.datastore.views import DocumentTable
 
@@ -30,8 +31,16 @@ MaskedTokens = tuple[np.ndarray, np.ndarray]
 
 
 def as_artefact(reference: Artefact | Path | str) -> Artefact:
-    """An artefact, or the one in a folder."""
-    return reference if isinstance(reference, Artefact) else open_artefact(Path(reference))
+    """An artefact, or the one in a folder.
+
+    Raises:
+        InputError: neither an artefact nor a path. ArtefactError: no artefact is there.
+    """
+    if isinstance(reference, Artefact):
+        return reference
+    if not isinstance(reference, Path | str):
+        raise InputError(f"expected the folder of an artefact, got {type(reference).__name__}")
+    return open_artefact(Path(reference))
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Datastore:
 
     def __init__(self, folder: Path) -> None:
         """Use `Datastore.open`."""
-        head = read_json(folder / "datastore.json")
+        head = read_content(folder / "datastore.json")
         self.folder = folder
         self.chunk_tokens: int = head["chunk_tokens"]
         self.vocabulary_size: int = head["vocabulary_size"]
@@ -71,6 +80,13 @@ class Datastore:
         # Read whole: a byte and four bytes a chunk, looked up for every neighbour.
         self.lengths = load_npy(folder / "lengths.npy", mmap=False)
         self.chunk_document = load_npy(folder / "chunk_document.npy", mmap=False)
+        shape = (len(self.lengths), self.chunk_tokens)
+        if self.chunks.shape != shape or self.chunk_document.shape != shape[:1]:
+            raise ArtefactError(
+                f"{folder}: expected chunks of the shape {shape} and a document for each, got "
+                f"{self.chunks.shape} and {self.chunk_document.shape}",
+                hint="its files are damaged or of different datastores; build it again",
+            )
 
     @classmethod
     def open(cls, reference: Artefact | Path | str) -> Datastore:
@@ -143,20 +159,17 @@ class Datastore:
     @cached_property
     def documents(self) -> DocumentTable:
         """The documents, in order of their ordinals."""
-        table = read_parquet(self.folder / "documents.parquet")
-        if "first_of_group" not in table.column_names:
-            raise ArtefactError(
-                f"{self.folder}: an earlier version wrote this datastore; it does not say which "
-                "documents belong to one file",
-                hint="build it again",
-            )
+        columns = [field.name for field in fields(DocumentTable)]
+        table = read_table(self.folder / "documents.parquet", columns)
         return DocumentTable.of(table.to_pydict())
 
     @cached_property
     def document_row(self) -> np.ndarray:
         """int32 [N]: row of each chunk's document in `documents`."""
-        rows = np.arange(len(self.documents), dtype=np.int32)
-        return np.repeat(rows, self.documents.chunks)
+        documents = self.documents
+        rows = np.arange(len(documents), dtype=np.int32)
+        # The chunks of a document follow each other, in the order of the documents.
+        return np.repeat(rows, documents.chunks)
 
     @cached_property
     def index(self) -> Bm25Index:
@@ -185,12 +198,8 @@ class Datastore:
         """A view over documents as a mask over chunks, bool [N]; None is the whole datastore."""
         if members is None:
             return np.ones(len(self), bool)
-        if members.shape != (len(self.documents),):
-            raise ShapeError(
-                f"a view of this datastore has one entry for each of {len(self.documents)} "
-                f"documents, got {members.shape}"
-            )
-        return np.asarray(members, bool)[self.document_row]
+        inside = require_flags(members, len(self.documents), "documents")
+        return inside[self.document_row]
 
     def chunk_range(
         self, first_document: np.ndarray, last_document: np.ndarray
@@ -227,12 +236,18 @@ class Datastore:
 
         Returns:
             Hits(ids int32 [Q, K] with -1, scores float32 [Q, K], excluded int32 [Q]).
+
+        Raises:
+            As Bm25Index.search; InputError too for more than `arguments.MOST_HITS` hits.
         """
+        require_count(hits, "hits of a query", most=MOST_HITS)
         if (exclude_first_document is None) != (exclude_last_document is None):
             raise ShapeError("give exclude_first_document and exclude_last_document, or neither")
         exclude = None
         if exclude_first_document is not None and exclude_last_document is not None:
-            exclude = self.chunk_range(exclude_first_document, exclude_last_document)
+            first = whole_numbers(exclude_first_document, "exclude_first_document")
+            last = whole_numbers(exclude_last_document, "exclude_last_document")
+            exclude = self.chunk_range(first, last)
         # None stays None: the kernel then skips the look-up of each chunk in a mask.
         mask = None if allowed is None else self.chunk_allowed(allowed)
         return self.index.search(
@@ -257,30 +272,39 @@ class Datastore:
                 places after a short chunk's end.
 
         Raises:
-            ShapeError: an id that is neither -1 nor a chunk.
+            ShapeError: an id that is neither -1 nor a chunk, or no whole number.
         """
-        ids = np.asarray(ids, np.int64)
+        ids = whole_numbers(ids, "chunk ids")
         last = len(self) - 1
-        if ids.size and (ids.min() < -1 or ids.max() > last):
-            raise ShapeError(
-                f"chunk ids run from 0 to {last} (-1 = missing), got {ids.min()} to {ids.max()}"
-            )
-        tokens = np.full((*ids.shape, 2, self.chunk_tokens), self.pad, np.int64)
-        mask = np.zeros(tokens.shape, bool)
+        if ids.size:
+            lowest = ids.min()
+            highest = ids.max()
+            if lowest < -1 or highest > last:
+                raise ShapeError(
+                    f"chunk ids run from 0 to {last} (-1 = missing), got {lowest} to {highest}"
+                )
         exists = ids >= 0
         # The last chunk of all has nothing after it and is compared with itself; `ids < following`
         # leaves it out.
         following = np.minimum(ids + 1, last)
-        same_document = self.chunk_document[ids] == self.chunk_document[following]
+        document = self.chunk_document[ids]
+        same_document = document == self.chunk_document[following]
         continues = exists & (ids < following) & same_document
-        # Both halves by the same steps: the chunk itself, then what follows it.
+        m = self.chunk_tokens
+        tokens = np.full((*ids.shape, self.neighbour_tokens), self.pad, np.int64)
+        mask = np.zeros(tokens.shape, bool)
+        self._copy_chunks(ids, exists, tokens[..., :m], mask[..., :m])
+        self._copy_chunks(following, continues, tokens[..., m:], mask[..., m:])
+        return tokens, mask
+
+    def _copy_chunks(
+        self, ids: np.ndarray, exists: np.ndarray, tokens: np.ndarray, mask: np.ndarray
+    ) -> None:
+        """Write the chunks that exist, and where they have a token, into arrays [..., m]."""
+        rows = ids[exists]
         offsets = np.arange(self.chunk_tokens)
-        for half, real, chunk in ((0, exists, ids), (1, continues, following)):
-            rows = chunk[real]
-            tokens[real, half] = self.chunks[rows]
-            mask[real, half] = offsets < self.lengths[rows, None]
-        shape = (*ids.shape, self.neighbour_tokens)
-        return tokens.reshape(shape), mask.reshape(shape)
+        tokens[exists] = self.chunks[rows]
+        mask[exists] = offsets < self.lengths[rows, None]
 
     def rebuild(
         self, members: np.ndarray, *, keep_statistics: bool = True
@@ -299,7 +323,7 @@ class Datastore:
         ids = np.flatnonzero(self.chunk_allowed(members))
         full = self.index
         statistics = full.statistics if keep_statistics else None
-        index = Bm25Index.build(
-            full.config, full.space, self.chunks[ids], self.lengths[ids], statistics
-        )
+        chunks = self.chunks[ids]
+        lengths = self.lengths[ids]
+        index = Bm25Index.build(full.config, full.space, chunks, lengths, statistics)
         return index, ids

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chunkwise.core.errors import ShapeError
+from chunkwise.core.errors import ConfigError, ShapeError
+from chunkwise.datastore.arguments import require_count, require_flags, whole_numbers
 from chunkwise.datastore.reader import Datastore
 
 
@@ -27,11 +28,30 @@ class Bm25Retriever:
     exclude_documents: tuple[int, int] | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.datastore, Datastore):
+            raise ConfigError(
+                f"datastore: expected an open Datastore, got {type(self.datastore).__name__}",
+                hint="Datastore.open(folder).retriever()",
+            )
+        # Here and not in the first search, which may come minutes later.
+        if self.members is not None:
+            require_flags(self.members, len(self.datastore.documents), "documents")
+        if self.threads is not None:
+            require_count(self.threads, "threads")
+        if self.exclude_documents is not None:
+            ordinals = whole_numbers(self.exclude_documents, "exclude_documents")
+            if ordinals.shape != (2,):
+                raise ShapeError(
+                    "exclude_documents: expected the ordinals of the first and of the last "
+                    f"document, got {self.exclude_documents!r}"
+                )
+
     def search(self, chunk_ids: np.ndarray, k: int) -> np.ndarray:
         """Chunk ids int32 [rows, k] of the nearest neighbours, -1 where missing: the evidence
         behind `neighbours`.
         """
-        queries = np.asarray(chunk_ids)
+        queries = whole_numbers(chunk_ids, "chunk_ids")
         if queries.ndim != 2:
             raise ShapeError(f"chunk_ids is [rows, tokens], got shape {queries.shape}")
         rows, width = queries.shape

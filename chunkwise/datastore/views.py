@@ -66,13 +66,13 @@ class DocumentTable:
     @classmethod
     def of(cls, columns: Mapping[str, Any]) -> DocumentTable:
         """The columns of documents.parquet; further ones are ignored."""
-        numbers = {
-            name: np.asarray(columns[name], np.int64)
-            for name in ("document", "first_of_group", "first_chunk", "chunks", "tokens")
-        }
+        arrays = {}
+        for name in ("document", "first_of_group", "first_chunk", "chunks", "tokens"):
+            arrays[name] = np.asarray(columns[name], np.int64)
         # Arrays of objects, so that their items are Python's `str`, which become keys of JSON.
-        labels = {name: np.asarray(columns[name], object) for name in ("source", "split")}
-        return cls(document_id=columns["document_id"], **numbers, **labels)
+        for name in ("source", "split"):
+            arrays[name] = np.asarray(columns[name], object)
+        return cls(document_id=columns["document_id"], **arrays)
 
     def __len__(self) -> int:
         return len(self.document)
@@ -100,7 +100,8 @@ def hash_fraction(seed: int, document_id: str) -> float:
     text = f"{seed}\0{document_id}"  # \0 keeps seed 1 of "2a" apart from seed 12 of "a"
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     # 53 bits are exact in a float64; all 64 could be rounded up to 1.
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+    bits = int.from_bytes(digest, "big") >> 11
+    return bits / 2**53
 
 
 def members(view: ViewConfig, documents: DocumentTable, seed: int) -> np.ndarray:
@@ -118,22 +119,31 @@ def members(view: ViewConfig, documents: DocumentTable, seed: int) -> np.ndarray
         ConfigError: a source that the datastore does not have.
         MismatchError: a quota that the sources cannot fill.
     """
+    _require_sources(view, documents)
+    inside = _labelled(documents.split, view.splits)
+    inside &= _labelled(documents.source, view.sources)
+    if not view.is_drawn:
+        return inside  # without a pass of hashing over all documents
+    fractions = [hash_fraction(seed, name) for name in documents.document_id]
+    fraction_D = np.array(fractions)
+    if view.fraction is not None:
+        inside &= fraction_D < view.fraction
+    quota = quota_tokens(view, documents)
+    if quota is None:
+        return inside
+    return _fill(quota, inside, documents, fraction_D)
+
+
+def _require_sources(view: ViewConfig, documents: DocumentTable) -> None:
     labels = sorted(set(documents.source))
-    for label in (view.sources or ()) + (view.match_sources or ()):
+    in_view = view.sources or ()
+    matched = view.match_sources or ()
+    for label in (*in_view, *matched):
         if label not in labels:
             raise ConfigError(
                 f"no document of the datastore has the source {label!r}",
                 hint=f"its sources are: {', '.join(labels)}",
             )
-    inside = _labelled(documents.split, view.splits)
-    inside &= _labelled(documents.source, view.sources)
-    if not view.is_drawn:
-        return inside  # without a pass of hashing over all documents
-    fraction_D = np.array([hash_fraction(seed, name) for name in documents.document_id])
-    if view.fraction is not None:
-        inside &= fraction_D < view.fraction
-    quota = quota_tokens(view, documents)
-    return inside if quota is None else _fill(quota, inside, documents, fraction_D)
 
 
 def _labelled(label_D: np.ndarray, labels: Sequence[str] | None) -> np.ndarray:
@@ -160,7 +170,11 @@ def tokens_by_source(
     """Tokens of all documents or of those inside, by source, in alphabetical order."""
     source = documents.source[inside]
     tokens = documents.tokens[inside]
-    return {label: int(tokens[source == label].sum()) for label in sorted(set(source))}
+    by_source = {}
+    for label in sorted(set(source)):
+        of_source = tokens[source == label]
+        by_source[label] = int(of_source.sum())
+    return by_source
 
 
 def _fill(
@@ -183,9 +197,12 @@ def _fill(
     for label, tokens in by_source.items():
         cumulative += tokens
         # Whole numbers: the last target is the quota itself, without rounding.
-        room = quota * cumulative // available - filled
-        candidates = np.flatnonzero(inside & (documents.source == label))
-        ordered = candidates[np.argsort(fraction_D[candidates], kind="stable")]
+        target = quota * cumulative // available
+        room = target - filled
+        of_source = documents.source == label
+        candidates = np.flatnonzero(inside & of_source)
+        order = np.argsort(fraction_D[candidates], kind="stable")
+        ordered = candidates[order]
         if 2 * room > tokens:
             # Most of the source is wanted: choose what stays out. Near the end of a source no small
             # documents are left to fill the room; the complement ends while many are left.
@@ -237,7 +254,8 @@ def shortfall_probability(K: int, fraction: float, k: int) -> float:
     for i in range(min(k, K + 1)):
         # In logarithms: for large K and k the coefficient overflows and the powers underflow.
         log_ways = math.lgamma(K + 1) - math.lgamma(i + 1) - math.lgamma(K - i + 1)
-        probability += math.exp(log_ways + i * log_in + (K - i) * log_out)
+        log_term = log_ways + i * log_in + (K - i) * log_out
+        probability += math.exp(log_term)
     return min(1.0, probability)
 
 
@@ -288,12 +306,14 @@ def check_view_serves(
             hint="infeasible at this scale: choose a larger fraction or a larger corpus",
         )
     quota = facts.quota_tokens
-    if quota is not None and abs(facts.tokens - quota) > QUOTA_TOLERANCE * quota:
-        raise MismatchError(
-            f"the view should hold {quota:,} tokens within 1 %, whole documents give "
-            f"{facts.tokens:,}",
-            hint="its documents are too large for this quota; choose a larger one",
-        )
+    if quota is not None:
+        missed_by = abs(facts.tokens - quota)
+        if missed_by > QUOTA_TOLERANCE * quota:
+            raise MismatchError(
+                f"the view should hold {quota:,} tokens within 1 %, whole documents give "
+                f"{facts.tokens:,}",
+                hint="its documents are too large for this quota; choose a larger one",
+            )
     # Of chunks, not of documents: hits are chunks.
     share = facts.chunks / int(documents.chunks.sum())
     if table_K is not None and shortfall_probability(table_K, share, k) > SHORT_SHARE:

@@ -95,7 +95,10 @@ def _add_reading(part: nn.Module, args: tuple, output: Any) -> Any:
     if call is None:
         return output
     retrieval, layer, hidden_states = call
-    share = output[0] if isinstance(output, tuple) else output
+    rest: list = []
+    share = output
+    if isinstance(output, tuple):
+        share, *rest = output
     if share.shape != hidden_states.shape:
         raise AttachError(
             "its residual stream is not the sum of what enters a layer and its attention's output "
@@ -106,13 +109,14 @@ def _add_reading(part: nn.Module, args: tuple, output: Any) -> Any:
     scale = layer.retro_scale
     # Without a factor not even times 1: the product would be one more tensor in memory.
     scaled = share if scale == 1 else share * scale
-    reading = retrieval.cross_attend(layer.retro_cca, layer.retro_index, hidden_states + scaled)
+    stream = hidden_states + scaled
+    reading = retrieval.cross_attend(layer.retro_cca, layer.retro_index, stream)
     if reading is None:
         return output
     if scale != 1:
         reading = reading / scale
     share = share + reading.to(share.dtype)
-    return (share, *output[1:]) if isinstance(output, tuple) else share
+    return (share, *rest) if isinstance(output, tuple) else share
 
 
 _CLASSES: dict[type, type] = {}
@@ -124,7 +128,8 @@ def decoder_layers(decoder: PreTrainedModel) -> nn.ModuleList:
     Raises:
         AttachError: no list of as many modules as the config says, or none with a self-attention.
     """
-    count = getattr(decoder.config.get_text_config(), "num_hidden_layers", None)
+    config = decoder.config.get_text_config()
+    count = getattr(config, "num_hidden_layers", None)
     lists = []
     for module in decoder.modules():
         if isinstance(module, nn.ModuleList) and len(module):
@@ -132,29 +137,43 @@ def decoder_layers(decoder: PreTrainedModel) -> nn.ModuleList:
     for layers in lists:
         if len(layers) == count and attention_layers(layers):
             return layers
+    reason = "it has no self-attention"
+    if _has_attention(decoder):
+        reason = "its self-attention is not a part of each layer by a known name"
     expected = "layers" if count is None else f"{count} layers"
     got = "no list of layers"
     longest = max(lists, key=len, default=None)
     if longest is not None:
         layer = longest[0]
-        parts = ", ".join(name for name, _ in layer.named_children())
-        got = f"{len(longest)} {type(layer).__name__} with {parts}"
-    reason = "it has no self-attention"
-    for name, module in decoder.named_modules():
-        own_name = name.rpartition(".")[2]
-        kind = type(module).__name__.lower()
-        if own_name in ATTENTION_NAMES or "attention" in kind:
-            reason = "its self-attention is not a part of each layer by a known name"
-            break
+        got = f"{len(longest)} {type(layer).__name__} with {', '.join(part_names(layer))}"
     raise refusal(
         decoder,
         f"{reason} (expected {expected} with one named {', '.join(ATTENTION_NAMES)}; got {got})",
     )
 
 
+def _has_attention(decoder: nn.Module) -> bool:
+    """Whether anything in the decoder is called attention, wherever it is."""
+    for name, module in decoder.named_modules():
+        own_name = name.rpartition(".")[2]
+        kind = type(module).__name__.lower()
+        if own_name in ATTENTION_NAMES or "attention" in kind:
+            return True
+    return False
+
+
+def part_names(module: nn.Module) -> list[str]:
+    """The names of its direct parts."""
+    return [name for name, _ in module.named_children()]
+
+
 def attention_layers(layers: nn.ModuleList) -> tuple[int, ...]:
     """Numbers from 1 of the layers that have self-attention: all, but for hybrids."""
-    return tuple(number for number, layer in enumerate(layers, 1) if attention_name(layer))
+    numbers = []
+    for number, layer in enumerate(layers, 1):
+        if attention_name(layer):
+            numbers.append(number)
+    return tuple(numbers)
 
 
 def check_structure(decoder: PreTrainedModel) -> nn.ModuleList:
@@ -164,6 +183,11 @@ def check_structure(decoder: PreTrainedModel) -> nn.ModuleList:
     Raises:
         AttachError: with the reason.
     """
+    if not isinstance(decoder, PreTrainedModel):
+        raise AttachError(
+            f"expected a decoder of transformers, got {type(decoder).__name__}",
+            hint="load it first: AutoModelForCausalLM.from_pretrained(name)",
+        )
     config = decoder.config
     if is_composite(config):
         raise refusal(
@@ -174,12 +198,13 @@ def check_structure(decoder: PreTrainedModel) -> nn.ModuleList:
         )
     require_readable(name_of(decoder), config)
     for part in decoder.modules():
-        names = {name for name, _ in part.named_children()}
-        crossing = ", ".join(sorted(names.intersection(CROSS_ATTENTION_NAMES)))
+        names = set(part_names(part))
+        crossing = sorted(names.intersection(CROSS_ATTENTION_NAMES))
         if crossing and names.intersection(ATTENTION_NAMES):
+            kind = type(part).__name__
             raise refusal(
                 decoder,
-                f"the decoder half of an encoder-decoder ({type(part).__name__} has {crossing})",
+                f"the decoder half of an encoder-decoder ({kind} has {', '.join(crossing)})",
                 hint="use a model that was trained as a decoder; docs/families.md lists those that "
                 "work",
             )
@@ -230,18 +255,24 @@ def attach(decoder: PreTrainedModel, modules: Mapping[int, nn.Module]) -> None:
             f"{name_of(decoder)} already carries retrieval", hint="start from a fresh copy of it"
         )
     _require_attachable(decoder, layers, modules)
+    # All layers, also those without a module: each takes the keyword off before its own forward.
     for layer in layers:
-        kind = type(layer)
-        if kind not in _CLASSES:
-            members = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-            _CLASSES[kind] = type(kind.__name__, (_RetroLayer, kind), members)
-        layer.__class__ = _CLASSES[kind]
+        layer.__class__ = _retro_class(type(layer))
     for index, (number, module) in enumerate(modules.items()):
         layer = layers[number - 1]
         layer.retro_cca = module  # by attribute, which registers its weights
         part = hook_name(layer)
         vars(layer).update(retro_index=index, retro_part=part, retro_scale=residual_scale(layer))
-        getattr(layer, part).register_forward_hook(_add_reading)
+        hooked = getattr(layer, part)
+        hooked.register_forward_hook(_add_reading)
+
+
+def _retro_class(kind: type) -> type:
+    """The subclass of a layer's class that takes the keyword; one for all layers of a class."""
+    if kind not in _CLASSES:
+        members = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+        _CLASSES[kind] = type(kind.__name__, (_RetroLayer, kind), members)
+    return _CLASSES[kind]
 
 
 def _require_attachable(
@@ -249,27 +280,36 @@ def _require_attachable(
 ) -> None:
     """Refuse what the probe cannot name or cannot see."""
     possible = attention_layers(layers)
-    without = ", ".join(str(number) for number in numbers if number not in possible)
+    without = [str(number) for number in numbers if number not in possible]
     if without:
         raise refusal(
             decoder,
             "not all of cca_layers have a self-attention for cross-attention to follow (a hybrid: "
-            f"layers {without} have none)",
+            f"layers {', '.join(without)} have none)",
             hint=f"choose cca_layers among those that have it: {', '.join(map(str, possible))}",
         )
     for number in numbers:
         layer = layers[number - 1]
-        # Learned factors may still be 1, where the probe cannot see them.
-        factors: dict[str, None] = {}
-        for name, _ in layer.named_parameters():
-            if "." not in name or "residual" in name:
-                factors[name.partition(".")[0]] = None
+        factors = _learned_factors(layer)
         if factors:
             raise refusal(
                 decoder,
                 f"it multiplies its residual stream by learned factors ({type(layer).__name__} has "
                 f"{', '.join(factors)})",
             )
+
+
+def _learned_factors(layer: nn.Module) -> list[str]:
+    """The parts of a layer that scale its residual stream by a weight, which may still be 1, where
+    the probe cannot see it.
+    """
+    factors: dict[str, None] = {}  # in the order of the layer, each once
+    for name, _ in layer.named_parameters():
+        part = name.partition(".")[0]
+        # A weight of the layer itself belongs to no norm and no linear map.
+        if part == name or "residual" in name:
+            factors[part] = None
+    return list(factors)
 
 
 def detach(decoder: PreTrainedModel) -> None:
@@ -289,19 +329,21 @@ def detach(decoder: PreTrainedModel) -> None:
 
 def attention_name(layer: nn.Module) -> str | None:
     """What the layer calls its self-attention; None if it has none."""
+    containers = nn.ModuleList | nn.ModuleDict
     for name in ATTENTION_NAMES:
         part = getattr(layer, name, None)
-        if isinstance(part, nn.Module) and not isinstance(part, nn.ModuleList | nn.ModuleDict):
+        if isinstance(part, nn.Module) and not isinstance(part, containers):
             return name
     return None
 
 
 def hook_name(layer: nn.Module) -> str:
     """The part of a layer with self-attention whose output the hook changes."""
-    parts = {name for name, _ in layer.named_children()}
+    parts = set(part_names(layer))
     for rule in RULES:
         part = rule.part or str(attention_name(layer))
-        if parts.issuperset((part, *rule.beside)) and rule.without not in parts:
+        is_complete = parts.issuperset((part, *rule.beside))
+        if is_complete and rule.without not in parts:
             return part
     raise AssertionError("the last rule fits every layer")
 

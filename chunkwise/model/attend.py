@@ -54,23 +54,27 @@ def _weights(
     heads: int,
 ) -> tuple[Tensor, Tensor | None]:
     """P [N * H, L, S], and the null logit's weight P0 [N, H, L, 1]."""
-    exact = torch.promote_types(query.dtype, torch.float32)
-    products = torch.bmm(query, key.transpose(1, 2)).to(exact)
-    logits = products.unflatten(0, (-1, heads))
-    for added in (bias, mask):
-        if added is not None:
-            logits += added
+    dtype = query.dtype
+    exact = torch.promote_types(dtype, torch.float32)
+    products = torch.bmm(query, key.transpose(1, 2))
+    logits = products.to(exact).unflatten(0, (-1, heads))
+    if bias is not None:
+        logits += bias
+    if mask is not None:
+        logits += mask
     if null is None:
-        weights = torch.softmax(logits, -1)
-        return weights.to(query.dtype).flatten(0, 1), None
+        weights = torch.softmax(logits, -1).to(dtype)
+        return weights.flatten(0, 1), None
     level = null.to(exact).view(1, heads, 1, 1)
-    highest = torch.maximum(logits.amax(-1, keepdim=True), level)
+    highest = logits.amax(-1, keepdim=True)
+    highest = torch.maximum(highest, level)
     # In place from here on: `logits` is the largest tensor, and nobody reads it again.
     weights = logits.sub_(highest).exp_()
-    rest = (level - highest).exp_()
-    total = weights.sum(-1, keepdim=True).add_(rest)
-    weights = weights.div_(total).to(query.dtype)
-    return weights.flatten(0, 1), rest.div_(total)
+    null_weight = torch.exp(level - highest)
+    total = weights.sum(-1, keepdim=True)
+    total += null_weight
+    weights = weights.div_(total).to(dtype)
+    return weights.flatten(0, 1), null_weight.div_(total)
 
 
 class _BiasedAttention(torch.autograd.Function):
@@ -84,39 +88,49 @@ class _BiasedAttention(torch.autograd.Function):
         mask: Tensor | None,
         null: Tensor | None,
     ) -> Tensor:
-        H = query.shape[1]
-        h = query.shape[3]
+        _, H, _, h = query.shape
+        ctx.heads = H
+        ctx.scale = h**-0.5
         # On the queries, which are much smaller than the logits.
-        query = (query * h**-0.5).flatten(0, 1)
+        query = query * ctx.scale
+        query = query.flatten(0, 1)
         key = key.flatten(0, 1)
         value = value.flatten(0, 1)
         weights, _ = _weights(query, key, bias, mask, null, H)
         mixed = torch.bmm(weights, value)
         # Without the weights, which the backward pass computes again.
         ctx.save_for_backward(query, key, value, bias, mask, null, mixed)
-        ctx.heads = H
-        ctx.scale = h**-0.5
         return mixed.unflatten(0, (-1, H))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, bias, mask, null, mixed = ctx.saved_tensors
-        heads = (-1, ctx.heads)
-        weights, rest = _weights(query, key, bias, mask, null, ctx.heads)
+        weights, null_weight = _weights(query, key, bias, mask, null, ctx.heads)
         grad = grad.flatten(0, 1).to(value.dtype)
-        grad_value = torch.bmm(weights.transpose(1, 2), grad).unflatten(0, heads)
+        grad_value = torch.bmm(weights.transpose(1, 2), grad)
         # In the head's formulas: `along` is rowsum(G * O), `grad_logits` is dS.
-        along = (grad * mixed).sum(-1, keepdim=True)
+        along = torch.sum(grad * mixed, -1, keepdim=True)
         grad_weights = torch.bmm(grad, value.transpose(1, 2))
         grad_logits = grad_weights.sub_(along).mul_(weights)
-        grad_query = torch.bmm(grad_logits, key).mul_(ctx.scale).unflatten(0, heads)
+        grad_query = torch.bmm(grad_logits, key).mul_(ctx.scale)
         # The saved query is divided by sqrt(h) already.
-        grad_key = torch.bmm(grad_logits.transpose(1, 2), query).unflatten(0, heads)
-        grad_bias = grad_null = None
+        grad_key = torch.bmm(grad_logits.transpose(1, 2), query)
+        heads = (-1, ctx.heads)
+        grad_bias = None
         if ctx.needs_input_grad[3]:
-            grad_bias = grad_logits.unflatten(0, heads).sum_to_size(bias.shape).to(bias.dtype)
+            grad_bias = grad_logits.unflatten(0, heads)
+            grad_bias = grad_bias.sum_to_size(bias.shape).to(bias.dtype)
+        grad_null = None
         if ctx.needs_input_grad[5]:
-            by_query = rest * along.unflatten(0, heads)
-            grad_null = -by_query.sum((0, 2, 3)).to(null.dtype)
-        return grad_query, grad_key, grad_value, grad_bias, None, grad_null
+            by_query = null_weight * along.unflatten(0, heads)
+            by_head = by_query.sum((0, 2, 3))
+            grad_null = -by_head.to(null.dtype)
+        return (
+            grad_query.unflatten(0, heads),
+            grad_key.unflatten(0, heads),
+            grad_value.unflatten(0, heads),
+            grad_bias,
+            None,
+            grad_null,
+        )

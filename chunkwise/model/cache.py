@@ -86,6 +86,22 @@ class RetroState:
     row: Row | None = None
     pending: list[Tensor] = field(default_factory=list)
 
+    def complete(self, tokens: int) -> list[int]:
+        """How many windows of each text lie wholly in its first `tokens` places."""
+        counts = []
+        for start in self.starts:
+            counts.append(complete_windows(tokens, start, self.chunk_tokens, self.stride))
+        return counts
+
+    def require_texts(self, batch: int) -> None:
+        """Refuse a cache of other texts than those of the batch."""
+        texts = len(self.first_tokens)
+        if texts != batch:
+            raise MismatchError(
+                f"the cache is of {texts} texts, and the batch holds {batch}",
+                hint="begin without the cache, or repeat its rows with expand_cache",
+            )
+
     def require_length(self, tokens: int) -> None:
         """Refuse a cache of another length than `tokens`: it was advanced without retrieval."""
         if self.tokens != tokens:
@@ -98,30 +114,30 @@ class RetroState:
     def apply(self, change: Callable[[Tensor], Tensor]) -> None:
         """Put everything through `change`, a function of a tensor whose first axis is the batch."""
         # As tensors, because `change` selects or repeats rows of tensors.
-        self.starts = tuple(change(torch.tensor(self.starts)).tolist())
-        self.first_tokens = tuple(change(torch.tensor(self.first_tokens)).tolist())
+        starts = change(torch.tensor(self.starts))
+        first_tokens = change(torch.tensor(self.first_tokens))
+        self.starts = tuple(starts.tolist())
+        self.first_tokens = tuple(first_tokens.tolist())
         if self.row is not None:
             self.row = self.row.map(lambda layer: layer.map(change))
         if self.pending:
-            self.pending = [change(torch.cat(self.pending, 1))]
+            pending = torch.cat(self.pending, 1)
+            self.pending = [change(pending)]
 
     def truncate(self, tokens: int) -> None:
         """Forget what came after the first `tokens` tokens."""
-        m = self.chunk_tokens
-        s = self.stride
-        for start in self.starts:
-            complete = complete_windows(self.tokens, start, m, s)
-            if complete != complete_windows(tokens, start, m, s):
-                raise ChunkwiseError(
-                    f"cannot crop a cache of {self.tokens} tokens to {tokens}: only the neighbours "
-                    f"of the last complete chunk of {m} are kept, and that chunk would become "
-                    "incomplete",
-                    hint="crop within the current chunk, or prefill again",
-                )
+        if self.complete(tokens) != self.complete(self.tokens):
+            raise ChunkwiseError(
+                f"cannot crop a cache of {self.tokens} tokens to {tokens}: only the neighbours "
+                f"of the last complete chunk of {self.chunk_tokens} are kept, and that chunk "
+                "would become incomplete",
+                hint="crop within the current chunk, or prefill again",
+            )
         if self.pending:
             states_BPD = torch.cat(self.pending, 1)
             dropped = self.tokens - tokens
-            self.pending = [states_BPD[:, : states_BPD.shape[1] - dropped]]
+            end = states_BPD.shape[1] - dropped
+            self.pending = [states_BPD[:, :end]]
         self.tokens = tokens
 
 
@@ -132,7 +148,11 @@ class _Riding(Cache if TYPE_CHECKING else object):  # type: ignore[misc]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)
-        self.retro_state.apply(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+        def reordered(rows: Tensor) -> Tensor:
+            return rows.index_select(0, beam_idx.to(rows.device))
+
+        self.retro_state.apply(reordered)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
@@ -158,6 +178,11 @@ _CLASSES: dict[type, type] = {}
 def state_of(past: Cache | None) -> RetroState | None:
     """The retrieval state that rides on `past`; None if there is none."""
     return getattr(past, "retro_state", None)
+
+
+def length_of(past: Cache | None) -> int:
+    """Tokens that a cache holds; 0 without one."""
+    return 0 if past is None else int(past.get_seq_length())
 
 
 def board(past: Cache, state: RetroState) -> RetroState:

@@ -205,16 +205,21 @@ def _fill(decoder: PreTrainedModel) -> None:
     One draw is used again and again, since drawing billions of numbers takes minutes. Its length is
     no multiple of a width, so no two rows of a matrix are alike.
     """
-    draw = torch.randn(2**20 + 7, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    draw = torch.randn(2**20 + 7, generator=generator)
     for name, parameter in decoder.named_parameters():
         if parameter.dim() == 1:
-            values = draw[torch.arange(len(parameter)) % len(draw)] * 0.2
-            parameter.copy_(values if name.endswith("bias") else 1 + values)
+            places = torch.arange(len(parameter)) % len(draw)
+            values = draw[places] * 0.2
+            if not name.endswith("bias"):
+                values = values + 1
+            parameter.copy_(values)
             continue
         # By the root of the fan-in, so that states keep their size through many layers.
-        flat = parameter.view(-1)
-        values = (draw * parameter.shape[-1] ** -0.5).to(parameter.dtype)
-        for part in flat.split(len(values)):
+        deviation = parameter.shape[-1] ** -0.5
+        values = draw * deviation
+        values = values.to(parameter.dtype)
+        for part in parameter.view(-1).split(len(values)):
             part.copy_(values[: len(part)])
 
 
@@ -263,11 +268,10 @@ def _not_a_model(model: str, folder: Path) -> ArtefactError:
         description = "it is a tokenizer"
     if "adapter_config.json" in names:
         description = "it is an adapter, which is not a model by itself"
-        about = read_json(folder / "adapter_config.json")
-        base = about.get("base_model_name_or_path") if isinstance(about, dict) else None
         hint = "check the model that it was trained on"
-        if base:
-            hint += f": {base}"
+        adapter = read_json(folder / "adapter_config.json")
+        if isinstance(adapter, dict) and adapter.get("base_model_name_or_path"):
+            hint += f": {adapter['base_model_name_or_path']}"
     return ArtefactError(f"{model} holds no config.json: {description}", hint=hint)
 
 
@@ -275,11 +279,12 @@ def _has_weights(folder: Path) -> bool:
     # First, because a folder may hold both kinds.
     if any(folder.glob("*.safetensors")):
         return True
-    patterns = ("*.bin", "*.pt", "*.pth")
-    pickled = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
+    pickled: list[str] = []
+    for pattern in ("*.bin", "*.pt", "*.pth"):
+        pickled += [path.name for path in folder.glob(pattern)]
     if pickled:
         raise ArtefactError(
-            f"expected safetensors in {folder}, got {pickled[0]}: pickled weights are not read",
+            f"expected safetensors in {folder}, got {min(pickled)}: pickled weights are not read",
             hint="convert them, or check the architecture alone with --config-only",
         )
     return False
@@ -319,18 +324,20 @@ def _require_known_type(model: str, written: Any) -> None:
 
 def _with_weights(model: str, folder: Path | None, config: PreTrainedConfig) -> PreTrainedModel:
     """The model with its weights, in memory once."""
+    has_dtype = getattr(config, "dtype", None) is not None
     with _reading(model, folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder or model,
             config=config,
-            dtype=_dtype(config) if getattr(config, "dtype", None) is not None else "auto",
+            dtype=_dtype(config) if has_dtype else "auto",
             local_files_only=folder is not None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
     decoder, report = loaded
-    wrong = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    names = [*report["missing_keys"], *report["mismatched_keys"]]
+    wrong = sorted(map(str, names))
     if wrong:
         raise ArtefactError(
             f"the weights of {model} do not fit its config.json: {len(wrong)} are missing or of "
@@ -377,8 +384,9 @@ def _explained(problem: str, hint: str) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     """The first sentence."""
-    text = re.split(r"[.:]\s", " ".join(str(error).split()))[0]
-    return f"{type(error).__name__}: {text[:200]}"
+    text = " ".join(str(error).split())
+    sentence = re.split(r"[.:]\s", text)[0]
+    return f"{type(error).__name__}: {sentence[:200]}"
 
 
 def _on_meta(config: PreTrainedConfig) -> PreTrainedModel:
@@ -390,7 +398,8 @@ def _retrofit_on_meta(
     config: PreTrainedConfig, decoder: PreTrainedModel, options: RetroOptions
 ) -> RetroForCausalLM:
     with _building(config), torch.device("meta"):
-        return RetroForCausalLM(RetroConfig(decoder=config, **options.model_dump()), decoder)
+        retro_config = RetroConfig(decoder=config, **options.model_dump())
+        return RetroForCausalLM(retro_config, decoder)
 
 
 def _size(model: PreTrainedModel) -> int:
@@ -407,10 +416,10 @@ def _kinds(config: PreTrainedConfig, layers: torch.nn.ModuleList) -> list[Any]:
             lists.append(value)
     kinds = []
     for index, layer in enumerate(layers):
-        modules = tuple((name, type(module)) for name, module in layer.named_modules())
-        shapes = tuple(parameter.shape for parameter in layer.parameters())
-        settings = tuple(str(values[index]) for values in lists)
-        kinds.append((modules, shapes, settings))
+        modules = [(name, type(module)) for name, module in layer.named_modules()]
+        shapes = [parameter.shape for parameter in layer.parameters()]
+        settings = [str(values[index]) for values in lists]
+        kinds.append([modules, shapes, settings])
     return kinds
 
 
@@ -432,7 +441,8 @@ def _cut(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
 def _dtype(config: PreTrainedConfig) -> torch.dtype:
     """The checkpoint's own, but for float16, for which CPUs have no fast kernels."""
     dtype = getattr(config, "dtype", None)
-    dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         return torch.float32
     return torch.bfloat16 if dtype.itemsize <= 2 else torch.float32

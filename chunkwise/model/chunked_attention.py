@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from chunkwise.core.errors import ConfigError
 from chunkwise.model.attend import biased_attention
-from chunkwise.model.config import RetroOptions
+from chunkwise.model.config import RetroOptions, require_cca_heads
 from chunkwise.model.encoder import fan_in_normal, new_norm, normed_linear
 
 SIMILARITY_SCALE = 2.0
@@ -54,32 +53,33 @@ class ChunkedCrossAttention(nn.Module):
         self, options: RetroOptions, width: int, heads: int, columns: int, token_columns: int = 0
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ConfigError(
-                f"cca_heads: expected a divisor of the decoder's width {width}, got {heads}"
-            )
+        require_cca_heads(heads, width)
         self.heads = heads
         self.head_width = width // heads
         self.token_columns = token_columns
         self.chunk_tokens = options.chunk_tokens
         self.previous_tokens = options.previous_token_keys
         self.similarity_init = options.similarity_init
+        self.gate_kind = options.learned_gate
         self.query_norm = new_norm(options, width)
         self.query = nn.Linear(width, width, bias=False)
         # One product for all that is read from a neighbour token: its value, its key, and its part
         # in the keys of the next tokens. Blocks along the output: value, key, key of j - 1, key of
         # j - 2, ...
-        self.value_key = nn.Linear(columns, (2 + self.previous_tokens) * width, bias=False)
+        self.blocks = 2 + self.previous_tokens
+        self.value_key = nn.Linear(columns, self.blocks * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.distances = options.chunk_tokens + options.neighbour_tokens - 1
-        sizes = {"none": 0, "table": self.distances, "retro": width}
-        size = sizes[options.relative_positions]
+        # A table has a number for each distance, RETRO a weight for each of its sinusoids.
         self.sinusoids = width if options.relative_positions == "retro" else 0
-        self.position_bias = nn.Parameter(torch.zeros(heads, size)) if size else None
-        self.null_logit = nn.Parameter(torch.zeros(heads)) if options.null_key else None
-        self.gate_kind = options.learned_gate
-        gated = options.learned_gate != "none"
-        self.gate = nn.Parameter(torch.zeros(1)) if gated else None
+        position_columns = self.sinusoids
+        if options.relative_positions == "table":
+            position_columns = self.distances
+        self.position_bias = None
+        if position_columns:
+            self.position_bias = _zeros(heads, position_columns)
+        self.null_logit = _zeros(heads) if options.null_key else None
+        self.gate = None if self.gate_kind == "none" else _zeros(1)
 
     def initialise(self) -> None:
         """Fan-in scale, or equal query and key projections; output projection or gate at zero."""
@@ -98,38 +98,45 @@ class ChunkedCrossAttention(nn.Module):
         if self.similarity_init and not self.query.weight.is_meta:
             self._start_as_similarity()
 
+    @torch.no_grad()
     def _start_as_similarity(self) -> None:
         query_weight = self.query.weight
         weight = self.value_key.weight
         width = len(query_weight)
-        state_columns = weight.shape[1] - self.token_columns
+        token_columns = self.token_columns
+        state_columns = weight.shape[1] - token_columns
         shared = torch.empty(width, max(width, state_columns), dtype=torch.float32)
         nn.init.orthogonal_(shared)
-        value, *keys = weight.detach().float().cpu().split(width)
-        if self.token_columns:  # the value is the token itself, not the state at its place
-            value = F.pad(shared[:, : self.token_columns], (state_columns, 0))
+        start = weight.to("cpu", torch.float32, copy=True)
+        value, keys = start.tensor_split([width])
+        if token_columns:  # the value is the token itself, not the state at its place
+            value[:, :state_columns] = 0.0
+            value[:, state_columns:] = shared[:, :token_columns]
+        keys.zero_()
         # With previous tokens the current token is matched at j - 1, and the state at j itself must
         # not decide.
-        keys = [torch.zeros_like(key) for key in keys]
-        nearest = 1 if self.previous_tokens else 0
-        keys[nearest] = F.pad(shared[:, :state_columns], (0, self.token_columns))
-        with torch.no_grad():
-            query = shared[:, :width].to(query_weight)
-            init.copy_(query_weight, SIMILARITY_SCALE * query)
-            init.copy_(weight, torch.cat([value, *keys]).to(weight))
+        blocks = keys.split(width)
+        matched = blocks[1] if self.previous_tokens else blocks[0]
+        matched[:, :state_columns] = shared[:, :state_columns]
+        query = shared[:, :width].to(query_weight)
+        init.copy_(query_weight, SIMILARITY_SCALE * query)
+        init.copy_(weight, start.to(weight))
 
     def keys_values(self, encoded_XrE: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of all neighbour tokens, each [X, r, H, h]."""
-        X, r, _ = encoded_XrE.shape
+        r = encoded_XrE.shape[1]
         assert r > self.previous_tokens, "RetroOptions and select_neighbours ensure it"
-        blocks = self.value_key(encoded_XrE)
-        value, key, *earlier = blocks.chunk(2 + self.previous_tokens, dim=-1)
+        product = self.value_key(encoded_XrE)
+        value, key, *earlier = product.chunk(self.blocks, dim=-1)
         for back, block in enumerate(earlier, start=1):
             # Zeros for a neighbour's first tokens, which have none before them.
             previous = F.pad(block[:, :-back], (0, 0, back, 0))
             key = key + previous
-        shape = (X, r, self.heads, self.head_width)
-        return key.reshape(shape), value.reshape(shape)
+        return self._by_head(key), self._by_head(value)
+
+    def _by_head(self, columns: Tensor) -> Tensor:
+        """[..., D] -> [..., H, h]."""
+        return columns.unflatten(-1, (self.heads, self.head_width))
 
     def bias(self, slots: slice, k: int, r: int, first_token: int) -> Tensor | None:
         """Position bias [H, L, S] of tokens at `slots` of their row; None without positions.
@@ -141,17 +148,20 @@ class ChunkedCrossAttention(nn.Module):
         if self.position_bias is None:
             return None
         m = self.chunk_tokens
-        device = self.position_bias.device
         table: Tensor = self.position_bias
+        device = table.device
         if self.sinusoids:
             lowest = 2 * m - 1 - self.distances
-            table = table @ _sinusoids(lowest, self.distances, self.sinusoids, device, table.dtype)
+            waves = _sinusoids(lowest, self.distances, self.sinusoids, device, table.dtype)
+            table = table @ waves
         attending = torch.arange(m, device=device)[slots]
         attended = torch.arange(first_token, first_token + r, device=device)
         # Entry 0 of the table is the lowest distance: slot 0, the last token of a neighbour with
         # its continuation.
-        index = attending[:, None] - attended + self.distances - m
-        return table[:, index].repeat(1, 1, k)
+        apart = attending[:, None] - attended
+        index = apart + self.distances - m
+        bias_HLr = table[:, index]
+        return bias_HLr.repeat(1, 1, k)
 
     def forward(
         self,
@@ -169,30 +179,19 @@ class ChunkedCrossAttention(nn.Module):
                 gives exactly zero.
             bias_XHLS: from `bias`, one for all rows ([1, ...]) or each.
         """
-        N, L, D = states_NLD.shape
         query = normed_linear(self.query_norm, self.query, states_NLD)
-        query = query.view(N, L, self.heads, self.head_width).transpose(1, 2)
+        query = self._by_head(query).transpose(1, 2)
         key = key_NHSh.to(query.dtype)
         value = value_NHSh.to(query.dtype)
         mask = None
-        bias = bias_XHLS
         if mask_NS is not None:
             # Finite instead of -inf: a row of -inf would be NaN. Such rows become zero below.
             floor = torch.finfo(query.dtype).min / 2
-            mask = (~mask_NS)[:, None, None].to(query.dtype) * floor
-        null_H = None
-        if self.null_logit is not None:  # in units of the logit of a token that is like the state
-            null_H = self.null_logit * SIMILARITY_SCALE * self.head_width**0.5
-        # torch's kernels know no null logit and give a bias no gradient.
-        if null_H is not None or (bias is not None and bias.requires_grad):
-            mixed = biased_attention(query, key, value, bias, mask, null_H)
-        else:
-            if bias is not None:
-                bias = bias.to(query.dtype)
-                mask = bias if mask is None else bias + mask
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        mixed_NLD = mixed.transpose(1, 2).reshape(N, L, D)
-        added = self.output(mixed_NLD)
+            missing_NS = (~mask_NS).to(query.dtype)
+            mask = missing_NS[:, None, None] * floor
+        mixed_NHLh = self._attend(query, key, value, bias_XHLS, mask)
+        mixed_NLHh = mixed_NHLh.transpose(1, 2)
+        added = self.output(mixed_NLHh.flatten(2))
         if self.gate is not None:
             gate = self.gate.tanh() if self.gate_kind == "tanh" else self.gate
             added = added * gate.to(added.dtype)
@@ -200,6 +199,27 @@ class ChunkedCrossAttention(nn.Module):
             return added
         empty_N = ~mask_NS.any(-1)
         return added.masked_fill(empty_N[:, None, None], 0.0)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """By torch's kernels where they can: they know no null logit and give a bias no
+        gradient.
+        """
+        if self.null_logit is not None:
+            # In units of the logit of a token that is like the state.
+            null_H = self.null_logit * SIMILARITY_SCALE * self.head_width**0.5
+            return biased_attention(query, key, value, bias, mask, null_H)
+        if bias is not None:
+            if bias.requires_grad:
+                return biased_attention(query, key, value, bias, mask, None)
+            bias = bias.to(query.dtype)
+            mask = bias if mask is None else bias + mask
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape))
 
 
 @functools.lru_cache(maxsize=32)
@@ -209,10 +229,13 @@ def _sinusoids(
     """[width, count]: cosines, then sines, of the distances lowest, lowest + 1, ... at wave lengths
     from 2 pi to 20,000 pi (Vaswani et al. 2017, arXiv:1706.03762; RETRO names "a cosine vector" of
     the distance)."""
+    # The cache outlives this call, and tensors made in inference mode cannot be trained with.
     with torch.inference_mode(False), torch.no_grad():
-        distance = torch.arange(lowest, lowest + count, device=device, dtype=torch.float64)
+        double = torch.float64
+        distance = torch.arange(lowest, lowest + count, device=device, dtype=double)
         half = (width + 1) // 2
-        exponents = -torch.arange(half, device=device, dtype=torch.float64) / half
-        angles = (10_000.0**exponents)[:, None] * distance
+        exponents = -torch.arange(half, device=device, dtype=double) / half
+        frequencies = 10_000.0**exponents
+        angles = frequencies[:, None] * distance
         waves = torch.cat([angles.cos(), angles.sin()])
         return waves[:width].to(dtype)

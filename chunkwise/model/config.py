@@ -271,6 +271,44 @@ def encoder_feed_forward_width(options: RetroOptions, width: int) -> int:
     return inner // 64 * 64 or inner
 
 
+def widest_heads(width: int) -> int:
+    """Heads of 64, or the widest that divide the width evenly: over r = 128 tokens narrow ones are
+    mostly softmax.
+
+    Raises:
+        ConfigError: the width is odd.
+    """
+    for head_width in (64, 32, 16, 8, 4, 2):
+        if width % head_width == 0:
+            return width // head_width
+    raise ConfigError(f"encoder_width: expected an even number, got {width}")
+
+
+def encoder_heads(options: RetroOptions, width: int) -> int:
+    """How many heads an encoder of this width has.
+
+    Raises:
+        ConfigError: they do not divide the width.
+    """
+    heads = options.encoder_heads or widest_heads(width)
+    fits = width % heads == 0
+    if options.encoder_positions == "rotary":  # which turns pairs of columns
+        fits = width % (2 * heads) == 0
+    if not fits:
+        raise ConfigError(
+            f"encoder_heads: expected a divisor of {width} that leaves an even width, got {heads}"
+        )
+    return heads
+
+
+def require_cca_heads(heads: int, width: int) -> None:
+    """Refuse heads of cross-attention that do not divide the decoder's width: ConfigError."""
+    if width % heads:
+        raise ConfigError(
+            f"cca_heads: expected a divisor of the decoder's width {width}, got {heads}"
+        )
+
+
 def cca_layer_numbers(rule: str | tuple[int, ...] | list[int], layers: int) -> tuple[int, ...]:
     """Layer numbers from 1 that carry CCA in a decoder of `layers` layers.
 

@@ -45,21 +45,25 @@ class DecoderEncoder(nn.Module):
 
     def __init__(self, decoder: PreTrainedModel, options: RetroOptions) -> None:
         super().__init__()
-        config, layers = decoder.config.get_text_config(), options.encoder_layers
+        config = decoder.config.get_text_config()
+        layers = options.encoder_layers
+        width = config.hidden_size
         if layers > config.num_hidden_layers:
             raise ConfigError(
                 f"encoder: decoder with encoder_layers={layers}, and the decoder has "
                 f"{config.num_hidden_layers}"
             )
-        self.columns = 2 * config.hidden_size
+        self.columns = 2 * width
         self.body: Any = _first_layers(config, layers)
-        self.state_norm = new_norm(options, config.hidden_size)
-        self.token_norm = new_norm(options, config.hidden_size)
+        self.state_norm = new_norm(options, width)
+        self.token_norm = new_norm(options, width)
         self._decoder = (decoder,)  # in a tuple: it is not a part of this module
         source = self._source()
         different = []
+        # Some families build a layer by its number or by the depth of the whole.
         for name, parameter in self.body.named_parameters():
-            if name not in source or source[name].shape != parameter.shape:
+            weight = source.get(name)
+            if weight is None or weight.shape != parameter.shape:
                 different.append(name)
         if different:
             raise AttachError(
@@ -69,14 +73,17 @@ class DecoderEncoder(nn.Module):
             )
 
     def _source(self) -> dict[str, Tensor]:
-        return dict(self._decoder[0].get_decoder().named_parameters())
+        """The weights of the decoder without its head, by the names that the body has for them."""
+        body = self._decoder[0].get_decoder()
+        return dict(body.named_parameters())
 
+    @torch.no_grad()
     def initialise(self) -> None:
         """Take over the decoder's weights."""
         source = self._source()
-        with torch.no_grad():
-            for name, parameter in self.body.named_parameters():
-                init.copy_(parameter, source[name].detach().to(parameter))
+        for name, parameter in self.body.named_parameters():
+            weight = source[name].to(parameter)
+            init.copy_(parameter, weight)
 
     def forward(
         self, ids_Xr: Tensor, embed: nn.Module, mask_Xr: Tensor | None, chunks: QueryChunks | None
@@ -90,19 +97,28 @@ class DecoderEncoder(nn.Module):
         Returns:
             [X, r, 2D]; places that are False in the mask hold arbitrary finite values.
         """
-        tokens_XrD = embed(ids_Xr)
-        # Missing tokens usually follow the present ones, where causal attention cannot see them:
-        # then no mask is needed, and attention takes its fast path. A row without any token is let
-        # through whole, because softmax over nothing may be NaN.
-        attended = None
-        if mask_Xr is not None:
-            behind_missing = mask_Xr[:, 1:] > mask_Xr[:, :-1]
-            if behind_missing.any():
-                empty_X1 = ~mask_Xr.any(-1, keepdim=True)
-                attended = (mask_Xr | empty_X1).long()
-        output = self.body(inputs_embeds=tokens_XrD, attention_mask=attended, use_cache=False)
+        embedded_XrD = embed(ids_Xr)
+        attended = _attention_mask(mask_Xr)
+        output = self.body(inputs_embeds=embedded_XrD, attention_mask=attended, use_cache=False)
         states_XrD = self.state_norm(output.last_hidden_state)
-        return torch.cat([states_XrD, self.token_norm(tokens_XrD)], dim=-1)
+        tokens_XrD = self.token_norm(embedded_XrD)
+        return torch.cat([states_XrD, tokens_XrD], dim=-1)
+
+
+def _attention_mask(mask_Xr: Tensor | None) -> Tensor | None:
+    """The decoder's attention mask; None where it needs none, so that attention takes its fast
+    path.
+    """
+    if mask_Xr is None:
+        return None
+    # Missing tokens usually follow the present ones, where causal attention cannot see them.
+    behind_missing = mask_Xr[:, 1:] > mask_Xr[:, :-1]
+    if not behind_missing.any():
+        return None
+    # A row without any token is let through whole, because softmax over nothing may be NaN.
+    empty_X1 = ~mask_Xr.any(-1, keepdim=True)
+    attended_Xr = mask_Xr | empty_X1
+    return attended_Xr.long()
 
 
 def _first_layers(config: PreTrainedConfig, layers: int) -> nn.Module:
@@ -111,10 +127,13 @@ def _first_layers(config: PreTrainedConfig, layers: int) -> nn.Module:
     """
     config = copy.deepcopy(config)
     config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None) is not None:
-        config.layer_types = list(config.layer_types)[:layers]
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is not None:
+        config.layer_types = list(layer_types)[:layers]
     body = AutoModel.from_config(config)
-    norms = [name for name in FINAL_NORM_NAMES if isinstance(getattr(body, name, None), nn.Module)]
+    # By its parts: a family without one of these may still have an attribute of the name.
+    parts = {name for name, _ in body.named_children()}
+    norms = [name for name in FINAL_NORM_NAMES if name in parts]
     if len(norms) != 1:
         raise AttachError(
             f"{type(body).__name__}: expected one final norm named {', '.join(FINAL_NORM_NAMES)}, "

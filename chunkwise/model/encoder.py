@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 
-from chunkwise.core.errors import ConfigError
-from chunkwise.model.config import RetroOptions, encoder_feed_forward_width
+from chunkwise.model.config import RetroOptions, encoder_feed_forward_width, encoder_heads
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class NeighbourEncoder(nn.Module):
         self, options: RetroOptions, decoder_embedding: nn.Module, decoder_width: int
     ) -> None:
         super().__init__()
-        E = self.columns = options.encoder_width or decoder_width
+        E = options.encoder_width or decoder_width
+        self.columns = E
         weight = decoder_embedding.weight
         assert isinstance(weight, Tensor)
         vocabulary, embedding_width = weight.shape
@@ -71,20 +71,15 @@ class NeighbourEncoder(nn.Module):
             self.embedding = nn.Embedding(vocabulary, E)
         elif embedding_width != E:
             self.projection = nn.Linear(embedding_width, E, bias=False)
-        outer = options.encoder_outer_norms
-        self.input_norm = new_norm(options, E) if outer else nn.Identity()
-        heads = options.encoder_heads or _heads(E)
-        rotary = options.encoder_positions == "rotary"  # which turns pairs of columns
-        if E % heads or (rotary and (E // heads) % 2):
-            raise ConfigError(
-                f"encoder_heads: expected a divisor of {E} that leaves an even width, got {heads}"
-            )
+        heads = encoder_heads(options, E)
+        self.input_norm = _outer_norm(options, E)
         self.layers = nn.ModuleList()
         for index in range(options.encoder_layers):
             conditioned = options.query_conditioning and index == 0
             conditioning_width = decoder_width if conditioned else None
-            self.layers.append(EncoderLayer(options, E, heads, conditioning_width))
-        self.output_norm = new_norm(options, E) if outer else nn.Identity()
+            layer = EncoderLayer(options, E, heads, conditioning_width)
+            self.layers.append(layer)
+        self.output_norm = _outer_norm(options, E)
         self._source = (decoder_embedding,)  # in a tuple: it is no part of this module
 
     def forward(
@@ -101,11 +96,12 @@ class NeighbourEncoder(nn.Module):
         Returns:
             [X, r, E].
         """
-        states = embed(ids_Xr) if self.embedding is None else self.embedding(ids_Xr)
+        embedding = embed if self.embedding is None else self.embedding
+        states = embedding(ids_Xr)
         if self.projection is not None:
             states = self.projection(states)
         states = self.input_norm(states)
-        mask = None if mask_Xr is None else attention_mask(mask_Xr)
+        mask = attention_mask(mask_Xr)
         for layer in self.layers:
             states = layer(states, mask, chunks)
         return self.output_norm(states)
@@ -115,20 +111,28 @@ class NeighbourEncoder(nn.Module):
         tokens' identity.
         """
         # As in GPT-2: one over the root of the number of residual branches, here two in a layer.
-        shrink = (2 * max(1, len(self.layers))) ** -0.5
+        branches = 2 * max(1, len(self.layers))
+        shrink = branches**-0.5
         if self.projection is not None:
             fan_in_normal(self.projection)
         if self.embedding is not None:
-            source = self._source[0].weight
-            weight = self.embedding.weight
-            assert isinstance(source, Tensor)
-            init.normal_(weight, mean=0.0, std=1.0)  # the norm on entry sets the scale
-            if source.shape == weight.shape and not source.is_meta:
-                with torch.no_grad():
-                    init.copy_(weight, source.detach().to(weight))
+            self._initialise_embedding(self.embedding.weight)
         for layer in self.layers:
             assert isinstance(layer, EncoderLayer)
             layer.initialise(shrink)
+
+    @torch.no_grad()
+    def _initialise_embedding(self, weight: Tensor) -> None:
+        """From the decoder's where the widths agree."""
+        source = self._source[0].weight
+        assert isinstance(source, Tensor)
+        init.normal_(weight, mean=0.0, std=1.0)  # the norm on entry sets the scale
+        if source.shape == weight.shape and not source.is_meta:
+            init.copy_(weight, source.to(weight))
+
+
+BRANCH_ENDS = ("attention_output", "condition_output", "feed_forward_down")
+"""The maps of a layer that add into its residual stream."""
 
 
 class EncoderLayer(nn.Module):
@@ -165,25 +169,32 @@ class EncoderLayer(nn.Module):
         """Fan-in scale, times `shrink` for the projections that add into the residual stream."""
         for name, module in self.named_children():
             if isinstance(module, nn.Linear):
-                ends_branch = name in ("attention_output", "condition_output", "feed_forward_down")
-                fan_in_normal(module, shrink if ends_branch else 1.0)
+                factor = shrink if name in BRANCH_ENDS else 1.0
+                fan_in_normal(module, factor)
 
     def forward(
         self, states_XrE: Tensor, mask: Tensor | None, chunks: QueryChunks | None
     ) -> Tensor:
         """The states after this layer."""
-        states_XrE = states_XrE + self._dropped(self._read_neighbour(states_XrE, mask))
+        branch = self._read_neighbour(states_XrE, mask)
+        states_XrE = states_XrE + self._dropped(branch)
         if self.conditioned:
             assert chunks is not None, "a conditioned encoder is given its query chunks"
-            states_XrE = states_XrE + self._dropped(self._read_chunk(states_XrE, chunks))
+            branch = self._read_chunk(states_XrE, chunks)
+            states_XrE = states_XrE + self._dropped(branch)
+        branch = self._feed_forward(states_XrE)
+        return states_XrE + self._dropped(branch)
+
+    def _feed_forward(self, states_XrE: Tensor) -> Tensor:
         hidden = normed_linear(self.feed_forward_norm, self.feed_forward_up, states_XrE)
-        if self.training and torch.is_grad_enabled():
-            # The activation is computed again in the backward pass: a few milliseconds for a third
-            # of the encoder's memory. Nothing in it is random, so no random state has to be saved.
-            fed = checkpoint(self._activate, hidden, use_reentrant=False, preserve_rng_state=False)
-        else:
-            fed = self._activate(hidden)
-        return states_XrE + self._dropped(fed)
+        if not (self.training and torch.is_grad_enabled()):
+            return self._activate(hidden)
+        # The activation is computed again in the backward pass: a few milliseconds for a third of
+        # the encoder's memory. Nothing in it is random, so no random state has to be saved.
+        fed: Tensor = checkpoint(
+            self._activate, hidden, use_reentrant=False, preserve_rng_state=False
+        )
+        return fed
 
     def _activate(self, hidden_XrF: Tensor) -> Tensor:
         if self.gated:
@@ -193,7 +204,8 @@ class EncoderLayer(nn.Module):
 
     def _read_neighbour(self, states_XrE: Tensor, mask: Tensor | None) -> Tensor:
         fused = normed_linear(self.attention_norm, self.query_key_value, states_XrE)
-        query, key, value = fused.unflatten(-1, (3, self.heads, -1)).unbind(2)
+        by_head = fused.unflatten(-1, (3, self.heads, -1))
+        query, key, value = by_head.unbind(2)
         if self.rotary:
             query = rotate(query)
             key = rotate(key)
@@ -204,30 +216,36 @@ class EncoderLayer(nn.Module):
         return self.attention_output(mixed)
 
     def _read_chunk(self, states_XrE: Tensor, chunks: QueryChunks) -> Tensor:
-        present = chunks.present_Nm
-        of_X = chunks.of_X
         query = normed_linear(self.condition_norm, self.condition_query, states_XrE)
         normed = self.chunk_norm(chunks.states_NmD)
+        present = chunks.present_Nm
         if present is not None and not self.masked:
             # Megatron: what a short chunk lacks is read as zeros.
-            normed = normed.masked_fill(~present[..., None], 0.0)
+            missing = ~present[..., None]
+            normed = normed.masked_fill(missing, 0.0)
             present = None
         key_value = self.condition_key_value(normed)
+        mask = attention_mask(present)
+        of_X = chunks.of_X
         if of_X is not None:
             key_value = key_value.index_select(0, of_X)
-            present = None if present is None else present.index_select(0, of_X)
+            if mask is not None:
+                mask = mask.index_select(0, of_X)
         # Without of_X all neighbours of a chunk read the same m states: their queries form one
         # sequence.
-        query = query.view(len(key_value), -1, query.shape[-1])
+        rows = len(key_value)
         query = query.unflatten(-1, (self.heads, -1))
-        key, value = key_value.unflatten(-1, (2, self.heads, -1)).unbind(2)
-        mask = None if present is None else attention_mask(present)
+        query = query.view(rows, -1, *query.shape[2:])
+        by_head = key_value.unflatten(-1, (2, self.heads, -1))
+        key, value = by_head.unbind(2)
         mixed = _mixed_values(query, key, value, mask)
         return self.condition_output(mixed.view(states_XrE.shape))
 
     def _dropped(self, branch: Tensor) -> Tensor:
         # Not an nn.Dropout: those are the decoder's, which training sets as its own options say.
-        return F.dropout(branch, self.dropout, self.training) if self.dropout else branch
+        if not self.dropout:
+            return branch
+        return F.dropout(branch, self.dropout, self.training)
 
 
 def _mixed_values(
@@ -243,16 +261,6 @@ def _mixed_values(
     value = value_NSHh.transpose(1, 2)
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
     return mixed.transpose(1, 2).flatten(2)
-
-
-def _heads(width: int) -> int:
-    """Heads of 64, or the widest that divide the width evenly: over r = 128 tokens narrow ones are
-    mostly softmax.
-    """
-    for candidate in (64, 32, 16, 8, 4, 2):
-        if width % candidate == 0:
-            return width // candidate
-    raise ConfigError(f"encoder_width: expected an even number, got {width}")
 
 
 class RmsNorm(nn.RMSNorm):
@@ -277,7 +285,9 @@ def normed_linear(norm: "RmsNorm | LayerNorm", linear: nn.Linear, states: Tensor
     of the states: the same product with two passes over the states and one copy of them less.
     """
     if isinstance(norm, RmsNorm) and torch.is_grad_enabled():
-        return F.linear(norm.scaled(states), linear.weight * norm.weight, linear.bias)
+        scaled = norm.scaled(states)
+        weight = linear.weight * norm.weight
+        return F.linear(scaled, weight, linear.bias)
     return linear(norm(states))
 
 
@@ -288,10 +298,12 @@ class _ScaleOnCpu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, eps: float) -> Tensor:
+        width = states.shape[-1]
         exact = torch.promote_types(states.dtype, torch.float32)
-        squares = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=exact).square_()
-        variance = squares.mul_(1 / states.shape[-1])
-        scale = variance.add_(eps).rsqrt_().to(states.dtype)
+        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=exact)
+        variance = length.square_().mul_(1 / width)
+        inverse = variance.add_(eps).rsqrt_()
+        scale = inverse.to(states.dtype)
         scaled = states * scale
         ctx.save_for_backward(scaled, scale)
         return scaled
@@ -301,8 +313,9 @@ class _ScaleOnCpu(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         # y = x / rms(x), so dx = (dy - y * mean(dy * y)) / rms(x).
         scaled, scale = ctx.saved_tensors
-        along = (grad * scaled).mean(-1, keepdim=True).neg_()
-        return torch.addcmul(grad, scaled, along).mul_(scale), None
+        along = (grad * scaled).mean(-1, keepdim=True)
+        grad_scaled = torch.addcmul(grad, scaled, along.neg_())
+        return grad_scaled.mul_(scale), None
 
 
 class LayerNorm(nn.LayerNorm):
@@ -316,28 +329,44 @@ class LayerNorm(nn.LayerNorm):
 
 def new_norm(options: RetroOptions, width: int) -> RmsNorm | LayerNorm:
     """A norm of the kind that the options ask for."""
-    return (RmsNorm if options.norm == "rms" else LayerNorm)(width, eps=options.norm_epsilon)
+    kind = RmsNorm if options.norm == "rms" else LayerNorm
+    return kind(width, eps=options.norm_epsilon)
 
 
-def attention_mask(mask_XS: Tensor) -> Tensor:
-    """[X, 1, 1, S] for scaled_dot_product_attention.
+def _outer_norm(options: RetroOptions, width: int) -> nn.Module:
+    """A norm before the first layer or behind the last one; none in Megatron's encoder."""
+    if options.encoder_outer_norms:
+        return new_norm(options, width)
+    return nn.Identity()
+
+
+def attention_mask(mask_XS: Tensor | None) -> Tensor | None:
+    """[X, 1, 1, S] for scaled_dot_product_attention; None stays None.
 
     A row without any token is let through whole: softmax over nothing is NaN on some devices, and
     such rows are masked downstream.
     """
-    return (mask_XS | ~mask_XS.any(-1, keepdim=True))[:, None, None, :]
+    if mask_XS is None:
+        return None
+    empty_X1 = ~mask_XS.any(-1, keepdim=True)
+    attended_XS = mask_XS | empty_X1
+    return attended_XS[:, None, None, :]
 
 
 def rotate(states_XrHh: Tensor) -> Tensor:
     """Rotary positions over dimension 1, pairs (2i, 2i + 1), base 10,000 (Su et al. 2021,
     arXiv:2104.09864).
     """
-    X, r, H, h = states_XrHh.shape
-    real = torch.promote_types(states_XrHh.dtype, torch.float32)
+    dtype = states_XrHh.dtype
+    _, r, _, h = states_XrHh.shape
+    real = torch.promote_types(dtype, torch.float32)
     turns_rh = _turns(r, h, states_XrHh.device, real)
-    pairs = states_XrHh.to(real).reshape(X, r, H, h // 2, 2)
-    turned = torch.view_as_complex(pairs) * turns_rh[:, None]
-    return torch.view_as_real(turned).flatten(3).to(states_XrHh.dtype)
+    pairs = states_XrHh.to(real).unflatten(-1, (-1, 2))
+    # A product of complex numbers turns each pair by its angle.
+    numbers = torch.view_as_complex(pairs)
+    turned = numbers * turns_rh[:, None]
+    rotated = torch.view_as_real(turned)
+    return rotated.flatten(3).to(dtype)
 
 
 @functools.lru_cache(maxsize=32)
@@ -346,12 +375,16 @@ def _turns(length: int, width: int, device: torch.device, real: torch.dtype) -> 
     leave empty.
     """
     with torch.inference_mode(False), torch.no_grad():  # cached tensors must serve training too
-        exponents = -torch.arange(0, width, 2, device=device, dtype=real) / width
+        columns = torch.arange(0, width, 2, device=device, dtype=real)
+        exponents = -columns / width
+        frequencies = 10_000.0**exponents
         places = torch.arange(length, device=device, dtype=real)
-        angles = torch.outer(places, 10_000.0**exponents)
-        return torch.polar(torch.ones_like(angles), angles)
+        angles = torch.outer(places, frequencies)
+        radius = torch.ones_like(angles)
+        return torch.polar(radius, angles)
 
 
 def fan_in_normal(linear: nn.Linear, factor: float = 1.0) -> None:
     """Normal with deviation factor / sqrt(fan in); leaves weights alone that were loaded."""
-    init.normal_(linear.weight, mean=0.0, std=factor * linear.in_features**-0.5)
+    deviation = factor * linear.in_features**-0.5
+    init.normal_(linear.weight, mean=0.0, std=deviation)

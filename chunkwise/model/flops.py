@@ -74,16 +74,16 @@ class DecoderSizes:
         text = config.get_text_config() if hasattr(config, "get_text_config") else config
         D = _size(text, "hidden_size", "n_embd", "d_model")
         H = _size(text, "num_attention_heads", "n_head", "n_heads", "num_heads")
-        # GPT-2 calls the width n_inner, and leaves it None for 4 D.
-        F = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
+        is_gated = text.model_type in GATED_FEED_FORWARD
         return cls(
             layers=_size(text, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
             width=D,
             heads=H,
-            head_width=getattr(text, "head_dim", None) or D // H,
-            key_value_heads=getattr(text, "num_key_value_heads", None) or H,
-            feed_forward_width=F or 4 * D,
-            feed_forward_matrices=3 if text.model_type in GATED_FEED_FORWARD else 2,
+            head_width=_size_or(D // H, text, "head_dim"),
+            key_value_heads=_size_or(H, text, "num_key_value_heads"),
+            # GPT-2 calls the width n_inner, and leaves it None for 4 D.
+            feed_forward_width=_size_or(4 * D, text, "intermediate_size", "n_inner"),
+            feed_forward_matrices=3 if is_gated else 2,
             vocabulary=_size(text, "vocab_size"),
         )
 
@@ -101,7 +101,9 @@ class DecoderSizes:
         states = self.heads * self.head_width
         keys = self.key_value_heads * self.head_width
         attention = [(D, states), (D, keys), (D, keys), (states, D)]
-        return [*attention, *[(D, F)] * (self.feed_forward_matrices - 1), (F, D)]
+        up = [(D, F)] * (self.feed_forward_matrices - 1)  # two where a gate goes with it
+        down = (F, D)
+        return [*attention, *up, down]
 
 
 def _size(config: Any, *names: str) -> int:
@@ -111,6 +113,15 @@ def _size(config: Any, *names: str) -> int:
         if value is not None:
             return value
     raise ConfigError(f"expected a decoder's config with {' or '.join(names)}, got none of them")
+
+
+def _size_or(default: int, config: Any, *names: str) -> int:
+    """The first of these fields that holds a number above 0, else `default`."""
+    for name in names:
+        value = getattr(config, name, None)
+        if value:
+            return value
+    return default
 
 
 def decoder_flops(
@@ -125,26 +136,28 @@ def decoder_flops(
     Returns:
         term -> operations, summed over layers.
     """
-    P = tokens if places is None else places
+    if places is None:
+        places = tokens
     terms = _layer_flops(decoder, tokens, decoder.layers, executed)
-    terms["logits"] = 2 * P * decoder.width * decoder.vocabulary
+    terms["logits"] = 2 * places * decoder.width * decoder.vocabulary
     return terms
 
 
 def _layer_flops(decoder: DecoderSizes, L: float, layers: int, executed: bool) -> dict[str, float]:
     """`layers` causal layers of a decoder over L tokens."""
     D = decoder.width
+    F = decoder.feed_forward_width
     H = decoder.heads
     h = decoder.head_width
-    pairs = L * L if executed else L * (L + 1) // 2
     query_key_value_heads = H + 2 * decoder.key_value_heads
-    products = layers * 2 * L  # for each weight of a matrix
+    pairs = L * L if executed else L * (L + 1) // 2
     matrices = decoder.feed_forward_matrices
+    products = layers * 2 * L  # for each weight of a matrix
     return {
         "decoder_query_key_value": products * D * query_key_value_heads * h,
         "decoder_attention": layers * 4 * pairs * H * h,  # query times key, weight times value
         "decoder_attention_output": products * H * h * D,
-        "decoder_feed_forward": products * matrices * D * decoder.feed_forward_width,
+        "decoder_feed_forward": products * matrices * D * F,
     }
 
 
@@ -171,11 +184,13 @@ def retrieval_flops(
     D = decoder.width
     C = tokens // m if chunks is None else chunks
     r = _tokens_read(options)
+    encoder: dict[str, float] = {}
     if options.encoder == "decoder":
         # A causal copy of the decoder's first layers, which hands out states and embeddings.
-        encoder: dict[str, float] = {}
-        for name, value in _layer_flops(decoder, r, options.encoder_layers, executed).items():
-            encoder[name.replace("decoder_", "encoder_")] = C * k * value
+        of_neighbour = _layer_flops(decoder, r, options.encoder_layers, executed)
+        for name, value in of_neighbour.items():
+            encoder_name = name.replace("decoder_", "encoder_")
+            encoder[encoder_name] = C * k * value
     else:
         encoder = _encoder_flops(decoder, options, C, k, r)
     columns = _encoder_columns(decoder, options)
@@ -184,7 +199,7 @@ def retrieval_flops(
     reading = C * m
     if chunks is None and not executed:
         reading = max(0, tokens - (m - 1))
-    crossings = len(cca_layer_numbers(options.cca_layers, decoder.layers))
+    crossings = _crossings(decoder, options)
     blocks = 2 + options.previous_token_keys
     query_or_output = crossings * 2 * reading * D * D
     return encoder | {
@@ -193,6 +208,16 @@ def retrieval_flops(
         "cca_attention": crossings * 4 * reading * k * r * D,
         "cca_output": query_or_output,
     }
+
+
+def _crossings(decoder: DecoderSizes, options: RetroOptions) -> int:
+    """Layers with cross-attention."""
+    return len(cca_layer_numbers(options.cca_layers, decoder.layers))
+
+
+def _encoder_matrices(options: RetroOptions) -> int:
+    """Of the feed-forward of a new encoder: gate, up and down, or the last two."""
+    return 3 if options.encoder_feed_forward == "swiglu" else 2
 
 
 def _tokens_read(options: RetroOptions) -> int:
@@ -205,6 +230,11 @@ def _encoder_columns(decoder: DecoderSizes, options: RetroOptions) -> int:
     """Width of what the encoder hands to cross-attention."""
     if options.encoder == "decoder":
         return 2 * decoder.width
+    return _encoder_width(decoder, options)
+
+
+def _encoder_width(decoder: DecoderSizes, options: RetroOptions) -> int:
+    """E."""
     return options.encoder_width or decoder.width
 
 
@@ -217,19 +247,20 @@ def _encoder_flops(
     layers = options.encoder_layers
     m = options.chunk_tokens
     D = decoder.width
-    E = options.encoder_width or D
+    E = _encoder_width(decoder, options)
     X = C * k * r
     F = encoder_feed_forward_width(options, E)
-    matrices = 3 if options.encoder_feed_forward == "swiglu" else 2
-    products = layers * 2 * X * E
-    is_projected = D != E and options.encoder_embeddings == "shared"
-    terms = {
-        "encoder_projection": 2 * X * D * E if is_projected else 0,
+    matrices = _encoder_matrices(options)
+    products = layers * 2 * X * E  # for each column of a matrix of E rows
+    terms: dict[str, float] = {
+        "encoder_projection": 0,
         "encoder_query_key_value": products * 3 * E,
         "encoder_attention": layers * 4 * X * r * E,
         "encoder_attention_output": products * E,
         "encoder_feed_forward": layers * matrices * 2 * X * E * F,
     }
+    if D != E and options.encoder_embeddings == "shared":
+        terms["encoder_projection"] = 2 * X * D * E
     if options.query_conditioning:
         queries_and_output = 2 * 2 * X * E * E
         keys_values = 2 * C * m * D * 2 * E
@@ -243,28 +274,39 @@ def as_large_as_retrofit(decoder: DecoderSizes, options: RetroOptions) -> Decode
     (`model.widen` counts those of the model; here they are those of its matrices).
     """
     weights_of_unit = decoder.layers * decoder.feed_forward_matrices * decoder.width
-    units = round(_retrieval_weights(decoder, options) / weights_of_unit)
-    return replace(decoder, feed_forward_width=decoder.feed_forward_width + units)
+    weights = _retrieval_weights(decoder, options)
+    width = decoder.feed_forward_width + round(weights / weights_of_unit)
+    return replace(decoder, feed_forward_width=width)
 
 
 def _retrieval_weights(decoder: DecoderSizes, options: RetroOptions) -> int:
     """Weights of the matrices that retrieval adds, and of its table of embeddings."""
     D = decoder.width
-    E = options.encoder_width or D
     if options.encoder == "decoder":
         layer = sum(inputs * outputs for inputs, outputs in decoder.layer_matrices)
         encoder = options.encoder_layers * layer
     else:
-        matrices = 3 if options.encoder_feed_forward == "swiglu" else 2
-        layer = 4 * E * E + matrices * E * encoder_feed_forward_width(options, E)
-        encoder = options.encoder_layers * layer
-        if options.query_conditioning:
-            encoder += 2 * E * E + 2 * D * E
-        if options.encoder_embeddings == "own":
-            encoder += decoder.vocabulary * E
-        elif D != E:
-            encoder += D * E
-    crossings = len(cca_layer_numbers(options.cca_layers, decoder.layers))
+        encoder = _encoder_weights(decoder, options)
     blocks = 2 + options.previous_token_keys
+    query_and_output = 2 * D * D
     key_value = _encoder_columns(decoder, options) * blocks * D
-    return encoder + crossings * (2 * D * D + key_value)
+    return encoder + _crossings(decoder, options) * (query_and_output + key_value)
+
+
+def _encoder_weights(decoder: DecoderSizes, options: RetroOptions) -> int:
+    """Those of a new encoder."""
+    D = decoder.width
+    E = _encoder_width(decoder, options)
+    F = encoder_feed_forward_width(options, E)
+    attention = 4 * E * E
+    feed_forward = _encoder_matrices(options) * E * F
+    weights = options.encoder_layers * (attention + feed_forward)
+    if options.query_conditioning:
+        query_and_output = 2 * E * E
+        key_value = 2 * D * E
+        weights += query_and_output + key_value
+    if options.encoder_embeddings == "own":
+        weights += decoder.vocabulary * E
+    elif D != E:
+        weights += D * E
+    return weights

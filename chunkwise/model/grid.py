@@ -37,8 +37,9 @@ from torch import Tensor
 
 def complete_windows(tokens: int, start: int, chunk_tokens: int, stride: int) -> int:
     """How many windows of a text that starts at `start` lie wholly in the first `tokens` places."""
+    after_first = tokens - start - chunk_tokens
     # Before the first window ends, the quotient is negative: division rounds down.
-    return max(0, (tokens - start - chunk_tokens) // stride + 1)
+    return max(0, after_first // stride + 1)
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ class Grid:
         return len(self.starts) == 1
 
     def _complete(self, tokens: int) -> tuple[int, ...]:
-        m = self.chunk_tokens
-        s = self.stride
-        return tuple(complete_windows(tokens, start, m, s) for start in self.starts)
+        counts = []
+        for start in self.starts:
+            counts.append(complete_windows(tokens, start, self.chunk_tokens, self.stride))
+        return tuple(counts)
 
     @cached_property
     def before(self) -> tuple[int, ...]:
@@ -92,7 +94,8 @@ class Grid:
     @cached_property
     def new(self) -> tuple[int, ...]:
         """Windows that complete in this call, for each text."""
-        return tuple(after - before for after, before in zip(self.after, self.before, strict=True))
+        pairs = zip(self.after, self.before, strict=True)
+        return tuple(after - before for after, before in pairs)
 
     @cached_property
     def windows(self) -> int:
@@ -106,8 +109,10 @@ class Grid:
         """
         # The first token decides: if it completes no window, it reads the last one before the call.
         with_first = self._complete(self.past + 1)
-        pairs = zip(self.before, with_first, strict=True)
-        return any(before and before == complete for before, complete in pairs)
+        for before, complete in zip(self.before, with_first, strict=True):
+            if before and before == complete:
+                return True
+        return False
 
     @cached_property
     def rows(self) -> int:
@@ -120,10 +125,12 @@ class Grid:
         the text's first window is not complete.
         """
         shifts = []
+        lag = self.chunk_tokens - 1
         for start, before in zip(self.starts, self.before, strict=True):
-            first_window = start + (before - self.carries) * self.stride
-            # The row begins at the window's last token, the first that may read its neighbours.
-            shifts.append(self.past - first_window - (self.chunk_tokens - 1))
+            first_row = before - self.carries
+            first_window = start + first_row * self.stride
+            # A row begins at its window's last token, the first that may read its neighbours.
+            shifts.append(self.past - first_window - lag)
         return tuple(shifts)
 
     @property
@@ -132,7 +139,9 @@ class Grid:
         the call. One of them is 0.
         """
         shift = self.shifts[0]
-        return max(0, -shift), max(0, shift)
+        if shift < 0:
+            return -shift, 0
+        return 0, shift
 
     @property
     def slots(self) -> slice:
@@ -147,7 +156,11 @@ class Grid:
         reads none).
         """
         assert self.tokens == 1
-        return tuple(max(0, shift) % self.stride for shift in self.shifts)
+        slots = []
+        for shift in self.shifts:
+            # The rows of a text lie end to end, so what is left of whole rows is the slot.
+            slots.append(max(0, shift) % self.stride)
+        return tuple(slots)
 
     def group(self, states_BTD: Tensor) -> Tensor:
         """[B, R, L, D]: each row's tokens, L = s; one row for texts of the same grid holds the
@@ -155,40 +168,46 @@ class Grid:
 
         Places of a row outside this call hold arbitrary finite values, which `ungroup` drops.
         """
-        B, T, D = states_BTD.shape
+        T = self.tokens
         R = self.rows
-        s = self.stride
+        slots = R * self.stride
         if not self.uniform:
-            places_BP = torch.arange(R * s, device=states_BTD.device)
-            places_BP = places_BP - self._shifts_like(states_BTD)
-            rows_BPD = take(states_BTD, places_BP.clamp(0, T - 1))
-            return rows_BPD.reshape(B, R, s, D)
+            slot_P = torch.arange(slots, device=states_BTD.device)
+            place_BP = slot_P - self._shifts_like(states_BTD)
+            slots_BPD = take(states_BTD, place_BP.clamp(0, T - 1))
+            return slots_BPD.unflatten(1, (R, -1))
         silent, offset = self._uniform_edges
         reading_BLD = states_BTD[:, silent:]
         # One row needs no padding to whole slots: a decoding step then costs one token.
         if R == 1:
             return reading_BLD[:, None]
-        missing = R * s - offset - reading_BLD.shape[1]
+        missing = slots - offset - reading_BLD.shape[1]
         if offset or missing:
             reading_BLD = F.pad(reading_BLD, (0, 0, offset, missing))
-        return reading_BLD.reshape(B, R, s, D)
+        return reading_BLD.unflatten(1, (R, -1))
 
     def ungroup(self, rows_BRLD: Tensor) -> Tensor:
         """Back to [B, T, D], with zeros for the tokens that read nothing."""
-        flat_BPD = rows_BRLD.flatten(1, 2)
+        slots_BPD = rows_BRLD.flatten(1, 2)
         if not self.uniform:
-            places_BT = torch.arange(self.tokens, device=flat_BPD.device)
-            places_BT = places_BT + self._shifts_like(flat_BPD)
-            read_BTD = take(flat_BPD, places_BT.clamp(min=0))
-            return read_BTD.masked_fill(places_BT[..., None] < 0, 0.0)
+            token_T = torch.arange(self.tokens, device=slots_BPD.device)
+            slot_BT = token_T + self._shifts_like(slots_BPD)
+            reading_BTD = take(slots_BPD, slot_BT.clamp(min=0))
+            silent_BT = slot_BT < 0
+            return reading_BTD.masked_fill(silent_BT[..., None], 0.0)
         silent, offset = self._uniform_edges
         # `group` pads no single row, so that its first place is the call's first reading token.
-        start = 0 if rows_BRLD.shape[1] == 1 else offset
-        read_BTD = flat_BPD[:, start : start + self.tokens - silent]
-        return F.pad(read_BTD, (0, 0, silent, 0)) if silent else read_BTD
+        if rows_BRLD.shape[1] == 1:
+            offset = 0
+        end = offset + self.tokens - silent
+        reading_BTD = slots_BPD[:, offset:end]
+        if silent:
+            reading_BTD = F.pad(reading_BTD, (0, 0, silent, 0))
+        return reading_BTD
 
     def _shifts_like(self, states: Tensor) -> Tensor:
-        return torch.tensor(self.shifts, device=states.device)[:, None]
+        shift_B = torch.tensor(self.shifts, device=states.device)
+        return shift_B[:, None]
 
 
 def take(values_BLD: Tensor, places: Tensor) -> Tensor:

@@ -42,9 +42,34 @@ class _Gradients:
     weight: Tensor | None
     bias: Tensor | None
 
+    @classmethod
+    def empty(
+        cls,
+        states_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        needed: tuple[bool, ...],
+    ) -> "_Gradients":
+        """Room for the gradients of those that need one.
+
+        Args:
+            states_ND: in the type of the products.
+            needed: of states, weight and bias.
+        """
+        needs_states, needs_weight, needs_bias = needed
+        gradients = cls(None, None, None)
+        if needs_states:
+            # Every block writes its own rows, so nothing has to be cleared.
+            gradients.states = torch.empty_like(states_ND)
+        if needs_weight:
+            gradients.weight = _empty_gradient(weight_VD, states_ND)
+        if bias_V is not None and needs_bias:
+            gradients.bias = torch.zeros_like(bias_V)
+        return gradients
+
     def add(
         self,
-        place: slice,
+        block: slice,
         grad_BV: Tensor,
         total_B1: Tensor,
         products_BV: Tensor,
@@ -54,22 +79,27 @@ class _Gradients:
         """Add those of a block.
 
         Args:
-            place: of the block among all places.
+            block: its places among all.
             grad_BV: of its logits, times `total_B1`.
             products_BV: overwritten.
         """
         sums = total_B1.dtype
         in_type = weight_VD.dtype
         if self.bias is not None:
-            self.bias += (grad_BV / total_B1).sum(0)
+            grad_logits = grad_BV / total_B1
+            self.bias += grad_logits.sum(0)
         # Into the buffer, where the products are of no more use; a no-op for equal types.
         grad = products_BV.copy_(grad_BV)
         if self.states is not None:
-            self.states[place] = torch.mm(grad, weight_VD).to(sums) / total_B1
+            grad_states = torch.mm(grad, weight_VD)
+            self.states[block] = grad_states.to(sums) / total_B1
         if self.weight is not None:
-            scaled = (states_BD.to(sums) / total_B1).to(in_type)
+            scaled = states_BD.to(sums) / total_B1
+            scaled = scaled.to(in_type)
             if self.weight.dtype == in_type:
-                self.weight.addmm_(grad.t(), scaled, beta=int(place.start > 0))
+                # The first block finds memory that holds anything, and writes over it.
+                beta = 0 if block.start == 0 else 1
+                self.weight.addmm_(grad.t(), scaled, beta=beta)
             else:
                 self.weight += grad.t() @ scaled
 
@@ -88,7 +118,8 @@ def _add_loss(
     if bias_V is not None:
         logits += bias_V.to(loss.dtype)
     highest = logits.amax(-1, keepdim=True)
-    loss -= (logits.gather(1, target_B1) - highest).sum()
+    target_logits = logits.gather(1, target_B1) - highest
+    loss -= target_logits.sum()
     weights = logits.sub_(highest).exp_()
     total = weights.sum(-1, keepdim=True)
     loss += total.log().sum()
@@ -116,29 +147,29 @@ class _SummedCrossEntropy(torch.autograd.Function):
         states = states_ND.to(in_type)
         weight = weight_VD.to(in_type)
         sums = torch.promote_types(in_type, torch.float32)
-        needed = ctx.needs_input_grad if with_gradients else (False, False, False)
-        gradients = _Gradients(
-            states=torch.empty_like(states) if needed[0] else None,
-            weight=_empty_gradient(weight_VD, states) if needed[1] else None,
-            bias=torch.zeros_like(bias_V) if bias_V is not None and needed[2] else None,
-        )
+        # Also under no_grad torch says which inputs would need one.
+        needed = ctx.needs_input_grad[:3] if with_gradients else (False, False, False)
+        gradients = _Gradients.empty(states, weight_VD, bias_V, needed)
         loss = torch.zeros((), dtype=sums, device=states.device)
-        logit_bytes = sums.itemsize + (in_type.itemsize if in_type != sums else 0)
+        logit_bytes = sums.itemsize
+        if in_type != sums:
+            logit_bytes += in_type.itemsize
         gradient_bytes = 0 if gradients.weight is None else gradients.weight.nbytes
-        block = places_of_a_block(len(weight), logit_bytes, gradient_bytes)
+        count = places_of_a_block(len(weight), logit_bytes, gradient_bytes)
         # One buffer for all blocks: malloc finds no room for a new one where the last one of the
         # same size was.
-        buffer = states.new_empty(min(block, len(states)), len(weight))
+        buffer = states.new_empty(min(count, len(states)), len(weight))
         with torch.autocast(device, enabled=False):
-            for start in range(0, len(states), block):
-                place = slice(start, start + block)
-                block_states = states[place]
-                target = targets_N[place, None]
-                products = torch.mm(block_states, weight.t(), out=buffer[: len(block_states)])
+            for start in range(0, len(states), count):
+                block = slice(start, start + count)
+                block_states = states[block]
+                target = targets_N[block, None]
+                products = buffer[: len(block_states)]
+                torch.mm(block_states, weight.t(), out=products)
                 weights, total = _add_loss(loss, products, bias_V, target)
                 if with_gradients:
                     grad = weights.scatter_add_(1, target, -total)  # softmax - target, times total
-                    gradients.add(place, grad, total, products, block_states, weight)
+                    gradients.add(block, grad, total, products, block_states, weight)
         if gradients.states is not None:
             gradients.states = gradients.states.to(states_ND.dtype)
         ctx.gradients = [gradients.states, gradients.weight, gradients.bias]
@@ -170,11 +201,12 @@ def places_of_a_block(vocabulary: int, logit_bytes: int, gradient_bytes: int) ->
         gradient_bytes: of the matrix's gradient. Every block reads and writes all of it, so a
             larger one gets larger blocks.
     """
-    room = min(max(BLOCK_BYTES, gradient_bytes // 2), LARGEST_BLOCK_BYTES)
-    places = room // (vocabulary * logit_bytes)
-    if places > WHOLE_PLACES:
-        places -= places % WHOLE_PLACES
-    return max(1, places)
+    room = max(BLOCK_BYTES, gradient_bytes // 2)
+    room = min(room, LARGEST_BLOCK_BYTES)
+    count = room // (vocabulary * logit_bytes)
+    if count > WHOLE_PLACES:
+        count -= count % WHOLE_PLACES
+    return max(1, count)
 
 
 def summed_cross_entropy(
@@ -230,26 +262,30 @@ def plain_head(model: PreTrainedModel) -> bool:
     parameters = inspect.signature(decoder.forward).parameters
     if "logits_to_keep" not in parameters or not isinstance(head, nn.Linear):
         return False
-    seen: dict[str, Tensor] = {}
+    record: dict[str, Tensor] = {}
+
+    def keep_states(module: nn.Module, args: tuple, output: Any) -> None:
+        record["states"] = output[0]
 
     def enlarge(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        seen["input"] = args[0]
-        seen["output"] = 1000.0 * output
-        return seen["output"]
+        record["head_input"] = args[0]
+        record["head_output"] = 1000.0 * output
+        return record["head_output"]
 
-    hooks = [
-        body.register_forward_hook(lambda module, args, output: seen.update(states=output[0])),
-        head.register_forward_hook(enlarge),
-    ]
+    hooks = [body.register_forward_hook(keep_states), head.register_forward_hook(enlarge)]
     # Dropout between the two would make the states differ.
     was_training = model.training
     model.eval()
     try:
-        tokens = torch.arange(1, 9, device=model.device) * 7919 % len(head.weight)
+        numbers = torch.arange(1, 9, device=model.device)
+        # A large prime spreads the tokens over the vocabulary, so that they differ.
+        tokens = numbers * 7919 % len(head.weight)
         logits = decoder(tokens[None], use_cache=False).logits
     finally:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    same_states = torch.equal(seen["states"], seen["input"])
-    return same_states and torch.equal(seen["output"].to(logits.dtype), logits)
+    if not torch.equal(record["states"], record["head_input"]):
+        return False
+    head_output = record["head_output"].to(logits.dtype)
+    return torch.equal(head_output, logits)

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache, PreTrainedModel
 
 from chunkwise.core.errors import AttachError
@@ -32,6 +33,7 @@ from chunkwise.model.attach import (
     attention_layers,
     attention_name,
     decoder_layers,
+    part_names,
     refusal,
 )
 
@@ -48,8 +50,8 @@ FEED_FORWARD_NAMES = (
     "experts",
     "per_layer_projection",
 )
-# The last three tokens go on from a cache in one call, as in a chunked prefill.
-TOKENS, CACHED = 8, 5
+TOKENS = 8
+CACHED = 5  # the last three tokens go on from a cache in one call, as in a chunked prefill
 
 Block = Literal["sequential", "parallel"]
 
@@ -109,6 +111,7 @@ def probe(decoder: PreTrainedModel) -> AttachReport:
             hint="choose cca_layers of one kind",
         )
     first = cca_layers[0]
+    hooks = dict.fromkeys(layer.retro_part for layer in cca_layers)  # each once, in order
     return AttachReport(
         family=decoder.config.model_type,
         decoder=type(decoder).__name__,
@@ -116,7 +119,7 @@ def probe(decoder: PreTrainedModel) -> AttachReport:
         layers=len(layers),
         attention_layers=attention_layers(layers),
         cca_layers=tuple(carriers),
-        hook=" and ".join(dict.fromkeys(layer.retro_part for layer in cca_layers)),
+        hook=" and ".join(hooks),
         block=blocks[0],
         residual_scale=first.retro_scale,
         attention=str(decoder.config._attn_implementation),
@@ -154,9 +157,11 @@ def _evaluating(decoder: PreTrainedModel) -> Iterator[None]:
 
 
 def _tokens(decoder: PreTrainedModel) -> Tensor:
-    # A large prime spreads the tokens over the vocabulary, so that they differ.
     vocabulary = decoder.config.get_text_config().vocab_size
-    return (torch.arange(1, TOKENS + 1, device=decoder.device) * 7919 % vocabulary)[None]
+    numbers = torch.arange(1, TOKENS + 1, device=decoder.device)
+    # A large prime spreads the tokens over the vocabulary, so that they differ.
+    tokens = numbers * 7919 % vocabulary
+    return tokens[None]
 
 
 def _run(decoder: PreTrainedModel, ids: Tensor, what: str, **kwargs: Any) -> Any:
@@ -167,9 +172,9 @@ def _run(decoder: PreTrainedModel, ids: Tensor, what: str, **kwargs: Any) -> Any
         # The hook in `attach` does not know the decoder's name.
         raise refusal(decoder, str(error), hint=error.hint) from error
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        reason = f"it does not run {what} ({type(error).__name__}: {text})"
-        raise refusal(decoder, reason) from error
+        kind = type(error).__name__
+        text = " ".join(str(error).split())  # one line
+        raise refusal(decoder, f"it does not run {what} ({kind}: {text[:200]})") from error
 
 
 def _logits(output: Any) -> Tensor:
@@ -197,32 +202,37 @@ def _probe_causality(decoder: PreTrainedModel) -> Tensor:
     after_change = _logits(_run(decoder, changed, "on token ids alone"))
     if not torch.isfinite(logits).all():
         raise refusal(decoder, "its logits are not finite", hint="its weights are damaged")
-    moved = (logits - after_change).abs().amax(-1)
+    difference = logits - after_change
+    moved = difference.abs().amax(-1)
     tolerance = _noise(decoder) * logits.abs().max()
     early = moved[:-1] > tolerance
     if early.any():
-        implementation = decoder.config._attn_implementation
-        hint = f"load it with attn_implementation 'sdpa' or 'eager' (it has {implementation!r})"
-        if getattr(decoder.config, "is_decoder", None) is False:
-            hint = (
-                "an encoder, or a decoder that was told to be one (is_decoder); use a causal "
-                "language model"
-            )
+        first = int(early.nonzero()[0])
         raise refusal(
             decoder,
-            f"it is not causal (changing token {len(moved) - 1} moves the logit at token "
-            f"{int(early.nonzero()[0])})",
-            hint=hint,
+            f"it is not causal (changing token {len(moved) - 1} moves the logit at token {first})",
+            hint=_causality_hint(decoder),
         )
     if moved[-1] == 0:
         raise refusal(decoder, "changing the last token does not move its own logit")
     return logits
 
 
+def _causality_hint(decoder: PreTrainedModel) -> str:
+    if getattr(decoder.config, "is_decoder", None) is False:
+        return (
+            "an encoder, or a decoder that was told to be one (is_decoder); use a causal "
+            "language model"
+        )
+    implementation = decoder.config._attn_implementation
+    return f"load it with attn_implementation 'sdpa' or 'eager' (it has {implementation!r})"
+
+
 def _probe_context(decoder: PreTrainedModel, count: int) -> None:
     planted = _Planted()
     expected = list(range(count))
-    _run(decoder, _tokens(decoder), "with a keyword argument for its layers", **{KEYWORD: planted})
+    tokens = _tokens(decoder)
+    _run(decoder, tokens, "with a keyword argument for its layers", **{KEYWORD: planted})
     calls = planted.calls
     if calls == expected:
         return
@@ -250,7 +260,7 @@ def _probe_hook_points(decoder: PreTrainedModel, cca_layers: list[Any]) -> list[
     """
     for layer in cca_layers:
         if not _feed_forward(layer):
-            parts = ", ".join(name for name, _ in layer.named_children())
+            parts = ", ".join(part_names(layer))
             raise refusal(
                 decoder,
                 "its layers have no feed-forward that could be found (expected one named "
@@ -263,70 +273,98 @@ def _probe_hook_points(decoder: PreTrainedModel, cca_layers: list[Any]) -> list[
     ramp_D = torch.linspace(-1.0, 1.0, width, device=decoder.device)
     # As large as the stream, which is what rounding is measured by.
     vectors_D = [ramp_D * _size(passage.left) for passage in plain]
-    moved = _run_silenced(decoder, cca_layers, _Planted(vectors_D), entered)
+    planted = _Planted(vectors_D)
+    moved = _run_silenced(decoder, cca_layers, planted, entered)
     deaf = _run_silenced(decoder, cca_layers, _Planted(), entered, without_attention=True)
     blocks = []
     for index, layer in enumerate(cca_layers):
-        place = f"{type(layer).__name__}, after {layer.retro_part}"
-        read_BTD = nothing.states[index].float()
-        _require_hook_point(decoder, place, read_BTD, vectors_D[index], plain[index], moved[index])
-        blocks.append(_block(decoder, place, plain[index], moved[index], deaf[index]))
+        passages = _Passages(
+            where=f"{type(layer).__name__}, after {layer.retro_part}",
+            read_BTD=nothing.states[index].float(),
+            vector_D=vectors_D[index],
+            plain=plain[index],
+            moved=moved[index],
+            deaf=deaf[index],
+        )
+        _require_hook_point(decoder, passages)
+        blocks.append(_block(decoder, passages))
     return blocks
+
+
+@dataclass(frozen=True)
+class _Passages:
+    """What passed through one layer, its feed-forward silent.
+
+    Attributes:
+        where: the hook point, as errors call it.
+        read_BTD: the states that retrieval got.
+        vector_D: what it added in `moved`.
+        plain: nothing added.
+        moved: `vector_D` added.
+        deaf: self-attention silent too.
+    """
+
+    where: str
+    read_BTD: Tensor
+    vector_D: Tensor
+    plain: "_Passage"
+    moved: "_Passage"
+    deaf: "_Passage"
 
 
 def _size(states: Tensor) -> Tensor:
     return states.float().abs().mean().clamp(min=1e-3)
 
 
-def _require_hook_point(
-    decoder: PreTrainedModel,
-    place: str,
-    read_BTD: Tensor,
-    vector_D: Tensor,
-    plain: "_Passage",
-    moved: "_Passage",
-) -> None:
+def _require_hook_point(decoder: PreTrainedModel, passages: _Passages) -> None:
     """The layer's output is what retrieval read, and moves by what retrieval adds, but for one
     factor.
     """
-    before = plain.left.float()
-    after = moved.left.float()
+    where = passages.where
+    read_BTD = passages.read_BTD
+    vector_D = passages.vector_D
+    entered = passages.plain.entered.float()
+    before = passages.plain.left.float()
+    after = passages.moved.left.float()
     # Elementwise: a few channels of a trained decoder are thousands of times larger than the rest.
     # By the sizes of the summands, since their sum may be close to zero.
-    entered = plain.entered.float()
     sizes = before.abs() + read_BTD.abs() + entered.abs() + vector_D.abs()
     tolerance = 1e-4 * vector_D.abs().max() + _rounding(decoder) * sizes
     moved_by = after - before
-    factor = float((moved_by @ vector_D).mean() / (vector_D @ vector_D))
+    # The factor on what was added: moved_by projected on the vector.
+    along_BT = moved_by @ vector_D
+    length = vector_D @ vector_D
+    factor = float(along_BT.mean() / length)
     # So close to 1 it is rounding; a real factor on the layer's output is tolerated.
     if abs(factor - 1) < 1e-2:
         factor = 1.0
-    off = (moved_by - factor * vector_D).abs() - tolerance
+    error = moved_by - factor * vector_D
+    off = error.abs() - tolerance
     if not (off <= 0).all() or abs(factor) < 1e-3:
         raise refusal(
             decoder,
             "wrong place for retrieval: what is added there does not arrive in the residual "
-            f"stream as it is, norms or scales stand between ({place}; with the feed-forward "
+            f"stream as it is, norms or scales stand between ({where}; with the feed-forward "
             "silenced, a vector added there should move the layer's output by that vector, it is "
             f"off by {float(off.max()):.3g})",
         )
-    off = (before - factor * read_BTD).abs() - tolerance
+    error = before - factor * read_BTD
+    off = error.abs() - tolerance
     if not (off <= 0).all():
         raise refusal(
             decoder,
             "wrong place for retrieval: what is read there is not the residual stream, which is "
-            f"scaled or which more than self-attention goes into ({place}; with the feed-forward "
+            f"scaled or which more than self-attention goes into ({where}; with the feed-forward "
             "silenced, it should be the layer's output, it is off by "
             f"{float(off.max()):.3g})",
         )
 
 
-def _block(
-    decoder: PreTrainedModel, place: str, plain: "_Passage", moved: "_Passage", deaf: "_Passage"
-) -> Block:
+def _block(decoder: PreTrainedModel, passages: _Passages) -> Block:
     """What the feed-forward sees: both self-attention and retrieval, or neither."""
-    sees_attention = not torch.equal(plain.fed, deaf.fed)
-    sees_retrieval = not torch.equal(plain.fed, moved.fed)
+    fed = passages.plain.fed
+    sees_attention = not torch.equal(fed, passages.deaf.fed)
+    sees_retrieval = not torch.equal(fed, passages.moved.fed)
     if sees_attention and sees_retrieval:
         return "sequential"
     if not sees_attention and not sees_retrieval:
@@ -337,7 +375,8 @@ def _block(
         seen, hidden = hidden, seen
     raise refusal(
         decoder,
-        f"wrong place for retrieval: the feed-forward sees {seen} and not {hidden} ({place})",
+        f"wrong place for retrieval: the feed-forward sees {seen} and not {hidden} "
+        f"({passages.where})",
     )
 
 
@@ -364,15 +403,17 @@ class _Passage:
             self.entered = _first_tensor(args, kwargs).clone()
             return None
         # A copy, since a layer may change its input in place, and this one is read again.
+        hidden_states = self.replay.clone()
         if args:
-            return (self.replay.clone(), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": self.replay.clone()}
+            return (hidden_states, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden_states}
 
     def feed(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.fed = _first_tensor(args, kwargs).clone()
 
     def leave(self, module: nn.Module, args: tuple, output: Any) -> None:
-        self.left = (output[0] if isinstance(output, tuple) else output).clone()
+        states = output[0] if isinstance(output, tuple) else output
+        self.left = states.clone()
 
 
 def _run_silenced(
@@ -391,21 +432,31 @@ def _run_silenced(
     passages = []
     with ExitStack() as stack:
         for index, layer in enumerate(cca_layers):
-            passage = _Passage(None if entered is None else entered[index])
+            replay = None if entered is None else entered[index]
+            passage = _Passage(replay)
             passages.append(passage)
-            silent = _feed_forward(layer)
-            hooks = [
-                layer.register_forward_pre_hook(passage.enter, with_kwargs=True),
-                layer.register_forward_hook(passage.leave),
-                silent[0].register_forward_pre_hook(passage.feed, with_kwargs=True),
-            ]
-            if without_attention:
-                silent.append(getattr(layer, str(attention_name(layer))))
-            hooks += [part.register_forward_hook(_silence) for part in silent]
-            for hook in hooks:
+            for hook in _passage_hooks(layer, passage, without_attention):
                 stack.callback(hook.remove)
-        _run(decoder, _tokens(decoder), "with a silenced feed-forward", **{KEYWORD: planted})
+        tokens = _tokens(decoder)
+        _run(decoder, tokens, "with a silenced feed-forward", **{KEYWORD: planted})
     return passages
+
+
+def _passage_hooks(layer: Any, passage: _Passage, without_attention: bool) -> list[RemovableHandle]:
+    """The hooks that record a passage, and silence what it shall go without."""
+    silent = _feed_forward(layer)
+    hooks = [
+        layer.register_forward_pre_hook(passage.enter, with_kwargs=True),
+        layer.register_forward_hook(passage.leave),
+        # What enters any of its parts would do; they all read the same states.
+        silent[0].register_forward_pre_hook(passage.feed, with_kwargs=True),
+    ]
+    if without_attention:
+        name = str(attention_name(layer))
+        silent.append(getattr(layer, name))
+    for part in silent:
+        hooks.append(part.register_forward_hook(_silence))
+    return hooks
 
 
 def _silence(module: nn.Module, args: tuple, output: Any) -> Any:
@@ -415,11 +466,13 @@ def _silence(module: nn.Module, args: tuple, output: Any) -> Any:
 
 
 def _first_tensor(args: tuple, kwargs: dict) -> Tensor:
-    return next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    values = (*args, *kwargs.values())
+    return next(value for value in values if isinstance(value, Tensor))
 
 
 def _feed_forward(layer: nn.Module) -> list[nn.Module]:
-    parts = (getattr(layer, name, None) for name in FEED_FORWARD_NAMES)
+    parts = [getattr(layer, name, None) for name in FEED_FORWARD_NAMES]
+    # Some layers keep an attribute of such a name that is no part, None among them.
     return [part for part in parts if isinstance(part, nn.Module)]
 
 
@@ -431,11 +484,12 @@ def _probe_cache(decoder: PreTrainedModel, whole: Tensor) -> None:
     try:
         length = int(past.get_seq_length())
     except Exception as error:
-        reason = f"its cache cannot tell how many tokens it holds ({type(error).__name__}: {error})"
+        problem = f"{type(error).__name__}: {error}"
+        reason = f"its cache cannot tell how many tokens it holds ({problem})"
         raise refusal(decoder, reason) from error
-    rest = _logits(_run(decoder, tokens[:, CACHED:], "with a cache", **cached))
-    off = (rest - whole[CACHED:]).abs().mean()
-    difference = float(off / whole.abs().mean())
+    output = _run(decoder, tokens[:, CACHED:], "with a cache", **cached)
+    error_TV = _logits(output) - whole[CACHED:]
+    difference = float(error_TV.abs().mean() / whole.abs().mean())
     # `not <=` instead of `>`: a difference that is not a number fails too.
     if length != CACHED or not difference <= 4 * _noise(decoder):
         raise refusal(

@@ -67,14 +67,7 @@ class RetrievalContext:
         uneven_step = grid.tokens == 1 and not grid.uniform
         if self.carried is not None and neighbours is None and uneven_step:
             self.carried = _without(self.carried, grid.new)
-        sources = [part for part in (neighbours, self.carried) if part is not None]
-        lengths = {part.neighbour_tokens for part in sources}
-        if len(lengths) > 1:
-            raise ShapeError(
-                f"neighbours of {sorted(lengths)} tokens on one cache; expected one length",
-                hint="pad with neighbour_mask False",
-            )
-        self.neighbour_tokens = max(lengths, default=0)
+        self.neighbour_tokens = _one_length(neighbours, self.carried)
         self.new_row: Row | None = None
         self.pending: list[Tensor] = []
 
@@ -89,15 +82,17 @@ class RetrievalContext:
         """
         if index == 0:
             self._encode(states_BTD)
-        if self.neighbours is None and (self.carried is None or not self.grid.carries):
+        reads_carried = self.carried is not None and self.grid.carries
+        if self.neighbours is None and not reads_carried:
             return None
         if self.state is None:
-            read_BTD = self._read_new(layer, states_BTD)
+            reading_BTD = self._read_new(layer, states_BTD)
         elif self.grid.tokens == 1:
-            read_BTD = self._read_one_token(layer, index, states_BTD)
+            reading_BTD = self._read_one_token(layer, index, states_BTD)
         else:
-            read_BTD = self._read_cached(layer, index, states_BTD)
-        return read_BTD if self.gate == 1.0 else read_BTD * self.gate
+            reading_BTD = self._read_cached(layer, index, states_BTD)
+        # Without a factor not even times 1: the product would be one more tensor in memory.
+        return reading_BTD if self.gate == 1.0 else reading_BTD * self.gate
 
     def finish(self) -> None:
         """Hand over to the next call. To be called once, when the pass is complete."""
@@ -115,17 +110,18 @@ class RetrievalContext:
 
     def _encode(self, states_BTD: Tensor) -> None:
         neighbours = self.neighbours
-        chunks = None
-        if self.config.query_conditioning:
+        conditioned = self.config.query_conditioning
+        if conditioned:
+            # Also without neighbours: those of a later call are conditioned on these states.
             states_BPD, origin = self._states_so_far(states_BTD)
-            if neighbours is not None:
-                chunks = query_chunks(
-                    self.config, self.grid, neighbours, states_BPD, origin, self.first_tokens
-                )
-        if neighbours is not None:
-            ids_Xr = neighbours.ids_Xr
-            mask_Xr = neighbours.mask_Xr
-            self.encoded_XrE = self.encoder(ids_Xr, self.embed, mask_Xr, chunks)
+        if neighbours is None:
+            return
+        chunks = None
+        if conditioned:
+            chunks = query_chunks(
+                self.config, self.grid, neighbours, states_BPD, origin, self.first_tokens
+            )
+        self.encoded_XrE = self.encoder(neighbours.ids_Xr, self.embed, neighbours.mask_Xr, chunks)
 
     def _states_so_far(self, states_BTD: Tensor) -> tuple[Tensor, int]:
         """This call's states behind those that wait in the cache, and the place of the first one.
@@ -136,32 +132,37 @@ class RetrievalContext:
         m = self.config.chunk_tokens
         if self.state is None:
             return states_BTD, grid.past
-        earlier = sum(piece.shape[1] for piece in self.state.pending)
-        self.pending = [*self.state.pending, states_BTD]
+        pending = self.state.pending
+        earlier = sum(piece.shape[1] for piece in pending)
+        origin = grid.past - earlier
+        self.pending = [*pending, states_BTD]
+        are_read = self.neighbours is not None or grid.tokens > 1
         # Joined only when they are read or have grown long, so that most decoding steps copy
         # nothing.
-        if self.neighbours is not None or grid.tokens > 1 or earlier > 2 * m:
-            states_BTD = torch.cat(self.pending, 1)
-            # Counted from the front: for m = 1 nothing waits, and [-0:] would be everything.
-            first_waiting = max(0, earlier + grid.tokens - (m - 1))
-            self.pending = [states_BTD[:, first_waiting:]]
-        return states_BTD, grid.past - earlier
+        if not are_read and earlier <= 2 * m:
+            return states_BTD, origin
+        states_BPD = torch.cat(self.pending, 1)
+        # Counted from the front: for m = 1 nothing waits, and [-0:] would be everything.
+        first_waiting = max(0, earlier + grid.tokens - (m - 1))
+        self.pending = [states_BPD[:, first_waiting:]]
+        return states_BPD, origin
 
     def _read_new(self, layer: ChunkedCrossAttention, states_BTD: Tensor) -> Tensor:
         neighbours = self.neighbours
         grid = self.grid
         assert neighbours is not None
         keys_values = self._new_keys_values(layer)
-        grouped_BRLD = grid.group(states_BTD)
-        states_ZLD = grouped_BRLD.flatten(0, 1)
+        states_BRLD = grid.group(states_BTD)
+        states_ZLD = states_BRLD.flatten(0, 1)
         states_NLD = neighbours.with_neighbours(states_ZLD)
         bias = self._bias(layer, grid.slots, neighbours.k)
-        read_ZLD = layer(states_NLD, *keys_values, bias)
+        reading_ZLD = layer(states_NLD, *keys_values, bias)
         if neighbours.window_N is not None:
             # Rows without neighbours add exactly nothing: no linear map of the layer has a bias.
-            nothing_ZLD = read_ZLD.new_zeros(states_ZLD.shape)
-            read_ZLD = nothing_ZLD.index_copy(0, neighbours.window_N, read_ZLD)
-        return grid.ungroup(read_ZLD.unflatten(0, grouped_BRLD.shape[:2]))
+            nothing_ZLD = reading_ZLD.new_zeros(states_ZLD.shape)
+            reading_ZLD = nothing_ZLD.index_copy(0, neighbours.window_N, reading_ZLD)
+        reading_BRLD = reading_ZLD.reshape(states_BRLD.shape)
+        return grid.ungroup(reading_BRLD)
 
     def _read_one_token(
         self, layer: ChunkedCrossAttention, index: int, states_B1D: Tensor
@@ -171,45 +172,49 @@ class RetrievalContext:
             self._take_over(layer, index)
         row = self.new_row or self.carried
         assert row is not None  # `cross_attend` reads only where there is one
-        bias_XH1S = row.biases[index]
-        if bias_XH1S is not None:
-            slots = self.grid.slot_of_one_token()
-            # A slice for the usual case: indexing by a list copies the list to the device each
-            # step.
-            if len(slots) == 1:
-                bias_XH1S = bias_XH1S[:, :, slots[0] : slots[0] + 1]
-            else:
-                bias_HBS = bias_XH1S[0, :, list(slots)]
-                bias_XH1S = bias_HBS.transpose(0, 1)[:, :, None]
+        bias_XH1S = self._bias_of_one_token(row.biases[index])
         return layer(states_B1D, *row.layers[index], bias_XH1S)
+
+    def _bias_of_one_token(self, bias_1HsS: Tensor | None) -> Tensor | None:
+        """Those of each text's slot, [1 or B, H, 1, S]."""
+        if bias_1HsS is None:
+            return None
+        slots = self.grid.slot_of_one_token()
+        # A slice for the usual case: indexing by a list copies the list to the device each step.
+        if len(slots) == 1:
+            slot = slots[0]
+            return bias_1HsS[:, :, slot : slot + 1]
+        bias_HBS = bias_1HsS[0, :, list(slots)]
+        bias_BHS = bias_HBS.transpose(0, 1)
+        return bias_BHS[:, :, None]
 
     def _take_over(self, layer: ChunkedCrossAttention, index: int) -> None:
         """Keep the row after a step in which windows complete: new neighbours in these texts, the
         carried ones in the others.
         """
         new = self._new_keys_values(layer)
-        if not self.grid.uniform:
-            completes_B = torch.tensor(self.grid.new, device=new.key.device) > 0
-            carried = self.carried
-            old = _nothing_like(new.key) if carried is None else carried.layers[index]
-            new = _choose_texts(completes_B, new, old)
-        self._keep(layer, index, new)
+        if self.grid.uniform:
+            self._keep(layer, index, new)
+            return
+        old = _nothing_like(new.key)
+        if self.carried is not None:
+            old = self.carried.layers[index]
+        new_windows_B = torch.tensor(self.grid.new, device=new.key.device)
+        self._keep(layer, index, _choose_texts(new_windows_B > 0, new, old))
 
     def _read_cached(self, layer: ChunkedCrossAttention, index: int, states_BTD: Tensor) -> Tensor:
         grid = self.grid
         rows = self._all_rows(layer, index)
-        B, R, _, S, _ = rows.key.shape
-        bias = self._bias(layer, grid.slots, S // self.neighbour_tokens)
-        states_ZLD = grid.group(states_BTD).flatten(0, 1)
+        k = rows.key.shape[3] // self.neighbour_tokens
+        bias = self._bias(layer, grid.slots, k)
+        states_BRLD = grid.group(states_BTD)
+        states_ZLD = states_BRLD.flatten(0, 1)
         flat_rows = rows.map(lambda part: part.flatten(0, 1))
-        read_ZLD = layer(states_ZLD, *flat_rows, bias)
+        reading_ZLD = layer(states_ZLD, *flat_rows, bias)
         if self.neighbours is not None:
-            # Each text's last row; a text that has none yet keeps one of its empty ones.
-            last = [max(0, new - 1 + grid.carries) for new in grid.new]
-            texts_B = torch.arange(B, device=rows.key.device)
-            last_B = torch.tensor(last, device=rows.key.device).expand(B)
-            self._keep(layer, index, rows.map(lambda part: part[texts_B, last_B]))
-        return grid.ungroup(read_ZLD.unflatten(0, (B, R)))
+            self._keep(layer, index, _last_rows(rows, grid))
+        reading_BRLD = reading_ZLD.reshape(states_BRLD.shape)
+        return grid.ungroup(reading_BRLD)
 
     def _all_rows(self, layer: ChunkedCrossAttention, index: int) -> KeysValues:
         """The rows of the call, [B, R, ...]: the one that the cache carries, then the new ones."""
@@ -217,7 +222,8 @@ class RetrievalContext:
         old: KeysValues | None = None
         new: KeysValues | None = None
         if grid.carries and self.carried is not None:
-            old = self.carried.layers[index].map(lambda part: part[:, None])
+            carried = self.carried.layers[index]
+            old = carried.map(lambda part: part[:, None])
         if self.neighbours is not None:
             new = self._new_keys_values(layer)
             new = new.map(lambda part: part.unflatten(0, (-1, grid.windows)))
@@ -225,36 +231,67 @@ class RetrievalContext:
             assert new is not None  # `cross_attend` reads only where there is something
             if not grid.carries:
                 return new
-            old = _nothing_like(new.key[:, :1])
+            first_key = new.key[:, :1]
+            old = _nothing_like(first_key)
         if new is None:
             if not grid.windows:
                 return old
-            like = old.key.expand(-1, grid.windows, -1, -1, -1)
-            new = _nothing_like(like)
-        # Their S differ where they have another number of neighbours.
-        longest = max(old.key.shape[3], new.key.shape[3])
-        pairs = zip(_padded(old, longest), _padded(new, longest), strict=True)
-        return KeysValues(*(torch.cat(pair, dim=1) for pair in pairs))
+            keys = old.key.expand(-1, grid.windows, -1, -1, -1)
+            new = _nothing_like(keys)
+        return _joined(old, new)
 
     def _new_keys_values(self, layer: ChunkedCrossAttention) -> KeysValues:
         neighbours = self.neighbours
         assert neighbours is not None
-        key, value = layer.keys_values(self.encoded_XrE)
-        return KeysValues(neighbours.arrange(key), neighbours.arrange(value), neighbours.mask_PS)
+        key_XrHh, value_XrHh = layer.keys_values(self.encoded_XrE)
+        key = neighbours.arrange(key_XrHh)
+        value = neighbours.arrange(value_XrHh)
+        return KeysValues(key, value, neighbours.mask_PS)
 
     def _keep(self, layer: ChunkedCrossAttention, index: int, last: KeysValues) -> None:
         if index == 0:
             self.new_row = Row([], [], self.neighbour_tokens)
         assert self.new_row is not None  # made for the first layer
         k = last.key.shape[2] // self.neighbour_tokens
-        bias = self._bias(layer, slice(0, self.grid.stride), k)
+        # Of all slots: each later call reads those of its own tokens.
+        every_slot = slice(0, self.grid.stride)
+        bias = self._bias(layer, every_slot, k)
+        # Copies, since a view would keep the rows before the last one in memory.
         self.new_row.layers.append(last.map(Tensor.contiguous))
         self.new_row.biases.append(bias)
 
     def _bias(self, layer: ChunkedCrossAttention, slots: slice, k: int) -> Tensor | None:
-        first_token = tokens_read(self.config.continuation, self.config.chunk_tokens).start
-        bias_HLS = layer.bias(slots, k, self.neighbour_tokens, first_token)
+        tokens = tokens_read(self.config.continuation, self.config.chunk_tokens)
+        bias_HLS = layer.bias(slots, k, self.neighbour_tokens, tokens.start)
         return None if bias_HLS is None else bias_HLS[None]
+
+
+def _one_length(new: Neighbours | None, carried: Row | None) -> int:
+    """r of the neighbours of a call and of those that its cache carries; 0 without any."""
+    lengths = set()
+    for part in (new, carried):
+        if part is not None:
+            lengths.add(part.neighbour_tokens)
+    if len(lengths) > 1:
+        raise ShapeError(
+            f"neighbours of {sorted(lengths)} tokens on one cache; expected one length",
+            hint="pad with neighbour_mask False",
+        )
+    return max(lengths, default=0)
+
+
+def _last_rows(rows: KeysValues, grid: Grid) -> KeysValues:
+    """Each text's last row of all; a text that has none yet keeps one of its empty ones."""
+    device = rows.key.device
+    texts = len(rows.key)
+    last = []
+    for new in grid.new:
+        count = new + grid.carries
+        last.append(max(0, count - 1))
+    texts_B = torch.arange(texts, device=device)
+    # One number serves texts of the same grid.
+    last_B = torch.tensor(last, device=device).expand(texts)
+    return rows.map(lambda part: part[texts_B, last_B])
 
 
 def _all_present(key: Tensor) -> Tensor:
@@ -271,20 +308,24 @@ def _nothing_like(key: Tensor) -> KeysValues:
 def _without(row: Row, forgotten_B: tuple[int, ...]) -> Row:
     """The row with nothing in the texts where `forgotten_B` is not 0."""
     device = row.layers[0].key.device
-    stays_B1 = torch.tensor(forgotten_B, device=device)[:, None] == 0
+    forgotten = torch.tensor(forgotten_B, device=device)
+    stays_B1 = forgotten[:, None] == 0
 
     def emptied(layer: KeysValues) -> KeysValues:
-        mask_BS = _all_present(layer.key) if layer.mask is None else layer.mask
-        return layer._replace(mask=mask_BS & stays_B1)
+        mask_BS = _mask_of(layer) & stays_B1
+        return layer._replace(mask=mask_BS)
 
     return row.map(emptied)
 
 
+def _mask_of(part: KeysValues) -> Tensor:
+    return _all_present(part.key) if part.mask is None else part.mask
+
+
 def _padded(part: KeysValues, length: int) -> tuple[Tensor, Tensor, Tensor]:
     """The same with S = length, and a mask that says what was there."""
-    key, value, mask = part
-    if mask is None:
-        mask = _all_present(key)
+    key, value, _ = part
+    mask = _mask_of(part)
     short = length - key.shape[-2]
     if not short:
         return key, value, mask
@@ -293,14 +334,30 @@ def _padded(part: KeysValues, length: int) -> tuple[Tensor, Tensor, Tensor]:
     return key, value, F.pad(mask, (0, short))
 
 
+def _as_long(
+    old: KeysValues, new: KeysValues
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Both with the same S, which differs where they have another number of neighbours."""
+    longest = max(old.key.shape[-2], new.key.shape[-2])
+    return _padded(old, longest), _padded(new, longest)
+
+
+def _joined(old: KeysValues, new: KeysValues) -> KeysValues:
+    """The old rows of each text, then its new ones."""
+    old_parts, new_parts = _as_long(old, new)
+    joined = []
+    for pair in zip(old_parts, new_parts, strict=True):
+        joined.append(torch.cat(pair, dim=1))
+    return KeysValues(*joined)
+
+
 def _choose_texts(new_B: Tensor, new: KeysValues, old: KeysValues) -> KeysValues:
     """New rows in the texts where `new_B`, old ones elsewhere."""
-    length = max(new.key.shape[2], old.key.shape[2])
-    key, value, mask = _padded(new, length)
-    old_key, old_value, old_mask = _padded(old, length)
-    new_B111 = new_B[:, None, None, None]
+    (old_key, old_value, old_mask), (key, value, mask) = _as_long(old, new)
+    new_B1 = new_B[:, None]
+    new_B111 = new_B1[:, :, None, None]
     return KeysValues(
         torch.where(new_B111, key, old_key),
         torch.where(new_B111, value, old_value),
-        torch.where(new_B[:, None], mask, old_mask),
+        torch.where(new_B1, mask, old_mask),
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -27,20 +28,36 @@ from transformers import (
     PreTrainedModel,
 )
 
-from chunkwise.core.errors import ArtefactError, AttachError, ConfigError, ShapeError
+from chunkwise.core.errors import ArtefactError, AttachError, ConfigError
 from chunkwise.core.retriever import Retriever
+from chunkwise.model.arguments import (
+    batch_and_tokens,
+    present,
+    require_forward,
+    require_gate,
+    require_generation,
+    require_known,
+    vocabulary_of,
+)
 from chunkwise.model.attach import KEYWORD, attach, check_structure, detach
-from chunkwise.model.cache import RetroState, board, state_of
+from chunkwise.model.cache import length_of, state_of
 from chunkwise.model.chunked_attention import ChunkedCrossAttention
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.decoder_encoder import DecoderEncoder
 from chunkwise.model.encoder import NeighbourEncoder
-from chunkwise.model.grid import Grid, complete_windows
+from chunkwise.model.grid import Grid
 from chunkwise.model.lookup import Lookup
 from chunkwise.model.probe import probe
 from chunkwise.model.read import RetrievalContext
 from chunkwise.model.retro_config import RetroConfig
 from chunkwise.model.select import select_neighbours
+from chunkwise.model.starts import (
+    Begins,
+    new_state,
+    padding_in,
+    require_growing_chunks,
+    state_for,
+)
 
 
 class RetroForCausalLM(PreTrainedModel, GenerationMixin):
@@ -126,7 +143,14 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
                 "expected a plain decoder, got a Retro model", hint="load the decoder afresh"
             )
         check_structure(decoder)
-        config = RetroConfig(decoder=decoder.config, **(options or RetroOptions()).model_dump())
+        if options is None:
+            options = RetroOptions()
+        if not isinstance(options, RetroOptions):
+            raise ConfigError(
+                f"options: expected RetroOptions, got {type(options).__name__}",
+                hint="of a dictionary make them by RetroOptions(**options)",
+            )
+        config = RetroConfig(decoder=decoder.config, **options.model_dump())
         config.dtype = decoder.dtype
         decoder.apply(_mark_initialised)
         # The caller's random state stays as it is. New weights are drawn on the CPU in float32, so
@@ -150,10 +174,16 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         its version.
 
         Raises:
-            ArtefactError: weights are missing (transformers would leave them as they happen to be).
+            ArtefactError: weights are missing (transformers would leave them as they happen to be),
+                damaged, or of other shapes than config.json says.
         """
         wants_report = kwargs.pop("output_loading_info", False)
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        try:
+            loaded: Any = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        except (RuntimeError, SafetensorError) as error:
+            folder = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+            # Of other shapes, or cut short.
+            raise ArtefactError(f"cannot load the weights in {folder}: {error}") from error
         model, report = loaded
         if report["missing_keys"]:
             missing = sorted(report["missing_keys"])
@@ -195,70 +225,40 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
             padding_mask: [B, past + T], where attention_mask has another form (static caches).
 
         Raises:
-            ShapeError: neighbours do not fit the text.
-            MismatchError: the cache was advanced without retrieval.
-            ConfigError: chunk_alignment right with a cache, padding, chunk_start or stride.
+            ShapeError: neighbours do not fit the text, or are of another kind.
+            MismatchError: a cache without retrieval or of another stride; unknown token ids.
+            ConfigError: chunk_alignment right with a cache, padding, chunk_start or stride; a
+                misspelt argument; a gate that is no number.
         """
+        size = batch_and_tokens(input_ids, inputs_embeds)
         gate = self._gate(gate)
+        require_forward(kwargs, past_key_values, neighbour_ids, neighbour_mask)
         if use_cache is None:
             use_cache = labels is None and not self.training and self.decoder.config.use_cache
+        has_neighbours = neighbour_ids is not None or state_of(past_key_values) is not None
         context = None
-        if gate != 0 and (neighbour_ids is not None or state_of(past_key_values) is not None):
+        if gate != 0 and has_neighbours:
             use_cache = use_cache and self.config.chunk_alignment != "right"
             # Here and not in the decoder, since the retrieval state goes onto the cache.
             if use_cache and past_key_values is None:
                 past_key_values = DynamicCache(config=self.config.decoder)
-            size = _batch_size(input_ids, inputs_embeds)
-            masks = (attention_mask, padding_mask)
-            state = self._state(size, past_key_values, masks, chunk_start, retrieval_stride)
+            begins = Begins(attention_mask, padding_mask, chunk_start, retrieval_stride)
             neighbours = (neighbour_ids, neighbour_mask)
-            context = self._context(size, past_key_values, state, neighbours, gate)
+            context = self._context(input_ids, size, past_key_values, begins, neighbours, gate)
             kwargs[KEYWORD] = context
         kwargs |= {"attention_mask": attention_mask, "past_key_values": past_key_values}
-        # Only if present: not every decoder's forward names them.
-        extra = {"labels": labels, "inputs_embeds": inputs_embeds, "position_ids": position_ids}
-        kwargs.update({name: value for name, value in extra.items() if value is not None})
+        kwargs |= present(labels=labels, inputs_embeds=inputs_embeds, position_ids=position_ids)
         output = self.decoder(input_ids, use_cache=use_cache, **kwargs)
         if context is not None:
             context.finish()
         return output
 
-    def _state(
-        self,
-        size: tuple[int, int],
-        past_key_values: Cache | None,
-        masks: tuple[Tensor | None, Tensor | None],
-        chunk_start: Tensor | int | None,
-        stride: int | None,
-    ) -> RetroState:
-        """Where texts and their chunks begin: as the cache says, else anew, for the cache.
-
-        Args:
-            size: texts of the batch, and tokens of this call.
-            masks: attention_mask and padding_mask of `forward`.
-        """
-        batch, length = size
-        attention_mask, padding_mask = masks
-        past = _length(past_key_values)
-        if self.config.chunk_alignment == "right":
-            _require_right_alignable(past, attention_mask, chunk_start, stride)
-            # The text ends with a chunk, and the first chunk begins before the text.
-            chunk_start = -(-length % self.config.chunk_tokens)
-        state = state_of(past_key_values)
-        if state is None:
-            if padding_mask is None:
-                padding_mask = _padding_in(attention_mask)
-            state = self._new_state(batch, padding_mask, chunk_start, stride)
-            if past_key_values is not None:
-                board(past_key_values, state)
-        state.require_length(past)
-        return state
-
     def _context(
         self,
+        input_ids: Tensor | None,
         size: tuple[int, int],
         past_key_values: Cache | None,
-        state: RetroState,
+        begins: Begins,
         neighbours: tuple[Tensor | None, Tensor | None],
         gate: float,
     ) -> RetrievalContext:
@@ -270,12 +270,24 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         """
         batch, length = size
         ids, mask = neighbours
-        past = _length(past_key_values)
+        past = length_of(past_key_values)
+        # One token after others was drawn by the model itself.
+        if input_ids is not None and length > 1:
+            require_known(input_ids, self._vocabulary(), "input_ids")
+        state = state_for(self.config, size, past_key_values, begins)
         grid = Grid.of(past, length, self.config.chunk_tokens, state.stride, state.starts)
         cached = past_key_values is not None
         selected = None
         if ids is not None:
-            selected = select_neighbours(self.config, grid, ids, mask, batch=batch, cached=cached)
+            selected = select_neighbours(
+                self.config,
+                grid,
+                ids,
+                mask,
+                batch=batch,
+                cached=cached,
+                vocabulary=self._vocabulary_of_encoder(),
+            )
         return RetrievalContext(
             config=self.config,
             encoder=self.encoder,
@@ -288,25 +300,21 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         )
 
     def _gate(self, gate: float | None) -> float:
-        return self.config.gate if gate is None else gate
+        if gate is None:
+            gate = self.config.gate
+        require_gate(gate)
+        return gate
 
-    def _new_state(
-        self,
-        batch: int,
-        padding_mask: Tensor | None,
-        chunk_start: Tensor | int | None,
-        stride: int | None,
-    ) -> RetroState:
-        """Where texts and their chunks begin."""
-        first_tokens = first_token_places(padding_mask, batch)
-        starts = first_tokens if chunk_start is None else chunk_starts(chunk_start, batch)
-        return RetroState(self.config.chunk_tokens, self._stride(stride), starts, first_tokens)
+    def _vocabulary(self) -> int:
+        """Tokens that the decoder knows: those of its embedding, which may have been resized."""
+        default = self.decoder.config.get_text_config().vocab_size
+        return vocabulary_of(self.get_input_embeddings(), default)
 
-    def _stride(self, stride: int | None) -> int:
-        m = self.config.chunk_tokens
-        if stride is not None and not 1 <= stride <= m:
-            raise ConfigError(f"retrieval_stride: expected 1 to chunk_tokens = {m}, got {stride}")
-        return m if stride is None else stride
+    def _vocabulary_of_encoder(self) -> int:
+        """Tokens that the neighbour encoder knows: the decoder's, or those of its own table."""
+        vocabulary = self._vocabulary()
+        table = getattr(self.encoder, "embedding", None)
+        return vocabulary if table is None else vocabulary_of(table, vocabulary)
 
     def generate(
         self,
@@ -331,30 +339,24 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
 
         Raises:
             ConfigError: settings that do not go together, or chunk_alignment right.
+            ShapeError: the prompt is empty, or no tensor of token ids.
+            MismatchError: token ids that the model does not know.
         """
-        if retriever is not None and kwargs.get("neighbour_ids") is not None:
-            raise ConfigError("generate() got a retriever and neighbour_ids; pass one of them")
         by_ids = kwargs.get("neighbour_ids") is not None
-        if self._gate(kwargs.get("gate")) != 0 and (retriever is not None or by_ids):
-            if self.config.chunk_alignment == "right":
-                raise ConfigError(
-                    "generate() got neighbours and this model's chunk_alignment is right: chunks "
-                    "that end with the text would move with every new token",
-                    hint="set model.config.chunk_alignment = 'left'; for one text of whole chunks "
-                    "the two are the same",
-                )
-            stride = self._stride(kwargs.get("retrieval_stride"))
-            start = kwargs.get("chunk_start")
-            if start is not None and (torch.as_tensor(start) < 0).any():
-                raise ConfigError(
-                    f"generate() got chunk_start {start}: expected places in the row, from 0 on"
-                )
+        prompt = require_generation(args, kwargs, has_retriever=retriever is not None)
+        if prompt is not None:
+            require_known(prompt, self._vocabulary(), "the prompt")
+        if self.training and self.is_gradient_checkpointing:
+            # Checkpointed layers drop the cache, and each step would then see its one token alone.
+            kwargs["use_cache"] = False
+        gate = self._gate(kwargs.get("gate"))
+        # With the gate at 0 the decoder generates by itself, so there is nothing to look up.
+        if gate != 0 and (retriever is not None or by_ids):
+            require_growing_chunks(self.config, kwargs)
             if retriever is not None:
                 k = self.config.neighbours if neighbours is None else neighbours
-                options = self.config.options
-                kwargs["retriever"] = Lookup(
-                    retriever, k, options.neighbour_tokens, options.chunk_tokens, stride
-                )
+                neighbour_tokens = self.config.options.neighbour_tokens
+                kwargs["retriever"] = Lookup(retriever, k, neighbour_tokens)
         return super().generate(*args, **kwargs)  # type: ignore[misc]
 
     def prepare_inputs_for_generation(
@@ -378,47 +380,39 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         )
         past = inputs.get("past_key_values")
         state = state_of(past)
-        padding_mask = _padding_in(attention_mask)
+        padding_mask = padding_in(attention_mask)
+        # On a cache with retrieval the state knows where the texts begin.
         if state is None and padding_mask is not None:
             inputs["padding_mask"] = padding_mask
         if retriever is None and neighbour_ids is None:
             return inputs
         if state is None:
-            state = self._new_state(
+            state = new_state(
+                self.config,
                 len(input_ids),
-                inputs.get("padding_mask"),
+                padding_mask,
                 kwargs.get("chunk_start"),
                 kwargs.get("retrieval_stride"),
             )
         if retriever is not None:
-            neighbours = retriever(input_ids, state, _length(past))
+            neighbours = retriever(input_ids, state, length_of(past))
             if neighbours is None:
                 return inputs  # no chunk completes, so there is nothing to pass on
             neighbour_ids, neighbour_mask = neighbours
-        else:
-            assert neighbour_ids is not None
-            m = state.chunk_tokens
-            s = state.stride
-            length = input_ids.shape[1]
-            complete = max(complete_windows(length, start, m, s) for start in state.starts)
-            missing = complete - neighbour_ids.shape[1]
-            if missing > 0:
-                if neighbour_mask is None:
-                    neighbour_mask = torch.ones_like(neighbour_ids, dtype=torch.bool)
-                pad = (0, 0, 0, 0, 0, missing)
-                neighbour_ids = F.pad(neighbour_ids, pad)
-                neighbour_mask = F.pad(neighbour_mask, pad)
+        elif neighbour_ids is not None:
+            complete = max(state.complete(input_ids.shape[1]))
+            neighbour_ids, neighbour_mask = _with_missing(neighbour_ids, neighbour_mask, complete)
         inputs["neighbour_ids"] = neighbour_ids
         inputs["neighbour_mask"] = neighbour_mask
         return inputs
 
     def retrieval_modules(self) -> list[NeighbourEncoder | ChunkedCrossAttention]:
         """The neighbour encoder and the CCA modules."""
-        modules = self.decoder.modules()
-        return [
-            self.encoder,
-            *(part for part in modules if isinstance(part, ChunkedCrossAttention)),
-        ]
+        modules = [self.encoder]
+        for part in self.decoder.modules():
+            if isinstance(part, ChunkedCrossAttention):
+                modules.append(part)
+        return modules
 
     def retrieval_parameter_names(self) -> list[str]:
         """Names, as in `named_parameters`, of the weights that retrieval adds; all others are the
@@ -427,7 +421,11 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         owned: set[int] = set()
         for module in self.retrieval_modules():
             owned.update(id(parameter) for parameter in module.parameters())
-        return [name for name, parameter in self.named_parameters() if id(parameter) in owned]
+        names = []
+        for name, parameter in self.named_parameters():
+            if id(parameter) in owned:
+                names.append(name)
+        return names
 
     def freeze_backbone(self, frozen: bool = True) -> None:
         """Train only what retrieval adds, as RETRO did (InstructRetro trained everything)."""
@@ -457,68 +455,25 @@ class RetroForCausalLM(PreTrainedModel, GenerationMixin):
         """Where transformers' switches end up; re-entrant checkpoints fail where layers share the
         encoder's graph.
         """
-        if enable and getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant"):
+        keywords = getattr(gradient_checkpointing_func, "keywords", {})  # of a partial
+        if enable and keywords.get("use_reentrant"):
             raise ConfigError(
                 "gradient checkpointing of a Retro model needs use_reentrant=False, got True"
             )
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
 
-def _batch_size(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, int]:
-    """Texts of a batch, and tokens of each."""
-    tokens = inputs_embeds if input_ids is None else input_ids
-    if tokens is None:
-        raise ShapeError("expected input_ids or inputs_embeds, got neither")
-    batch, length = tokens.shape[:2]
-    return batch, length
-
-
-def _require_right_alignable(
-    past: int,
-    attention_mask: Tensor | None,
-    chunk_start: Tensor | int | None,
-    stride: int | None,
-) -> None:
-    padded = attention_mask is not None
-    if attention_mask is not None and attention_mask.dim() == 2:
-        padded = not attention_mask.all()
-    if past or padded or chunk_start is not None or stride is not None:
-        raise ConfigError(
-            "chunk_alignment: right counts chunks from the end of a whole text, so it goes "
-            "with no cached tokens, padding, chunk_start or retrieval_stride",
-            hint="score texts of one length at a time, or set chunk_alignment to left",
-        )
-
-
-def _length(past: Cache | None) -> int:
-    return 0 if past is None else int(past.get_seq_length())
-
-
-def _padding_in(attention_mask: Tensor | None) -> Tensor | None:
-    """The mask, where it says which tokens are padding; one of other dimensions (static caches)
-    says which token attends to which.
-    """
-    if attention_mask is None or attention_mask.dim() != 2:
-        return None
-    return attention_mask
-
-
-def first_token_places(padding_mask: Tensor | None, batch: int) -> tuple[int, ...]:
-    """Where each text begins behind its left padding."""
-    if padding_mask is None or padding_mask[:, 0].all():
-        return (0,) * batch
-    return tuple(padding_mask.bool().int().argmax(1).tolist())
-
-
-def chunk_starts(chunk_start: Tensor | int, batch: int) -> tuple[int, ...]:
-    """`chunk_start` as one number for each text."""
-    if isinstance(chunk_start, int):
-        return (chunk_start,) * batch
-    if chunk_start.shape != (batch,):
-        raise ShapeError(
-            f"chunk_start: expected one number or {batch}, got shape {list(chunk_start.shape)}"
-        )
-    return tuple(chunk_start.tolist())
+def _with_missing(
+    ids_BCkr: Tensor, mask_BCkr: Tensor | None, chunks: int
+) -> tuple[Tensor, Tensor | None]:
+    """Neighbours with missing ones for the chunks that have none, up to C = `chunks`."""
+    missing = chunks - ids_BCkr.shape[1]
+    if missing <= 0:
+        return ids_BCkr, mask_BCkr
+    if mask_BCkr is None:
+        mask_BCkr = torch.ones_like(ids_BCkr, dtype=torch.bool)
+    pad = (0, 0, 0, 0, 0, missing)
+    return F.pad(ids_BCkr, pad), F.pad(mask_BCkr, pad)
 
 
 def _mark_initialised(module: torch.nn.Module) -> None:

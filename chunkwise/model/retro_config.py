@@ -25,8 +25,10 @@ class RetroConfig(PreTrainedConfig):
     def __init__(
         self, decoder: PreTrainedConfig | dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        fields = [name for name in RetroOptions.model_fields if name in kwargs]
-        settings = {name: kwargs.pop(name) for name in fields}
+        settings = {}
+        for name in RetroOptions.model_fields:
+            if name in kwargs:
+                settings[name] = kwargs.pop(name)
         options = RetroOptions.parse(settings, where="RetroConfig")
         if isinstance(decoder, dict):
             decoder = AutoConfig.for_model(**decoder)
@@ -37,7 +39,8 @@ class RetroConfig(PreTrainedConfig):
         for name, value in options.model_dump().items():
             setattr(self, name, value)
         if decoder is not None:
-            self.cca_layers = list(cca_layer_numbers(options.cca_layers, decoder.num_hidden_layers))
+            numbers = cca_layer_numbers(options.cca_layers, decoder.num_hidden_layers)
+            self.cca_layers = list(numbers)
             # transformers reads them from the outer config.
             for name in ("bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"):
                 kwargs.setdefault(name, getattr(decoder, name, None))

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chunkwise.core.errors import ShapeError
+from chunkwise.model.arguments import require_known, require_neighbour_types
 from chunkwise.model.config import tokens_read
 from chunkwise.model.encoder import QueryChunks
 from chunkwise.model.grid import Grid, take
@@ -63,11 +64,20 @@ class Neighbours:
 
     def with_neighbours(self, values: Tensor) -> Tensor:
         """The N of Z rows whose windows have a neighbour, [Z, ...] -> [N, ...]."""
-        return values if self.window_N is None else values.index_select(0, self.window_N)
+        if self.window_N is None:
+            return values
+        return values.index_select(0, self.window_N)
 
 
 def select_neighbours(
-    config: RetroConfig, grid: Grid, ids: Tensor, mask: Tensor | None, *, batch: int, cached: bool
+    config: RetroConfig,
+    grid: Grid,
+    ids: Tensor,
+    mask: Tensor | None,
+    *,
+    batch: int,
+    cached: bool,
+    vocabulary: int,
 ) -> Neighbours | None:
     """The neighbours of the windows that complete in the call; None if they have none.
 
@@ -77,30 +87,36 @@ def select_neighbours(
         mask: [B, C, k, r], False where there is no token; None if there is one everywhere.
         batch: B.
         cached: arrange neighbours for all windows, also those without any.
+        vocabulary: token ids that the encoder knows.
 
     Raises:
         ShapeError: ids or mask do not fit the texts or the model.
+        MismatchError: token ids that the encoder does not know.
     """
+    require_neighbour_types(ids, mask)
     if mask is None:
         mask = torch.ones_like(ids, dtype=torch.bool)
     _require_shapes(config, grid, ids, mask, batch)
     if not grid.windows or not ids.shape[2]:
         return None
     tokens = tokens_read(config.continuation, config.chunk_tokens)
+    mask = mask.bool()
     ids_Zkr = _new_windows(grid, ids[..., tokens])
-    mask_Zkr = _new_windows(grid, mask.bool()[..., tokens])
-    return _compact(config, ids_Zkr, mask_Zkr, cached)
+    mask_Zkr = _new_windows(grid, mask[..., tokens])
+    return _compact(config, ids_Zkr, mask_Zkr, cached, vocabulary)
 
 
 def _require_shapes(config: RetroConfig, grid: Grid, ids: Tensor, mask: Tensor, batch: int) -> None:
-    m, chunks = config.chunk_tokens, max(grid.after)
+    m = config.chunk_tokens
+    chunks = max(grid.after)
+    tokens = grid.past + grid.tokens
     ids_shape = list(ids.shape)
     mask_shape = list(mask.shape)
     if len(ids_shape) != 4 or mask_shape != ids_shape or ids_shape[1] < chunks:
         raise ShapeError(
             f"neighbour_ids has shape {ids_shape} and neighbour_mask {mask_shape}; "
             f"expected both as [batch, chunks, k, r] with at least {chunks} chunks "
-            f"({grid.past + grid.tokens} tokens hold that many complete chunks of {m})",
+            f"({tokens} tokens hold that many complete chunks of {m})",
             hint="mask chunks without neighbours with False instead of leaving them out",
         )
     texts, _, _, r = ids_shape
@@ -122,19 +138,20 @@ def _new_windows(grid: Grid, values_BCkr: Tensor) -> Tensor:
     """Those of the windows that complete in this call, [Z, k, r]; False or 0 where a text has fewer
     than W.
     """
-    W = grid.windows
     if grid.uniform:
-        before = grid.before[0]
-        return values_BCkr[:, before : before + W].flatten(0, 1)
+        first = grid.before[0]
+        end = grid.after[0]
+        return values_BCkr[:, first:end].flatten(0, 1)
     texts = []
-    for text_Ckr, before, new in zip(values_BCkr, grid.before, grid.new, strict=True):
-        windows = text_Ckr[before : before + new]
-        texts.append(F.pad(windows, (0, 0, 0, 0, 0, W - new)))
+    for text_Ckr, first, end in zip(values_BCkr, grid.before, grid.after, strict=True):
+        windows = text_Ckr[first:end]
+        missing = grid.windows - len(windows)
+        texts.append(F.pad(windows, (0, 0, 0, 0, 0, missing)))
     return torch.cat(texts)
 
 
 def _compact(
-    config: RetroConfig, ids_Zkr: Tensor, mask_Zkr: Tensor, cached: bool
+    config: RetroConfig, ids_Zkr: Tensor, mask_Zkr: Tensor, cached: bool, vocabulary: int
 ) -> Neighbours | None:
     """Leave missing neighbours out, and repeated ones where nothing tells them apart."""
     k = ids_Zkr.shape[1]
@@ -145,20 +162,23 @@ def _compact(
     ids_Xr = ids_Zkr.flatten(0, 1)
     mask_Xr = mask_Zkr.flatten(0, 1)
     mask_PS = mask_Zkr.flatten(1)
-    place_Pk = window_N = window_X = None
+    place_Pk = None
+    window_N = None
+    window_X = None
     if not present_Zk.all():
-        present = present_Zk.flatten().nonzero()[:, 0]
+        present = _places(present_Zk.flatten())
         if not len(present):
             return None
         ids_Xr = ids_Xr[present]
         mask_Xr = mask_Xr[present]
-        rank_Zk = present_Zk.flatten().cumsum(0).view_as(present_Zk) - 1
+        rank_Zk = _ranks(present_Zk.flatten()).view_as(present_Zk)
         place_Pk = rank_Zk.masked_fill(~present_Zk, len(present))
         has_neighbour_Z = present_Zk.any(-1)
-        rank_Z = has_neighbour_Z.cumsum(0) - 1
+        rank_Z = _ranks(has_neighbour_Z)
         window_X = rank_Z[present // k]
         if not has_neighbour_Z.all():
-            window_N = has_neighbour_Z.nonzero()[:, 0]
+            window_N = _places(has_neighbour_Z)
+    ids_Xr = _known_ids(ids_Xr, mask_Xr, vocabulary)
     if not config.query_conditioning:
         ids_Xr, mask_Xr, place_Pk = _distinct(ids_Xr, mask_Xr, place_Pk, k)
         window_X = None  # one neighbour may serve several windows now, and none conditions it
@@ -180,29 +200,59 @@ def _compact(
     )
 
 
+def _known_ids(ids_Xr: Tensor, mask_Xr: Tensor, vocabulary: int) -> Tensor:
+    """The ids; 0 where there is no token and what fills its place is none either, such as -100."""
+    lowest, highest = torch.aminmax(ids_Xr)
+    if lowest >= 0 and highest < vocabulary:
+        return ids_Xr
+    require_known(ids_Xr[mask_Xr], vocabulary, "neighbour_ids")
+    return ids_Xr.masked_fill(~mask_Xr, 0)
+
+
+def _places(flags: Tensor) -> Tensor:
+    """Where a row of flags is True."""
+    return flags.nonzero()[:, 0]
+
+
+def _ranks(flags: Tensor) -> Tensor:
+    """How many of a row of flags are True before each place that is; of no meaning elsewhere."""
+    return flags.cumsum(0) - 1
+
+
 def _distinct(
     ids_Xr: Tensor, mask_Xr: Tensor, place_Pk: Tensor | None, k: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Each neighbour once, and where it is used; two are the same if all their tokens are."""
-    X, r = ids_Xr.shape
-    # A hash for each neighbour, because `unique` of whole rows sorts them, which is slow. int64
-    # products wrap around, which does not matter.
+    X = len(ids_Xr)
+    device = ids_Xr.device
     marked_Xr = torch.where(mask_Xr, ids_Xr, -1)
-    weights_r = torch.arange(1, 2 * r, 2, device=ids_Xr.device, dtype=torch.int64)
-    weights_r = weights_r * 0x5851F42D4C957F2D + 0x14057B7EF767814F
-    hashes, inverse_X = (marked_Xr * weights_r).sum(-1).unique(return_inverse=True)
-    if len(hashes) == X:
+    hashes, inverse_X = _row_hashes(marked_Xr).unique(return_inverse=True)
+    count = len(hashes)
+    if count == X:
         return ids_Xr, mask_Xr, place_Pk
-    every_X = torch.arange(X, device=ids_Xr.device)
-    first = torch.full_like(hashes, X).scatter_reduce(0, inverse_X, every_X, "amin")
+    every_X = torch.arange(X, device=device)
+    first = torch.full_like(hashes, X)
+    first = first.scatter_reduce(0, inverse_X, every_X, "amin")
     repeated_Xr = marked_Xr[first[inverse_X]]
     if not torch.equal(repeated_Xr, marked_Xr):  # two neighbours of one hash: encode them all
         return ids_Xr, mask_Xr, place_Pk
     if place_Pk is None:
         place_Pk = every_X.view(-1, k)
     # Place X, "missing", becomes the place behind the last distinct neighbour.
-    new_places = torch.cat([inverse_X, inverse_X.new_tensor([len(hashes)])])
+    missing = inverse_X.new_tensor([count])
+    new_places = torch.cat([inverse_X, missing])
     return ids_Xr[first], mask_Xr[first], new_places[place_Pk]
+
+
+def _row_hashes(rows_Xr: Tensor) -> Tensor:
+    """A number for each row, int64, because `unique` of whole rows sorts them, which is slow."""
+    r = rows_Xr.shape[1]
+    odd_r = torch.arange(1, 2 * r, 2, device=rows_Xr.device, dtype=torch.int64)
+    # Multiplier and increment of Knuth's 64-bit generator (MMIX); products wrap around, which does
+    # not matter.
+    weights_r = odd_r * 0x5851F42D4C957F2D + 0x14057B7EF767814F
+    products_Xr = rows_Xr * weights_r
+    return products_Xr.sum(-1)
 
 
 def query_chunks(
@@ -220,28 +270,42 @@ def query_chunks(
         first_tokens: place of each text's first token.
     """
     m = config.chunk_tokens
-    s = grid.stride
-    W = grid.windows
-    starts = zip(grid.starts, grid.before, strict=True)
-    firsts = torch.tensor([start + before * s - origin for start, before in starts])
-    # Counted from `origin`; a window that begins before its text has negative places. One row of
-    # places serves texts of the same grid.
-    places = (firsts[:, None] + torch.arange(W) * s)[..., None] + torch.arange(m)
-    if grid.uniform and s == m:
-        # A slice, because gathering is slower; padded for a window that begins before its text.
-        first = int(firsts[0])
-        missing = max(0, -first)
-        padded = F.pad(states_BPD, (0, 0, missing, 0))
-        chunks_BQD = padded[:, first + missing :][:, : W * m]
+    device = states_BPD.device
+    places = _window_places(grid, m) - origin
+    if grid.uniform and grid.stride == m:
+        first = int(places[0, 0, 0])
+        chunks_BQD = _slice_from(states_BPD, first, grid.windows * m)
     else:
-        inside = places.flatten(1).clamp(0, states_BPD.shape[1] - 1)
-        chunks_BQD = take(states_BPD, inside.to(states_BPD.device))
-    first_tokens_B11 = torch.tensor(first_tokens)[:, None, None] - origin
-    present_BWm = places >= first_tokens_B11
+        last = states_BPD.shape[1] - 1
+        inside = places.flatten(1).clamp(0, last)
+        chunks_BQD = take(states_BPD, inside.to(device))
+    first_tokens_B = torch.tensor(first_tokens) - origin
+    present_BWm = places >= first_tokens_B[:, None, None]
     present_Nm = None
     if not present_BWm.all():
-        present_Zm = present_BWm.flatten(0, 1).to(states_BPD.device)
+        present_Zm = present_BWm.flatten(0, 1).to(device)
         present_Nm = neighbours.with_neighbours(present_Zm)
-    chunks_ZmD = chunks_BQD.unflatten(1, (W, m)).flatten(0, 1)
+    chunks_BWmD = chunks_BQD.unflatten(1, (grid.windows, m))
+    chunks_ZmD = chunks_BWmD.flatten(0, 1)
     chunks_NmD = neighbours.with_neighbours(chunks_ZmD)
     return QueryChunks(chunks_NmD, present_Nm, neighbours.window_X)
+
+
+def _window_places(grid: Grid, chunk_tokens: int) -> Tensor:
+    """Places of the tokens of the windows that complete in the call, [B, W, m], negative before the
+    text; [1, W, m] for texts of the same grid.
+    """
+    firsts = []
+    for start, before in zip(grid.starts, grid.before, strict=True):
+        firsts.append(start + before * grid.stride)
+    offset_W = torch.arange(grid.windows) * grid.stride
+    first_places = torch.tensor(firsts)[:, None] + offset_W
+    return first_places[..., None] + torch.arange(chunk_tokens)
+
+
+def _slice_from(states_BPD: Tensor, first: int, length: int) -> Tensor:
+    """`length` places from `first` on; zeros for those before place 0. Gathering is slower."""
+    missing = max(0, -first)
+    padded = F.pad(states_BPD, (0, 0, missing, 0))
+    start = first + missing
+    return padded[:, start : start + length]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from chunkwise.core.errors import ArtefactError, MachineError
+from chunkwise.core.errors import ArtefactError, InputError, MachineError
 from chunkwise.model.retro import RetroForCausalLM
 from chunkwise.model.retro_config import RetroConfig
 
@@ -28,26 +29,32 @@ def load(
 
     Raises:
         ArtefactError: no config or no weights there, or they do not fit each other.
-        MachineError: float16 on a CPU.
+        MachineError: float16 on a CPU, or a device that is not there.
+        InputError: `path` is no path.
     """
+    if not isinstance(path, Path | str):
+        raise InputError(f"expected the folder of a model, got {type(path).__name__}")
     path = Path(path)
     if dtype == torch.float16 and torch.device(device or "cpu").type == "cpu":
         raise MachineError("float16 on a CPU is unusably slow", hint="use bfloat16 or float32")
     if not (path / "config.json").is_file():
         raise ArtefactError(f"expected a model folder with config.json, got {path}")
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:  # cut short, or of another kind
+        raise ArtefactError(f"cannot read config.json in {path}: {error}") from error
     is_retro = isinstance(config, RetroConfig)
     model_class = RetroForCausalLM if is_retro else AutoModelForCausalLM
     try:
         loaded: Any = model_class.from_pretrained(
             path,
+            dtype="auto" if dtype is None else dtype,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            **({"dtype": dtype} if dtype is not None else {}),
         )
         model, report = loaded
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ArtefactError(f"cannot load the weights in {path}: {error}") from error
     # transformers only warns of these, and leaves missing weights as they happen to be.
     wrong = {}
@@ -56,9 +63,27 @@ def load(
             wrong[kind] = sorted(map(str, report[kind]))
     if wrong:
         raise ArtefactError(f"the weights in {path} do not fit its config.json: {wrong}")
-    return (model if device is None else model.to(device)).eval()
+    if device is not None:
+        model = _moved(model, device)
+    return model.eval()
+
+
+def _moved(model: Any, device: str | torch.device) -> PreTrainedModel:
+    try:
+        moved: PreTrainedModel = model.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device, or a torch without it
+        reason = str(error).splitlines()[0]
+        raise MachineError(f"cannot move the model to {device}: {reason}") from error
+    return moved
 
 
 def save(model: PreTrainedModel, path: Path | str) -> None:
-    """Write config and safetensors into the folder `path`, made if missing."""
+    """Write config and safetensors into the folder `path`, made if missing.
+
+    Raises:
+        InputError: a file stands there, into which transformers would write nothing, without an
+            error.
+    """
+    if Path(path).is_file():
+        raise InputError(f"expected a folder to save the model into, got the file {path}")
     model.save_pretrained(Path(path))

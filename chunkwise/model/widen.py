@@ -31,18 +31,19 @@ def feed_forward_width(decoder: PreTrainedModel) -> int:
         AttachError: its config names none.
     """
     config = decoder.config.get_text_config()
-    name = _width_name(decoder)
-    return int(getattr(config, name) or 4 * config.hidden_size)
+    width = getattr(config, _width_name(decoder))
+    # GPT-2 and its kin leave it None for four times the width.
+    return int(width or 4 * config.hidden_size)
 
 
 def width_as_large_as(decoder: PreTrainedModel, options: RetroOptions) -> int:
     """The width at which the decoder has about as many weights as its retrofit with `options`."""
     width = feed_forward_width(decoder)
+    retro_config = RetroConfig(decoder=copy.deepcopy(decoder.config), **options.model_dump())
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(_with_width(decoder, width))
         wider = AutoModelForCausalLM.from_config(_with_width(decoder, width + 64))
-        config = RetroConfig(decoder=copy.deepcopy(decoder.config), **options.model_dump())
-        retrofit = RetroForCausalLM(config)
+        retrofit = RetroForCausalLM(retro_config)
     # Measured, because families have two or three matrices in a feed-forward, and biases or none.
     size = plain.num_parameters()
     unit = (wider.num_parameters() - size) / 64
@@ -51,7 +52,8 @@ def width_as_large_as(decoder: PreTrainedModel, options: RetroOptions) -> int:
             f"{type(decoder).__name__}: {_width_name(decoder)} does not change the number of "
             "weights"
         )
-    return width + round((retrofit.num_parameters() - size) / unit)
+    added = retrofit.num_parameters() - size
+    return width + round(added / unit)
 
 
 def widen(
@@ -73,13 +75,10 @@ def widen(
             f"{type(decoder).__name__}: its feed-forward is {before} wide, and {width} were asked "
             "for"
         )
-    wide: Any = AutoModelForCausalLM.from_config(_with_width(decoder, width), dtype=decoder.dtype)
+    config = _with_width(decoder, width)
+    wide: Any = AutoModelForCausalLM.from_config(config, dtype=decoder.dtype)
     draw(wide)  # first, because the old weights are written over it
-    # Which axis of a matrix its inputs lie along; transformers' Conv1D has them first.
-    input_axes: dict[int, int] = {}
-    for module in wide.modules():
-        if isinstance(module, nn.Linear | Conv1D):
-            input_axes[id(module.weight)] = 1 if isinstance(module, nn.Linear) else 0
+    input_axes = _input_axes(wide)
     source = dict(decoder.named_parameters())
     with torch.no_grad():
         for name, parameter in wide.named_parameters():
@@ -87,15 +86,27 @@ def widen(
             if old.shape == parameter.shape:
                 parameter.copy_(old)
                 continue
-            if old.dim() > 1 and id(parameter) not in input_axes:
+            input_axis = input_axes.get(id(parameter))
+            if old.dim() > 1 and input_axis is None:
                 raise AttachError(
                     f"{type(decoder).__name__}: {name} is no matrix of a linear map, so it cannot "
                     "be widened",
                     hint="the wider-feed-forward control needs a decoder without experts",
                 )
-            _copy_into(parameter, old, before, width, input_axes.get(id(parameter)))
+            _copy_into(parameter, old, before, width, input_axis)
     wide.generation_config = decoder.generation_config
     return wide.to(decoder.device).train(decoder.training)
+
+
+def _input_axes(model: nn.Module) -> dict[int, int]:
+    """id of a linear map's matrix -> the axis that its inputs lie along."""
+    axes: dict[int, int] = {}
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            axes[id(module.weight)] = 1
+        elif isinstance(module, Conv1D):  # GPT-2's, which has them first
+            axes[id(module.weight)] = 0
+    return axes
 
 
 def _copy_into(
@@ -112,7 +123,8 @@ def _copy_into(
     if input_axis is None or axis == input_axis:
         parameter.zero_()
     blocks = old.shape[axis] // before  # gate and up may lie in one matrix, one after the other
-    old_units = parameter.unflatten(axis, (blocks, width)).narrow(axis + 1, 0, before)
+    units = parameter.unflatten(axis, (blocks, width))
+    old_units = units.narrow(axis + 1, 0, before)
     old_units.copy_(old.unflatten(axis, (blocks, before)))
 
 

@@ -48,8 +48,10 @@ def random_neighbours(
         MismatchError: a row has fewer than k chunks to draw from.
     """
     pool = np.flatnonzero(datastore.chunk_allowed(members))
-    nothing = np.zeros(rows, np.int64)
-    start, end = exclude or (nothing, nothing)
+    if exclude is None:
+        nothing = np.zeros(rows, np.int64)
+        exclude = (nothing, nothing)
+    start, end = exclude
     skip_from = np.searchsorted(pool, start)
     skipped = np.searchsorted(pool, end) - skip_from
     open_chunks = len(pool) - skipped
@@ -62,7 +64,8 @@ def random_neighbours(
         )
     # Draw among the open chunks, then step over the excluded range: uniform without rejection.
     position = _draw_distinct(seed, open_chunks, k)
-    position += np.where(position >= skip_from[:, None], skipped[:, None], 0)
+    is_behind = position >= skip_from[:, None]
+    position += np.where(is_behind, skipped[:, None], 0)
     ids = pool[position].astype(np.int32)
     # Drawn for all the same, so that rows without a query do not shift what other rows get.
     if has_query is not None:
@@ -113,7 +116,8 @@ def _draw_distinct(seed: int, open_chunks: np.ndarray, k: int) -> np.ndarray:
         # Each round has its own generator, which fills row by row: the first rows are the same
         # for any number of rows.
         generator = np.random.default_rng((seed, round_number))
-        position = np.floor(generator.random(shape) * open_chunks[:, None])
+        share = generator.random(shape)
+        position = np.floor(share * open_chunks[:, None])
         drawn[repeated] = position[repeated]
         repeated = _repeats(drawn)
         if not repeated.any():
@@ -122,8 +126,9 @@ def _draw_distinct(seed: int, open_chunks: np.ndarray, k: int) -> np.ndarray:
     for row, column in np.argwhere(repeated):
         value = drawn[row, column]
         others = np.delete(drawn[row], column)
+        count = open_chunks[row]
         while value in others:
-            value = (value + 1) % open_chunks[row]
+            value = (value + 1) % count
         drawn[row, column] = value
     return drawn
 
@@ -193,25 +198,25 @@ def oracle_neighbours(
     """
     S, n = rows_Sn.shape
     m = chunk_tokens
-    remainder = n % m
+    C, remainder = divmod(n, m)
     if remainder:
         raise ShapeError(
             f"rows of {n} tokens are no whole number of chunks of {m}; "
             f"pad them to {n + m - remainder}"
         )
-    shape = (S, n // m, m)
     lengths_S1 = np.asarray(lengths_S)[:, None]
-    real_Sn = np.arange(n) < lengths_S1
-    real_SCm = real_Sn.reshape(shape)
-    chunk_SCm = np.where(real_SCm, rows_Sn.reshape(shape), pad)
-    tokens = np.full((S, n // m, k, 2 * m), pad, np.int64)
+    is_token_Sn = np.arange(n) < lengths_S1
+    row_Sn = np.where(is_token_Sn, rows_Sn, pad)
+    chunk_SCm = row_Sn.reshape(S, C, m)
+    is_token_SCm = is_token_Sn.reshape(S, C, m)
+    tokens = np.full((S, C, k, 2 * m), pad, np.int64)
     mask = np.zeros(tokens.shape, bool)
     # One neighbour says it all; the others stay masked, so that a model of any k reads the same.
     tokens[:, :, 0, :m] = chunk_SCm
-    mask[:, :, 0, :m] = real_SCm
+    mask[:, :, 0, :m] = is_token_SCm
     if continued:
         tokens[:, :-1, 0, m:] = chunk_SCm[:, 1:]
-        mask[:, :-1, 0, m:] = real_SCm[:, 1:]
+        mask[:, :-1, 0, m:] = is_token_SCm[:, 1:]
     return tokens, mask
 
 
@@ -233,15 +238,19 @@ def next_chunk_windows(
         (tokens int64 [S, C, 2 m], mask bool of the same shape). Nothing is there for a chunk
         without a next one.
     """
-    S, n = rows_Sn.shape
+    n = rows_Sn.shape[1]
     m = chunk_tokens
     next_C = np.arange(m, n + 1, m)  # where chunk u + 1 begins
     start_SC = next_C - offset_SC
-    position_SCr = start_SC[:, :, None] + np.arange(2 * m)
-    lengths_S11 = np.asarray(lengths_S, np.int64)[:, None, None]
-    has_next = next_C[:, None] < lengths_S11
-    mask_SCr = has_next & (position_SCr >= 0) & (position_SCr < lengths_S11)
-    row_S11 = np.arange(S)[:, None, None]
+    window_r = np.arange(2 * m)
+    position_SCr = start_SC[:, :, None] + window_r
+    lengths = np.asarray(lengths_S, np.int64)
+    length_S11 = lengths[:, None, None]
+    has_next = next_C[:, None] < length_S11
+    is_inside = (position_SCr >= 0) & (position_SCr < length_S11)
+    mask_SCr = has_next & is_inside
     # Clipped, because windows may reach over both ends of a row; the mask covers those places.
-    tokens_SCr = np.asarray(rows_Sn, np.int64)[row_S11, position_SCr.clip(0, n - 1)]
+    inside_SCr = position_SCr.clip(0, n - 1)
+    rows_S1n = np.asarray(rows_Sn, np.int64)[:, None]
+    tokens_SCr = np.take_along_axis(rows_S1n, inside_SCr, axis=2)
     return np.where(mask_SCr, tokens_SCr, pad), mask_SCr

@@ -44,8 +44,11 @@ def search_exactly(
         int32 [R, k] ids of the full datastore, -1 where no other chunk shares a term with the
         query.
     """
-    index, full_ids = rebuilt or (datastore.index, np.arange(len(datastore)))
-    of_hit = np.append(full_ids, -1).astype(np.int32)  # hit -1 looks up the last entry
+    if rebuilt is None:
+        rebuilt = (datastore.index, np.arange(len(datastore)))
+    index, full_ids = rebuilt
+    ids_of_hits = np.append(full_ids, -1)  # hit -1 looks up the last entry
+    ids_of_hits = ids_of_hits.astype(np.int32)
     # Excluded ranges are ids of the full datastore; the index counts its own chunks.
     skip = np.searchsorted(full_ids, exclude)
     neighbours = np.full((len(queries), k), -1, np.int32)
@@ -60,19 +63,13 @@ def search_exactly(
         hits = index.search(rows, row_lengths, top, exclude=(start, end), allowed=allowed)
         # Before the overlapping ones are dropped, which puts -1 at the end of rows that have more.
         exhausted = (hits.ids < 0).any(axis=1)
-        ids = of_hit[hits.ids]
+        ids = ids_of_hits[hits.ids]
         if overlap_tokens is not None:
-            drop_overlapping(
-                ids,
-                hits.scores,
-                rows,
-                row_lengths,
-                datastore.chunks,
-                datastore.lengths,
-                overlap_tokens,
-            )
+            stored = (datastore.chunks, datastore.lengths)
+            drop_overlapping(ids, hits.scores, rows, row_lengths, *stored, overlap_tokens)
         complete = exhausted | (ids[:, k - 1] >= 0)
-        neighbours[open_rows[complete]] = ids[complete, :k]
+        complete_rows = open_rows[complete]
+        neighbours[complete_rows] = ids[complete, :k]
         open_rows = open_rows[~complete]
         # Few rows stay open, so asking them again costs less than asking all for more at first.
         top *= 4

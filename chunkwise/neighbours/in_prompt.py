@@ -98,15 +98,12 @@ def lay_out_in_prompt(
             f"have the shape {neighbour_ids_SCkr.shape}. Pass one set of neighbours for each row "
             "and chunk."
         )
-    laid_out = [
-        _lay_out_row(
-            tokens_Sn[row, : lengths_S[row]].astype(np.int64),
-            neighbour_ids_SCkr[row],
-            neighbour_mask_SCkr[row],
-            chunk_tokens,
-        )
-        for row in range(rows)
-    ]
+    laid_out = []
+    for row in range(rows):
+        text = tokens_Sn[row, : lengths_S[row]].astype(np.int64)
+        ids_Ckr = neighbour_ids_SCkr[row]
+        mask_Ckr = neighbour_mask_SCkr[row]
+        laid_out.append(_lay_out_row(text, ids_Ckr, mask_Ckr, chunk_tokens))
     longest = max((len(ids) for ids, _ in laid_out), default=0)
     input_ids_SL = np.full((rows, longest), pad, dtype=np.int64)
     labels_SL = np.full((rows, longest), IGNORED, dtype=np.int64)
@@ -123,16 +120,20 @@ def _lay_out_row(
     text: np.ndarray, ids_Ckr: np.ndarray, mask_Ckr: np.ndarray, chunk_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Token ids and labels of one row."""
-    pieces = [text[:chunk_tokens]]
-    labels = [text[:chunk_tokens]]
-    for end in range(chunk_tokens, len(text), chunk_tokens):
-        chunk = end // chunk_tokens - 1
+    first = text[:chunk_tokens]
+    pieces = [first]
+    labels = [first]
+    ends = range(chunk_tokens, len(text), chunk_tokens)
+    for chunk, end in enumerate(ends):
         # Reversed, so that the best neighbour stands last.
+        ids = ids_Ckr[chunk, ::-1]
         mask = mask_Ckr[chunk, ::-1]
-        evidence = ids_Ckr[chunk, ::-1][mask]
+        evidence = ids[mask]
         if len(evidence):
-            evidence = np.append(evidence, text[end - 1])  # the bridge
+            bridge = text[end - 1]
+            evidence = np.append(evidence, bridge)
         following = text[end : end + chunk_tokens]
         pieces += [evidence, following]
-        labels += [np.full(len(evidence), IGNORED), following]
+        unpredicted = np.full(len(evidence), IGNORED)
+        labels += [unpredicted, following]
     return np.concatenate(pieces), np.concatenate(labels)

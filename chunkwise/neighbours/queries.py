@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content
 from chunkwise.core.errors import MismatchError
-from chunkwise.core.io import load_npy, read_json
+from chunkwise.core.io import load_npy
 from chunkwise.datastore.reader import Datastore
 
 
@@ -50,9 +50,10 @@ def without_unread(mask_BCkr: np.ndarray, lengths_B: np.ndarray, chunk_tokens: i
         mask_BCkr: True where a neighbour has a token. lengths_B: real tokens of each row.
     """
     # Signed, so that the last token of an empty row is -1.
-    last_B = (np.asarray(lengths_B, np.int64) - 1) // chunk_tokens
+    last_token_B = np.asarray(lengths_B, np.int64) - 1
+    last_chunk_B = last_token_B // chunk_tokens
     chunks = mask_BCkr.shape[1]
-    is_read_BC = np.arange(chunks) < last_B[:, None]
+    is_read_BC = np.arange(chunks) < last_chunk_B[:, None]
     return mask_BCkr & is_read_BC[:, :, None, None]
 
 
@@ -84,7 +85,7 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     Raises:
         MismatchError: another tokenizer, or rows that are no whole number of chunks.
     """
-    facts = read_json(sequences.file("sequences.json"))
+    facts = read_content(sequences.file("sequences.json"))
     datastore.require_tokenizer(facts["tokenizer_digest"], "the sequences artefact")
     rows_Sn = load_npy(sequences.file("sequences.npy"))
     n = rows_Sn.shape[1]
@@ -93,17 +94,22 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
     C = n // m
     lengths_S = load_npy(sequences.file("lengths.npy"), mmap=False)
     lengths_SC = chunk_lengths(lengths_S, C, m)
-    same_corpus = sequences.record.inputs.get("tokens") == datastore.tokens_digest
+    tokens_digest = sequences.record.inputs.get("tokens")
+    same_corpus = tokens_digest == datastore.tokens_digest
     if same_corpus:
-        first_S, last_S = load_npy(sequences.file("own_documents.npy"), mmap=False).T
+        own_documents = load_npy(sequences.file("own_documents.npy"), mmap=False)
+        first_S, last_S = own_documents.T
     else:
         # Ordinals of another corpus would exclude unrelated documents.
         first_S, last_S = excluding_nothing(len(rows_Sn))
+    # Every chunk of a row excludes the documents of the whole row.
+    first_Q = np.repeat(first_S, C)
+    last_Q = np.repeat(last_S, C)
     return Queries(
         rows_Sn.reshape(-1, m),
         lengths_SC.reshape(-1),
-        np.repeat(first_S, C).astype(np.int64),
-        np.repeat(last_S, C).astype(np.int64),
+        first_Q.astype(np.int64),
+        last_Q.astype(np.int64),
         chunks_per_row=C,
         same_corpus=same_corpus,
     )
@@ -112,7 +118,8 @@ def sequence_queries(sequences: Artefact, datastore: Datastore) -> Queries:
 def chunk_lengths(lengths_S: np.ndarray, chunks: int, chunk_tokens: int) -> np.ndarray:
     """Real tokens of each chunk of rows, int64 [S, chunks]; 0 beyond a row's end."""
     start_C = np.arange(chunks) * chunk_tokens
-    rest_SC = lengths_S.astype(np.int64)[:, None] - start_C
+    length_S = lengths_S.astype(np.int64)
+    rest_SC = length_S[:, None] - start_C
     return rest_SC.clip(0, chunk_tokens)
 
 
@@ -132,10 +139,10 @@ def text_queries(texts: list[str], tokenizer_folder: Path, max_tokens: int, pad:
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False)
         encoded.append(ids[-max_tokens:])  # a question asks at its end
-    lengths = np.array(list(map(len, encoded)), np.int64)
+    lengths = np.array([len(ids) for ids in encoded], np.int64)
     width = lengths.max(initial=1)  # at least 1: a search takes no queries of no columns
     rows = np.full((len(texts), width), pad, np.int64)
     for row, ids in zip(rows, encoded, strict=True):
         row[: len(ids)] = ids
-    nothing = excluding_nothing(len(texts))
-    return Queries(rows, lengths, *nothing, chunks_per_row=1, same_corpus=True)
+    first, last = excluding_nothing(len(texts))
+    return Queries(rows, lengths, first, last, chunks_per_row=1, same_corpus=True)

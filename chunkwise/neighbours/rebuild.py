@@ -75,12 +75,14 @@ def check_rebuild(
     datastore = table.datastore
     with_text = np.flatnonzero(table.has_query)
     generator = np.random.default_rng(seed)
-    sample = np.sort(generator.permutation(with_text)[:sample_queries])
-    filtered_ids = table.select(members, k, rows=sample, allow_short=True).ids
+    shuffled = generator.permutation(with_text)
+    sample = np.sort(shuffled[:sample_queries])
+    selection = table.select(members, k, rows=sample, allow_short=True)
     # A row cut short by K is not what the table claims to know.
-    served = (filtered_ids[:, -1] >= 0) | table.exhaustive[sample]
-    sample = sample[served]
-    filtered_ids = filtered_ids[served]
+    has_all = selection.ids[:, -1] >= 0
+    is_served = has_all | table.exhaustive[sample]
+    sample = sample[is_served]
+    filtered_ids = selection.ids[is_served]
 
     def search_rebuilt(keep_statistics: bool) -> np.ndarray:
         return search_exactly(
@@ -98,7 +100,9 @@ def check_rebuild(
     own_ids = search_rebuilt(keep_statistics=False)
     # As sets: with other term weights the same neighbours may come in another order.
     pairs = filtered_ids[:, :, None] == own_ids[:, None, :]
-    shared = pairs.any(axis=2)[filtered_ids >= 0]
+    is_shared = pairs.any(axis=2)
+    # Of neighbours that are there: two missing ones are no agreement.
+    shared = is_shared[filtered_ids >= 0]
     return RebuildCheck(
         rows=len(sample),
         equal_rows=int(equal.all(axis=1).sum()),

@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact
-from chunkwise.core.io import atomic_file, read_json, read_jsonl, save_npy, write_json
+from chunkwise.core.artefact import Artefact, read_content
+from chunkwise.core.io import atomic_file, read_jsonl, save_npy, write_json
 from chunkwise.core.progress import note, track
 from chunkwise.datastore.reader import Datastore
 from chunkwise.graph.stage import Resolved, Run
@@ -76,8 +76,9 @@ def resolve_questions(
     Raises:
         MismatchError: `tokens` has another tokenizer than the datastore.
     """
-    digest = read_json(tokens.file("tokens.json"))["tokenizer_digest"]
-    Datastore.open(datastore).require_tokenizer(digest, "the tokens artefact")
+    facts = read_content(tokens.file("tokens.json"))
+    source = Datastore.open(datastore)
+    source.require_tokenizer(facts["tokenizer_digest"], "the tokens artefact")
     return Resolved(config, inputs={"datastore": datastore, "questions": questions})
 
 
@@ -112,8 +113,10 @@ def _search(
 ) -> dict[str, Any]:
     """Search in blocks, each of which survives a kill, then join them to the table."""
     blocks = []
-    # A run longer than a chunk cannot occur, so it would drop nothing.
-    overlap_run = None if overlap_tokens is None else min(overlap_tokens, source.chunk_tokens)
+    overlap_run = None
+    if overlap_tokens is not None:
+        # A run longer than a chunk cannot occur, so it would drop nothing.
+        overlap_run = min(overlap_tokens, source.chunk_tokens)
     with track("BM25 search", total=len(queries), unit="chunks") as advance:
         for start in range(0, len(queries), BLOCK_QUERIES):
             rows = slice(start, start + BLOCK_QUERIES)
@@ -125,16 +128,12 @@ def _search(
                 advance(len(queries.lengths[rows]))
                 continue
             _search_block(block, source, queries, rows, K, overlap_run, run.threads, advance)
-    shape = (len(queries), K)
     folder = run.folder
-    _join(blocks, "ids", np.int32, shape, folder / "ids.npy")
-    _join(blocks, "scores", np.float16, shape, folder / "scores.npy")
-    _join(blocks, "exhaustive", np.bool_, shape[:1], folder / "exhaustive.npy")
-    exclude = source.chunk_range(queries.first_document, queries.last_document)
-    exclude_Q2 = np.stack(exclude, axis=1)
-    save_npy(folder / "queries.npy", queries.tokens.astype(source.chunks.dtype))
-    save_npy(folder / "query_tokens.npy", queries.lengths.astype(np.int32))
-    save_npy(folder / "exclude.npy", exclude_Q2.astype(np.int32))
+    count = len(queries)
+    _join(blocks, "ids", np.int32, (count, K), folder / "ids.npy")
+    _join(blocks, "scores", np.float16, (count, K), folder / "scores.npy")
+    _join(blocks, "exhaustive", np.bool_, (count,), folder / "exhaustive.npy")
+    _write_queries(folder, source, queries)
     counts = _counts(blocks, queries)
     facts = {
         "K": K,
@@ -147,6 +146,16 @@ def _search(
     }
     write_json(folder / "neighbours.json", facts)
     return counts
+
+
+def _write_queries(folder: Path, source: Datastore, queries: Queries) -> None:
+    """Keep what was searched for, so that a view can be searched for it again."""
+    start, end = source.chunk_range(queries.first_document, queries.last_document)
+    exclude_Q2 = np.stack([start, end], axis=1)
+    tokens = queries.tokens.astype(source.chunks.dtype)
+    save_npy(folder / "queries.npy", tokens)
+    save_npy(folder / "query_tokens.npy", queries.lengths.astype(np.int32))
+    save_npy(folder / "exclude.npy", exclude_Q2.astype(np.int32))
 
 
 def _search_block(
@@ -227,4 +236,5 @@ def _join(blocks: list[Path], name: str, dtype: type, shape: tuple[int, ...], pa
         np.lib.format.write_array_header_1_0(file, header)
         for block in blocks:
             with np.load(block, allow_pickle=False) as arrays:
-                file.write(arrays[name].astype(dtype).tobytes())
+                values = arrays[name].astype(dtype)
+                file.write(values.tobytes())

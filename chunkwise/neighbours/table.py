@@ -22,9 +22,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content
 from chunkwise.core.errors import ArtefactError, MismatchError, ShapeError
-from chunkwise.core.io import load_npy, read_json
+from chunkwise.core.io import load_npy
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.datastore.reader import Datastore, as_artefact
 from chunkwise.datastore.views import SHORT_SHARE, members, needed_hits
@@ -83,7 +83,7 @@ class NeighbourTable:
 
     def __init__(self, folder: Path, datastore: Datastore) -> None:
         """Use `NeighbourTable.open`."""
-        head = read_json(folder / "neighbours.json")
+        head = read_content(folder / "neighbours.json")
         self.datastore = datastore
         self.K: int = head["K"]
         self.overlap_tokens: int | None = head["overlap_tokens"]
@@ -172,8 +172,6 @@ class NeighbourTable:
         short = has_query & (ids[:, -1] < 0)
         queries = int(has_query.sum())
         neighbours = int((ids >= 0).sum())
-        if queries and not neighbours and not allow_short:
-            self._refuse_nothing(allowed)
         selection = Selection(
             ids=ids,
             queries=queries,
@@ -182,9 +180,16 @@ class NeighbourTable:
             short_by_text=int((short & exhaustive).sum()),
             completed=completed,
         )
-        if not allow_short and selection.short_by_K > SHORT_SHARE * queries:
-            self._refuse(selection, allowed, k)
+        if not allow_short:
+            self._require_served(selection, allowed, k)
         return selection
+
+    def _require_served(self, selection: Selection, allowed: np.ndarray, k: int) -> None:
+        """Refuse a view in which the queries find nothing, or too little for K."""
+        if selection.queries and not selection.mean_neighbours:
+            self._refuse_nothing(allowed)
+        if selection.short_by_K > SHORT_SHARE * selection.queries:
+            self._refuse(selection, allowed, k)
 
     def _refuse_nothing(self, allowed: np.ndarray) -> NoReturn:
         """Say that there is nothing to read: losses would be those of a shut gate."""
@@ -244,8 +249,10 @@ def first_allowed(
     # In blocks: `ids_RK` may be mapped, and each array below is as large as what is read of it.
     for start in range(0, len(ids_RK), block_rows):
         block = np.asarray(ids_RK[start : start + block_rows])
-        keep = (block >= 0) & allowed_N[block]
-        rank = np.cumsum(keep, axis=1) - 1  # among the allowed ids of the row
-        row, column = np.nonzero(keep & (rank < k))
-        out[start + row, rank[row, column]] = block[row, column]
+        # A missing hit, -1, looks up the last chunk; the first condition leaves it out.
+        is_allowed = (block >= 0) & allowed_N[block]
+        count = np.cumsum(is_allowed, axis=1)  # of the allowed ids up to here
+        row, column = np.nonzero(is_allowed & (count <= k))
+        rank = count[row, column] - 1
+        out[start + row, rank] = block[row, column]
     return out

@@ -103,7 +103,7 @@ def test_a_foreign_token_and_a_query_too_long_for_its_score_are_refused():
     )
     with pytest.raises(InputError, match="query 1 has 24000 tokens"):
         index.search(np.full((2, 24_000), 7), np.array([3, 24_000]), 1)
-    with pytest.raises(InputError, match="top is 0"):
+    with pytest.raises(InputError, match="top: expected a whole number from 1, got 0"):
         search_one(index, [5], top=0)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from chunkwise.core.errors import ArtefactError, MachineError
+from chunkwise.core.errors import ArtefactError, AttachError, ConfigError, InputError, MachineError
 from chunkwise.model.retro import RetroForCausalLM
 from chunkwise.model.weights import load, save
 from tests.model.decoders import decoder, neighbours, retro, tokens
@@ -53,3 +53,58 @@ def test_weights_that_do_not_fit_the_config_are_refused(model, tmp_path):
 def test_float16_on_a_cpu_is_refused(tmp_path):
     with pytest.raises(MachineError, match="float16"):
         load(tmp_path, dtype=torch.float16)
+
+
+def test_a_round_trip_in_bfloat16_changes_no_logit(tmp_path):
+    save(retro().bfloat16(), tmp_path / "first")
+    model = load(tmp_path / "first")  # rotary tables are float32 again, as after any loading
+    save(model, tmp_path / "second")
+    ids, near = tokens(2, 12), neighbours(2, 3)
+    again = load((tmp_path / "second").rename(tmp_path / "moved"))
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(again(ids, **near).logits, model(ids, **near).logits)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_half_written_folder_is_an_artefact_that_cannot_be_read(name, share, tmp_path):
+    save(retro(), tmp_path)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ArtefactError, match=f"cannot (read config.json|load the weights) in {tmp_path}"):
+        load(tmp_path)
+    if name == "model.safetensors":
+        with pytest.raises(ArtefactError, match=f"cannot load the weights in {tmp_path}"):
+            RetroForCausalLM.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": 64}, {"vocab_size": 99}, {"model_type": "nothing"}, {"intermediate_size": 8}]
+)
+def test_weights_of_another_decoder_than_the_config_says_are_refused(change, tmp_path):
+    save(retro(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["decoder"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtefactError):
+        load(tmp_path)
+
+
+def test_what_is_no_folder_of_a_model_is_refused_with_what_came(tmp_path):
+    for wrong in (None, 5):
+        with pytest.raises(InputError, match=f"got {type(wrong).__name__}"):
+            load(wrong)
+    save(retro(), tmp_path / "model")
+    with pytest.raises(MachineError, match="cannot move the model to nowhere"):
+        load(tmp_path / "model", device="nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="got the file"):  # transformers logs this, and writes nothing
+        save(retro(), tmp_path / "file")
+
+
+def test_what_is_no_decoder_and_no_options_is_refused():
+    for wrong in (None, "llama", torch.nn.Linear(2, 2)):
+        with pytest.raises(AttachError, match=f"expected a decoder of transformers, got {type(wrong).__name__}"):
+            RetroForCausalLM.from_decoder(wrong)
+    with pytest.raises(ConfigError, match="options: expected RetroOptions, got dict"):
+        RetroForCausalLM.from_decoder(decoder(), {"chunk_tokens": 4})
