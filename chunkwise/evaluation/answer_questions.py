@@ -8,14 +8,15 @@ metrics.json       see `questions.metrics`; null where only a model has values
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow
 from transformers import PreTrainedTokenizerBase
 
-from chunkwise.core.artefact import Artefact
-from chunkwise.core.io import read_json, write_json, write_parquet
+from chunkwise.core.artefact import Artefact, read_content
+from chunkwise.core.io import write_json, write_parquet
 from chunkwise.corpus.questions import read_questions
 from chunkwise.corpus.tokenizer import load_tokenizer
 from chunkwise.datastore.reader import Datastore, MaskedTokens
@@ -26,7 +27,6 @@ from chunkwise.evaluation.evidence import (
     Evidence,
     find_evidence,
     own_documents,
-    own_evidence,
     random_evidence,
 )
 from chunkwise.evaluation.inference import (
@@ -35,6 +35,7 @@ from chunkwise.evaluation.inference import (
     load_model,
     require_vocabulary,
 )
+from chunkwise.evaluation.own_passage import own_evidence
 from chunkwise.evaluation.records import RECORD_COLUMNS
 from chunkwise.graph.stage import Run
 from chunkwise.neighbours.controls import shuffled_neighbours
@@ -51,6 +52,30 @@ _COUNTS = (
     "exact_match",
     "f1",
 )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions of an artefact, and the tokens that they are asked in.
+
+    Attributes:
+        records: all questions, as the rows of a neighbour table are.
+        positions: of those that are asked, in their order.
+        facts: tokens.json: pad, eos, vocabulary_size, tokenizer_digest, ...
+    """
+
+    records: list[dict[str, Any]]
+    positions: np.ndarray
+    tokenizer: PreTrainedTokenizerBase
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, questions: Artefact, tokens: Artefact, count: int | None) -> Asked:
+        """The first `count` questions by hash of their id; None for all."""
+        records = read_questions(questions.file("questions.jsonl"))
+        positions = answering.first_by_hash([record["id"] for record in records], count)
+        tokenizer = load_tokenizer(tokens.file("tokenizer"))
+        return cls(records, positions, tokenizer, read_content(tokens.file("tokens.json")))
 
 
 def build(
@@ -74,47 +99,36 @@ def build(
         MismatchError: model, tokenizer, table and datastore were not made for each other, or not
             for the cell.
     """
-    facts = read_json(tokens.file("tokens.json"))
+    asked = Asked.read(questions, tokens, config.n_questions)
     loaded = load_model(model, run.device)
-    require_vocabulary(loaded, facts["vocabulary_size"])
-    tokenizer = load_tokenizer(tokens.file("tokenizer"))
-    records, positions = _questions(questions, config.n_questions)
-    encoder_chunks = config.k if config.in_encoder else 0
-    prompt_chunks = config.passages if config.in_prompt else 0
+    require_vocabulary(loaded, asked.facts["vocabulary_size"])
     evidence = None
     if config.cell != "closed":
-        # One list serves both, so that they read the same chunks.
-        chunks = max(encoder_chunks, prompt_chunks)
-        evidence = _evidence(
-            config, chunks, question_neighbours, datastore, records, facts, tokenizer
-        )
-    prepared = []
-    for position in positions:
-        passages = []
-        if evidence is not None:
-            passages = evidence.passages(position, prompt_chunks, config.passage_chunks)
-        record = records[position]
-        prepared.append(answering.prepare(tokenizer, record, passages, config.prompt_tokens))
+        chunks = config.evidence_chunks
+        evidence = _evidence(config, chunks, asked, question_neighbours, datastore)
+    prepared = _prepare(config, asked, evidence)
+    # A plain decoder reads no chunks, so its prompts are padded the same whatever was searched.
     chunk_tokens = chunk_tokens_of(loaded, datastore if has_retrieval(loaded) else None)
-    neighbours = _encoder_input(config, evidence, positions, prepared, chunk_tokens, facts["pad"])
+    neighbours = _encoder_input(config, asked, evidence, prepared, chunk_tokens)
     answers = answering.answer(
         loaded,
-        tokenizer,
+        asked.tokenizer,
         prepared,
         config,
         chunk_tokens=chunk_tokens,
-        pad=facts["pad"],
-        eos=facts["eos"],
+        pad=asked.facts["pad"],
+        eos=asked.facts["eos"],
         neighbours=neighbours,
     )
     # What did not fit into a prompt was not shown.
-    shown = [max(encoder_chunks, len(question.shown)) for question in prepared]
-    own_found = _own_found(evidence, positions, shown)
-    read = _texts_read(tokenizer, prepared, neighbours)
+    shown_chunks = [max(config.encoder_chunks, len(question.shown)) for question in prepared]
+    own_found = _own_found(evidence, asked, shown_chunks)
+    texts = _texts_read(asked.tokenizer, prepared, neighbours)
+    # A control in the encoder, without passages in the prompt, shows nothing of the evidence.
     reads_evidence = config.in_prompt or config.encoder_reads == "evidence"
-    own_passage = _own_passage(evidence if reads_evidence else None, positions)
+    own_passage = _own_passage(evidence if reads_evidence else None, asked)
     columns, metrics = answering.records(
-        prepared, answers, config.scoring, own_found, read, own_passage
+        prepared, answers, config.scoring, own_found, texts, own_passage
     )
     work = answering.work(prepared)
     metrics |= {"cell": config.cell, "scoring": config.scoring, "work": work}
@@ -132,63 +146,53 @@ def build_bag_of_words(
     """Four-way choice by shared words. Reading the question alone needs neither table nor
     datastore.
     """
-    facts = read_json(tokens.file("tokens.json"))
-    records, positions = _questions(questions, config.n_questions)
-    asked = [records[position] for position in positions]
+    asked = Asked.read(questions, tokens, config.n_questions)
+    records = [asked.records[position] for position in asked.positions]
     evidence = None
-    texts = [[record["question"]] for record in asked]
+    # What the options are compared with: the question alone, or below the passages instead.
+    texts = [[record["question"]] for record in records]
     if config.reads == "passages":
-        tokenizer = load_tokenizer(tokens.file("tokenizer"))
-        evidence = _evidence(
-            config, config.passages, question_neighbours, datastore, records, facts, tokenizer
-        )
+        evidence = _evidence(config, config.passages, asked, question_neighbours, datastore)
         texts = []
-        for position in positions:
+        for position in asked.positions:
             passages = evidence.passages(position, config.passages, config.passage_chunks)
-            texts.append([tokenizer.decode(ids) for ids in passages])
-    own_found = _own_found(evidence, positions, [config.passages] * len(positions))
-    own_passage = _own_passage(evidence, positions)
-    columns, metrics = bag_of_words.records(asked, texts, own_found, own_passage)
+            texts.append([asked.tokenizer.decode(ids) for ids in passages])
+    own_found = _own_found(evidence, asked, [config.passages] * len(records))
+    own_passage = _own_passage(evidence, asked)
+    columns, metrics = bag_of_words.records(records, texts, own_found, own_passage)
     metrics |= {"cell": f"bag of words: {config.reads}", "scoring": "bag of words"}
     return _write(run, columns, metrics, config.evidence, evidence)
-
-
-def _questions(questions: Artefact, count: int | None) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """All questions, and the positions of those that are used."""
-    records = read_questions(questions.file("questions.jsonl"))
-    ids = [record["id"] for record in records]
-    return records, answering.first_by_hash(ids, count)
 
 
 def _evidence(
     config: QuestionsEvalConfig | BagOfWordsConfig,
     chunks: int,
+    asked: Asked,
     question_neighbours: Artefact | None,
     datastore: Artefact | None,
-    records: list[dict[str, Any]],
-    facts: Mapping[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
 ) -> Evidence:
-    """Evidence for all questions, used or not, as the rows of the table are."""
+    """Evidence for all questions, used or not, as the rows of the table are: what is drawn for one
+    does not depend on which others are used.
+    """
     assert datastore is not None  # `resolve` refused it
-    document_ids = [record.get("document_id") for record in records]
     if config.evidence == "own":
         source = Datastore.open(datastore)
-        source.require_tokenizer(facts["tokenizer_digest"], "the tokens artefact")
-        own_Q = own_documents(source, document_ids)
+    else:
+        assert question_neighbours is not None  # `resolve` refused it
+        table = NeighbourTable.open(question_neighbours, datastore)
+        source = table.datastore
+    source.require_tokenizer(asked.facts["tokenizer_digest"], "the tokens artefact")
+    document_ids = [record.get("document_id") for record in asked.records]
+    own_Q = own_documents(source, document_ids)
+    if config.evidence == "own":
         return own_evidence(
-            records,
+            asked.records,
             chunks,
             datastore=source,
-            tokenizer=tokenizer,
+            tokenizer=asked.tokenizer,
             own_Q=own_Q,
             passage_chunks=config.passage_chunks,
         )
-    assert question_neighbours is not None  # `resolve` refused it
-    table = NeighbourTable.open(question_neighbours, datastore)
-    table.datastore.require_tokenizer(facts["tokenizer_digest"], "the tokens artefact")
-    own_Q = own_documents(table.datastore, document_ids)
-    # For all questions: what is drawn for one does not depend on which others are used.
     ids, counts = find_evidence(
         config.evidence,
         chunks,
@@ -198,25 +202,39 @@ def _evidence(
         placebo_seed=config.placebo_seed,
         own_Q=own_Q,
     )
-    return Evidence(table.datastore, ids, own_Q, counts)
+    return Evidence(source, ids, own_Q, counts)
+
+
+def _prepare(
+    config: QuestionsEvalConfig, asked: Asked, evidence: Evidence | None
+) -> list[answering.Prepared]:
+    """The questions that are asked, each with the passages of its prompt."""
+    prepared = []
+    for position in asked.positions:
+        passages = []
+        if evidence is not None:
+            passages = evidence.passages(position, config.prompt_chunks, config.passage_chunks)
+        record = asked.records[position]
+        question = answering.prepare(asked.tokenizer, record, passages, config.prompt_tokens)
+        prepared.append(question)
+    return prepared
 
 
 def _encoder_input(
     config: QuestionsEvalConfig,
+    asked: Asked,
     evidence: Evidence | None,
-    positions: np.ndarray,
     prepared: list[answering.Prepared],
     chunk_tokens: int,
-    pad: int,
 ) -> MaskedTokens | None:
     """What the neighbour encoder is given for each question; None where the cell leaves it out."""
     if evidence is None or not config.in_encoder:
         return None
     if config.encoder_reads == "own":
         prompts = [question.prompt for question in prepared]
-        return answering.own_chunks(prompts, chunk_tokens, config.k, pad)
+        return answering.own_chunks(prompts, chunk_tokens, config.k, asked.facts["pad"])
     if config.encoder_reads == "evidence":
-        return evidence.neighbours(positions, config.k)
+        return evidence.neighbours(asked.positions, config.k)
     ids = evidence.ids[:, : config.k]
     # Controls are made for all questions and cut afterwards, as the evidence is.
     if config.encoder_reads == "shuffled":
@@ -231,21 +249,21 @@ def _encoder_input(
             view_seed=config.view_seed,
             seed=config.placebo_seed,
         )
-    return evidence.datastore.gather(ids[positions])
+    return evidence.datastore.gather(ids[asked.positions])
 
 
-def _own_found(evidence: Evidence | None, positions: np.ndarray, shown: list[int]) -> np.ndarray:
+def _own_found(evidence: Evidence | None, asked: Asked, shown: list[int]) -> np.ndarray:
     """Whether each question is shown a chunk of its own document."""
     if evidence is None:
-        return np.zeros(len(positions), bool)
-    return evidence.holds_own(positions, shown)
+        return np.zeros(len(asked.positions), bool)
+    return evidence.holds_own(asked.positions, shown)
 
 
-def _own_passage(evidence: Evidence | None, positions: np.ndarray) -> np.ndarray:
+def _own_passage(evidence: Evidence | None, asked: Asked) -> np.ndarray:
     """Whether each question is shown the passage that it brings."""
     if evidence is None:
-        return np.zeros(len(positions), bool)
-    return np.array([position in evidence.given for position in positions.tolist()], bool)
+        return np.zeros(len(asked.positions), bool)
+    return evidence.brings_passage(asked.positions)
 
 
 def _texts_read(
@@ -255,11 +273,12 @@ def _texts_read(
 ) -> list[list[str]]:
     """What each question is shown, in the prompt and by the encoder, as texts."""
     texts = [list(question.shown) for question in prepared]
-    if neighbours is not None:
-        for of_question, ids, mask in zip(texts, *neighbours, strict=True):
-            of_question += [
-                str(tokenizer.decode(ids[k][mask[k]].tolist())) for k in range(len(ids))
-            ]
+    if neighbours is None:
+        return texts
+    for texts_of_one, ids_kr, mask_kr in zip(texts, *neighbours, strict=True):
+        for ids_r, mask_r in zip(ids_kr, mask_kr, strict=True):
+            text = tokenizer.decode(ids_r[mask_r].tolist())
+            texts_of_one.append(str(text))
     return texts
 
 
@@ -271,11 +290,10 @@ def _write(
     evidence: Evidence | None,
 ) -> Mapping[str, Any]:
     """Write records and metrics; return the counts."""
+    # Named types: a column that is null throughout would get none from its values.
     schema = pyarrow.schema(list(RECORD_COLUMNS.items()))
     write_parquet(run.folder / "records.parquet", columns, schema=schema)
-    metrics |= {
-        "evidence": kind if evidence else None,
-        "neighbours": evidence.counts if evidence else None,
-    }
+    metrics["evidence"] = None if evidence is None else kind
+    metrics["neighbours"] = None if evidence is None else evidence.counts
     write_json(run.folder / "metrics.json", metrics)
     return {name: metrics[name] for name in _COUNTS}

@@ -64,8 +64,8 @@ def score_options(
     for option in options:
         # As a dictionary, so that a word repeated in an option counts once.
         weights = {word: weight(word) for word in words(option)}
-        shared = sum(weights[word] for word in weights if word in present)
         total = sum(weights.values())
+        shared = sum(weights[word] for word in weights if word in present)
         scores.append(shared / total if total else 0.0)
     return scores
 
@@ -75,6 +75,7 @@ def score_record(
 ) -> list[float]:
     """The score of each option of a question."""
     options = [choice.casefold() for choice in record["choices"]]
+    # "yes" and "no" stand in no passage: the statement that is asked about does.
     if record.get("statement") and sorted(options) == ["no", "yes"]:
         (share,) = score_options([record["statement"]], read, weight)
         return [share if option == "yes" else 1 - share for option in options]
@@ -116,20 +117,21 @@ def records(
     weight = InverseDocumentFrequency(passages)
     rows = []
     options = []
-    for record, texts, own, given in zip(questions, read, own_found, own_passage, strict=True):
+    for index, record in enumerate(questions):
         if not record.get("choices"):
             continue
+        texts = read[index]
         scores = score_record(record, texts, weight)
+        row = origin(record)
+        choice = choose(row["question"], scores)
+        row |= chosen(record, choice, own_passage=bool(own_passage[index]))
+        row |= stands_in(record, texts)
+        # In shares of words, where a model's margin is in nats: the two are not comparable.
         right = int(record["answer_index"])
         others = scores[:right] + scores[right + 1 :]
-        row = origin(record)
-        row |= chosen(record, choose(row["question"], scores), own_passage=bool(given))
-        row |= stands_in(record, texts)
-        row |= {
-            "margin": scores[right] - max(others),
-            "passages": len(texts),
-            "own_document_found": bool(own),
-        }
+        row["margin"] = scores[right] - max(others)
+        row["passages"] = len(texts)
+        row["own_document_found"] = bool(own_found[index])
         rows.append(row)
         options.append(len(scores))
     if not rows:

@@ -70,6 +70,7 @@ class PerplexityConfig(Config):
         """The same evaluation with every field that its condition ignores at its default."""
         # `overlap_neighbours` stays: overlap is given under every condition that has a table.
         ignored = set()
+        # Random chunks are drawn from the whole datastore, whatever the view.
         if not self.reads_the_table:
             ignored |= {"view", "view_seed"}
         if not self.reads_neighbours:
@@ -155,6 +156,21 @@ class QuestionsEvalConfig(Config):
         """True when the neighbour encoder is given passages."""
         return self.cell in ("encoder", "both")
 
+    @property
+    def prompt_chunks(self) -> int:
+        """Passages in the prompt, at most."""
+        return self.passages if self.in_prompt else 0
+
+    @property
+    def encoder_chunks(self) -> int:
+        """Passages in the neighbour encoder."""
+        return self.k if self.in_encoder else 0
+
+    @property
+    def evidence_chunks(self) -> int:
+        """Passages of one list that serves both, so that they read the same chunks."""
+        return max(self.prompt_chunks, self.encoder_chunks)
+
     def used(self) -> Self:
         """The same evaluation with every field that its cell ignores at its default."""
         if not self.passages:
@@ -164,6 +180,7 @@ class QuestionsEvalConfig(Config):
             default = type(self).model_fields["passages"].default
             return self.model_copy(update={"cell": cell, "passages": default}).used()
         ignored = set()
+        # Without passages it does not matter where they would have come from.
         if self.cell == "closed":
             ignored |= {"evidence", "view", "view_seed"}
         draws_control = self.in_encoder and self.encoder_reads in ("random", "shuffled")
@@ -203,8 +220,10 @@ class BagOfWordsConfig(Config):
     def used(self) -> Self:
         """The same evaluation with every field that it ignores at its default."""
         ignored = set()
+        # Reading the question alone, it is given no passages.
         if self.reads == "question":
             ignored |= {"evidence", "passages", "passage_chunks", "view", "view_seed"}
+        # A question's own document is read whatever the view holds.
         if self.evidence == "own":
             ignored |= {"view", "view_seed"}
         if self.reads == "question" or self.evidence != "placebo":

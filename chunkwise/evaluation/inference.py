@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content
 from chunkwise.core.errors import ArtefactError, MismatchError
-from chunkwise.core.io import read_json
+from chunkwise.core.memory import keep_freed_memory
 from chunkwise.model.retro import RetroForCausalLM
 from chunkwise.model.weights import load
 
@@ -31,11 +31,13 @@ def load_model(model: Artefact, device: str | None) -> PreTrainedModel:
 @contextlib.contextmanager
 def reading(model: PreTrainedModel, dtype: str) -> Iterator[torch.device]:
     """Evaluation mode, no gradients, matrix products in `dtype`; the model's own mode comes back
-    afterwards.
+    afterwards. The allocator's setting stays (`core.memory`).
 
     Yields:
         the device that inputs must be on.
     """
+    # Passes of one size follow each other, each with the tensors of the one before.
+    keep_freed_memory()
     device = next(model.parameters()).device
     was_training = model.training
     # Weights stay as they are: autocast converts for matrix products, and losses stay in float32.
@@ -91,7 +93,7 @@ def chunk_tokens_of(model: PreTrainedModel, datastore: Artefact | None) -> int:
     of_model = int(model.config.chunk_tokens) if has_retrieval(model) else None
     if datastore is None:
         return of_model or 64
-    stored = int(read_json(datastore.file("datastore.json"))["chunk_tokens"])
+    stored = int(read_content(datastore.file("datastore.json"))["chunk_tokens"])
     if of_model not in (None, stored):
         raise MismatchError(
             f"the model reads chunks of {of_model} tokens, the datastore holds chunks of {stored}",

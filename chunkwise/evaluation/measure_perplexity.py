@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content, read_table
 from chunkwise.core.errors import MismatchError
-from chunkwise.core.io import load_npy, read_json, read_parquet, save_npy, write_json, write_parquet
+from chunkwise.core.io import load_npy, save_npy, write_json, write_parquet
 from chunkwise.datastore.reader import Datastore
-from chunkwise.evaluation import perplexity
+from chunkwise.evaluation import loss_tables, perplexity
 from chunkwise.evaluation.config import PerplexityConfig
 from chunkwise.evaluation.inference import chunk_tokens_of, load_model, require_vocabulary
 from chunkwise.evaluation.overlap import by_overlap
@@ -58,7 +58,7 @@ def build(
         MismatchError: model, table or datastore not made for each other or for the condition; a
             view that the table cannot serve.
     """
-    facts = read_json(sequences.file("sequences.json"))
+    facts = read_content(sequences.file("sequences.json"))
     loaded = load_model(model, run.device)
     chunk_tokens = chunk_tokens_of(loaded, datastore)
     require_vocabulary(loaded, facts["vocabulary_size"])
@@ -69,32 +69,37 @@ def build(
         base.require_tokenizer(facts["tokenizer_digest"], "the sequences artefact")
     if datastore is not None and neighbours is not None:
         table = NeighbourTable.open(neighbours, datastore)
-    given = _given_neighbours(config, rows, sequences, base, table, chunk_tokens)
+    reading = _given_neighbours(config, rows, sequences, base, table, chunk_tokens)
     # Before the metrics: `tokens_read` counts what the model reads here.
     nll_Sn = perplexity.token_losses(
         loaded,
         rows,
         chunk_tokens=chunk_tokens,
-        neighbours=given.read if given else None,
+        neighbours=None if reading is None else reading.read,
         in_prompt=config.condition == "in_prompt",
         batch_rows=config.batch_rows,
         dtype=config.dtype,
     )
     save_npy(run.folder / "token_nll.npy", nll_Sn)
     metrics = {
-        **_write_documents(run, perplexity.document_table(nll_Sn, rows), sequences),
-        **_write_chunks(config, run, rows, nll_Sn, given, table, chunk_tokens),
-        "neighbours": given.counts if given else None,
-        "work": {
-            "text_tokens": int(rows.lengths_S.sum()),
-            "neighbour_tokens": given.tokens_read if given else 0,
-        },
+        **_write_documents(run, loss_tables.document_table(nll_Sn, rows), sequences),
+        **_write_chunks(config, run, rows, nll_Sn, reading, table, chunk_tokens),
+        "neighbours": None if reading is None else reading.counts,
+        "work": _work(rows, reading),
         "condition": config.condition,
         "chunk_tokens": chunk_tokens,
         "sequences": sequences.digest,
     }
     write_json(run.folder / "metrics.json", metrics)
     return {name: metrics[name] for name in _COUNTS}
+
+
+def _work(rows: perplexity.Rows, reading: perplexity.GivenNeighbours | None) -> dict[str, int]:
+    """Tokens of the text, and of the neighbours that were read."""
+    return {
+        "text_tokens": int(rows.lengths_S.sum()),
+        "neighbour_tokens": 0 if reading is None else reading.tokens_read,
+    }
 
 
 def _rows(sequences: Artefact, pad: int) -> perplexity.Rows:
@@ -108,11 +113,15 @@ def _rows(sequences: Artefact, pad: int) -> perplexity.Rows:
     )
 
 
+_ORIGIN = ("document", "document_id", "source", "group")
+"""What the rows say of the documents that they are cut from."""
+
+
 def _write_documents(
     run: Run, documents: dict[str, np.ndarray], sequences: Artefact
 ) -> dict[str, Any]:
     """Write records.parquet; return the metrics over documents."""
-    table = read_parquet(sequences.file("documents.parquet")).to_pylist()
+    table = read_table(sequences.file("documents.parquet"), _ORIGIN).to_pylist()
     # The table lists all documents, also those without a predicted token.
     origins = {row["document"]: row for row in table}
     in_order = [origins[document] for document in documents["document"].tolist()]
@@ -126,10 +135,10 @@ def _write_documents(
     }
     write_parquet(run.folder / "records.parquet", names | documents)
     source = np.array(sources, dtype=object)  # a list would compare as a whole
-    by_source = {
-        label: perplexity.summary(documents, source == label) for label in sorted(set(sources))
-    }
-    return perplexity.summary(documents) | {"by_source": by_source}
+    by_source = {}
+    for label in sorted(set(sources)):
+        by_source[label] = loss_tables.summary(documents, source == label)
+    return loss_tables.summary(documents) | {"by_source": by_source}
 
 
 def _write_chunks(
@@ -142,19 +151,19 @@ def _write_chunks(
     chunk_tokens: int,
 ) -> dict[str, Any]:
     """Write chunks.parquet; return the losses by overlap, None for what is not known."""
-    chunk_Qm, length_Q = perplexity.chunks_of(rows, chunk_tokens)
-    tokens_Q, nats_Q = perplexity.chunk_table(nll_Sn, chunk_tokens=chunk_tokens)
+    chunk_Qm, length_Q = loss_tables.chunks_of(rows, chunk_tokens)
+    tokens_Q, nats_Q = loss_tables.chunk_table(nll_Sn, chunk_tokens=chunk_tokens)
     # One array for both is safe: each name is bound anew before anything is written.
     overlap_Q = readable_Q = np.full(len(tokens_Q), np.nan)
     if table is not None and config.overlap_neighbours:
         # Not in the arm's view, so that the buckets hold the same chunks for every arm.
         nearest = table.select(None, config.overlap_neighbours, allow_short=True).ids
-        overlap_Q = perplexity.overlap_share(
+        overlap_Q = loss_tables.overlap_share(
             chunk_Qm, length_Q, lambda block: table.datastore.gather(nearest[block])
         )
     chunks = len(tokens_Q) // len(nll_Sn)
     if given is not None:
-        readable_Q = perplexity.overlap_share(chunk_Qm, length_Q, given.before)
+        readable_Q = loss_tables.overlap_share(chunk_Qm, length_Q, given.before)
         readable_Q[::chunks] = np.nan  # nothing is read before the end of a row's first chunk
     # Chunks beyond the end of their row are no rows of the table.
     filled = np.flatnonzero(length_Q)

@@ -78,17 +78,7 @@ def longest_common_runs(
     Raises:
         ShapeError: the arrays do not fit, or a mask has a gap.
     """
-    if (
-        neighbours_Qkr.shape != neighbour_mask_Qkr.shape
-        or neighbours_Qkr.ndim != 3
-        or chunks_Qm.ndim != 2
-        or not len(chunks_Qm) == len(lengths_Q) == len(neighbours_Qkr)
-    ):
-        raise ShapeError(
-            f"expected chunks [Q, m], lengths [Q], neighbours and mask [Q, k, r]; got "
-            f"{chunks_Qm.shape}, {np.shape(lengths_Q)}, {neighbours_Qkr.shape} and "
-            f"{neighbour_mask_Qkr.shape}."
-        )
+    _require_shapes(chunks_Qm, lengths_Q, neighbours_Qkr, neighbour_mask_Qkr)
     # The kernel takes lengths, so with a gap in a mask it would read the wrong tokens.
     neighbour_lengths_Qk = neighbour_mask_Qkr.sum(axis=-1)
     r = neighbours_Qkr.shape[2]
@@ -101,6 +91,25 @@ def longest_common_runs(
     # One type and layout for all callers: numba compiles a kernel for each that it meets.
     arrays = (chunks_Qm, lengths_Q, neighbours_Qkr, neighbour_lengths_Qk)
     return _longest_common_runs(*(np.ascontiguousarray(array, np.int64) for array in arrays))
+
+
+def _require_shapes(
+    chunks_Qm: np.ndarray, lengths_Q: np.ndarray, neighbours: np.ndarray, mask: np.ndarray
+) -> None:
+    """Refuse arrays that do not fit each other: ShapeError."""
+    queries = len(chunks_Qm)
+    if (
+        chunks_Qm.ndim == 2
+        and neighbours.ndim == 3
+        and neighbours.shape == mask.shape
+        and len(lengths_Q) == queries
+        and len(neighbours) == queries
+    ):
+        return
+    raise ShapeError(
+        f"expected chunks [Q, m], lengths [Q], neighbours and mask [Q, k, r]; got "
+        f"{chunks_Qm.shape}, {np.shape(lengths_Q)}, {neighbours.shape} and {mask.shape}."
+    )
 
 
 def by_overlap(
@@ -133,13 +142,9 @@ def by_overlap(
     above = -1.0  # so that an overlap of 0 falls into the first bucket
     for at_most in BUCKETS:
         up_to_Q = counted_Q & (overlap_Q <= at_most)
-        rows.append(
-            {
-                "above": max(above, 0.0),
-                "at_most": at_most,
-                **summary(up_to_Q & (overlap_Q > above)),
-                "up_to": summary(up_to_Q),
-            }
-        )
+        inside_Q = up_to_Q & (overlap_Q > above)
+        row = {"above": max(above, 0.0), "at_most": at_most} | summary(inside_Q)
+        row["up_to"] = summary(up_to_Q)
+        rows.append(row)
         above = at_most
     return rows

@@ -1,21 +1,18 @@
-"""The loss of every token, and what becomes of it per document, chunk, source and overlap.
+"""The loss of every token; `loss_tables` sums it per document, chunk, source and overlap.
 
 One pass over the rows, longest first, so that a batch wastes little on padding. Losses are kept
 token by token (4 bytes each): two evaluations can then be compared on the tokens themselves.
 
 What is predicted: tokens 1 .. length-1 of each row. The first token of a row has nothing before it;
 a document of several rows is read row by row, without sliding, so loss is somewhat higher than with
-a stride and the same for all arms. Perplexity is exp(mean loss), never a mean of perplexities. Bits
-per byte is (loss / ln 2) * (tokens / bytes) with the tokens and bytes of the whole text (Gao et al.
-2020, arXiv:2101.00027).
+a stride and the same for all arms.
 
-Dimensions: S rows, n tokens a row, C chunks a row, Q = S * C chunks, m tokens a chunk, k
-neighbours, r tokens a neighbour, B rows of a batch, T tokens of its rows, V vocabulary.
+Dimensions: S rows, n tokens a row, C chunks a row, Q chunks (numbered row * C + chunk), m tokens a
+chunk, k neighbours, r tokens a neighbour, B rows of a batch, T tokens of its rows, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +25,8 @@ from transformers import PreTrainedModel
 from chunkwise.core.progress import track
 from chunkwise.datastore.reader import MaskedTokens
 from chunkwise.evaluation.inference import gates, reading, require_numbers
-from chunkwise.evaluation.overlap import longest_common_runs
 from chunkwise.neighbours.in_prompt import IGNORED, lay_out_in_prompt
-from chunkwise.neighbours.queries import chunk_lengths, without_unread
+from chunkwise.neighbours.queries import without_unread
 
 Neighbours = Callable[[np.ndarray], MaskedTokens]
 """rows [B] -> token ids and mask of their neighbours, both [B, C, k, r]."""
@@ -146,20 +142,23 @@ def token_losses(
     ):
         for batch in _batches(rows.lengths_S, batch_rows):
             inputs, labels = _model_inputs(rows, batch, chunk_tokens, neighbours, in_prompt)
-            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+            tensors = {}
+            for name, array in inputs.items():
+                tensors[name] = torch.from_numpy(array).to(device)
             # Padding stands on the right, where a causal model cannot see it: no mask, hence the
             # fast attention.
             logits_BTV = model(use_cache=False, **tensors, **gate).logits
             # Place t predicts token t + 1, the last place nothing.
-            targets = np.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED)
-            losses_BT = _cross_entropy(logits_BTV, torch.from_numpy(targets).to(device))
-            losses = losses_BT.cpu().numpy()
-            predicted = targets != IGNORED
-            require_numbers(losses[predicted])
+            targets_BT = np.pad(labels[:, 1:], ((0, 0), (0, 1)), constant_values=IGNORED)
+            losses = _cross_entropy(logits_BTV, torch.from_numpy(targets_BT).to(device))
+            losses_BT = losses.cpu().numpy()
+            is_predicted_BT = targets_BT != IGNORED
+            require_numbers(losses_BT[is_predicted_BT])
             # The predicted places of a row are its tokens 1, 2, ... in order, also where
             # neighbours stand between them.
-            for row, row_losses, row_predicted in zip(batch, losses, predicted, strict=True):
-                nll_Sn[row, 1 : rows.lengths_S[row]] = row_losses[row_predicted]
+            for number, row in enumerate(batch):
+                is_predicted = is_predicted_BT[number]
+                nll_Sn[row, 1 : rows.lengths_S[row]] = losses_BT[number, is_predicted]
             advance(len(batch))
     return nll_Sn
 
@@ -189,7 +188,7 @@ def _model_inputs(
     lengths = rows.lengths_S[batch]
     longest = int(lengths.max())
     tokens = rows.tokens_Sn[batch, :longest].astype(np.int64)
-    input_ids = _whole_chunks(tokens, chunk_tokens, rows.pad)
+    input_ids = whole_chunks(tokens, chunk_tokens, rows.pad)
     if neighbours is not None and in_prompt:
         laid_out = lay_out_in_prompt(
             input_ids, lengths, *neighbours(batch), chunk_tokens=chunk_tokens, pad=rows.pad
@@ -209,6 +208,13 @@ def _model_inputs(
     return inputs, labels
 
 
+def whole_chunks(values_Sn: np.ndarray, chunk_tokens: int, fill: float) -> np.ndarray:
+    """Rows [S, n] made longer, with `fill`, to a whole number of chunks."""
+    width = values_Sn.shape[1]
+    missing = -width % chunk_tokens
+    return np.pad(values_Sn, ((0, 0), (0, missing)), constant_values=fill)
+
+
 def _batches(lengths_S: np.ndarray, batch_rows: int) -> Iterator[np.ndarray]:
     """Row numbers, longest rows first; the order depends on the lengths alone."""
     # Stable, and signed before the minus: lengths may be unsigned.
@@ -216,108 +222,3 @@ def _batches(lengths_S: np.ndarray, batch_rows: int) -> Iterator[np.ndarray]:
     order = order[lengths_S[order] > 1]  # a row of one token predicts nothing
     for start in range(0, len(order), batch_rows):
         yield order[start : start + batch_rows]
-
-
-def _whole_chunks(values_Sn: np.ndarray, chunk_tokens: int, fill: float) -> np.ndarray:
-    """Rows made longer, with `fill`, to a whole number of chunks."""
-    width = values_Sn.shape[1]
-    missing = -width % chunk_tokens
-    return np.pad(values_Sn, ((0, 0), (0, missing)), constant_values=fill)
-
-
-def chunk_table(nll_Sn: np.ndarray, *, chunk_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted tokens and summed loss of every chunk.
-
-    Returns:
-        tokens_Q (int64) and nats_Q (float64), Q = S * C in the order of the rows.
-    """
-    # What is added is not predicted, so it counts in no chunk.
-    whole = _whole_chunks(nll_Sn.astype(np.float64), chunk_tokens, np.nan)
-    nll_Qm = whole.reshape(-1, chunk_tokens)
-    return _predicted(nll_Qm), np.nansum(nll_Qm, axis=1)
-
-
-def _predicted(nll: np.ndarray) -> np.ndarray:
-    """Predicted tokens of each row."""
-    return np.sum(~np.isnan(nll), axis=1)
-
-
-def chunks_of(rows: Rows, chunk_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """All chunks as rows of their own: token ids [Q, m] and lengths [Q], 0 for a chunk beyond its
-    row's end.
-    """
-    whole = _whole_chunks(rows.tokens_Sn.astype(np.int64), chunk_tokens, rows.pad)
-    chunks = whole.shape[1] // chunk_tokens
-    lengths_SC = chunk_lengths(rows.lengths_S, chunks, chunk_tokens)
-    return whole.reshape(-1, chunk_tokens), lengths_SC.reshape(-1)
-
-
-def overlap_share(
-    chunk_Qm: np.ndarray, length_Q: np.ndarray, neighbours: Neighbours, *, block_chunks: int = 4096
-) -> np.ndarray:
-    """Longest run of tokens that each chunk shares with its neighbours, as a share of m; NaN for an
-    empty chunk.
-
-    Args:
-        neighbours: chunk numbers [Q'] -> token ids and mask [Q', k, r].
-    """
-    chunks, chunk_tokens = chunk_Qm.shape
-    share_Q = np.full(chunks, np.nan)
-    filled = np.flatnonzero(length_Q)
-    # In blocks, since the neighbours of all chunks as token ids would not fit into memory.
-    for start in range(0, len(filled), block_chunks):
-        block = filled[start : start + block_chunks]
-        longest = longest_common_runs(chunk_Qm[block], length_Q[block], *neighbours(block))
-        share_Q[block] = longest / chunk_tokens
-    return share_Q
-
-
-def document_table(nll_Sn: np.ndarray, rows: Rows) -> dict[str, np.ndarray]:
-    """Loss of each document; documents of which nothing is predicted are left out.
-
-    Returns:
-        columns document, tokens (predicted), text_tokens, bytes, nats (summed), nll (nats per
-        token).
-    """
-    documents, row_document = np.unique(rows.document_S, return_inverse=True)
-
-    def total(values_S: np.ndarray) -> np.ndarray:
-        return np.bincount(row_document, weights=values_S, minlength=len(documents))
-
-    # `bincount` sums in float64, which holds whole numbers up to 2^53.
-    tokens = total(_predicted(nll_Sn)).astype(np.int64)
-    nats_S = np.nansum(nll_Sn.astype(np.float64), axis=1)
-    nats = total(nats_S)
-    columns = {
-        "document": documents.astype(np.int64),
-        "tokens": tokens,
-        "text_tokens": total(rows.lengths_S).astype(np.int64),
-        "bytes": total(rows.bytes_S).astype(np.int64),
-        "nats": nats,
-        "nll": nats / np.maximum(tokens, 1),
-    }
-    is_read = tokens > 0
-    return {name: column[is_read] for name, column in columns.items()}
-
-
-def summary(
-    table: dict[str, np.ndarray], selection: np.ndarray | slice = slice(None)
-) -> dict[str, Any]:
-    """Pooled loss of some documents: {documents, tokens, bytes, nll, perplexity, bits_per_byte}.
-
-    Every token counts once: long documents weigh more. None where there is no token (or no byte) to
-    divide by.
-    """
-    selected = {name: column[selection] for name, column in table.items()}
-    tokens = int(selected["tokens"].sum())
-    text_tokens = int(selected["text_tokens"].sum())
-    size = int(selected["bytes"].sum())
-    facts = {"documents": len(selected["document"]), "tokens": tokens, "bytes": size}
-    # Pooled before the exponential: a mean of perplexities would follow the worst documents.
-    nll = perplexity = bits_per_byte = None
-    if tokens:
-        nll = float(selected["nats"].sum()) / tokens
-        perplexity = math.exp(min(nll, 700.0))  # e^709 is the largest double
-        if size:
-            bits_per_byte = nll / math.log(2) * (text_tokens / size)
-    return facts | {"nll": nll, "perplexity": perplexity, "bits_per_byte": bits_per_byte}

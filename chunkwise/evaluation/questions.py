@@ -38,6 +38,7 @@ from chunkwise.evaluation.prompts import (
 )
 from chunkwise.evaluation.records import chosen, columns_of, metrics, origin, stands_in
 from chunkwise.evaluation.scoring import (
+    no_losses,
     read_prompts,
     score_after_one,
     score_options,
@@ -131,12 +132,11 @@ def answer(
         neighbours: ids and mask [Q, k, r] for the encoder; the gate is open with them and 0
             without.
     """
-    most = max(len(question.options) for question in questions)
-    nats_QO = np.full((len(questions), most), np.nan)
+    options = [question.options for question in questions]
+    nats_QO = no_losses(options)
     written: list[str | None] = [None] * len(questions)
     names = [str(question.record["id"]) for question in questions]
     generated = set(first_by_hash(names, config.n_generate).tolist())
-    batches = _batches(questions, generated, config.batch_questions, chunk_tokens)
     with (
         reading(model, config.dtype),
         track(f"questions, {config.cell}", len(questions), "questions") as advance,
@@ -144,31 +144,28 @@ def answer(
         empty_QO = None
         if config.scoring == "calibrated":
             empty_prompt = encode(tokenizer, render_question(""))
-            empty = read_prompts(model, [empty_prompt], chunk_tokens=chunk_tokens, pad=pad)
+            context = read_prompts(model, [empty_prompt], chunk_tokens=chunk_tokens, pad=pad)
             # The same prompt for all questions, which also share many of their options.
-            options = [question.options for question in questions]
-            empty_QO = score_after_one(
-                model, empty, options, pad=pad, batch_rows=config.batch_questions
-            )
-        for batch in batches:
-            options = [questions[index].options for index in batch]
+            size = config.batch_questions
+            empty_QO = score_after_one(model, context, options, pad=pad, batch_rows=size)
+        for batch in _batches(questions, generated, config.batch_questions, chunk_tokens):
             prompts = [questions[index].prompt for index in batch]
             of_batch = None
             if neighbours is not None:
                 ids, mask = neighbours
                 of_batch = (ids[batch], mask[batch])
-            read = read_prompts(
+            context = read_prompts(
                 model, prompts, chunk_tokens=chunk_tokens, pad=pad, neighbours=of_batch
             )
+            options_of_batch = [options[index] for index in batch]
+            nats_BO = score_options(model, context, options_of_batch, pad=pad)
             # Batches have different numbers of options; NaN stays where a question has none.
-            widest = max(map(len, options))
-            nats_QO[batch, :widest] = score_options(model, read, options, pad=pad)
+            nats_QO[batch, : nats_BO.shape[1]] = nats_BO
             # All questions of a batch are answered in writing, or none: see `_batches`.
             if batch[0] in generated:
                 # After the scoring, because writing uses up the cache.
-                rows = write_answers(
-                    model, read, max_tokens=config.max_answer_tokens, eos=eos, pad=pad
-                )
+                most_tokens = config.max_answer_tokens
+                rows = write_answers(model, context, max_tokens=most_tokens, eos=eos, pad=pad)
                 for index, row in zip(batch, rows, strict=True):
                     written[index] = _first_line(str(tokenizer.decode(row)))
             advance(len(batch))
@@ -177,10 +174,11 @@ def answer(
 
 def work(questions: Sequence[Prepared]) -> dict[str, int]:
     """Tokens that go through the model; written answers not counted."""
-    return {
-        "prompt_tokens": sum(len(question.prompt) for question in questions),
-        "option_tokens": sum(len(option) for question in questions for option in question.options),
-    }
+    prompt_tokens = sum(len(question.prompt) for question in questions)
+    option_tokens = 0
+    for question in questions:
+        option_tokens += sum(map(len, question.options))
+    return {"prompt_tokens": prompt_tokens, "option_tokens": option_tokens}
 
 
 def _first_line(text: str) -> str:
@@ -260,34 +258,49 @@ def records(
         (columns of records.parquet, metrics). The metrics also hold the accuracy under the other
         scorings: to see how much the choice of scoring decides, not to pick the best one.
     """
-    tokens_QO = np.zeros(answers.nats_QO.shape, np.int64)
-    for row, question in zip(tokens_QO, questions, strict=True):
-        row[: len(question.options)] = [len(option) for option in question.options]
-    names = ["mean", "sum"]
-    if answers.empty_nats_QO is not None:
-        names.append("calibrated")
-    scores = {
-        name: choose(answers.nats_QO, answers.empty_nats_QO, tokens_QO, name) for name in names
-    }
+    scores = _scores(questions, answers)
     rows = []
     for index, question in enumerate(questions):
         nats = answers.nats_QO[index]
         score = scores[scoring][index]
         row = _row(question, nats, score, answers.written[index], bool(own_passage[index]))
         row |= stands_in(question.record, read[index])
-        rows.append(row | {"own_document_found": bool(own_found[index])})
+        row["own_document_found"] = bool(own_found[index])
+        rows.append(row)
     columns = columns_of(rows)
     summary = metrics(columns, [len(question.options) for question in questions])
+    summary["choice_accuracy_by_scoring"] = _accuracies(questions, scores)
+    return columns, summary
+
+
+def _scores(questions: Sequence[Prepared], answers: Answers) -> dict[str, np.ndarray]:
+    """Scoring -> score of each option, of all scorings that the answers allow."""
+    tokens_QO = np.zeros(answers.nats_QO.shape, np.int64)
+    for tokens_O, question in zip(tokens_QO, questions, strict=True):
+        tokens_O[: len(question.options)] = [len(option) for option in question.options]
+    names = ["mean", "sum"]
+    if answers.empty_nats_QO is not None:
+        names.append("calibrated")
+    scores = {}
+    for name in names:
+        scores[name] = choose(answers.nats_QO, answers.empty_nats_QO, tokens_QO, name)
+    return scores
+
+
+def _accuracies(
+    questions: Sequence[Prepared], scores: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Scoring -> share of the questions with choices whose right option has the highest score."""
+    # A question with one option is always right: it would only dilute the share.
     has_choices_Q = np.array([question.has_choices for question in questions])
+    if not has_choices_Q.any():
+        return {}
     right_Q = np.array([question.right for question in questions])
     accuracies = {}
     for name, score_QO in scores.items():
         is_right_Q = score_QO.argmax(axis=1) == right_Q
-        # A question with one option is always right: it would only dilute the share.
-        if has_choices_Q.any():
-            accuracies[name] = float(is_right_Q[has_choices_Q].mean())
-    summary["choice_accuracy_by_scoring"] = accuracies
-    return columns, summary
+        accuracies[name] = float(is_right_Q[has_choices_Q].mean())
+    return accuracies
 
 
 def _row(
@@ -304,21 +317,19 @@ def _row(
     accepted = list(record.get("answers") or [record["choices"][right]])
     tokens = len(question.options[right])
     passages = " ".join(question.shown)
-    row = origin(record) | {
-        "answer_tokens": tokens,
-        "answer_nll": float(nats[right]) / max(1, tokens),
-        "prompt_tokens": len(question.prompt),
-        "passages": len(question.shown),
-        "answer_in_prompt": any(holds_phrase(passages, text) for text in accepted),
-    }
+    row = origin(record)
+    row["answer_tokens"] = tokens
+    row["answer_nll"] = float(nats[right]) / max(1, tokens)
+    row["prompt_tokens"] = len(question.prompt)
+    row["passages"] = len(question.shown)
+    row["answer_in_prompt"] = any(holds_phrase(passages, text) for text in accepted)
     # A question of one option has nothing to choose from, and a written answer may not be wanted.
     if question.has_choices:
         row |= chosen(record, int(score.argmax()), own_passage=own_passage)
-        row["margin"] = float(score[right] - np.delete(score, right).max())
+        best_other = np.delete(score, right).max()
+        row["margin"] = float(score[right] - best_other)
     if prediction is not None:
-        row |= {
-            "prediction": prediction,
-            "exact_match": exact_match(prediction, accepted),
-            "f1": f1(prediction, accepted),
-        }
+        row["prediction"] = prediction
+        row["exact_match"] = exact_match(prediction, accepted)
+        row["f1"] = f1(prediction, accepted)
     return row

@@ -56,6 +56,17 @@ RECORD_COLUMNS = {
 null throughout would get no type from its values."""
 
 
+_MEANS = (
+    "answer_nll",
+    "exact_match",
+    "f1",
+    "own_document_found",
+    "answer_in_prompt",
+    "answer_in_passages",
+)
+"""Columns whose mean is a metric of the same name."""
+
+
 def origin(record: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a row that comes from the question alone."""
     document_id = record.get("document_id")
@@ -80,10 +91,12 @@ def stands_in(record: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]
     Args:
         shown: texts. A run of words that goes on from one into another is not found.
     """
+    # Each text apart: a run of words may not go on from one passage into the next.
     lines = [word_line(text) for text in shown]
 
     def stands(text: str) -> bool:
         line = word_line(text)
+        # A text without a word would stand in every other one.
         return line != " " and any(line in shown_line for shown_line in lines)
 
     if record.get("statement"):
@@ -108,6 +121,7 @@ def chosen(record: Mapping[str, Any], choice: int, *, own_passage: bool) -> dict
     right = int(record["answer_index"])
     remembered = record.get("remembered_index")
     row: dict[str, Any] = {"answer_index": right, "choice": choice}
+    # Both may be False: a third option says neither what the passage says nor what was trained on.
     if remembered is not None:
         row |= {"followed": choice == right, "remembered": choice == int(remembered)}
     if remembered is None or own_passage:
@@ -134,7 +148,6 @@ def metrics(columns: Mapping[str, Sequence], options: Sequence[int]) -> dict[str
         labelled "no signal" is not to be tested.
     """
     table = _Table(columns, np.asarray(options))
-    tasks = table.tasks
     shares = {
         "choice_accuracy": table,
         "reading_accuracy": table.of(*READING_TASKS),
@@ -145,28 +158,21 @@ def metrics(columns: Mapping[str, Sequence], options: Sequence[int]) -> dict[str
     }
     signals = {}
     for name, part in shares.items():
+        # No label for what was not asked: "no signal" would say that it was.
         if part.values("correct"):
             signals[name] = part.signal()
     matches = table.values("exact_match")
     if matches:
         signals["exact_match"] = asdict(signal(sum(matches), len(matches), 0.0))
-    same_name = (
-        "answer_nll",
-        "exact_match",
-        "f1",
-        "own_document_found",
-        "answer_in_prompt",
-        "answer_in_passages",
-    )
     return {
         "questions": len(columns["question"]),
         "with_choices": len(table.values("choice")),
         "written": len(matches),
         **{name: part.mean("correct") for name, part in shares.items()},
         "choice_margin": table.mean("margin"),
-        **{name: table.mean(name) for name in same_name},
+        **{name: table.mean(name) for name in _MEANS},
         "signal": signals,
-        "by_task": {task: _task(table.of(task)) for task in tasks},
+        "by_task": {task: _task(table.of(task)) for task in table.tasks},
     }
 
 
@@ -190,14 +196,14 @@ class _Table:
 
     def with_all_options_in_passages(self) -> _Table:
         """The rows whose options all stand in what was shown."""
-        in_passages = self._columns["options_in_passages"]
-        return self._where(
-            [count == total for count, total in zip(in_passages, self._options, strict=True)]
-        )
+        pairs = zip(self._columns["options_in_passages"], self._options, strict=True)
+        return self._where([in_passages == options for in_passages, options in pairs])
 
     def _where(self, condition: Sequence[bool]) -> _Table:
         rows = np.flatnonzero(condition).tolist()
-        columns = {name: [column[row] for row in rows] for name, column in self._columns.items()}
+        columns = {}
+        for name, column in self._columns.items():
+            columns[name] = [column[row] for row in rows]
         return _Table(columns, self._options[rows])
 
     def __len__(self) -> int:
@@ -214,15 +220,17 @@ class _Table:
     def chance(self) -> float | None:
         """The mean rate of a guess, of the questions that have choices."""
         counts = self._options[self._options > 1]
+        # The mean of the rates, not the rate of the mean: questions differ in their options.
         return float(np.mean(1 / counts)) if len(counts) else None
 
     def signal(self) -> dict[str, Any]:
         """`correct` against chance."""
-        correct = self.values("correct")
-        # Questions without a right option would not be among these trials.
-        with_value = self._where([value is not None for value in self._columns["correct"]])
-        assert with_value.chance is not None
-        return asdict(signal(sum(correct), len(correct), with_value.chance))
+        # Questions without a right option are no trials, and their options no chance.
+        trials = self._where([value is not None for value in self._columns["correct"]])
+        correct = trials.values("correct")
+        chance = trials.chance
+        assert chance is not None
+        return asdict(signal(sum(correct), len(correct), chance))
 
 
 def _task(table: _Table) -> dict[str, Any]:
@@ -234,12 +242,15 @@ def _task(table: _Table) -> dict[str, Any]:
         remembered (shares; None but for counterfactual questions)}.
     """
     together = table.with_all_options_in_passages()
+    # How many independent draws the questions are: those about one document stand in one group.
+    groups = set(table.values("group"))
+    has_right_options = bool(table.values("correct"))
     return {
         "questions": len(table),
-        "groups": len(set(table.values("group"))),
+        "groups": len(groups),
         "chance": table.chance,
         "accuracy": table.mean("correct"),
-        "signal": table.signal() if table.values("correct") else None,
+        "signal": table.signal() if has_right_options else None,
         "answer_in_passages": table.mean("answer_in_passages"),
         "all_options_in_passages": {
             "questions": len(together),

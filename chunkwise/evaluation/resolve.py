@@ -4,7 +4,7 @@ cell ignores.
 
 from __future__ import annotations
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ConfigError, MismatchError
 from chunkwise.core.io import read_json
@@ -31,13 +31,8 @@ def perplexity(
     """
     # From the model's config.json alone: to resolve a call loads no weights.
     require_condition(model, config)
-    require_documents(read_json(sequences.file("sequences.json"))["layout"])
-    if config.reads_the_table and neighbours is None:
-        raise ConfigError(f"condition {config.condition!r} needs the neighbours of these sequences")
-    if datastore is None and (neighbours is not None or config.condition == "random"):
-        raise ConfigError(
-            f"condition {config.condition!r} needs the datastore (and so does a neighbour table)"
-        )
+    require_documents(read_content(sequences.file("sequences.json"))["layout"])
+    require_sources(config, neighbours is not None, datastore is not None)
     if neighbours is not None and neighbours.record.inputs.get("sequences") != sequences.digest:
         raise MismatchError(
             "the neighbour table was made for other sequences",
@@ -78,6 +73,7 @@ def bag_of_words(
 ) -> Resolved:
     """Of the stage `bag-of-words`; raises as `questions`."""
     config = config.used()
+    # Without passages neither table nor datastore is an input that counts.
     evidence = config.evidence if config.reads == "passages" else None
     inputs = _evidence(questions, question_neighbours, datastore, evidence, "reading passages")
     inputs |= {"tokenizer": _tokenizer_digest(tokens)}
@@ -104,7 +100,7 @@ def _settled(config: PerplexityConfig | QuestionsEvalConfig) -> Config:
 
 def _tokenizer_digest(tokens: Artefact) -> str:
     """Of the tokens only the tokenizer matters: equal ones make equal evaluations."""
-    return read_json(tokens.file("tokens.json"))["tokenizer_digest"]
+    return read_content(tokens.file("tokens.json"))["tokenizer_digest"]
 
 
 def require_documents(layout: str) -> None:
@@ -117,6 +113,16 @@ def require_documents(layout: str) -> None:
         raise MismatchError(
             f"perplexity is measured by document; these sequences have the layout {layout!r}",
             hint='pack the evaluation split with layout="documents"',
+        )
+
+
+def require_sources(config: PerplexityConfig, has_table: bool, has_datastore: bool) -> None:
+    """Refuse a condition without what it reads: ConfigError."""
+    if config.reads_the_table and not has_table:
+        raise ConfigError(f"condition {config.condition!r} needs the neighbours of these sequences")
+    if not has_datastore and (has_table or config.condition == "random"):
+        raise ConfigError(
+            f"condition {config.condition!r} needs the datastore (and so does a neighbour table)"
         )
 
 
@@ -148,6 +154,7 @@ def _require_kind(model: Artefact, *, retrieval: bool, what: str) -> None:
     if not retrieval:
         needed, actual = actual, needed
         hint = "a Retro model has the conditions on, off, random, shuffled, own and oracle"
+    # The class, which says more to whoever gave the wrong folder than our two kinds do.
     name = (config.get("architectures") or ["of unknown class"])[0]
     raise MismatchError(f"{what} needs {needed}; this model ({name}) is {actual}.", hint=hint)
 

@@ -92,19 +92,20 @@ def read_prompts(
         output = read(0, length)
     else:
         ids_BCkr, mask_BCkr = _of_last_chunk(neighbours, length // chunk_tokens, pad)
-        near = {
-            "neighbour_ids": torch.from_numpy(ids_BCkr).to(device),
-            "neighbour_mask": torch.from_numpy(mask_BCkr).to(device),
-        }
+        ids_of_last = torch.from_numpy(ids_BCkr).to(device)
+        mask_of_last = torch.from_numpy(mask_BCkr).to(device)
         # The first chunk begins in the padding, so that the prompt ends with one; and the padding
         # of all places, because a short prompt has no token among those of the first pass.
-        grid = {"chunk_start": 0, "padding_mask": mask_BL}
+        retrieval: dict[str, Any] = {"chunk_start": 0, "padding_mask": mask_BL}
         past = None
         # In a pass of its own the last token is the only one that cross-attention is computed for.
         if length > 1:
-            nothing = {name: values[:, :-1] for name, values in near.items()}
-            past = read(0, length - 1, **nothing, **grid).past_key_values
-        output = read(length - 1, length, past_key_values=past, **near, **grid)
+            retrieval["neighbour_ids"] = ids_of_last[:, :-1]
+            retrieval["neighbour_mask"] = mask_of_last[:, :-1]
+            past = read(0, length - 1, **retrieval).past_key_values
+        retrieval["neighbour_ids"] = ids_of_last
+        retrieval["neighbour_mask"] = mask_of_last
+        output = read(length - 1, length, past_key_values=past, **retrieval)
     next_BV = output.logits[:, -1].float()
     return ReadPrompts(output.past_key_values, mask_BL, mask_BL.sum(1), next_BV, gate)
 
@@ -115,8 +116,9 @@ def _of_last_chunk(neighbours: MaskedTokens, chunks: int, pad: int) -> MaskedTok
     Earlier chunks get none: they would be read inside the prompt.
     """
     ids_Bkr, mask_Bkr = neighbours
-    ids_BCkr = np.full((len(ids_Bkr), chunks, *ids_Bkr.shape[1:]), pad, dtype=np.int64)
-    mask_BCkr = np.zeros(ids_BCkr.shape, dtype=bool)
+    B, k, r = ids_Bkr.shape
+    ids_BCkr = np.full((B, chunks, k, r), pad, dtype=np.int64)
+    mask_BCkr = np.zeros((B, chunks, k, r), dtype=bool)
     ids_BCkr[:, -1] = ids_Bkr
     mask_BCkr[:, -1] = mask_Bkr
     return ids_BCkr, mask_BCkr
@@ -140,21 +142,30 @@ def score_options(
     Raises:
         ArtefactError: the model's losses are no numbers.
     """
-    nats_BO = np.full((len(options), max(map(len, options))), np.nan)
-    longest_first = [
-        sorted(range(len(of_one)), key=lambda o: -len(of_one[o])) for of_one in options
-    ]
+    nats_BO = no_losses(options)
+    orders = [_longest_first(of_prompt) for of_prompt in options]
     # Every prompt's longest option, then every prompt's second longest: little is padding, and the
     # rows of a pass are those of the cache.
-    for places in itertools.zip_longest(*longest_first):
+    for numbers_B in itertools.zip_longest(*orders):
         rows: list[Sequence[int]] = []
-        for of_one, place in zip(options, places, strict=True):
-            rows.append([] if place is None else of_one[place])
+        for of_prompt, number in zip(options, numbers_B, strict=True):
+            rows.append([] if number is None else of_prompt[number])
         nats_B = _row_losses(model, read, rows, pad)
-        for prompt, place in enumerate(places):
-            if place is not None:
-                nats_BO[prompt, place] = nats_B[prompt]
+        for prompt, number in enumerate(numbers_B):
+            if number is not None:
+                nats_BO[prompt, number] = nats_B[prompt]
     return nats_BO
+
+
+def _longest_first(rows: TokenRows) -> list[int]:
+    """Numbers of the rows, longest first; equal ones in their order."""
+    return sorted(range(len(rows)), key=lambda number: -len(rows[number]))
+
+
+def no_losses(options: Sequence[TokenRows]) -> np.ndarray:
+    """NaN [prompts, O], where losses are filled in."""
+    most = max(map(len, options))
+    return np.full((len(options), most), np.nan)
 
 
 def score_after_one(
@@ -171,15 +182,19 @@ def score_after_one(
         read: that prompt alone.
         batch_rows: options of one forward pass.
     """
-    every = {tuple(option) for of_one in options for option in of_one}
-    distinct = sorted(every, key=lambda option: (len(option), option))
+    different: set[tuple[int, ...]] = set()
+    for of_question in options:
+        different.update(map(tuple, of_question))
+    # By length, so that little is padding; and by content, so that passes are the same every time.
+    rows = sorted(different, key=lambda option: (len(option), option))
     nats: dict[tuple[int, ...], float] = {}
-    for start in range(0, len(distinct), batch_rows):
-        rows = distinct[start : start + batch_rows]
-        nats |= zip(rows, _row_losses(model, read, rows, pad).tolist(), strict=True)
-    nats_QO = np.full((len(options), max(map(len, options))), np.nan)
-    for nats_O, of_one in zip(nats_QO, options, strict=True):
-        nats_O[: len(of_one)] = [nats[tuple(option)] for option in of_one]
+    for start in range(0, len(rows), batch_rows):
+        batch = rows[start : start + batch_rows]
+        nats_N = _row_losses(model, read, batch, pad)
+        nats |= zip(batch, nats_N.tolist(), strict=True)
+    nats_QO = no_losses(options)
+    for nats_O, of_question in zip(nats_QO, options, strict=True):
+        nats_O[: len(of_question)] = [nats[tuple(option)] for option in of_question]
     return nats_QO
 
 
@@ -200,20 +215,24 @@ def _row_losses(model: PreTrainedModel, read: ReadPrompts, rows: TokenRows, pad:
         # The last token of a row is not an input: what follows it is not scored.
         input_ids = ids_NA[:, :-1]
         past_NL = read.mask_BL.repeat_interleave(repeats, dim=0)
+        attention_mask = torch.cat([past_NL, mask_NA[:, :-1]], dim=1)
         length_N = read.length_B.repeat_interleave(repeats)
+        offset = torch.arange(input_ids.shape[1], device=device)
         # A copy of the cache instead of another reading: that is what is saved.
         logits = model(
             input_ids=input_ids,
-            attention_mask=torch.cat([past_NL, mask_NA[:, :-1]], dim=1).long(),
-            position_ids=length_N[:, None] + torch.arange(input_ids.shape[1], device=device),
+            attention_mask=attention_mask.long(),
+            position_ids=length_N[:, None] + offset,
             past_key_values=expand_cache(read.cache, repeats),
             use_cache=True,
             **read.gate,
         ).logits
         targets = ids_NA[:, 1:]
-        nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+        exact = logits.float().flatten(0, 1)
+        nats = F.cross_entropy(exact, targets.flatten(), reduction="none")
         nats_NA[:, 1:] = nats.view(targets.shape)
-    nats_N = torch.where(mask_NA, nats_NA, 0.0).sum(1).double().cpu().numpy()
+    sums_N = torch.where(mask_NA, nats_NA, 0.0).sum(1)
+    nats_N = sums_N.double().cpu().numpy()
     # Before NaN gets its meaning here, "no such option".
     require_numbers(nats_N)
     nats_N[~mask.any(axis=1)] = np.nan
@@ -250,5 +269,8 @@ def write_answers(
         )
         next_B = output.logits[:, -1].float().argmax(-1)
         open_B = open_B & (next_B != eos)
-    rows = torch.stack(columns, dim=1).tolist()
-    return [row[: row.index(eos)] if eos in row else row for row in rows]
+    answers = []
+    for row in torch.stack(columns, dim=1).tolist():
+        end = row.index(eos) if eos in row else len(row)
+        answers.append(row[:end])
+    return answers

@@ -9,7 +9,9 @@ Megatron's own logits.
 
     megatron_settings.py    settings -> configuration
     megatron_layout.py      weights -> ours
-    megatron_files.py       the files
+    megatron_checkpoint.py  all files together, checked
+    megatron_files.py       where the files lie
+    megatron_pickle.py      one file, read without executing it
 
 `apply_query_key_layer_scaling` is taken either way: it divides the logits of attention by the
 layer's number and multiplies them by it again, which only moves where they are rounded.
@@ -39,8 +41,9 @@ from chunkwise import __version__
 from chunkwise.core.errors import ConfigError, InputError, MachineError
 from chunkwise.core.io import machine_errors, sync, write_json
 from chunkwise.core.progress import track
-from chunkwise.interop.megatron_files import Checkpoint, is_plain, read_checkpoint
+from chunkwise.interop.megatron_checkpoint import Checkpoint, read_checkpoint
 from chunkwise.interop.megatron_layout import Conversion, layout
+from chunkwise.interop.megatron_pickle import is_plain
 from chunkwise.interop.megatron_settings import DECISIVE, Derived, derive, value_text
 from chunkwise.model.retro import RetroForCausalLM
 from chunkwise.model.retro_config import RetroConfig

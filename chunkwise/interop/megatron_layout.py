@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chunkwise.interop.megatron_files import Weight
+from chunkwise.interop.megatron_checkpoint import Weight
 from chunkwise.interop.megatron_settings import Derived
 
 Parts = dict[str, Tensor]
@@ -73,12 +73,14 @@ class Conversion:
 def layout(derived: Derived) -> dict[str, Conversion]:
     """Every weight that a checkpoint of these settings has, under Megatron's name."""
     conversions = _embeddings(derived)
-    first_cca = min(derived.cca_layers)
+    cca_layers = derived.cca_layers
+    first_cca = min(cca_layers)
     for number in range(1, derived.decoder.num_hidden_layers + 1):
-        names = DECODER_LAYER | (DECODER_CCA if number in derived.cca_layers else DECODER_PLAIN)
+        names = DECODER_LAYER | (DECODER_CCA if number in cca_layers else DECODER_PLAIN)
         # both count from 0
-        theirs = f"{DECODER}.layers.{number - 1}"
-        ours = f"decoder.model.layers.{number - 1}"
+        index = number - 1
+        theirs = f"{DECODER}.layers.{index}"
+        ours = f"decoder.model.layers.{index}"
         # cross-attention here has its values before its keys, self-attention has no such matrix
         conversions |= _layer(derived, theirs, ours, names, key_value_order=(1, 0))
         if number == first_cca:
@@ -96,14 +98,15 @@ def layout(derived: Derived) -> dict[str, Conversion]:
 
 def _embeddings(derived: Derived) -> dict[str, Conversion]:
     config = derived.decoder
-    weight = Weight((config.vocab_size, config.hidden_size), 0)
+    weight = Weight((config.vocab_size, config.hidden_size), split=0)
     theirs = "language_model.embedding.word_embeddings.weight"
     their_head = "language_model.output_layer.weight"
-    ours, head = "decoder.model.embed_tokens.weight", "decoder.lm_head.weight"
+    ours = "decoder.model.embed_tokens.weight"
+    our_head = "decoder.lm_head.weight"
     if config.tie_word_embeddings:
         # one tensor under two names, as transformers ties them
-        return {theirs: Conversion(weight, lambda rows: {ours: rows, head: rows})}
-    return {theirs: _in_rows(weight, [ours]), their_head: _in_rows(weight, [head])}
+        return {theirs: Conversion(weight, lambda rows: {ours: rows, our_head: rows})}
+    return {theirs: _in_rows(weight, [ours]), their_head: _in_rows(weight, [our_head])}
 
 
 def _layer(
@@ -120,7 +123,8 @@ def _layer(
         names: module of theirs -> of ours; what has no shape below is a norm.
         key_value_order: of keys (0) and values (1) in our matrix of both.
     """
-    D, F = derived.decoder.hidden_size, derived.decoder.intermediate_size
+    D = derived.decoder.hidden_size
+    F = derived.decoder.intermediate_size
     H = derived.decoder.num_attention_heads
     # split 0 where the ranks share the outputs, 1 where they share the inputs and add their results
     matrices = {
@@ -136,14 +140,15 @@ def _layer(
     }
     layer: dict[str, Conversion] = {}
     for name, our_names in names.items():
-        weights = [f"{ours}.{our_name}.weight" for our_name in our_names]
+        their_module = f"{theirs}.{name}"
+        our_modules = [f"{ours}.{our_name}" for our_name in our_names]
+        our_weights = [f"{module}.weight" for module in our_modules]
         if name in blocks:
-            layer[f"{theirs}.{name}.weight"] = _by_head(D, H, weights, blocks[name])
+            layer[f"{their_module}.weight"] = _by_head(D, H, our_weights, blocks[name])
         elif name in matrices:
-            layer[f"{theirs}.{name}.weight"] = _in_rows(matrices[name], weights)
+            layer[f"{their_module}.weight"] = _in_rows(matrices[name], our_weights)
         else:
-            norms = [f"{ours}.{our_name}" for our_name in our_names]
-            layer |= _norm(derived, f"{theirs}.{name}", norms)
+            layer |= _norm(derived, their_module, our_modules)
     return layer
 
 
@@ -153,7 +158,7 @@ def _norm(derived: Derived, theirs: str, ours: Sequence[str]) -> dict[str, Conve
     # One tensor for each name: safetensors holds no two names of one tensor.
     def weight(values: Tensor) -> Parts:
         if derived.plus_one:
-            return {f"{name}.weight": values.float() + 1 for name in ours}
+            values = values.float() + 1
         return {f"{name}.weight": values.clone() for name in ours}
 
     def bias(values: Tensor) -> Parts:

@@ -11,7 +11,8 @@ from typing import Any
 from transformers import StableLmConfig
 
 from chunkwise.core.errors import ConfigError, InputError
-from chunkwise.interop.megatron_files import Checkpoint, is_plain
+from chunkwise.interop.megatron_checkpoint import Checkpoint
+from chunkwise.interop.megatron_pickle import is_plain
 from chunkwise.model.config import MEGATRON, RetroOptions, cca_layer_numbers
 
 CHUNK_TOKENS = ("retro_chunk_length", "retro_gpt_chunk_length")
@@ -184,16 +185,20 @@ def _require_legacy_retro(checkpoint: Checkpoint, settings: Mapping[str, Any]) -
 
 def _wrong_values(settings: Mapping[str, Any]) -> list[str]:
     """Settings with a value that cannot be imported, each for itself."""
-    problems = [problem for problem in (_refused(settings, fixed) for fixed in FIXED) if problem]
-    for name in (*INTEGERS, *NUMBERS):
+    problems = []
+    for fixed in FIXED:
+        problem = _refused(settings, fixed)
+        if problem is not None:
+            problems.append(problem)
+    # by type, not isinstance: True is an int to Python, and no number of layers
+    for name in INTEGERS:
         value = _get(settings, name)
-        # by type, not isinstance: True is an int to Python, and no number of layers
-        whole = type(value) is int
-        if name in INTEGERS:
-            fits = whole and value > 0
-        else:
-            fits = (whole or type(value) is float) and value >= 0  # which NaN is not
-        if not fits:
+        if type(value) is not int or value < 1:
+            problems.append(_wrong(name, value, "a number"))
+    for name in NUMBERS:
+        value = _get(settings, name)
+        is_number = type(value) in (int, float)
+        if not (is_number and value >= 0):  # which NaN is not
             problems.append(_wrong(name, value, "a number"))
     for name in FLAGS:
         value = _get(settings, name)
@@ -203,21 +208,28 @@ def _wrong_values(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _refused(settings: Mapping[str, Any], fixed: Setting) -> str | None:
-    name, value = fixed.name, settings.get(fixed.name, fixed.default)
+    """What is wrong with a setting; None where it can be imported."""
+    name = fixed.name
+    value = settings.get(name, fixed.default)
     # Megatron's older switch, which it still takes for the same thing
     if name == "position_embedding_type" and settings.get("use_rotary_position_embeddings") is True:
         value = "rope"
-    # types too, because 0 equals False and would pass for it
-    if any(type(value) is type(accepted) and value == accepted for accepted in fixed.accepted):
-        return None
-    return _wrong(name, value, f"{' or '.join(map(repr, fixed.accepted))}: {fixed.means}")
+    for accepted in fixed.accepted:
+        # types too, because 0 equals False and would pass for it
+        if type(value) is type(accepted) and value == accepted:
+            return None
+    accepted_values = " or ".join(map(repr, fixed.accepted))
+    return _wrong(name, value, f"{accepted_values}: {fixed.means}")
 
 
 def _wrong_together(settings: Mapping[str, Any]) -> list[str]:
     """Numbers that do not go together."""
-    width, heads = settings["hidden_size"], settings["num_attention_heads"]
-    head_width, ranks = settings["kv_channels"], settings["tensor_model_parallel_size"]
-    rotary, layers = settings["rotary_percent"], settings["num_layers"]
+    width = settings["hidden_size"]
+    heads = settings["num_attention_heads"]
+    head_width = settings["kv_channels"]
+    rotary = settings["rotary_percent"]
+    layers = settings["num_layers"]
+    ranks = settings["tensor_model_parallel_size"]
     problems = []
     if heads * head_width != width:
         expected = f"hidden_size / num_attention_heads = {width} / {heads}"
@@ -235,7 +247,10 @@ def _wrong_together(settings: Mapping[str, Any]) -> list[str]:
 
 def _chunk_tokens(settings: Mapping[str, Any], requested: int | None) -> int:
     """m, from the checkpoint or from the caller; where both say it they must agree."""
-    own = next((settings[name] for name in CHUNK_TOKENS if type(settings.get(name)) is int), None)
+    own = None
+    for name in reversed(CHUNK_TOKENS):  # the first of them wins
+        if type(settings.get(name)) is int:
+            own = settings[name]
     if own is None and requested is None:
         raise ConfigError(
             "chunk_tokens: the checkpoint does not say how long its chunks are (Megatron keeps "
@@ -254,7 +269,8 @@ def _chunk_tokens(settings: Mapping[str, Any], requested: int | None) -> int:
 
 def _derived(settings: Mapping[str, Any], chunk_tokens: int) -> Derived:
     numbers = {name: _get(settings, name) for name in (*INTEGERS, *NUMBERS)}
-    heads, inner_width = numbers["num_attention_heads"], numbers["ffn_hidden_size"]
+    heads = numbers["num_attention_heads"]
+    inner_width = numbers["ffn_hidden_size"]
     decoder = StableLmConfig(
         vocab_size=numbers["padded_vocab_size"],
         hidden_size=numbers["hidden_size"],

@@ -1,12 +1,14 @@
 """Training through transformers' Trainer: base, retrofit, twin, in-prompt rival, instruction
 tuning.
 
-    config.py       TrainOptions, and a config for each kind of training
+    config.py       a config for each kind of training
+    options.py      what they share: steps, rates, precision, low-rank updates
     curriculum.py   settings of the made neighbours
     fields.py       bounded numbers of the configs, and fields set back to their defaults
     stages.py       BASE, ADOPTED_BASE, RETROFIT, TWIN, IN_PROMPT, INSTRUCT: artefacts in, a model
                     artefact out
     resolve.py      what of a call makes its key
+    limits.py       what is refused of a model, told from numbers alone
     base.py         the builder of base
     pretrained.py   the builder of adopted-base
     continued.py    the builders of retrofit, twin and in-prompt
@@ -18,7 +20,9 @@ tuning.
     initialise.py   initial weights, drawn by parameter name
     presets.py      how the papers trained, by name
     lora.py         low-rank updates instead of the decoder's weights
+    job.py          what the loop is given, and what it leaves behind
     trainer.py      the loop: learning rates, parts of a step, curves
+    arguments.py    what transformers' Trainer is told: its settings, and groups of parameters
     loss.py         the loss of a batch
     surroundings.py what a training changes around itself and puts back
     processes.py    several processes: what is sharded, and what they do together

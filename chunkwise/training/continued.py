@@ -22,8 +22,9 @@ from chunkwise.training.data import (
     SequenceTable,
 )
 from chunkwise.training.initialise import new_retrofit, new_widened
+from chunkwise.training.limits import require_reach
 from chunkwise.training.made_neighbours import MadeNeighbours, found_runs
-from chunkwise.training.resolve import longest_row_tokens, require_reach
+from chunkwise.training.resolve import longest_row_tokens
 from chunkwise.training.retrieval import Retrieval
 from chunkwise.training.running import load_model, plain_validation, table_job, train_and_save
 

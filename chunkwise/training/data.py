@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content
 from chunkwise.core.errors import InputError, MismatchError, ShapeError
-from chunkwise.core.io import load_npy, read_json
+from chunkwise.core.io import load_npy
 from chunkwise.datastore.reader import Datastore, MaskedTokens
 from chunkwise.neighbours.controls import next_chunk_windows, oracle_neighbours
 from chunkwise.neighbours.in_prompt import IGNORED, lay_out_in_prompt
@@ -60,15 +60,20 @@ def keyed_seed(*key: object) -> int:
     return int.from_bytes(digest, "big") >> 1  # fits a signed integer of 64 bits
 
 
+def raw_numbers(count: int, *key: object) -> np.ndarray:
+    """`count` random numbers of 64 bits, by a key of names and numbers: Philox's raw output, which
+    numpy keeps stable between versions.
+    """
+    return np.random.Philox(key=keyed_seed(*key)).random_raw(count)
+
+
 # Entries are read in order, so few epochs are in use at a time; an order takes 8 bytes a row.
 @functools.lru_cache(maxsize=4)
 def epoch_order(replicate: int, epoch: int, rows: int) -> np.ndarray:
-    """The rows of one epoch, permuted. Made from Philox's raw output, which numpy keeps stable
-    between versions.
-    """
-    generator = np.random.Philox(key=keyed_seed("data order", replicate, epoch))
+    """The rows of one epoch, permuted."""
+    numbers = raw_numbers(rows, "data order", replicate, epoch)
     # Stable, so that equal numbers cannot be ordered differently on another machine.
-    return np.argsort(generator.random_raw(rows), kind="stable")
+    return np.argsort(numbers, kind="stable")
 
 
 class RowOrder(torch.utils.data.Dataset):
@@ -111,7 +116,7 @@ class SequenceTable:
     @classmethod
     def open(cls, artefact: Artefact) -> SequenceTable:
         """Raises InputError when there is nothing to train on."""
-        head = read_json(artefact.file("sequences.json"))
+        head = read_content(artefact.file("sequences.json"))
         tokens_Sn = load_npy(artefact.file("sequences.npy"))
         lengths_S = load_npy(artefact.file("lengths.npy"), mmap=False).astype(np.int64)
         if lengths_S.max(initial=0) < 2:  # a single token is never predicted
@@ -120,8 +125,14 @@ class SequenceTable:
                 f"{artefact.path}",
                 hint="give a larger corpus, or another split",
             )
-        names = ("pad", "eos", "vocabulary_size", "tokenizer_digest")
-        return cls(tokens_Sn, lengths_S, **{name: head[name] for name in names})
+        return cls(
+            tokens_Sn,
+            lengths_S,
+            pad=head["pad"],
+            eos=head["eos"],
+            vocabulary_size=head["vocabulary_size"],
+            tokenizer_digest=head["tokenizer_digest"],
+        )
 
     def __len__(self) -> int:
         return len(self.tokens_Sn)
@@ -211,31 +222,27 @@ class OwnText:
     first_read: int = 0
 
     def __call__(self, rows: Rows) -> MaskedTokens:
-        if self.part == "shifted_oracle":
-            return self._shifted_windows(rows)
         m = self.chunk_tokens
         pad = self.sequences.pad
         tokens_Bn, lengths_B = self.sequences.read(rows)
-        continued = self.part == "oracle"
-        return oracle_neighbours(tokens_Bn, lengths_B, m, self.k, pad, continued=continued)
-
-    def _shifted_windows(self, rows: Rows) -> MaskedTokens:
-        m = self.chunk_tokens
-        pad = self.sequences.pad
-        tokens_Bn, lengths_B = self.sequences.read(rows)
-        chunks = self.sequences.sequence_tokens // m
-        # Keyed by row number, so that a row's windows are the same in every batch.
-        generators = [np.random.Philox(key=keyed_seed("shifted oracle", row)) for row in rows]
-        raw_BC = np.stack([generator.random_raw(chunks) for generator in generators])
-        shift_BC = raw_BC % np.uint64(m)
-        offset_BC = self.first_read + shift_BC.astype(np.int64)
+        if self.part != "shifted_oracle":
+            continued = self.part == "oracle"
+            return oracle_neighbours(tokens_Bn, lengths_B, m, self.k, pad, continued=continued)
+        offset_BC = self.first_read + self._shifts(rows)
         tokens_BCr, mask_BCr = next_chunk_windows(tokens_Bn, lengths_B, offset_BC, m, pad)
-        shape = (len(rows), chunks, self.k, 2 * m)
+        shape = (*offset_BC.shape, self.k, 2 * m)
         tokens = np.full(shape, pad, np.int64)
         mask = np.zeros(shape, bool)
         tokens[:, :, 0] = tokens_BCr
         mask[:, :, 0] = mask_BCr
         return tokens, mask
+
+    def _shifts(self, rows: Rows) -> np.ndarray:
+        """Whole numbers [B, C] below m, keyed by row number: a row has the same in every batch."""
+        m = self.chunk_tokens
+        chunks = self.sequences.sequence_tokens // m
+        shifts = [raw_numbers(chunks, "shifted oracle", row) % np.uint64(m) for row in rows]
+        return np.stack(shifts).astype(np.int64)
 
 
 Neighbours = Retrieved | OwnText
@@ -260,11 +267,11 @@ class RetroBatches(PlainBatches):
         r].
         """
         ids, mask = self.retrieved(rows)
-        if (
-            self.made_neighbours is not None and entries is not None
-        ):  # without entries nothing is drawn
+        # Without entries nothing is drawn.
+        if self.made_neighbours is not None and entries is not None:
             is_made_BC, made_ids_BCr, made_mask_BCr = self.made_neighbours(rows, entries)
-            ids[is_made_BC] = self.sequences.pad  # a made neighbour is the only one of its chunk
+            # A made neighbour is the only one of its chunk.
+            ids[is_made_BC] = self.sequences.pad
             mask[is_made_BC] = False
             ids[is_made_BC, 0] = made_ids_BCr[is_made_BC]
             mask[is_made_BC, 0] = made_mask_BCr[is_made_BC]
@@ -330,14 +337,13 @@ class InstructBatches:
         examples = [self.examples[row] for row in rows]
         longest_prompt = max(len(example.prompt) for example in examples)
         longest_answer = max(len(example.answer) for example in examples)
+        # All prompts end at one border, with the chunk whose neighbours the answers read.
         border = whole_chunks(longest_prompt, m)
         width = border + whole_chunks(longest_answer, m)
-        B = len(examples)
-        input_ids = np.full((B, width), self.pad, np.int64)
+        input_ids = np.full((len(examples), width), self.pad, np.int64)
         attention_mask = np.zeros_like(input_ids)
         labels = np.full_like(input_ids, IGNORED)
         for index, example in enumerate(examples):
-            # All prompts end at one border, with the chunk whose neighbours the answers read.
             start = border - len(example.prompt)
             end = border + len(example.answer)
             input_ids[index, start:end] = example.prompt + example.answer
@@ -346,15 +352,20 @@ class InstructBatches:
         batch = _tensors(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
         if self.datastore is None:
             return batch
-        chunks = width // m
-        k = len(examples[0].neighbours_k)
-        ids_BCk = np.full((B, chunks, k), -1)
         last_chunk = border // m - 1
-        ids_BCk[:, last_chunk] = [example.neighbours_k for example in examples]
-        ids, mask = self.datastore.gather(ids_BCk)
+        return batch | self._neighbours(self.datastore, examples, width // m, last_chunk)
+
+    def _neighbours(
+        self, datastore: Datastore, examples: Sequence[Example], chunks: int, last_chunk: int
+    ) -> Batch:
+        """The neighbours of each prompt's last chunk; the other chunks have none."""
+        neighbours_Bk = [example.neighbours_k for example in examples]
+        ids_BCk = np.full((len(examples), chunks, len(neighbours_Bk[0])), -1)
+        ids_BCk[:, last_chunk] = neighbours_Bk
+        ids, mask = datastore.gather(ids_BCk)
         # Chunks are counted from the left edge, padding included: a prompt ends with a chunk.
-        chunk_start = np.zeros(B, np.int64)
-        return batch | _tensors(neighbour_ids=ids, neighbour_mask=mask, chunk_start=chunk_start)
+        chunk_start = np.zeros(len(examples), np.int64)
+        return _tensors(neighbour_ids=ids, neighbour_mask=mask, chunk_start=chunk_start)
 
 
 def whole_chunks(tokens: int, chunk_tokens: int) -> int:

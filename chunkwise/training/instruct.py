@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from chunkwise.core.artefact import Artefact
-from chunkwise.core.errors import ConfigError, InputError
-from chunkwise.core.io import read_json
+from chunkwise.core.artefact import Artefact, read_content
+from chunkwise.core.errors import InputError
 from chunkwise.corpus.chat_format import render_instruction, render_question
 from chunkwise.corpus.questions import read_instructions
 from chunkwise.datastore.reader import Datastore
@@ -28,6 +27,7 @@ from chunkwise.evaluation.prompts import build_prompt, encode, encode_answer, pa
 from chunkwise.graph.stage import Run
 from chunkwise.training.config import InstructConfig
 from chunkwise.training.data import Example, InstructBatches
+from chunkwise.training.limits import require_gate
 from chunkwise.training.running import load_model, new_job, train_and_save
 
 
@@ -50,7 +50,7 @@ def build(
     Raises:
         ConfigError: gate 1 for a decoder without retrieval. InputError: no instruction that fits.
     """
-    head = read_json(tokens.file("tokens.json"))
+    head = read_content(tokens.file("tokens.json"))
     source = None
     if datastore is not None and config.reads_passages:
         source = Datastore.open(datastore)
@@ -64,13 +64,9 @@ def build(
         run.seed,
     )
     tuned = load_model(model)
-    collate = InstructBatches(
-        examples,
-        config.chunk_tokens,
-        head["pad"],
-        # With the gate at 0 passages are in the prompt alone.
-        datastore=source if config.gate else None,
-    )
+    # With the gate at 0 passages are in the prompt alone.
+    read_by_encoder = source if config.gate else None
+    collate = InstructBatches(examples, config.chunk_tokens, head["pad"], read_by_encoder)
     job = new_job(
         tuned,
         config.train,
@@ -96,12 +92,8 @@ def _gated(model: PreTrainedModel, gate: int) -> dict[str, float]:
     Raises:
         ConfigError: gate 1 for a decoder without retrieval.
     """
+    require_gate(gate, has_retrieval(model))
     if not has_retrieval(model):
-        if gate:
-            raise ConfigError(
-                "gate=1 needs a model with retrieval, got a plain decoder",
-                hint="tune the twin with gate=0",
-            )
         return {}
     if gate == 0:  # neither read nor trained: as pretraining left them
         for module in model.retrieval_modules():

@@ -21,8 +21,8 @@ from transformers.pytorch_utils import Conv1D
 from chunkwise.core.errors import ConfigError, MachineError
 from chunkwise.evaluation.inference import has_retrieval
 from chunkwise.model.attach import decoder_layers
-from chunkwise.training.config import LoraOptions
 from chunkwise.training.initialise import initialise
+from chunkwise.training.options import LoraOptions
 
 ADAPTER = "default"
 _CROSS_ATTENTION = "retro_cca"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content
 from chunkwise.core.errors import MachineError, MismatchError
-from chunkwise.core.io import read_json, write_json
+from chunkwise.core.io import write_json
 from chunkwise.core.packs import PACKAGED, packaged_base
 from chunkwise.corpus.tokenizer import load_tokenizer
 from chunkwise.graph.stage import Run
@@ -31,10 +31,10 @@ def build(config: AdoptedBase, run: Run, tokens: Artefact) -> Mapping[str, Any]:
     from chunkwise.model.weights import load
     from chunkwise.training.report import count_parameters
     from chunkwise.training.running import save_model
-    from chunkwise.training.trainer import quiet_transformers
+    from chunkwise.training.surroundings import quiet_transformers
 
     folder = base_folder(config.name)
-    head = read_json(tokens.file("tokens.json"))
+    head = read_content(tokens.file("tokens.json"))
     with quiet_transformers():
         model = load(folder).float()  # trainings keep weights in float32, whatever the files hold
     # It would be saved: a path of this machine, in the digest of the artefact.

@@ -27,8 +27,8 @@ from transformers import PreTrainedModel
 from chunkwise.model.flops import DecoderSizes
 from chunkwise.model.retro_config import RetroConfig
 from chunkwise.training.flops import Reading, count
+from chunkwise.training.job import Curves, Job
 from chunkwise.training.lora import Updates
-from chunkwise.training.trainer import Curves, Job
 
 
 def count_parameters(

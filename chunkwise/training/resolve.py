@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chunkwise.core.artefact import Artefact
+from chunkwise.core.artefact import Artefact, read_content
 from chunkwise.core.errors import ArtefactError, ConfigError
 from chunkwise.core.io import digest_file, digest_tree, read_json
 from chunkwise.core.progress import note
@@ -26,6 +26,7 @@ from chunkwise.training.config import (
 )
 from chunkwise.training.data import SequenceTable, require_same_tokenizer
 from chunkwise.training.fields import with_defaults
+from chunkwise.training.limits import require_reach
 from chunkwise.training.pretrained import (
     base_folder,
     model_files,
@@ -62,7 +63,7 @@ def adopted_base(config: AdoptedBase, seed: int, tokens: Artefact) -> Resolved:
         raise ArtefactError(f"expected a model folder with config.json, got {folder}")
     vocabulary = read_json(files["config.json"]).get("vocab_size")
     if isinstance(vocabulary, int):  # several models in one state it elsewhere; the builder checks
-        require_vocabulary(vocabulary, read_json(tokens.file("tokens.json"))["vocabulary_size"])
+        require_vocabulary(vocabulary, read_content(tokens.file("tokens.json"))["vocabulary_size"])
     require_own_tokenizer(folder, tokens)
     content = {
         name: {"bytes": path.stat().st_size, "blake2b": digest_file(path)}
@@ -176,7 +177,7 @@ def instruct(
         inputs["datastore"] = datastore
     else:
         config = with_defaults(config, "passage_chunks", "neighbours", "view")
-    _require_digest(model, read_json(tokens.file("tokens.json"))["tokenizer_digest"], "tokens")
+    _require_digest(model, read_content(tokens.file("tokens.json"))["tokenizer_digest"], "tokens")
     return Resolved(config, inputs=inputs)
 
 
@@ -184,15 +185,6 @@ def longest_row_tokens(config: InPromptConfig, table: SequenceTable) -> int:
     """Tokens of a row with its neighbours written into it, at most."""
     m = config.chunk_tokens
     return in_prompt_tokens(table.sequence_tokens, m, config.neighbours, 2 * m)
-
-
-def require_reach(max_tokens: int, tokens: int) -> None:
-    """Refuse rows longer than the decoder reads: ConfigError."""
-    if tokens > max_tokens:
-        raise ConfigError(
-            f"rows of {tokens} tokens do not fit a decoder that reads {max_tokens}",
-            hint="raise decoder.max_tokens, or shorten the rows",
-        )
 
 
 def _settled(
@@ -204,7 +196,7 @@ def _settled(
 
 
 def _require_digest(model: Artefact, digest: str, name: str) -> None:
-    trained = read_json(model.file("training.json"))["tokenizer_digest"]
+    trained = read_content(model.file("training.json"))["tokenizer_digest"]
     require_same_tokenizer(**{"model": trained, name: digest})
 
 

@@ -12,7 +12,7 @@ from chunkwise.datastore.reader import Datastore
 from chunkwise.datastore.views import members, view_facts
 from chunkwise.neighbours.controls import partly_random, shuffled_neighbours
 from chunkwise.neighbours.table import NeighbourTable
-from chunkwise.training.config import TrainOptions, ValidationCondition
+from chunkwise.training.config import ValidationCondition
 from chunkwise.training.data import (
     Collate,
     Neighbours,
@@ -23,6 +23,7 @@ from chunkwise.training.data import (
     SequenceTable,
     keyed_seed,
 )
+from chunkwise.training.options import TrainOptions
 
 Facts = dict[str, Any]
 """For training.json."""

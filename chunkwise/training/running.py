@@ -20,11 +20,13 @@ from chunkwise.core.team import rank
 from chunkwise.evaluation.inference import has_retrieval
 from chunkwise.graph.stage import Run
 from chunkwise.model.weights import load, save
-from chunkwise.training.config import TrainOptions
 from chunkwise.training.data import Collate, PlainBatches, SequenceTable, require_same_tokenizer
+from chunkwise.training.job import Job
 from chunkwise.training.lora import add_updates
+from chunkwise.training.options import TrainOptions
 from chunkwise.training.report import record_counts, training_report
-from chunkwise.training.trainer import Job, quiet_transformers, train
+from chunkwise.training.surroundings import quiet_transformers
+from chunkwise.training.trainer import train
 
 
 def load_model(artefact: Artefact) -> PreTrainedModel:

@@ -1,21 +1,17 @@
-"""What a training changes around itself and puts back: settings of the model and of transformers.
-
-`keep_freed_memory` alone stays for the rest of the process.
-"""
+"""What a training changes around itself and puts back, of the model and of transformers."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Iterator
 
 from transformers import PreTrainedModel
 
 from chunkwise.core.progress import note
 from chunkwise.training.attention import plain_attention
-from chunkwise.training.config import TrainOptions
 from chunkwise.training.dropout import dropout
 from chunkwise.training.feed_forward import lean_feed_forwards
+from chunkwise.training.options import TrainOptions
 from chunkwise.training.trackers import Tracking
 
 
@@ -58,22 +54,6 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep large blocks that were freed, instead of giving them back at
-    once.
-
-    A training step frees and allocates the same few hundred megabytes over and over. By default
-    each block comes fresh from the kernel, which zeroes it page by page: up to a third of a step on
-    a CPU. No effect on results; where there is no glibc (macOS, musl), nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        M_TRIM_THRESHOLD = -1  # as in malloc.h
-        M_MMAP_THRESHOLD = -3
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextlib.contextmanager

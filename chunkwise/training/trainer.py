@@ -31,109 +31,36 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import accelerate  # noqa: F401 - the Trainer needs it, and would say so in its own words
 import torch
 from torch import Tensor
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from chunkwise.core.errors import ConfigError, DivergedError
+from chunkwise.core.errors import DivergedError
 from chunkwise.core.io import machine_errors, read_json, write_json
+from chunkwise.core.memory import keep_freed_memory
 from chunkwise.core.progress import track
 from chunkwise.core.team import rank, world_size
 from chunkwise.model.loss import plain_head
 from chunkwise.neighbours.in_prompt import IGNORED
 from chunkwise.training import checkpoint as checkpoints
+from chunkwise.training.arguments import parameter_groups, training_arguments
 from chunkwise.training.checkpoint import CURVES, last_checkpoint, step_of
-from chunkwise.training.config import TrainOptions
 from chunkwise.training.data import Batch, Collate, RowOrder, Rows, keyed_seed
-from chunkwise.training.lora import Updates
+from chunkwise.training.job import Curves, Job, Point
 from chunkwise.training.loss import loss_of_batch, neighbours_read
 from chunkwise.training.processes import StepModule, gather, shard, under_a_launcher
 from chunkwise.training.surroundings import (
     curves_tracked,
     during_training,
-    keep_freed_memory,
     quiet_transformers,
 )
 from chunkwise.training.trackers import Tracking
-
-Point = dict[str, Any]
-"""Of a curve, as training.json holds it."""
-
-
-@dataclass
-class Curves:
-    """What a training leaves behind besides its weights; a checkpoint carries it along.
-
-    Attributes:
-        loss: points {step, tokens, loss}: mean loss of the steps since the last point, in nats.
-        validation: points {step, tokens, nll, predicted_tokens}, with conditions also {conditions:
-            {name: nll}}.
-        recent: losses of the steps since the last point.
-        predicted_tokens: tokens that losses were taken of.
-        decoder_tokens, decoder_squares: sums of L and L^2 over the rows that the decoder ran, L
-            tokens long.
-        reading_chunks, neighbours: chunks that had a neighbour, and neighbours that were read.
-    """
-
-    loss: list[Point] = field(default_factory=list)
-    validation: list[Point] = field(default_factory=list)
-    recent: list[float] = field(default_factory=list)
-    predicted_tokens: int = 0
-    decoder_tokens: int = 0
-    decoder_squares: int = 0
-    reading_chunks: int = 0
-    neighbours: int = 0
-
-    def count(self, counts: Mapping[str, float]) -> None:
-        """Add to the counts of these names."""
-        for name, count in counts.items():
-            setattr(self, name, getattr(self, name) + int(count))
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training, ready to run.
-
-    Attributes:
-        model: trained in place; weights without `requires_grad` stay.
-        options: resolved.
-        rows: S, rows that there are.
-        row_tokens: tokens that a row counts as in curves (n, whatever the layout makes of it).
-        collate: row numbers and their places in the order -> batch.
-        retrieval_names: parameters that take the retrieval learning rate.
-        validation: (row numbers, collate) of the validation curve; None for no curve.
-        forward: further arguments of the model's forward, such as the gate.
-        updates: low-rank ones that are trained instead of the decoder's weights.
-        conditions: other ways to lay out the same validation rows, by name; each is a further loss
-            of every point.
-        decoder_rate: step 0, 1, ... -> a further factor on the learning rate of all but what
-            retrieval added.
-    """
-
-    model: PreTrainedModel
-    options: TrainOptions
-    replicate: int
-    rows: int
-    row_tokens: int
-    collate: Collate
-    retrieval_names: frozenset[str] = frozenset()
-    validation: tuple[Rows, Collate] | None = None
-    forward: dict[str, Any] = field(default_factory=dict)
-    updates: Updates | None = None
-    conditions: Mapping[str, Collate] = field(default_factory=dict)
-    decoder_rate: Callable[[int], float] | None = None
 
 
 def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | None = None) -> Curves:
@@ -216,8 +143,8 @@ class OrderedTrainer(Trainer):
 
     def collate_entries(self, entries: Sequence[tuple[int, int]]) -> Batch:
         """The batch of some entries of the order of rows, as RowOrder hands them out."""
-        rows, places = zip(*entries, strict=True)
-        return self.job.collate(rows, places)
+        rows, numbers = zip(*entries, strict=True)
+        return self.job.collate(rows, numbers)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with up to four groups: {backbone, retrieval} x {matrices, the rest}."""
@@ -453,88 +380,3 @@ class _Follow(TrainerCallback):
         if rank() == 0:  # the others' parts are written: saving ends when all have done so
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_json(folder / CURVES, asdict(self.trainer.curves))
-
-
-def rows_at_a_time(options: TrainOptions, processes: int) -> tuple[int, int]:
-    """(sequences in one forward pass of one process, forward passes of a process in one step).
-
-    As many as `microbatch_sequences` allows: it bounds what a process holds, whatever their number.
-
-    Raises:
-        ConfigError: a step's sequences cannot be dealt out evenly.
-    """
-    own, rest = divmod(options.batch_sequences, processes)
-    if rest:
-        raise ConfigError(
-            f"the {options.batch_sequences} sequences of a step (train.batch_sequences) cannot be "
-            f"dealt out to {processes} processes",
-            hint="start as many processes as divide it, or change it, which is another training",
-        )
-    most = min(own, options.microbatch_sequences or options.batch_sequences)
-    # The largest divisor, since all parts of a step are of one size; 1 at the latest.
-    rows = most
-    while own % rows:
-        rows -= 1
-    return rows, own // rows
-
-
-def training_arguments(
-    options: TrainOptions, folder: Path, tracking: Tracking | None
-) -> TrainingArguments:
-    """What the Trainer is told; everything that it would do on its own account is switched off."""
-    rows, parts = rows_at_a_time(options, world_size())
-    on_gpu = torch.cuda.is_available()
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=options.total_steps,
-        per_device_train_batch_size=rows,
-        gradient_accumulation_steps=parts,
-        train_sampling_strategy="sequential",
-        max_grad_norm=options.max_grad_norm,
-        bf16=options.dtype == "bfloat16",  # by autocast; weights stay float32
-        use_cpu=not on_gpu,
-        save_strategy="no" if options.checkpoint_steps is None else "steps",
-        save_steps=options.checkpoint_steps or 1,
-        # never fewer: while the newest is being written, the one before it must be whole
-        save_total_limit=2,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,  # `log_loss` refuses such a loss
-        report_to=list(tracking.trackers) if tracking is not None else [],
-        project="chunkwise",
-        run_name=tracking.folder.name if tracking is not None else None,
-        disable_tqdm=True,
-        # Gathering neighbours is cheap beside a step, so this process does it.
-        dataloader_num_workers=0,
-        dataloader_pin_memory=on_gpu,
-        remove_unused_columns=False,  # RowOrder hands out pairs of numbers, not columns
-    )
-    # Several GPUs are torchrun's business, never DataParallel's.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
-
-
-def parameter_groups(
-    model: PreTrainedModel, options: TrainOptions, retrieval_names: frozenset[str]
-) -> list[dict[str, Any]]:
-    """Trainable parameters by learning rate and weight decay; groups without parameters are left
-    out.
-
-    Weight decay falls on matrices. Vectors (norms, biases) and tables of biases have none.
-    """
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}  # (retrieval's, with decay) -> parameters
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_decayed = parameter.dim() >= 2 and not name.endswith("bias")
-            group = groups.setdefault((name in retrieval_names, is_decayed), [])
-            group.append(parameter)
-    rates = {False: options.learning_rate, True: options.retrieval_learning_rate}
-    decays = {False: 0.0, True: options.weight_decay}
-    return [
-        {
-            "params": parameters,
-            "lr": rates[is_retrieval],
-            "weight_decay": decays[is_decayed],
-            "retrieval": is_retrieval,
-        }
-        for (is_retrieval, is_decayed), parameters in sorted(groups.items())
-    ]

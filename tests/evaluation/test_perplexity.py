@@ -7,16 +7,9 @@ import pytest
 import torch
 
 from chunkwise.core.errors import ArtefactError
-from chunkwise.evaluation.perplexity import (
-    GivenNeighbours,
-    Rows,
-    chunk_table,
-    chunks_of,
-    document_table,
-    overlap_share,
-    summary,
-    token_losses,
-)
+from chunkwise.evaluation import inference
+from chunkwise.evaluation.loss_tables import chunk_table, chunks_of, document_table, overlap_share, summary
+from chunkwise.evaluation.perplexity import GivenNeighbours, Rows, token_losses
 from chunkwise.evaluation.scoring import read_prompts, score_options
 from tests.evaluation.building import CHUNK_TOKENS, decoder, retro
 
@@ -150,6 +143,18 @@ def test_what_no_predicted_token_reads_is_not_encoded_and_changes_nothing(rows, 
     # Chunks of 16: of rows of 64, 40, 1, 17 and 33 tokens the first 3, 2, 0, 1 and 2 chunks are followed by a token.
     expected = sum(mask[row, :chunks].sum() for row, chunks in enumerate((3, 2, 0, 1, 2)))
     assert reading.tokens_read == expected < mask.sum()
+
+
+def test_reading_keeps_freed_memory_and_puts_the_models_mode_back(monkeypatch):
+    calls = []
+    monkeypatch.setattr(inference, "keep_freed_memory", lambda: calls.append("kept"))
+    model = decoder().train()
+    with inference.reading(model, "float32") as device:
+        assert calls == ["kept"]  # a fifth of an evaluation's CPU time, where no training asked for it before
+        assert device.type == "cpu"
+        assert not model.training
+        assert torch.is_inference_mode_enabled()
+    assert model.training
 
 
 def test_chunks_add_up_to_their_row(rows):

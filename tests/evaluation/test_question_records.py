@@ -14,7 +14,8 @@ from chunkwise.corpus.tokenizer import load_tokenizer
 from chunkwise.datastore.config import ViewConfig
 from chunkwise.datastore.reader import Datastore
 from chunkwise.evaluation.config import BagOfWordsConfig, QuestionsEvalConfig
-from chunkwise.evaluation.evidence import _chunks_of, own_documents, own_evidence, own_file_chunks
+from chunkwise.evaluation.evidence import own_documents, own_file_chunks
+from chunkwise.evaluation.own_passage import _chunks_of, own_evidence
 from chunkwise.evaluation.records import chosen, columns_of, metrics, origin, stands_in
 from chunkwise.evaluation.stages import BAG_OF_WORDS, QA
 from chunkwise.neighbours.config import QuestionNeighboursConfig

@@ -332,7 +332,7 @@ def test_float16_is_refused():
 
 def test_the_lab_can_plan_without_torch():
     code = (
-        "import chunkwise.lab.study.study, chunkwise.graph.stage, sys; chunkwise.graph.stage.stages(); "
+        "import chunkwise.lab.study.planning, chunkwise.graph.stage, sys; chunkwise.graph.stage.stages(); "
         "print({'torch', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -593,7 +593,7 @@ def test_a_pickle_in_another_form_is_refused_unread(tmp_path, form):
 
 def test_stand_ins_keep_nothing():
     """A name of Megatron's is no way in: whatever it is called or built with, the result is the same empty object."""
-    from chunkwise.interop.megatron_files import ALLOWED, STAND_INS
+    from chunkwise.interop.megatron_pickle import ALLOWED, STAND_INS
 
     kinds = {kind for kind, _ in (pair for pair in ALLOWED if isinstance(pair, tuple))}
     assert len(kinds) == 1 and {name for _, name in ALLOWED[1:]} == set(STAND_INS)

@@ -5,7 +5,8 @@ import torch
 
 from chunkwise.core.errors import ConfigError, MachineError
 from chunkwise.core.precision import resolve_dtype
-from chunkwise.training.config import DecoderConfig, TrainOptions
+from chunkwise.training.config import DecoderConfig
+from chunkwise.training.options import TrainOptions
 
 
 def shares(**settings):

@@ -9,9 +9,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Phi3Config
 
-from chunkwise.training.config import TrainOptions
 from chunkwise.training.feed_forward import GATED, lean_feed_forwards
-from chunkwise.training.trainer import during_training
+from chunkwise.training.options import TrainOptions
+from chunkwise.training.surroundings import during_training
 from tests.model.decoders import decoder, retro, tokens
 
 SMALL = {

@@ -4,15 +4,8 @@ import pytest
 
 from chunkwise.model.config import RetroOptions
 from chunkwise.model.flops import DecoderSizes, decoder_flops, retrieval_flops
-from chunkwise.training.config import (
-    DecoderConfig,
-    InPromptConfig,
-    InstructConfig,
-    MadeNeighboursConfig,
-    RetrofitConfig,
-    TrainOptions,
-    TwinConfig,
-)
+from chunkwise.training.config import DecoderConfig, InPromptConfig, InstructConfig, RetrofitConfig, TwinConfig
+from chunkwise.training.curriculum import MadeNeighboursConfig
 from chunkwise.training.flops import (
     Reading,
     TextRows,
@@ -23,6 +16,7 @@ from chunkwise.training.flops import (
     training_flops,
 )
 from chunkwise.training.initialise import decoder_config
+from chunkwise.training.options import TrainOptions
 
 N, M = 32, 8
 SIZES = new_decoder_sizes(DecoderConfig(width=32, layers=2, heads=4), vocabulary=90)

@@ -8,9 +8,10 @@ import torch
 
 from chunkwise.core.errors import ConfigError, MachineError
 from chunkwise.model.weights import load
-from chunkwise.training.config import LoraOptions, RetrofitConfig, TwinConfig
+from chunkwise.training.config import RetrofitConfig, TwinConfig
 from chunkwise.training.initialise import new_decoder, new_retrofit
 from chunkwise.training.lora import add_updates
+from chunkwise.training.options import LoraOptions
 from chunkwise.training.stages import RETROFIT, TWIN
 from tests.training.world import DECODER, OPTIONS, VOCABULARY, base, make_world, options
 

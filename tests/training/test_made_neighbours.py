@@ -23,13 +23,16 @@ from chunkwise.neighbours.controls import next_chunk_windows, oracle_neighbours
 from chunkwise.neighbours.stages import NEIGHBOURS, QUESTION_NEIGHBOURS
 from chunkwise.neighbours.table import NeighbourTable
 from chunkwise.training import data, made_neighbours, trainer
-from chunkwise.training.config import BaseConfig, MadeNeighboursConfig, RetrofitConfig, TrainOptions
+from chunkwise.training.config import BaseConfig, RetrofitConfig
+from chunkwise.training.curriculum import MadeNeighboursConfig
 from chunkwise.training.data import OwnText, PlainBatches, Retrieved, RetroBatches, SequenceTable
 from chunkwise.training.initialise import new_decoder, new_retrofit
+from chunkwise.training.job import Curves, Job
+from chunkwise.training.loss import loss_of_batch
 from chunkwise.training.made_neighbours import MadeNeighbours
+from chunkwise.training.options import TrainOptions
 from chunkwise.training.report import count_flops
 from chunkwise.training.stages import BASE, RETROFIT
-from chunkwise.training.trainer import Curves, Job, loss_of_batch
 from tests.datastore.building import make_sequences
 from tests.evaluation import building
 from tests.training.test_stage import report, retrofit, twin

@@ -4,7 +4,8 @@ import pytest
 
 from chunkwise.core.errors import ConfigError
 from chunkwise.core.store import recipe_key
-from chunkwise.training.config import BaseConfig, TrainOptions
+from chunkwise.training.config import BaseConfig
+from chunkwise.training.options import TrainOptions
 from chunkwise.training.presets import presets
 
 

@@ -14,12 +14,13 @@ import torch
 
 from chunkwise.core.errors import ChunkwiseError, ConfigError
 from chunkwise.training import processes
+from chunkwise.training.arguments import rows_at_a_time
 from chunkwise.training.checkpoint import CURVES, STATE
 from chunkwise.training.data import SequenceTable
 from chunkwise.training.initialise import new_decoder, new_retrofit
+from chunkwise.training.loss import loss_of_batch
 from chunkwise.training.processes import LAUNCHER_SETTINGS, StepModule, always_reading, under_a_launcher, units
 from chunkwise.training.retrieval import Retrieval
-from chunkwise.training.trainer import loss_of_batch, rows_at_a_time
 from tests.training import launching
 from tests.training.launching import LONG, NAMES, WITHOUT_BFLOAT16, copy, finish, prepare, run, start
 from tests.training.world import DECODER, OPTIONS, VOCABULARY, make_world, options, rows_of_step

@@ -9,10 +9,10 @@ import transformers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from chunkwise.core.errors import ConfigError, MachineError
+from chunkwise.training.arguments import training_arguments
 from chunkwise.training.config import BaseConfig
 from chunkwise.training.stages import BASE
 from chunkwise.training.trackers import Tracking
-from chunkwise.training.trainer import training_arguments
 from tests.training.world import DECODER, make_world, options
 
 

@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from chunkwise.core.errors import ConfigError
+from chunkwise.training.arguments import parameter_groups
 from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.data import PlainBatches, SequenceTable
 from chunkwise.training.initialise import new_decoder, new_retrofit
-from chunkwise.training.trainer import Curves, Job, OrderedTrainer, loss_of_batch, parameter_groups, train
+from chunkwise.training.job import Curves, Job
+from chunkwise.training.loss import loss_of_batch
+from chunkwise.training.trainer import OrderedTrainer, train
 from tests.training.world import DECODER, OPTIONS, VOCABULARY, options
 
 

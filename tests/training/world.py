@@ -12,8 +12,9 @@ from chunkwise.datastore.stages import DATASTORE
 from chunkwise.model.config import RetroOptions
 from chunkwise.neighbours.config import NeighboursConfig
 from chunkwise.neighbours.stages import NEIGHBOURS
-from chunkwise.training.config import BaseConfig, DecoderConfig, TrainOptions
+from chunkwise.training.config import BaseConfig, DecoderConfig
 from chunkwise.training.data import RowOrder
+from chunkwise.training.options import TrainOptions
 from chunkwise.training.stages import BASE
 from tests.datastore.building import Doc, make_sequences, make_tokens
 
