@@ -5,7 +5,8 @@ from pathlib import Path
 
 from chunkwise.lab.plan.read import parse
 from chunkwise.lab.profile import load_profile
-from chunkwise.lab.resolve.arms import load_overrides, resolve
+from chunkwise.lab.resolve.arms.overrides import load_overrides
+from chunkwise.lab.resolve.arms.plan import resolve
 from chunkwise.lab.study import estimate
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "plans.md").read_text(encoding="utf-8")

@@ -10,7 +10,8 @@ from typing import get_args
 import pytest
 
 from chunkwise.core.config import parse_yaml
-from chunkwise.training.config import MadeNeighboursConfig, RetrofitConfig, ValidationCondition
+from chunkwise.training.config import RetrofitConfig, ValidationCondition
+from chunkwise.training.curriculum import MadeNeighboursConfig
 from chunkwise.training.presets import presets
 from tests.cli.conftest import call
 from tests.docs.test_tutorial import commands, made_small
