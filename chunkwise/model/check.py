@@ -416,10 +416,10 @@ def _kinds(config: PreTrainedConfig, layers: torch.nn.ModuleList) -> list[Any]:
             lists.append(value)
     kinds = []
     for index, layer in enumerate(layers):
-        modules = [(name, type(module)) for name, module in layer.named_modules()]
-        shapes = [parameter.shape for parameter in layer.parameters()]
-        settings = [str(values[index]) for values in lists]
-        kinds.append([modules, shapes, settings])
+        modules = tuple((name, type(module)) for name, module in layer.named_modules())
+        shapes = tuple(parameter.shape for parameter in layer.parameters())
+        settings = tuple(str(values[index]) for values in lists)
+        kinds.append((modules, shapes, settings))
     return kinds
 
 
