@@ -145,26 +145,38 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def _json_object(line: bytes, where: str) -> dict[str, Any]:
     text = decode(line, where)  # json.loads takes bytes as well, and guesses their encoding
+    repeated = ""
+
+    def fields_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # The record itself is closed last, so what stays is its own repeated key.
+        nonlocal repeated
+        repeated = _contradicted(pairs)
+        return dict(pairs)
+
     try:
-        record = json.loads(text, object_pairs_hook=_without_repeats)
-    # ValueError: no JSON, a repeated key, or a number of more digits than Python reads.
+        record = json.loads(text, object_pairs_hook=fields_of)
+    # ValueError: no JSON, or a number of more digits than Python reads.
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{where}: expected one JSON object a line, got something else: {error}"
         ) from None
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(record).__name__}")
+    if repeated:
+        raise InputError(f"{where}: expected one value of {repeated!r}, got two")
     return record
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    # `json` keeps the last of two values: of two texts, one would be lost without a word.
-    if len(fields) < len(pairs):
-        keys = Counter(key for key, _value in pairs)
-        ((key, _times),) = keys.most_common(1)
-        raise ValueError(f"the key {key!r} stands twice")
-    return fields
+def _contradicted(pairs: list[tuple[str, Any]]) -> str:
+    """A key with two values, or "". `json` keeps the last: of two texts, one would be lost without
+    a word.
+    """
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields and fields[key] != value:
+            return key
+        fields[key] = value
+    return ""
 
 
 @contextmanager

@@ -7,6 +7,7 @@ Dimensions: B batch, T tokens, C chunks, k neighbours, r tokens of a neighbour.
 """
 
 import math
+import numbers
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -174,7 +175,8 @@ def require_gate(gate: Any) -> None:
     Raises:
         ConfigError: with what came instead.
     """
-    is_number = isinstance(gate, int | float)
+    # numpy's numbers among them, which a sweep over `np.linspace` gives.
+    is_number = isinstance(gate, numbers.Real)
     if isinstance(gate, Tensor):
         is_number = gate.numel() == 1
     if not is_number or not math.isfinite(gate):

@@ -364,8 +364,7 @@ def test_a_named_file_of_an_unknown_suffix_is_read_with_a_word(tmp_path, capsys)
 @pytest.mark.parametrize(
     "line, message",
     [
-        ('{"text": "one", "text": "two"}', "'text' stands twice"),
-        ('{"text": "one", "meta": {"a": 1, "a": 2}}', "'a' stands twice"),
+        ('{"text": "one", "text": "two"}', "expected one value of 'text', got two"),
         ('{"text": "one", "n": ' + "9" * 5000 + "}", "4300 digits"),
         ('{"text": "one", "title": "\\ud800"}', "lone surrogate"),
         ('{"text": "one", "id": "\\ud800"}', "lone surrogate"),
@@ -375,6 +374,13 @@ def test_what_a_record_cannot_mean_names_its_line(tmp_path, line, message):
     (tmp_path / "a.jsonl").write_text('{"text": "zero"}\n' + line)
     with pytest.raises(InputError, match=f"a.jsonl, line 2: .*{message}"):
         read("jsonl", tmp_path)
+
+
+def test_a_repeated_key_that_loses_nothing_is_read(tmp_path):
+    """Twice the same value, or a field below one that is not read."""
+    lines = ['{"text": "one", "url": "x", "url": "x"}', '{"meta": {"a": 1, "a": 2}, "n": NaN, "text": "two"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert [document.text for document in read("jsonl", tmp_path)] == ["one", "two"]
 
 
 def test_parquet_that_a_row_cannot_hold_is_refused(tmp_path):

@@ -194,6 +194,17 @@ def test_a_metric_keeps_what_is_surely_its_own(line, ids):
     assert metric_ids(f"{HEAD}- **Metrics**: {line}\n") == [ids, ids]
 
 
+def test_a_data_set_of_questions_is_not_that_of_a_perplexity():
+    """And a text is not that of exact match; a set that is not known may be either's."""
+    assert [metric.id for metric in entry_of("perplexity", "EM", "SQuAD").entries[0].metrics[:3]] == [
+        "perplexity", None, None,
+    ]  # fmt: skip
+    assert [metric.id for metric in entry_of("perplexity", "EM", "C4").entries[0].metrics[:3]] == [
+        None, "exact_match", None,
+    ]  # fmt: skip
+    assert entry_of("perplexity", "XyZQ").entries[0].metrics[0].id is None
+
+
 def test_a_data_set_among_items_is_that_of_the_other_items():
     resolution = entry_of("EM", "F1", "SQuAD")
     exact_match, f1, data = resolution.entries[0].metrics[:3]

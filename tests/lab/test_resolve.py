@@ -318,6 +318,10 @@ def page_changes(part: str, line: str) -> list[dict]:
         ("layer 2, layer 4", [[2], [4]]),
         ("layer 2 or layer 4", [[2], [4]]),
         ("layers 2 or 4", [[2], [4]]),
+        ("at layers 2 and 4", [[2, 4]]),
+        ("at layers 2 and 4 only", [[2, 4]]),
+        ("only at layers 2, 4", [[2, 4]]),
+        ("in layers 1 to 3", [[1, 2, 3]]),
     ],
 )
 def test_layers_by_number_are_one_model_or_one_each(words, layers):
@@ -326,7 +330,15 @@ def test_layers_by_number_are_one_model_or_one_each(words, layers):
 
 
 @pytest.mark.parametrize(
-    "words", ["layer 2 and layer 4", "layers 2 / 3", "layers 2/3", "layer 2 & layer 4", "layers 2, 4 and layers 1, 3"]
+    "words",
+    [
+        "layer 2 and layer 4",
+        "layers 2 / 3",
+        "layers 2/3",
+        "at layers 2 / 3",
+        "layer 2 & layer 4",
+        "layers 2, 4 and layers 1, 3",
+    ],
 )
 def test_layers_that_may_be_one_model_or_one_each_are_refused(words):
     entry = resolve_one("CCA layers", words)

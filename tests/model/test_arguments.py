@@ -127,6 +127,12 @@ def test_a_gate_is_a_finite_number(model, gate):
         model.generate(tokens(2, 6), retriever=HashRetriever(), gate=gate, max_new_tokens=1)
 
 
+@pytest.mark.parametrize("gate", [np.float32(0.5), np.int64(1), torch.tensor(0.5)])
+def test_a_gate_may_be_a_number_of_numpy_or_torch(model, gate):
+    ids, near = tokens(2, 12), neighbours(2, 3)
+    assert torch.equal(model(ids, gate=gate, **near).logits, model(ids, gate=float(gate), **near).logits)
+
+
 @pytest.mark.parametrize("stride", [2.0, 2.5, "2", True])
 def test_a_stride_is_a_whole_number(model, stride):
     for call in (model, lambda ids, **options: model.generate(ids, max_new_tokens=1, **options)):

@@ -6,13 +6,17 @@ import re
 import warnings
 from typing import Any, NamedTuple
 
+# "only at layers 2 and 4": the words before say nothing that the numbers do not.
+BEFORE_LAYERS = r"(?:only )?(?:(?:at|in|on) )?(?:only )?"
 NUMBERED_LAYERS = re.compile(
-    r"(?:only )?layers?\s+(?P<numbers>\d{1,4}(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s*&\s*)\d{1,4})*)"
+    BEFORE_LAYERS
+    + r"layers?\s+(?P<numbers>\d{1,4}(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s*&\s*)\d{1,4})*)"
     r"(?: only)?",
     re.IGNORECASE,
 )
 _LAYER_RANGE = re.compile(
-    r"layers?\s+(?P<first>\d{1,3})\s*(?:-|–|to|through)\s*(?P<last>\d{1,3})", re.IGNORECASE
+    BEFORE_LAYERS + r"layers?\s+(?P<first>\d{1,3})\s*(?:-|–|to|through)\s*(?P<last>\d{1,3})",
+    re.IGNORECASE,
 )
 _GRID = re.compile(r"(?P<numbers>\d{1,6}\s*[x×]\s*\d{1,6})")
 _OPENINGS = ("[", "{", "(", '"', "'")

@@ -6,7 +6,7 @@ every day and mean in one way only ("25 and 50%", "1,4,8") passes.
 
 import re
 
-from chunkwise.lab.plan.literals import NUMBERED_LAYERS
+from chunkwise.lab.plan.literals import BEFORE_LAYERS, NUMBERED_LAYERS
 from chunkwise.lab.plan.number_words import UNIT_OF
 from chunkwise.lab.plan.pieces import (
     GLUED,
@@ -29,7 +29,7 @@ SIGN = re.compile(r"\s*(?:(?P<percent>%|percent\b|pct\b)|x\b|×|times\b|-?fold\b
 
 # "layer 2 and layer 4", "layers 2 / 3"; "layers 2 and 3" is one placement, "layer 2 or 3" are two.
 _LAYERS = re.compile(
-    r"(?:only )?(?P<layers>layers?\s+\d{1,4}"
+    BEFORE_LAYERS + r"(?P<layers>layers?\s+\d{1,4}"
     r"(?:(?P<join>\s*[,;/&]\s*(?:and\s+)?|\s+and\s+)(?:layers?\s+)?\d{1,4})+)(?: only)?",
     re.IGNORECASE,
 )

@@ -183,7 +183,7 @@ def _shared_data(entry: Entry) -> list[str]:
         if _data_behind(words) or _HELD_OUT.search(fold(words)):
             shared.append("")
             continue
-        names = list(sets)
+        names = [data_set for data_set in sets if _may_be_on(words, data_set)]
         if metrics:
             before = _data_before(words) or before
             names += [before] if before else []
@@ -211,7 +211,8 @@ _OTHER_MEASURES = re.compile(
     r"bpc|ece|mse|rmse|mae|mcc|kl|std|ci)\b"
 )
 # Data sets that people also write in small letters; the others have capitals.
-_DATA_SETS = {
+_TEXT_SETS = {"lambada", "wikitext", "thepile", "c4", "ptb", "enwik8"}
+_QUESTION_SETS = {
     "squad",
     "nq",
     "naturalquestions",
@@ -233,12 +234,6 @@ _DATA_SETS = {
     "hellaswag",
     "winogrande",
     "mmlu",
-    "lambada",
-    "wikitext",
-    "thepile",
-    "c4",
-    "ptb",
-    "enwik8",
 }
 _LONGEST_SET = 4  # words
 
@@ -248,7 +243,7 @@ def _is_data_set(words: str) -> bool:
     folded = fold(words)
     if not folded or len(folded.split()) > _LONGEST_SET or len(words) > LONGEST:
         return False
-    if folded.replace(" ", "") in _DATA_SETS:
+    if folded.replace(" ", "") in _QUESTION_SETS | _TEXT_SETS:
         return True
     if _names_measure(words) or _OTHER_MEASURES.search(folded) or not _is_data(words):
         return False
@@ -257,6 +252,16 @@ def _is_data_set(words: str) -> bool:
         if sum(letter.isupper() for letter in word) >= 2:
             return True
     return False
+
+
+def _may_be_on(words: str, data_set: str) -> bool:
+    """Whether a metric may be on a data set of its list: no perplexity is on SQuAD. A set that is
+    not known may hold either.
+    """
+    name = fold(data_set).replace(" ", "")
+    if _is_of_text(words):
+        return name not in _QUESTION_SETS
+    return name not in _TEXT_SETS
 
 
 def _is_of_text(words: str) -> bool:
