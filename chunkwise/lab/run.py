@@ -35,13 +35,15 @@ from chunkwise.core.store import Store
 from chunkwise.graph.schedule import Schedule, duration_words
 from chunkwise.graph.workers import Workers, accelerators, available_cores
 from chunkwise.lab.looks import check_views, collected, going_on, looks_taken
+from chunkwise.lab.measure.analysis import Analysis
 from chunkwise.lab.measure.collect import baseline_is_there
 from chunkwise.lab.measure.contrast import Contrast, open_questions
 from chunkwise.lab.measure.outcome import Outcome
-from chunkwise.lab.measure.results import RunLog
+from chunkwise.lab.measure.results import RunLog, StudyResults
 from chunkwise.lab.measure.table import CSV, PARQUET
 from chunkwise.lab.plan.document import PlanDocument
 from chunkwise.lab.profile import Profile, load_profile
+from chunkwise.lab.report.reading_words import unread_words
 from chunkwise.lab.report.write import Report, load_report, write_report
 from chunkwise.lab.resolve.resolution import Resolution
 from chunkwise.lab.study.asked import DONE, PARTLY, Asked, ask, open_plan, worker_count
@@ -295,8 +297,18 @@ def _report(
         # Cached, because several contrasts read the examples of one measurement.
         loaders = functools.cache(outcome.examples), functools.cache(outcome.chunks)
         analysis = write_report(results, log, call.out, *loaders, before)
-    note(f"report: {call.out / 'report.html'}, after {duration_words(log.seconds)}")
+    for line in closing_lines(results, analysis, call.out, log.seconds):
+        note(line)
     return log.exit_status, analysis.contrasts
+
+
+def closing_lines(
+    results: StudyResults, analysis: Analysis, out: Path, seconds: float
+) -> list[str]:
+    """What a run says at its end: where the report is, and before it what undercuts all of it."""
+    unread = unread_words(results, analysis)
+    report = f"report: {out / 'report.html'}, after {duration_words(seconds)}"
+    return [unread, report] if unread else [report]
 
 
 # --- before anything runs -------------------------------------------------------------------------

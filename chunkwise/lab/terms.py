@@ -210,6 +210,9 @@ class Comparison(Config):
     #: levels of one ordered quantity share a series; its slope is then the headline
     series: str | None = None
     fraction: float | None = None  # target fraction of the datastore
+    #: what alone differs is what is retrieved: read by one model, or by one that was trained on it;
+    #: None: something else differs
+    retrieved: Literal["read", "trained on"] | None = None
     invalid: str | None = None  # a failed parity or leak check, in words: no verdict is given
 
     def selectors(self, metric: str) -> tuple[Selector, Selector]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -20,13 +19,12 @@ from chunkwise.lab.measure.exchange import ExchangeRate, exchange_rate
 from chunkwise.lab.measure.gains import GainRow, gains_of
 from chunkwise.lab.measure.noise import LEVEL, Interval, PairedTest
 from chunkwise.lab.measure.published import PublishedOrder, orders_of
+from chunkwise.lab.measure.reading import Answer, Reading, interval_of, reads
 from chunkwise.lab.measure.results import Controls, StudyResults, Waterfall
 from chunkwise.lab.measure.sides import ExampleLoader, pair
 from chunkwise.lab.measure.table import Measurements, rows_of
 from chunkwise.lab.measure.verdicts import any_false_alarm, detectable_difference
 from chunkwise.lab.terms import Comparison, Selector
-
-Answer = Literal["yes", "no", "unclear"]
 
 CONTROLS = {
     "on": "found neighbours",
@@ -130,6 +128,8 @@ class _Question:
         return "yes" if self.low < low and high < self.high else "unclear"
 
 
+READS = "beats-random"
+"""The question whether found neighbours serve better than random ones."""
 _QUESTIONS = (
     _Question(
         "beats-twin",
@@ -138,7 +138,7 @@ _QUESTIONS = (
         second="twin",
     ),
     _Question(
-        "beats-random",
+        READS,
         "Do found neighbours beat random ones?",
         first="on",
         second="random",
@@ -192,14 +192,16 @@ def analyse(
         load=examples,
         twin=controls.twin if controls else None,
         suspicions={arm.id: arm.suspicion for arm in study.arms if arm.suspicion},
+        reading=Reading(measurements, study.metric, controls, examples),
     ).of(study.comparisons)
     derived = _Derived(measurements, examples)
+    threshold = study.metric(controls.metric).threshold if controls else 0.0
     contributions = [derived.contributions(waterfall) for waterfall in study.waterfalls]
     tested = {contrast.family for contrast in contrasts if contrast.p is not None}
     return Analysis(
         contrasts=contrasts,
         mechanism=derived.mechanism(controls) if controls else (),
-        mechanism_checks=derived.mechanism_checks(controls) if controls else (),
+        mechanism_checks=derived.mechanism_checks(controls, threshold) if controls else (),
         # One step alone contributes nothing: there is no step before it.
         contributions=[table for table in contributions if len(table.steps) > 1],
         exchange_rate=exchange_rate(study, measurements, examples),
@@ -260,8 +262,12 @@ class _Derived:
         # The same number in every replicate is one evaluation that all share, and has no interval.
         return row.model_copy(update={"difference": test.mean, "interval": test.interval()})
 
-    def mechanism_checks(self, controls: Controls) -> list[ControlCheck]:
-        """The questions that settle whether the model reads its neighbours."""
+    def mechanism_checks(self, controls: Controls, threshold: float) -> list[ControlCheck]:
+        """The questions that settle whether the model reads its neighbours.
+
+        Args:
+            threshold: smallest difference that counts of the controls' metric.
+        """
         selectors = _selectors(controls)
         checks = []
         for question in _QUESTIONS:
@@ -272,11 +278,13 @@ class _Derived:
                 continue
             answer: Answer = "unclear"
             spread = "one replicate"
-            interval = test.interval(question.level)
-            if interval is None and test.n > 1:
-                interval = (test.mean, test.mean)  # equal to rounding in every replicate
+            interval = interval_of(test, question.level)
             if interval:
-                answer = question.answer(interval)
+                if question.id == READS:
+                    # By the study's threshold, as the verdicts that hang on it.
+                    answer = reads((-interval[1], -interval[0]), threshold)
+                else:
+                    answer = question.answer(interval)
                 low, high = map(_percent, interval)
                 percent = 100 * question.level
                 spread = f"{percent:.0f} % interval {low} to {high}"

@@ -20,6 +20,7 @@ from chunkwise.lab.measure import statistics as st
 from chunkwise.lab.measure.contrast import Contrast, Stopping, goes_on
 from chunkwise.lab.measure.families import Draft, Families, Fields, family_of
 from chunkwise.lab.measure.noise import ExampleNoise, Interval
+from chunkwise.lab.measure.reading import Reading
 from chunkwise.lab.measure.sides import ExampleLoader, Sides, minus_baseline, pair, test_of
 from chunkwise.lab.measure.slopes import slope_weights
 from chunkwise.lab.measure.table import Measurements, TableRow
@@ -39,6 +40,7 @@ class Contrasts:
         load: per-example records of a row of the table.
         twin: where the arm that never retrieved was measured; an arm that is worse is suspect.
         suspicions: arm -> the likely reason, should it be worse than the twin.
+        reading: whether the model reads what is retrieved; None: not known.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Contrasts:
         load: ExampleLoader | None = None,
         twin: Selector | None = None,
         suspicions: dict[str, str] | None = None,
+        reading: Reading | None = None,
     ):
         self.measurements = measurements
         self.metrics = metrics
@@ -61,6 +64,7 @@ class Contrasts:
         self.load = load
         self.twin = twin
         self.suspicions = suspicions or {}
+        self.reading = reading
 
     def of(self, comparisons: Iterable[Comparison]) -> list[Contrast]:
         """Every comparison on each of its metrics, in the order of the plan."""
@@ -126,7 +130,11 @@ class Contrasts:
             "threshold": metric.threshold,
         }
         not_asked = self._not_asked(metric_id, arms, sides.columns[1:])
-        return Draft(metric, fields, sides, obstacles, comparisons, not_asked), selectors
+        draft = Draft(metric, fields, sides, obstacles, comparisons, not_asked)
+        if self.reading and all(comparison.retrieved for comparison in comparisons):
+            draft.unread = self.reading.unread(metric_id)
+            draft.trained_apart = first.retrieved == "trained on"
+        return draft, selectors
 
     def _not_asked(
         self, metric: str, arms: Sequence[Selector], columns: Sequence[Sequence[TableRow]]

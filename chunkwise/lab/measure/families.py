@@ -6,6 +6,10 @@ of the same contrasts; `levels` the rows below a slope; `extra` the experiment t
 profile's primary one; `controls`. Families other than the primary one are exploratory and have one
 family per metric.
 
+A question about what is retrieved, put to a model that does not read (`reading`), is tested like
+the others, so that their level does not depend on it; its word is "no signal" whatever the test
+says. Only a difference that is shown of an arm with a training of its own keeps its word.
+
 Not tested, hence not counted in a family: contrasts that are invalid, at chance, identical, or of
 one replicate.
 """
@@ -36,6 +40,8 @@ from chunkwise.lab.terms import Comparison, Metric
 
 Fields = dict[str, Any]  # of a Contrast, by name
 _NO_TEST = PairedTest(())
+_ABOUT_THE_MODEL = (*REAL, Verdict.NONE, Verdict.INCONCLUSIVE, Verdict.IDENTICAL)
+"""Words that a model has to read for."""
 
 
 @dataclass
@@ -46,6 +52,9 @@ class Draft:
         fields: of the `Contrast`; each step adds its own.
         obstacles: why there is no verdict, in words; the first that is not None counts.
         not_asked: why the question does not arise.
+        unread: of a question about what is retrieved: why the model cannot answer it.
+        trained_apart: whether the arm has a training of its own, in which it may have learned to
+            read.
     """
 
     metric: Metric
@@ -54,6 +63,8 @@ class Draft:
     obstacles: list[str | None]
     comparisons: Sequence[Comparison] = ()
     not_asked: str | None = None
+    unread: str | None = None
+    trained_apart: bool = False
     test: PairedTest = _NO_TEST
 
     @property
@@ -153,6 +164,8 @@ class Families:
             else:
                 # The primary family confirms; a false discovery rate is for exploring.
                 draft.fields["q"] = q
+        for draft in family:
+            draft.fields |= _without_reading(draft)
 
     def _futility(self, draft: Draft, judgement: Judgement, family_size: int) -> Fields:
         """Whether it ends here because more replicates are unlikely to change its word.
@@ -209,6 +222,25 @@ def _test_results(test: PairedTest, judgement: Judgement) -> Fields:
         "settles": Settles(**vars(needed)) if needed else None,
         "verdict": judgement.verdict,
         "confirmed": test.n >= CONFIRMED_FROM or not claims,
+    }
+
+
+def _without_reading(draft: Draft) -> Fields:
+    """The word of a question about what is retrieved, where the model does not read."""
+    verdict = draft.fields["verdict"]
+    if draft.unread is None or verdict not in _ABOUT_THE_MODEL:
+        return {}
+    # Trained on something else, the arm may read where the baseline does not: what is shown holds.
+    if draft.trained_apart and verdict in REAL:
+        return {}
+    return {
+        "verdict": Verdict.NO_SIGNAL,
+        "reason": draft.unread,
+        # More replicates of a model that does not read settle nothing.
+        "settles": None,
+        "chance": None,
+        "stopped": None,
+        "confirmed": True,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chunkwise.lab.measure.analysis import Analysis
+from chunkwise.lab.measure.analysis import READS, Analysis
 from chunkwise.lab.measure.results import StudyResults
 
 CONFIRMATORY = 5  # replicates; below, a study is exploratory
@@ -26,7 +26,7 @@ def banners(study: StudyResults, analysis: Analysis) -> Iterator[str]:
     yield from _not_run(study)
     yield from _not_measured(study)
     yield from _failures(study)
-    yield from _neighbours(analysis)
+    yield from _neighbours(study, analysis)
     # What the plan's words became stands in the section on how the plan was read.
     in_section = {warning for row in study.resolution for warning in row.warnings}
     for warning in study.warnings:
@@ -94,12 +94,20 @@ def _failures(study: StudyResults) -> Iterator[str]:
             yield f"Check failed: {check.name}. {check.detail}".rstrip()
 
 
-def _neighbours(analysis: Analysis) -> Iterator[str]:
+def _neighbours(study: StudyResults, analysis: Analysis) -> Iterator[str]:
     """Whether a verdict about the datastore means anything."""
     answers = {check.id: check.answer for check in analysis.mechanism_checks}
-    reads = answers.get("beats-random")
-    if reads == "no":
-        yield "This model ignores its neighbours: random ones serve it as well as found ones."
+    reads = answers.get(READS)
+    if reads is None and any(comparison.retrieved for comparison in study.comparisons):
+        yield (
+            "Not checked whether this model reads its neighbours: it was not measured with random "
+            "ones."
+        )
+    elif reads == "no":
+        yield (
+            "This model ignores its neighbours: random ones serve it as well as found ones. What "
+            "it says of the datastore and its parts is no signal."
+        )
     elif reads == "unclear":
         yield (
             "Not shown that this model reads its neighbours: found ones do not clearly beat random "

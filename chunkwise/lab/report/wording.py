@@ -37,7 +37,10 @@ MEANINGS = {
     ),
     Verdict.INCONCLUSIVE: "neither an effect nor its absence is shown",
     Verdict.IDENTICAL: "the same values in every replicate; not tested",
-    Verdict.NO_SIGNAL: "the metric is at chance on both sides; not tested",
+    Verdict.NO_SIGNAL: (
+        "nothing to compare: the metric is at chance on both sides, or the model does not read "
+        "what is retrieved"
+    ),
     Verdict.NOT_ASKED: "there is nothing to measure, or no answer to be had; not tested",
     Verdict.ANECDOTE: "one replicate; not tested",
     Verdict.INVALID: "a failed run or check; not tested",

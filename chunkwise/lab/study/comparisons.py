@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from pydantic import JsonValue
 
 from chunkwise.lab.resolve.resolution import EntryResolution
 from chunkwise.lab.study.study import Study
 from chunkwise.lab.study.trained import QUESTION_METRICS, Experiment
 from chunkwise.lab.terms import Arm, Comparison
+
+RETRIEVED = (
+    "datastore",
+    "neighbours",
+    "view",
+    "retrofit.retro.chunk_tokens",
+    "retrofit.retro.continuation",
+    "retrofit.retro.neighbours",
+    "retrofit.neighbour_source",
+    "retrofit.random_neighbours",
+    "evaluation_neighbours",
+)
+"""Fields of the profile, and sections of it, that say what is retrieved."""
+COUNTS = ("retrofit.retro.neighbours", "evaluation_neighbours")
+"""Those that take retrieval itself away where they are 0."""
 
 
 def comparisons_of(study: Study) -> Iterator[Comparison]:
@@ -45,7 +63,31 @@ def _comparison(
         role="extra" if is_second or experiment != arm.experiment else "primary",
         series=arm.series,
         fraction=_target_fraction(study, arm),
+        retrieved=_retrieved(study, arm, text.arm, baseline_text.arm),
     )
+
+
+def changes_what_is_retrieved(changes: Mapping[str, JsonValue]) -> bool:
+    """Whether an arm changes the datastore, its parts, or which neighbours come out of it, and
+    nothing else.
+
+    Args:
+        changes: dotted path in the profile -> value.
+    """
+    if any(changes.get(path) == 0 for path in COUNTS):
+        return False
+    below = tuple(f"{path}." for path in RETRIEVED)
+    return bool(changes) and all(f"{path}.".startswith(below) for path in changes)
+
+
+def _retrieved(
+    study: Study, arm: Arm, trained: str, baseline: str
+) -> Literal["read", "trained on"] | None:
+    if not changes_what_is_retrieved(arm.changes):
+        return None
+    models, baseline_models = study.trained[trained].models, study.trained[baseline].models
+    same = [job.id for job in models] == [job.id for job in baseline_models]
+    return "read" if same else "trained on"
 
 
 def _done(study: Study, arm: Arm) -> str:

@@ -15,7 +15,10 @@ def mechanism(material: Material) -> Blocks:
         answer = _BADGES[check.answer]
         rows.append(Row([check.question, answer, check.detail], anchor=f"check-{check.id}"))
     headers = ["Check", "Answer", "Difference in perplexity"]
-    caption = "Yes or no only where the whole interval is on that side."
+    caption = (
+        "Yes or no only where the whole interval is on that side; found neighbours do not beat "
+        "random ones where the interval leaves no gain that counts."
+    )
     blocks: Blocks = [Table(headers, rows, caption, words=(0, 1, 2))]
     controls = material.study.controls
     # Without controls there are no rows either, and no metric to name.

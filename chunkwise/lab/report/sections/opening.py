@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from chunkwise.lab.measure.analysis import READS
 from chunkwise.lab.measure.contrast import Contrast
 from chunkwise.lab.measure.cuts import CutRow
 from chunkwise.lab.measure.verdicts import OPEN, REAL, Verdict
 from chunkwise.lab.report import wording as say
 from chunkwise.lab.report.page import Blocks, Material, Text
+from chunkwise.lab.report.reading_words import unread_words
 
 
 def opening(material: Material) -> Blocks:
@@ -17,6 +19,7 @@ def opening(material: Material) -> Blocks:
     if not primary:
         return []
     paragraphs = {
+        "First": unread_words(material.study, material.analysis),
         "Asked, in the plan's words": _asked(material),
         "Run": material.study.setting.words(),
         "Holds": _holds(material, primary),
@@ -80,16 +83,19 @@ def _absence(material: Material, contrast: Contrast) -> str:
 def _open(material: Material, contrasts: Sequence[Contrast]) -> str:
     # Their numbers stand in the tables: an open question has no result to remember.
     names = []
-    untested = []
+    without_verdict: dict[str, list[str]] = {}
     for contrast in contrasts:
         verdict = contrast.verdict
         name = material.name(contrast)
         if verdict in OPEN:
             names.append(name)
-        if contrast.p is None and contrast.reason and verdict is not Verdict.IDENTICAL:
-            untested.append(f"{name}: {verdict.value}, {contrast.reason}")
+        if contrast.reason and verdict is not Verdict.IDENTICAL:
+            reason = f"{verdict.value}, {contrast.reason}"
+            without_verdict.setdefault(reason, []).append(name)
     phrases = [", ".join(names)] if names else []
-    return _listed(phrases + untested)
+    for reason, arms in without_verdict.items():
+        phrases.append(f"{', '.join(arms)}: {reason}")
+    return _listed(phrases)
 
 
 def _undercuts(material: Material, contrasts: Sequence[Contrast]) -> Iterator[str]:
@@ -141,9 +147,9 @@ def _unread_neighbours(material: Material) -> Iterator[str]:
     neutral = checks.get("random-is-twin")
     if neutral and neutral.answer == "no":
         yield f"Random neighbours are not neutral: against the twin {neutral.detail}."
-    reads = checks.get("beats-random")
-    # "Unclear" undercuts a claim as "no" does.
-    if reads and reads.answer != "yes":
+    reads = checks.get(READS)
+    # "No" stands first of all.
+    if reads and reads.answer == "unclear":
         yield "It is not shown that the model reads what it finds."
 
 
