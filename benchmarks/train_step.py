@@ -427,6 +427,7 @@ def serve_training_steps(
     from chunkwise.training.options import TrainOptions
     from chunkwise.training.surroundings import during_training, quiet_transformers
     from chunkwise.training.trainer import OrderedTrainer
+    from chunkwise.training.watch import Watch
 
     retrieval = neighbours is not None
     collate = RetroBatches(table, lambda rows: neighbours) if retrieval else PlainBatches(table)
@@ -455,7 +456,8 @@ def serve_training_steps(
     # What `chunkwise.training.trainer.train` does around its Trainer.
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder, quiet_transformers(), during_training(model, options):
-        trainer = OrderedTrainer(job, Curves(), Path(folder), lambda steps: None, None)
+        watch = Watch("step", options.total_steps, 1, clock=lambda: 0.0)  # no checkpoint in what is timed
+        trainer = OrderedTrainer(job, Curves(), Path(folder), lambda steps: None, None, watch)
         trainer.add_callback(OnCommand())
         commands.answer(ready=True, dtype=options.dtype, attention=options.attention, **facts)
         trainer.train()

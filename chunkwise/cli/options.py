@@ -52,7 +52,14 @@ ReplicateOption = Annotated[
 ]
 StepsOption = Annotated[
     int | None,
-    Option("--steps", min=1, help="Optimiser steps, the same as --set train.steps=N."),
+    Option(
+        "--steps",
+        min=1,
+        help=(
+            "Optimiser steps, the same as --set train.steps=N. Default: as said above; a preset or "
+            "--set train.tokens=N overrules it."
+        ),
+    ),
 ]
 TrackerOption = Annotated[
     list[str] | None,

@@ -16,6 +16,7 @@ from chunkwise.core.artefact import RECORD, Artefact, read_content, require_free
 from chunkwise.core.config import Config
 from chunkwise.core.errors import ArtefactError, MismatchError
 from chunkwise.core.io import read_json
+from chunkwise.core.progress import note
 from chunkwise.core.store import Store
 from chunkwise.corpus.config import (
     QuestionFileConfig,
@@ -91,6 +92,36 @@ class Steps:
         if isinstance(call, Artefact):
             return call
         return self.store.stored(stage.kind, call.key) or Pending(stage, call.key)
+
+    def announce_training(
+        self,
+        stage: Stage,
+        config: Any,
+        inputs: Mapping[str, Any],
+        *,
+        seed: int,
+        row_tokens: int,
+    ) -> None:
+        """Say what a training will take, before it starts; nothing where it is in the store.
+
+        Args:
+            row_tokens: tokens that a row counts as.
+        """
+        if isinstance(self._look_up(stage, config, inputs, seed), Artefact):
+            return
+        steps = config.train.steps_for(row_tokens)
+        tokens = steps * config.train.batch_sequences * row_tokens
+        # a budget of tokens has become steps, and the expectation goes by steps
+        train = config.train.model_copy(update={"steps": steps, "tokens": None})
+        timed = config.model_copy(update={"train": train})
+        seconds = expected_seconds(self.store, stage, timed)
+        if seconds is None:
+            duration = f"how long is not known: no training {stage.name} is in the store"
+        else:
+            duration = (
+                f"{duration_words(seconds)} in all, if a step takes as long as in the store's"
+            )
+        note(f"{stage.name}: {steps:,} steps, {tokens:,} tokens; {duration}")
 
     def print(self, as_json: bool) -> None:
         """What a dry run ends with."""

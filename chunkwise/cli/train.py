@@ -43,6 +43,9 @@ def base(options: TrainingOptions, text: TextArgument) -> None:
     Settings: decoder (family, width, layers, ...), text (sequence_tokens, ...), train
         (learning_rate, ...).
 
+    Without --steps it takes 600 steps, 2,457,600 tokens: 16 rows of 256 tokens a step.
+    --dry-run says how long, once the store holds a training of this kind.
+
     \b
     Example:
       chunkwise train base runs/notes --out runs/base --steps 600 --set decoder.width=256
@@ -60,6 +63,9 @@ def retrofit(options: TrainingOptions, model: BaseArgument, datastore: Datastore
     BASE is a model of ours, or a folder with config.json and safetensors whose tokenizer the
     datastore was built with. Settings: retro (cca_layers, neighbours, ...), freeze_backbone, lora,
     made_neighbours (share, ...), validation_conditions, view, text, search, train.
+
+    Without --steps it takes 300 steps, 1,228,800 tokens: 16 rows of 256 tokens a step.
+    --dry-run says how long, once the store holds a training of this kind.
 
     \b
     Example:
@@ -79,6 +85,9 @@ def twin(options: TrainingOptions, model: BaseArgument, text: TextArgument) -> N
     This is what a retrofit is compared with. Give it the retrofit's steps, replicate and settings:
     text, lora, train.
 
+    Without --steps it takes 300 steps, 1,228,800 tokens: 16 rows of 256 tokens a step.
+    --dry-run says how long, once the store holds a training of this kind.
+
     \b
     Example:
       chunkwise train twin runs/base runs/notes --out runs/twin
@@ -97,6 +106,9 @@ def in_prompt(options: TrainingOptions, model: BaseArgument, datastore: Datastor
     It reads the retrofit's rows and predicts the same tokens, over rows that are several times as
     long. Give it the retrofit's steps and replicate. Settings: neighbours, view, text, search,
     train.
+
+    Without --steps it takes 300 steps, 1,228,800 tokens: 16 rows of 256 tokens a step.
+    --dry-run says how long, once the store holds a training of this kind.
 
     \b
     Example:
@@ -124,6 +136,9 @@ def instruct(
     """Tune a model on instructions; the loss is on the answers alone.
 
     Settings: gate, lora, passages, prompt_tokens, answer_tokens, view, questions, train.
+
+    Without --steps it takes 200 steps, 819,200 tokens: 16 rows of 256 tokens a step.
+    --dry-run says how long, once the store holds a training of this kind.
 
     \b
     Example:

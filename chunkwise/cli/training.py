@@ -79,7 +79,8 @@ def train_on_rows(
             inputs["neighbours"] = calls.neighbours(search, source, inputs["sequences"])
             inputs["validation_neighbours"] = calls.neighbours(search, source, inputs["validation"])
             _require_tables(calls, stage, settings, inputs, options.replicate)
-        artefact = _call(calls, stage, settings, inputs, options, tracking)
+        row_length = settings.text.sequence_tokens
+        artefact = _call(calls, stage, settings, inputs, options, tracking, row_length)
     _print(calls, artefact, options)
 
 
@@ -159,7 +160,8 @@ def tune(options: TrainingOptions, model: str, text: str, instructions: str | No
     with display():
         tasks = calls.questions(instructions, "instructions", settings.questions, tokens)
         inputs = {"model": untuned, "instructions": tasks, "tokens": tokens, "datastore": source}
-        artefact = _call(calls, INSTRUCT, settings, inputs, options, tracking)
+        row_length = settings.prompt_tokens + settings.answer_tokens
+        artefact = _call(calls, INSTRUCT, settings, inputs, options, tracking, row_length)
     _print(calls, artefact, options)
 
 
@@ -222,12 +224,18 @@ def _call(
     inputs: Mapping[str, Any],
     options: TrainingOptions,
     tracking: Tracking | None,
+    row_length: int,
 ) -> Any:
+    config = stage_config(settings, stage)
+    # the verb has more at hand than a stage takes: a twin, for one, reads no datastore
+    own_inputs = {name: inputs.get(name) for name in stage.inputs}
+    if not calls.dry_run:
+        seed = options.replicate
+        calls.announce_training(stage, config, own_inputs, seed=seed, row_tokens=row_length)
     return calls.call(
         stage,
-        stage_config(settings, stage),
-        # the verb has more at hand than a stage takes: a twin, for one, reads no datastore
-        {name: inputs.get(name) for name in stage.inputs},
+        config,
+        own_inputs,
         seed=options.replicate,
         out=options.out,
         tracking=tracking,

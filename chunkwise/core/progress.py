@@ -11,8 +11,9 @@ it first:
     with display(header=lambda: stages_table):
         run_everything()
 
-A log file thus holds one line when a task starts and one when it ends, never a bar. Of several
-processes that were started together (`core.team`) the first one speaks alone.
+A log file thus holds one line when a task starts and one when it ends, never a bar; a long task
+adds lines of its own by `status`. Of several processes that were started together (`core.team`)
+the first one speaks alone.
 
 A worker process has no screen. `relay` turns its tasks and notes into events, which it sends to its
 parent; there a `Mirror` shows them among the parent's own.
@@ -47,8 +48,8 @@ Advance = Callable[..., None]
 """advance(amount=1): call it as work is done, from any thread."""
 
 Event = tuple[Any, ...]
-"""("begin", number, description, total, unit), ("advance", number, amount), ("end", number) or
-("note", text).
+"""("begin", number, description, total, unit), ("advance", number, amount), ("end", number),
+("note", text) or ("status", text).
 """
 
 Sink = Callable[[Event], None]
@@ -209,6 +210,16 @@ def note(text: str) -> None:
         screen.live.console.print(Text(text), soft_wrap=True)
 
 
+def status(text: str) -> None:
+    """Print one line on how far a task is, as `note` does; nothing where a live display shows it
+    already.
+    """
+    if _relay is not None:
+        _relay(("status", text))  # the parent knows whether there is a display
+    elif _screen is None:
+        note(text)
+
+
 def relay(sink: Sink) -> None:
     """From now on tasks and notes of this process go to `sink` as events, and nothing is
     printed.
@@ -301,6 +312,9 @@ class Mirror:
         kind, *facts = event
         if kind == "note":
             note(facts[0])
+            return
+        if kind == "status":
+            status(facts[0])
             return
         key = (process, facts[0])
         if kind == "begin":

@@ -133,7 +133,10 @@ class TrainOptions(Config):
         64, description="sequences in each point, the same ones every time"
     )
     checkpoint_steps: OneOrMore | None = Field(
-        None, description="steps between checkpoints to resume from; None: none"
+        None,
+        description=(
+            "steps between checkpoints to resume from; None: one after every five minutes alone"
+        ),
     )
 
     # Before the fields are checked: a preset may bring the steps that are otherwise missing.

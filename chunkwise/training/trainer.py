@@ -12,7 +12,7 @@ What is overridden, and why:
     compute_loss           loss over the tokens that are predicted, and logits for those only, some
                            at a time (`loss`)
     save_model, _save_..., _load_...   checkpoints of our own form (`checkpoint`): sharded, no
-                                       pickle
+                                       pickle; by steps, and by the clock (`watch`)
     floating_point_ops     nothing: `flops` counts by formula, once (Trainer's own walks all modules
                            each step)
 
@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -54,16 +55,24 @@ from chunkwise.training.checkpoint import CURVES, last_checkpoint, step_of
 from chunkwise.training.data import Batch, Collate, RowOrder, Rows, keyed_seed
 from chunkwise.training.job import Curves, Job, Point
 from chunkwise.training.loss import loss_of_batch, neighbours_read
-from chunkwise.training.processes import StepModule, gather, shard, under_a_launcher
+from chunkwise.training.processes import StepModule, gather, shard, team, under_a_launcher
 from chunkwise.training.surroundings import (
     curves_tracked,
     during_training,
     quiet_transformers,
 )
 from chunkwise.training.trackers import Tracking
+from chunkwise.training.watch import Clock, Watch
 
 
-def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | None = None) -> Curves:
+def train(
+    job: Job,
+    scratch: Path,
+    *,
+    description: str,
+    tracking: Tracking | None = None,
+    clock: Clock = time.monotonic,
+) -> Curves:
     """Run a training to its end, from its last complete checkpoint where there is one; all
     processes call it.
 
@@ -71,6 +80,7 @@ def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | Non
         scratch: where checkpoints lie; what is there belongs to this training.
         description: for the progress display.
         tracking: where curves go while it runs.
+        clock: says when a line on how far it is, or a checkpoint, is due; no result depends on it.
 
     Returns:
         The curves; the model is trained in place, and in evaluation mode. Of several processes the
@@ -95,7 +105,9 @@ def train(job: Job, scratch: Path, *, description: str, tracking: Tracking | Non
         curves_tracked(tracking, description),
         track(description, total=job.options.steps, unit="steps") as advance,
     ):
-        trainer = OrderedTrainer(job, curves, folder, advance, tracking)
+        step_tokens = job.options.batch_sequences * job.row_tokens
+        watch = Watch(description, job.options.total_steps, step_tokens, clock)
+        trainer = OrderedTrainer(job, curves, folder, advance, tracking, watch)
         advance(step_of(checkpoint) if checkpoint else 0)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if trainer.step_module.sharded:
@@ -114,8 +126,10 @@ class OrderedTrainer(Trainer):
         folder: Path,
         advance: Callable[[int], None],
         tracking: Tracking | None,
+        watch: Watch,
     ) -> None:
         self.job = job
+        self.watch = watch
         self.options = options = job.options
         self.curves = curves
         self.advance = advance
@@ -138,6 +152,7 @@ class OrderedTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # prints to stdout, which belongs to results
         self.step_losses: list[Tensor] = []
+        self.team = team()
         # Sums over the parts of this step in this process, by their names in Curves.
         self.step_counts: Counter[str] = Counter()
 
@@ -260,7 +275,16 @@ class OrderedTrainer(Trainer):
         validation_steps = self.options.validation_steps
         if is_last or (validation_steps and step % validation_steps == 0):
             self.validate(step)
+        self.watch.step(step, loss)
         self.advance(1)
+
+    def is_checkpoint_due(self, step: int) -> bool:
+        """Whether the clock asks for a checkpoint after this step; the same on all processes."""
+        is_due = self.watch.is_checkpoint_due(step)
+        if self.team is None:
+            return is_due
+        # Clocks differ, and saving is a thing that all do together: process 0 decides.
+        return bool(self.team.share(int(is_due)))
 
     def log_loss(self, step: int) -> None:
         """Add a point to the loss curve.
@@ -372,11 +396,16 @@ class _Follow(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0:
             self.trainer.validate(0)
+        self.trainer.watch.begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.end_step(state.global_step)
+        # The Trainer's own callback came first, and has asked for those by steps.
+        if self.trainer.is_checkpoint_due(state.global_step):
+            control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.watch.saved()
         if rank() == 0:  # the others' parts are written: saving ends when all have done so
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             write_json(folder / CURVES, asdict(self.trainer.curves))

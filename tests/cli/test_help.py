@@ -75,6 +75,25 @@ def test_every_option_is_explained(path):
         assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name} has no help"
 
 
+@pytest.mark.parametrize("name", ["base", "retrofit", "twin", "in-prompt", "instruct"])
+def test_a_training_says_what_it_takes_without_steps(cli, name):
+    """What the help says is what the code does: the default number of steps, rows of a step and tokens of a row."""
+    from chunkwise.cli import settings
+    from chunkwise.corpus.config import SequencesConfig
+    from chunkwise.training.config import InstructConfig
+    from chunkwise.training.options import TrainOptions
+
+    steps = {"base": settings.BASE_STEPS, "instruct": settings.INSTRUCT_STEPS}.get(name, settings.CONTINUED_STEPS)
+    train = TrainOptions(steps=steps)
+    row_tokens = SequencesConfig().sequence_tokens
+    if name == "instruct":
+        tuning = InstructConfig(train=train)
+        row_tokens = tuning.prompt_tokens + tuning.answer_tokens
+    tokens = steps * train.batch_sequences * row_tokens
+    words = f"Without --steps it takes {steps} steps, {tokens:,} tokens: {train.batch_sequences} rows of {row_tokens} "
+    assert words + "tokens a step." in " ".join(cli("train", name, "--help").out.split())
+
+
 def test_exit_codes_are_documented(cli):
     text = cli("--help").out
     for code in (0, 1, 2, 3, 130):

@@ -116,3 +116,23 @@ def test_of_several_processes_the_first_prints(cli, monkeypatch, number):
     assert study.code == 2 and "was started 2 times at once" in study.err
     wrong = cli("train", "base", "nothing-there", "--store", "nowhere")
     assert wrong.err.startswith(f"process {number}: error: ")
+
+
+def test_what_a_training_takes_is_said_before_it_starts(cli, world):
+    rows = ("--set", "text.sequence_tokens=32", "--store", world.store)
+    command = ("train", "twin", world.base, world.datastore, *TINY, *rows)
+    first = cli(*command, "--steps", 3)
+    assert first.code == 0, first.err
+    batch = int(dict(word.split("=") for word in TINY if "=" in word)["train.batch_sequences"])
+    told = f"twin: 3 steps, {3 * batch * 32} tokens; how long is not known: no training twin is in the store"
+    lines = first.err.splitlines()
+    assert lines.count(told) == 1
+    assert lines.index(told) < lines.index("twin, replicate 0 (3 steps) ...")
+    assert "tokens;" not in cli(*command, "--steps", 3).err  # it is in the store
+    assert "tokens;" not in cli(*command, "--steps", 4, "--dry-run").err  # which tells by itself
+    # a budget of tokens, and an expectation by the trainings that are there
+    second = cli(*command, "--set", f"train.tokens={5 * batch * 32 - 1}")
+    assert second.code == 0, second.err
+    (line,) = [line for line in second.err.splitlines() if "tokens;" in line]
+    assert line.startswith(f"twin: 5 steps, {5 * batch * 32} tokens; ")
+    assert line.endswith("in all, if a step takes as long as in the store's")

@@ -75,6 +75,16 @@ def test_a_display_closes_after_an_error(terminal):
     assert progress._screen is None
 
 
+def test_how_far_a_task_is_stands_in_a_file_and_not_above_a_display(terminal, capsys):
+    progress.status("step [3] of 9")
+    with track("work"):
+        progress.status("step 4 of 9")
+        progress.Mirror().show(1, ("status", "step 5 of 9"))
+    progress.Mirror().show(1, ("status", "step 6 of 9"))
+    assert capsys.readouterr().err == "step [3] of 9\nstep 6 of 9\n"
+    assert "of 9" not in terminal.getvalue()
+
+
 def test_a_relaying_process_prints_nothing_and_sends_events():
     """In a process of its own: relaying cannot be undone."""
     script = (
@@ -84,11 +94,12 @@ def test_a_relaying_process_prints_nothing_and_sends_events():
         "with progress.track('search', total=2, unit='rows') as advance:\n"
         "    advance(2)\n"
         "progress.note('found')\n"
-        "print([event[0] for event in events], events[-1])\n"
+        "progress.status('step 3')\n"
+        "print([event[0] for event in events], events[-2:])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert done.stdout == "['begin', 'end', 'note'] ('note', 'found')\n"
+    assert done.stdout == "['begin', 'end', 'note', 'status'] [('note', 'found'), ('status', 'step 3')]\n"
 
 
 def test_the_pace_of_another_process_leaves_out_how_long_it_took_to_begin(monkeypatch):

@@ -258,3 +258,40 @@ def test_when_one_process_fails_all_end_and_nothing_half_made_stays(prepared, tm
     assert not [artefact for artefact in world.store.list() if artefact.stage == "retrofit"]
     assert finish(start(root, "retrofit", processes=2))["retrofit"].exists()
     assert not list((root / "world" / "temporary").glob("*"))
+
+
+CLOCKED = """
+import json, sys
+from pathlib import Path
+from chunkwise.core.team import rank
+from chunkwise.training import checkpoint, watch
+from tests.training import launching
+
+saved, save = [], checkpoint.save
+
+def noted(step, optimizer, folder):
+    saved.append(folder.name)
+    save(step, optimizer, folder)
+
+checkpoint.save = noted
+# the second process would save after every step
+watch.Watch.is_checkpoint_due = lambda self, number: rank() == 1 or number in (2, 5)
+root = Path(sys.argv[1])
+done = launching.run(root, ["retrofit"])
+(root / f"saved-{rank()}.json").write_text(json.dumps(saved))
+if rank() == 0:
+    print(json.dumps({name: str(artefact.path) for name, artefact in done.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_save_when_the_first_ones_clock_says_so(prepared, tmp_path):
+    root, program = copy(prepared, tmp_path / "clocked"), tmp_path / "clocked.py"
+    program.write_text(CLOCKED)
+    clocked = finish(start(root, processes=2, program=[str(program)]))["retrofit"]
+    for number in (0, 1):
+        saved = json.loads((root / f"saved-{number}.json").read_text())
+        assert saved == ["checkpoint-2", "checkpoint-5"]
+    plain = finish(start(copy(prepared, tmp_path / "plain"), "retrofit", processes=2))["retrofit"]
+    for name in ("model/model.safetensors", "training.json"):
+        assert (clocked / name).read_bytes() == (plain / name).read_bytes()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from chunkwise.core.errors import ConfigError
+from chunkwise.training import trainer as trainer_module
 from chunkwise.training.arguments import parameter_groups
 from chunkwise.training.checkpoint import CURVES, last_checkpoint
 from chunkwise.training.data import PlainBatches, SequenceTable
@@ -14,6 +15,7 @@ from chunkwise.training.initialise import new_decoder, new_retrofit
 from chunkwise.training.job import Curves, Job
 from chunkwise.training.loss import loss_of_batch
 from chunkwise.training.trainer import OrderedTrainer, train
+from chunkwise.training.watch import CHECKPOINT_SECONDS, Watch
 from tests.training.world import DECODER, OPTIONS, VOCABULARY, options
 
 
@@ -126,7 +128,7 @@ def test_gradients_are_clipped_together_or_apart(tmp_path, clip, decoder_norm, r
     names = frozenset(model.retrieval_parameter_names())
     settings = options(clip=clip, max_grad_norm=1.0).resolved(16, retrieval=True)
     one = dataclasses.replace(job(model), options=settings, retrieval_names=names)
-    trainer = OrderedTrainer(one, Curves(), tmp_path, lambda steps: None, None)
+    trainer = OrderedTrainer(one, Curves(), tmp_path, lambda steps: None, None, Watch("x", 1, 1))
     parts = {
         kind: [parameter for name, parameter in model.named_parameters() if (name in names) == kind]
         for kind in (False, True)
@@ -142,3 +144,122 @@ def test_gradients_are_clipped_together_or_apart(tmp_path, clip, decoder_norm, r
 
 def test_without_retrieval_there_is_one_way_to_clip():
     assert options(clip="apart").resolved(16).clip == "together"
+
+
+class Clock:
+    """Stands still but for what each step adds."""
+
+    def __init__(self, monkeypatch, step_seconds, killed_at=None):
+        self.now = 1000.0
+        real = OrderedTrainer.end_step
+
+        def end_step(trainer, step):
+            self.now += step_seconds
+            if step == killed_at:
+                raise KeyboardInterrupt
+            real(trainer, step)
+
+        monkeypatch.setattr(OrderedTrainer, "end_step", end_step)
+
+    def __call__(self):
+        return self.now
+
+
+def saved_steps(monkeypatch):
+    """Steps after which checkpoints are written, as they are."""
+    steps = []
+    real = trainer_module.checkpoints.save
+
+    def save(module, optimizer, folder):
+        steps.append(int(folder.name.rpartition("-")[2]))
+        real(module, optimizer, folder)
+
+    monkeypatch.setattr(trainer_module.checkpoints, "save", save)
+    return steps
+
+
+CLOCKED = {"steps": 8, "log_steps": 3, "microbatch_sequences": 2}
+
+
+def weights_and_curves(one, curves):
+    return [parameter.tolist() for parameter in one.model.parameters()], dataclasses.asdict(curves)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_steps", "expected"),
+    # 100 s a step: the clock counts from the last checkpoint, whatever asked for that; by steps the last is saved too.
+    [(None, [3, 6]), (4, [3, 4, 7, 8]), (1, [1, 2, 3, 4, 5, 6, 7, 8])],
+)
+def test_checkpoints_by_the_clock_change_no_number(tmp_path, monkeypatch, checkpoint_steps, expected):
+    plain = job(**CLOCKED)
+    whole = weights_and_curves(plain, train(plain, tmp_path / "plain", description="x", clock=lambda: 0.0))
+    steps = saved_steps(monkeypatch)
+    clock = Clock(monkeypatch, CHECKPOINT_SECONDS / 3)
+    clocked = job(**CLOCKED, checkpoint_steps=checkpoint_steps)
+    curves = train(clocked, tmp_path / "clocked", description="x", clock=clock)
+    assert steps == expected
+    assert weights_and_curves(clocked, curves) == whole
+
+
+def test_a_training_goes_on_from_a_checkpoint_by_the_clock_to_the_same_bits(tmp_path, monkeypatch):
+    plain = job(**CLOCKED)
+    whole = weights_and_curves(plain, train(plain, tmp_path / "plain", description="x", clock=lambda: 0.0))
+    with monkeypatch.context() as patched:
+        clock = Clock(patched, CHECKPOINT_SECONDS / 4, killed_at=6)
+        with pytest.raises(KeyboardInterrupt):
+            train(job(**CLOCKED), tmp_path / "killed", description="x", clock=clock)
+    assert last_checkpoint(tmp_path / "killed/checkpoints").name == "checkpoint-4"
+    clock = Clock(monkeypatch, 0.0)
+    steps = []
+    real = OrderedTrainer.training_step
+    monkeypatch.setattr(
+        OrderedTrainer,
+        "training_step",
+        lambda self, *given: (steps.append(self.state.global_step), real(self, *given))[1],
+    )
+    resumed = job(**CLOCKED)
+    curves = train(resumed, tmp_path / "killed", description="x", clock=clock)
+    assert sorted(set(steps)) == [4, 5, 6, 7]
+    assert weights_and_curves(resumed, curves) == whole
+
+
+@pytest.mark.parametrize("first_says", [0, 1])
+def test_of_several_processes_the_first_ones_clock_decides(tmp_path, monkeypatch, first_says):
+    """Whatever this process's own clock says, and it tells what that is: it may be the first."""
+    told = []
+
+    class Others:
+        def share(self, number):
+            told.append(number)
+            return first_says
+
+    monkeypatch.setattr(trainer_module, "team", Others)
+    steps = saved_steps(monkeypatch)
+    one = job(steps=4)
+    train(one, tmp_path, description="x", clock=Clock(monkeypatch, CHECKPOINT_SECONDS / 2))
+    assert told == ([0, 1, 1, 0] if first_says == 0 else [0, 0, 0, 0])
+    assert steps == ([1, 2, 3, 4] if first_says else [])
+
+
+def test_a_line_every_half_minute_is_of_the_steps_since_the_line_before(capsys):
+    seconds = iter([0, 10, 25, 40, 69, 71])
+    watch = Watch("retrofit, replicate 0", 1200, 4096, clock=lambda: next(seconds))
+    watch.begin()
+    for step, loss in enumerate([6.0, 5.0, 4.0, 3.5, 3.0], start=1):
+        watch.step(step, loss)
+    assert capsys.readouterr().err.splitlines() == [
+        # 3 steps of 4096 tokens in 40 s, 1197 to go at 40/3 s each = 15,960 s
+        "retrofit, replicate 0: step 3 of 1,200, loss 5.0000, 307 tokens/s, about 4.4 h left",
+        # 2 steps in 31 s; 1195 to go at 15.5 s each = 18,522 s
+        "retrofit, replicate 0: step 5 of 1,200, loss 3.2500, 264 tokens/s, about 5.1 h left",
+    ]
+
+
+def test_a_training_says_how_far_it_is_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
+    curves = train(job(steps=4, log_steps=1), tmp_path, description="base", clock=Clock(monkeypatch, 20.0))
+    mean = (curves.loss[0]["loss"] + curves.loss[1]["loss"]) / 2
+    lines = capsys.readouterr().err.splitlines()
+    # 2 steps of 4 rows of 16 tokens in 40 s
+    assert lines[1] == f"base: step 2 of 4, loss {mean:.4f}, 3 tokens/s, 40 s left"
+    assert [line.split(", ")[0] for line in lines[1:3]] == ["base: step 2 of 4", "base: step 4 of 4"]
+    assert len(lines) == 4 and lines[0].startswith("base (4 steps) ...") and "done, 4 steps" in lines[3]
