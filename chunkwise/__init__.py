@@ -17,6 +17,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from chunkwise.core.auto_classes import register_when_needed
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -70,3 +72,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+register_when_needed()

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     Cache,
     DynamicCache,
@@ -487,5 +486,4 @@ def _mark_initialised(module: torch.nn.Module) -> None:
         module.__dict__["_is_hf_initialized"] = True
 
 
-AutoConfig.register("retro", RetroConfig, exist_ok=True)
 AutoModelForCausalLM.register(RetroConfig, RetroForCausalLM, exist_ok=True)

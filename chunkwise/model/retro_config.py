@@ -3,6 +3,7 @@ loads.
 """
 
 import copy
+import importlib
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -30,6 +31,10 @@ class RetroConfig(PreTrainedConfig):
             if name in kwargs:
                 settings[name] = kwargs.pop(name)
         options = RetroOptions.parse(settings, where="RetroConfig")
+        # Registers the model class, before anybody asks AutoModelForCausalLM for it. Not at the
+        # head of the module: that is imported together with transformers' table of configs, when
+        # other modules of chunkwise.model may be half loaded.
+        importlib.import_module("chunkwise.model.retro")
         if isinstance(decoder, dict):
             decoder = AutoConfig.for_model(**decoder)
         # Set before super().__init__(), which asks for the text config; copied, because it then
@@ -52,8 +57,18 @@ class RetroConfig(PreTrainedConfig):
         values = {name: getattr(self, name) for name in RetroOptions.model_fields}
         return RetroOptions.parse(values, where="RetroConfig")
 
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the decoder's embedding has."""
+        decoder: Any = self.decoder
+        size: int = decoder.get_text_config().vocab_size
+        return size
+
     def get_text_config(
         self, decoder: bool | None = None, encoder: bool | None = None
     ) -> PreTrainedConfig:
         """The decoder's config: caches and generation take their sizes from it."""
         return self if self.decoder is None else self.decoder
+
+
+AutoConfig.register("retro", RetroConfig, exist_ok=True)

@@ -23,7 +23,8 @@ def load(
     """The model in a folder, in evaluation mode: RetroForCausalLM or a plain decoder.
 
     Args:
-        path: a local folder; nothing is fetched.
+        path: a local folder that holds config.json, or that of a training (`runs/retro`), which
+            holds one in `model`; nothing is fetched.
         dtype: of the weights; None takes the folder's. float16 is refused on a CPU, where it is
             hundreds of times slower than bfloat16.
 
@@ -34,11 +35,13 @@ def load(
     """
     if not isinstance(path, Path | str):
         raise InputError(f"expected the folder of a model, got {type(path).__name__}")
-    path = Path(path)
+    path = _model_folder(Path(path))
     if dtype == torch.float16 and torch.device(device or "cpu").type == "cpu":
         raise MachineError("float16 on a CPU is unusably slow", hint="use bfloat16 or float32")
     if not (path / "config.json").is_file():
-        raise ArtefactError(f"expected a model folder with config.json, got {path}")
+        raise ArtefactError(
+            f"expected a model folder with config.json, or one that holds it in model/, got {path}"
+        )
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:  # cut short, or of another kind
@@ -66,6 +69,13 @@ def load(
     if device is not None:
         model = _moved(model, device)
     return model.eval()
+
+
+def _model_folder(path: Path) -> Path:
+    """`path`, or its folder `model`, where a training puts the weights."""
+    has_config = (path / "config.json").is_file()
+    is_of_training = (path / "model" / "config.json").is_file()
+    return path / "model" if is_of_training and not has_config else path
 
 
 def _moved(model: Any, device: str | torch.device) -> PreTrainedModel:

@@ -1,12 +1,15 @@
 """Folders of models: what is read, what is refused."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from chunkwise.core.errors import ArtefactError, AttachError, ConfigError, InputError, MachineError
 from chunkwise.model.retro import RetroForCausalLM
+from chunkwise.model.retro_config import RetroConfig
 from chunkwise.model.weights import load, save
 from tests.model.decoders import decoder, neighbours, retro, tokens
 
@@ -21,6 +24,43 @@ def test_both_kinds_of_model_come_back_as_they_are(tmp_path):
         assert torch.equal(again(tokens(1, 9), **near).logits, model(tokens(1, 9), **near).logits)
         assert torch.equal(load(tmp_path / "plain")(tokens(1, 9)).logits, plain(tokens(1, 9)).logits)
     assert load(tmp_path / "retro", dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_the_folder_of_a_training_is_that_of_its_model(tmp_path):
+    save(retro(), tmp_path / "model")
+    assert isinstance(load(tmp_path), RetroForCausalLM)
+    save(decoder(), tmp_path)  # a config.json of its own comes first
+    assert not isinstance(load(tmp_path), RetroForCausalLM)
+
+
+HALF_AS_FAR = "import importlib.util; importlib.util.find_spec('transformers.models.auto.configuration_auto'); "
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import chunkwise; from transformers import AutoModelForCausalLM",
+        "from transformers import AutoModelForCausalLM; import chunkwise",
+        f"import chunkwise; {HALF_AS_FAR}from transformers import AutoModelForCausalLM",
+        "import chunkwise.model.decoder_encoder; from transformers import AutoModelForCausalLM",
+    ],
+)
+def test_auto_classes_load_a_retro_model_after_import_chunkwise_alone(imports, tmp_path):
+    save(retro(), tmp_path)
+    code = f"{imports}; import sys; print(type(AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})).__name__)"
+    code += "; print([finder for finder in sys.meta_path if 'chunkwise.core' in repr(finder)])"  # none is left behind
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["RetroForCausalLM", "[]"], done.stderr
+
+
+def test_a_config_says_how_many_tokens_it_knows_and_does_not_store_it_twice():
+    model = retro()
+    rows = model.get_input_embeddings().num_embeddings
+    assert model.config.vocab_size == rows
+    assert "vocab_size" not in model.config.to_dict()
+    model.resize_token_embeddings(rows + 3)
+    assert model.config.vocab_size == rows + 3
+    assert not hasattr(RetroConfig(), "vocab_size")
 
 
 def test_what_is_no_model_is_refused(tmp_path):
