@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 
 import pytest
@@ -118,8 +119,10 @@ def test_of_several_processes_the_first_prints(cli, monkeypatch, number):
     assert wrong.err.startswith(f"process {number}: error: ")
 
 
-def test_what_a_training_takes_is_said_before_it_starts(cli, world):
-    rows = ("--set", "text.sequence_tokens=32", "--store", world.store)
+def test_what_a_training_takes_is_said_before_it_starts(cli, world, tmp_path):
+    # A store of its own, without the twins that other tests may have put into the shared one.
+    store = shutil.copytree(world.store, tmp_path / "store", ignore=shutil.ignore_patterns("twin", "scratch"))
+    rows = ("--set", "text.sequence_tokens=32", "--store", store)
     command = ("train", "twin", world.base, world.datastore, *TINY, *rows)
     first = cli(*command, "--steps", 3)
     assert first.code == 0, first.err
