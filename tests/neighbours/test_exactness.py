@@ -4,7 +4,7 @@ import tempfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from chunkwise.core.store import Store
@@ -53,6 +53,8 @@ def test_a_filtered_table_equals_the_table_of_a_physical_rebuild(corpus, count, 
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         documents = random_documents(corpus, count)
+        # A view of a source without a document is refused.
+        assume(set(view.sources or ()) <= {document.source for document in documents})
         tokens = make_tokens(store, documents)
         config = DatastoreConfig(chunk_tokens=CHUNK, min_chunk_tokens=2, bm25={"terms": terms})
         full = store.get_or_build(DATASTORE, config, {"tokens": tokens})
